@@ -1,0 +1,5 @@
+"""Builds the package; everything it says is in setup.cfg."""
+
+from setuptools import setup
+
+setup()
