@@ -1,0 +1,272 @@
+"""The events an application may send, as data.
+
+Everything that has to know an event asks here: what leaves (`find`), what is sensitive
+(`Field.sensitive`), what README and the command line print (`markdown`), and what is wrong with a
+call (`problems`). Names, fields and order are those of the Codex CLI's event catalog; `register`
+adds an application's own events beside them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from .values import attribute_value
+
+FieldType = Literal["string", "integer", "number", "boolean string", "timestamp"]
+"""What a field holds: `number` is an integer or a float, `boolean string` is "true" or "false",
+`timestamp` is RFC 3339 in UTC with milliseconds, ending in `Z`."""
+
+Presence = Literal["always", "when available", "on failure", "on completion"]
+"""When a field is there; `on completion` means `event.kind` is `response.completed`."""
+
+Sensitivity = Literal["prompt", "tool payload"]
+"""Which setting decides whether a value leaves: `log_user_prompt` or `log_tool_payloads`."""
+
+COMPLETED = "response.completed"
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """One attribute of an event."""
+
+    name: str
+    type: FieldType = "string"
+    presence: Presence = "always"
+    description: str = ""
+    choices: tuple[str, ...] = ()
+    sensitive: Sensitivity | None = None
+    computed: bool = False
+
+    def problem(self, value: object) -> str | None:
+        """Return what is wrong with `value` for this field, or None. Never shows the value."""
+        if not isinstance(value, _PYTHON_TYPES[self.type]) or (
+            isinstance(value, bool) and self.type in ("integer", "number")
+        ):
+            return f"expected {_ARTICLES[self.type]}, got {type(value).__name__}"
+        if self.choices and str(value) not in self.choices:
+            return f"expected one of {', '.join(map(repr, self.choices))}"
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class EventType:
+    """One kind of event: its name and the fields it has beside the common ones."""
+
+    name: str
+    description: str = ""
+    fields: tuple[Field, ...] = ()
+
+    @property
+    def boolean_strings(self) -> frozenset[str]:
+        """The names of the fields that send True and False as text."""
+        return frozenset(f.name for f in self.fields if f.type == "boolean string")
+
+    @property
+    def measured(self) -> frozenset[str]:
+        """The names of the fields whose length is computed when the application gives none."""
+        return frozenset(f.name.removesuffix("_length") for f in self.fields if f.computed)
+
+
+_PYTHON_TYPES: dict[FieldType, tuple[type, ...]] = {
+    "string": (str,),
+    "integer": (int,),
+    "number": (int, float),
+    "boolean string": (str,),
+    "timestamp": (str,),
+}
+_ARTICLES: dict[FieldType, str] = {
+    "string": "a string",
+    "integer": "an integer",
+    "number": "a number",
+    "boolean string": '"true" or "false"',
+    "timestamp": "a timestamp",
+}
+
+COMMON_FIELDS = (
+    Field("event.name", description="name of the event"),
+    Field("event.timestamp", "timestamp", description="when it was logged"),
+    Field("conversation.id", description="the conversation it belongs to"),
+    Field("app.version", description="version of the application"),
+    Field("auth_mode", presence="when available", description="how the user signed in"),
+    Field("user.account_id", presence="when available", description="the user's account"),
+    Field("terminal.type", description="terminal the application runs in"),
+    Field("model", description="model the conversation uses"),
+    Field("slug", description="the model's short name"),
+)
+"""The fields every event shares; `Conversation` and the handler supply them."""
+
+_BOOLEAN_STRINGS = ("true", "false")
+
+_BUILT_IN = (
+    EventType(
+        "codex.conversation_starts",
+        "A conversation begins, with the settings it runs under.",
+        (
+            Field("provider_name", description="provider of the model"),
+            Field("reasoning_effort", presence="when available"),
+            Field("reasoning_summary", presence="when available"),
+            Field("context_window", "integer", "when available", "tokens"),
+            Field("max_output_tokens", "integer", "when available", "tokens"),
+            Field("auto_compact_token_limit", "integer", "when available", "tokens"),
+            Field("approval_policy"),
+            Field("sandbox_policy"),
+            Field("mcp_servers", description="names, separated by commas"),
+            Field("active_profile", presence="when available"),
+        ),
+    ),
+    EventType(
+        "codex.api_request",
+        "One attempt of a request to the model's API has ended.",
+        (
+            Field(
+                "cf_ray", presence="when available", description="Cloudflare's id of the request"
+            ),
+            Field("attempt", "integer", description="0 for the first try"),
+            Field("duration_ms", "number", description="milliseconds"),
+            Field("http.response.status_code", "integer", "when available"),
+            Field("error.message", presence="on failure"),
+        ),
+    ),
+    EventType(
+        "codex.sse_event",
+        "A server-sent event of a streamed response has arrived.",
+        (
+            Field("event.kind", description="type of the streamed event"),
+            Field("duration_ms", "number", description="milliseconds waited for it"),
+            Field("error.message", presence="on failure"),
+            Field("input_token_count", "integer", "on completion"),
+            Field("output_token_count", "integer", "on completion"),
+            Field("cached_token_count", "integer", "when available", "on completion"),
+            Field("reasoning_token_count", "integer", "when available", "on completion"),
+            Field("tool_token_count", "integer", "on completion"),
+        ),
+    ),
+    EventType(
+        "codex.user_prompt",
+        "The user has sent a prompt.",
+        (
+            Field("prompt_length", "integer", description="characters", computed=True),
+            Field("prompt", description="the text", sensitive="prompt"),
+        ),
+    ),
+    EventType(
+        "codex.tool_decision",
+        "A tool call was allowed or refused.",
+        (
+            Field("tool_name"),
+            Field("call_id"),
+            Field("decision", choices=("approved", "approved_for_session", "denied", "abort")),
+            Field("source", description="who decided", choices=("config", "user")),
+        ),
+    ),
+    EventType(
+        "codex.tool_result",
+        "A tool call has ended.",
+        (
+            Field("tool_name"),
+            Field("call_id"),
+            Field("arguments", description="what it was called with", sensitive="tool payload"),
+            Field("duration_ms", "number", description="milliseconds it ran"),
+            Field("success", "boolean string", choices=_BOOLEAN_STRINGS),
+            Field("output", description="what it returned", sensitive="tool payload"),
+        ),
+    ),
+    EventType(
+        "codex.turn_ttft",
+        "The first token of a turn has arrived.",
+        (Field("duration_ms", "number", description="milliseconds since the turn began"),),
+    ),
+    EventType(
+        "codex.startup_phase",
+        "A phase of the application's start has ended.",
+        (
+            Field("startup.phase"),
+            Field("startup.status"),
+            Field("duration_ms", "number", description="milliseconds the phase took"),
+        ),
+    ),
+)
+
+_events: dict[str, EventType] = {event.name: event for event in _BUILT_IN}
+
+
+def find(name: str) -> EventType | None:
+    """Return the event of that name, or None when the catalog has none."""
+    return _events.get(name)
+
+
+def events() -> Iterator[EventType]:
+    """Iterate over all events, the built-in ones first, then registered ones in their order."""
+    return iter(tuple(_events.values()))
+
+
+def register(event: EventType) -> None:
+    """Add an application's own event, so that records naming it leave.
+
+    Registering an equal event again changes nothing. May be called from any thread, before or after
+    the handler was built.
+
+    Raises:
+        ValueError: the name is empty, or taken by an event with other fields.
+
+    """
+    if not event.name:
+        raise ValueError("an event needs a name")
+    if _events.setdefault(event.name, event) != event:
+        raise ValueError(f"event {event.name!r} is already in the catalog with other fields")
+
+
+def problems(name: str, fields: Mapping[str, object]) -> list[str]:
+    """Return what is wrong with an event's own fields, one line each; empty when nothing is.
+
+    `fields` is what the application passes as `extra=`; they are looked at as the handler would
+    send them (`success=True` is fine). The common fields are left out, and fields the catalog does
+    not know are allowed. Values are never shown. Meant for an application's own tests.
+    """
+    event = find(name)
+    if event is None:
+        return [f"{name}: not an event of the catalog"]
+    attributes = {
+        key: attribute_value(key, value, boolean_string=key in event.boolean_strings)
+        for key, value in fields.items()
+    }
+    return [f"{name}: {field}: {fault}" for field, fault in field_faults(event, attributes)]
+
+
+def field_faults(event: EventType, attributes: Mapping[str, object]) -> Iterator[tuple[str, str]]:
+    """Yield (field name, what is wrong with it) for each faulty attribute of an event."""
+    for field in event.fields:
+        value = attributes.get(field.name)
+        if value is None:
+            if not field.computed and (
+                field.presence == "always"
+                or (field.presence == "on completion" and attributes.get("event.kind") == COMPLETED)
+            ):
+                yield field.name, f"missing; expected {_ARTICLES[field.type]}"
+        elif (fault := field.problem(value)) is not None:
+            yield field.name, fault
+
+
+def markdown() -> str:
+    """Return the catalog as Markdown tables, as README shows it."""
+    lines = ["| common field | type | present |", "|---|---|---|"]
+    lines += [f"| `{f.name}` | {_markdown_type(f)} | {f.presence} |" for f in COMMON_FIELDS]
+    lines += ["", "| event | field | type | present |", "|---|---|---|---|"]
+    for event in events():
+        first = f"`{event.name}`"
+        for f in event.fields:
+            lines.append(f"| {first} | `{f.name}` | {_markdown_type(f)} | {f.presence} |")
+            first = ""
+    return "\n".join(lines) + "\n"
+
+
+def _markdown_type(field: Field) -> str:
+    kind = " / ".join(f"`{choice}`" for choice in field.choices) or field.type
+    notes = [field.description] if field.description else []
+    if field.computed:
+        notes.append("computed when absent")
+    if field.sensitive:
+        notes.append("sensitive")
+    return f"{kind} ({'; '.join(notes)})" if notes else kind

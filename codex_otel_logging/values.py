@@ -1,0 +1,231 @@
+"""Whatever an application logs becomes something OTLP can carry.
+
+Two steps, because they run on different threads. `attribute_value` runs where the event is logged:
+it takes a value apart that could change or die before it is sent, so that only plain, immutable
+pieces (and new lists and dicts of them) are kept. `encodable` runs where the event is sent: it
+mends what protobuf refuses in plain pieces (lone surrogates, integers beyond 64 bits).
+
+Neither raises, whatever the value's class does.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
+from datetime import date, datetime, time, timedelta
+from decimal import Decimal
+from enum import Enum
+from numbers import Integral, Real
+from typing import TypeAlias
+
+AttributeValue: TypeAlias = (
+    "str | bool | int | float | bytes | list[AttributeValue] | dict[str, AttributeValue] | None"
+)
+"""What an attribute can hold: the cases of OTLP's `AnyValue`."""
+
+IMMUTABLE_TYPES = frozenset({str, int, float, bool, bytes, type(None)})
+"""The exact types that need no work when an event is logged."""
+
+MAX_DEPTH = 16
+"""How deep arrays and maps may nest; what lies deeper is replaced by `CUT`."""
+
+CUT = "..."
+"""What stands for the part of a value that was cut: too deep, too many elements, or a cycle."""
+
+_MILLISECOND = timedelta(milliseconds=1)
+_LONE_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+def attribute_value(
+    key: str, value: object, *, boolean_string: bool = False, max_elements: int = 0
+) -> AttributeValue:
+    """Return `value` as an attribute that nothing can change later.
+
+    Text, integers, floats, bytes and None stay. A bool stays, or becomes "true" or "false" where
+    `boolean_string` says so. A `timedelta` becomes whole milliseconds where the key ends in `_ms`,
+    enums become their value, sequences and sets lists, mappings dicts with text keys, other numbers
+    int or float; anything else (paths, dates, decimals, UUIDs, objects) becomes its text.
+
+    Args:
+        key: the attribute's name.
+        value: what the application logged; never changed.
+        boolean_string: the field holds "true" or "false".
+        max_elements: how many elements arrays and maps may have in all; 0 means any number.
+
+    """
+    if boolean_string and isinstance(value, bool):
+        return "true" if value else "false"
+    try:
+        if isinstance(value, timedelta) and key.endswith("_ms"):
+            return round(value / _MILLISECOND)
+        return _Snapshot(max_elements).take(value)
+    except Exception:
+        return _unprintable(value)
+
+
+class _Snapshot:
+    """Copies one value, bounded in depth and number of elements."""
+
+    def __init__(self, max_elements: int) -> None:
+        self._left = max_elements if max_elements > 0 else None
+        self._open: set[int] = set()
+
+    def take(self, value: object) -> AttributeValue:
+        try:
+            return self._take(value)
+        except Exception:
+            return _unprintable(value)
+
+    def _take(self, value: object) -> AttributeValue:
+        kind = type(value)
+        if kind in IMMUTABLE_TYPES:
+            return value  # type: ignore[return-value]
+        if isinstance(value, Enum):
+            return self.take(value.value)
+        if isinstance(value, str):
+            return str.__str__(value)
+        if isinstance(value, (bytes, bytearray, memoryview)):
+            return bytes(value)
+        if isinstance(value, (list, tuple, AbstractSet, Mapping)):
+            return self._take_container(value)
+        if isinstance(value, Integral):
+            return int.__int__(value) if isinstance(value, int) else int(value)
+        if isinstance(value, float):
+            return float.__float__(value)
+        if isinstance(value, Real):
+            return float(value)
+        if isinstance(value, (datetime, date, time)):
+            return value.isoformat()
+        if isinstance(value, Decimal):
+            return str(value)
+        return str.__str__(str(value))
+
+    def _take_container(
+        self,
+        value: list[object] | tuple[object, ...] | AbstractSet[object] | Mapping[object, object],
+    ) -> AttributeValue:
+        if id(value) in self._open or len(self._open) >= MAX_DEPTH:
+            return CUT
+        self._open.add(id(value))
+        try:
+            if isinstance(value, Mapping):
+                entries: dict[str, AttributeValue] = {}
+                for key, item in list(value.items()):
+                    if not self._spend():
+                        entries[CUT] = CUT
+                        break
+                    entries[key_text(key)] = self.take(item)
+                return entries
+            elements: list[AttributeValue] = []
+            for item in list(value):
+                if not self._spend():
+                    elements.append(CUT)
+                    break
+                elements.append(self.take(item))
+            return elements
+        finally:
+            self._open.discard(id(value))
+
+    def _spend(self) -> bool:
+        if self._left is None:
+            return True
+        self._left -= 1
+        return self._left >= 0
+
+
+def key_text(key: object) -> str:
+    """Return an attribute's key as exact, non-empty text, whatever the application used."""
+    if type(key) is str:
+        return key or "<empty>"
+    text = _Snapshot(0).take(key)
+    return (text if isinstance(text, str) else str(text)) or "<empty>"
+
+
+def _unprintable(value: object) -> str:
+    return f"<unprintable {type(value).__name__}>"
+
+
+def shorten(value: AttributeValue, max_length: int) -> tuple[AttributeValue, int]:
+    """Return `value` with no text longer than `max_length` characters, and the longest found.
+
+    The second item is 0 when nothing was cut. Bytes are cut like text. New lists and dicts are
+    returned where something in them was cut.
+    """
+    longest = 0
+    if isinstance(value, (str, bytes)):
+        if len(value) > max_length:
+            return value[:max_length], len(value)
+    elif isinstance(value, list):
+        pairs = [shorten(item, max_length) for item in value]
+        longest = max((length for _, length in pairs), default=0)
+        if longest:
+            return [item for item, _ in pairs], longest
+    elif isinstance(value, dict):
+        shortened = {key: shorten(item, max_length) for key, item in value.items()}
+        longest = max((length for _, length in shortened.values()), default=0)
+        if longest:
+            return {key: item for key, (item, _) in shortened.items()}, longest
+    return value, 0
+
+
+def shorten_to_bytes(value: AttributeValue, max_bytes: int) -> tuple[AttributeValue, int]:
+    """Return a text with at most `max_bytes` of UTF-8, and its length in characters if it was cut.
+
+    Other values come back as they are, with 0.
+    """
+    if not isinstance(value, str):
+        return value, 0
+    encoded = value[: max_bytes + 1].encode("utf-8", "surrogatepass")
+    if len(encoded) <= max_bytes:
+        return value, 0
+    return encoded[:max_bytes].decode("utf-8", "ignore"), len(value)
+
+
+def size_of(value: AttributeValue) -> int:
+    """Return about how many bytes a value takes, rather too many."""
+    if isinstance(value, str):
+        return len(value) if value.isascii() else 4 * len(value)
+    if isinstance(value, bytes):
+        return len(value)
+    if isinstance(value, list):
+        return sum(20 + size_of(item) for item in value)
+    if isinstance(value, dict):
+        return sum(40 + size_of(key) + size_of(item) for key, item in value.items())
+    return 0
+
+
+def encodable(value: AttributeValue) -> AttributeValue:
+    """Return `value` as protobuf accepts it; the same object where nothing had to be mended.
+
+    Lone surrogates become U+FFFD, integers beyond 64 bits their text. Expects plain types, as
+    `attribute_value` returns them.
+    """
+    kind = type(value)
+    if kind is str:
+        return encodable_text(value)  # type: ignore[arg-type]
+    if kind is int:
+        return value if -(1 << 63) <= value < 1 << 63 else _integer_text(value)  # type: ignore[operator,arg-type]
+    if kind is list:
+        return [encodable(item) for item in value]  # type: ignore[union-attr]
+    if kind is dict:
+        return {encodable_text(key): encodable(item) for key, item in value.items()}  # type: ignore[union-attr]
+    return value
+
+
+def encodable_text(text: str) -> str:
+    """Return `text` with each lone surrogate replaced by U+FFFD."""
+    if text.isascii():
+        return text
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return _LONE_SURROGATE.sub("\ufffd", text)
+    return text
+
+
+def _integer_text(value: int) -> str:
+    try:
+        return str(value)
+    except ValueError:  # beyond sys.get_int_max_str_digits(); hexadecimal has no such limit
+        return hex(value)
