@@ -1,0 +1,285 @@
+"""A `logging.LogRecord` becomes an `Event`: named, redacted, safe, and nobody else's any more.
+
+`EventReader` runs on the application's thread and is most of what a logging call costs, so it makes
+one pass over the record, and a second one only over events that hold more than short text and
+numbers. What does not change meanwhile is left for the worker's thread (`Event.attributes_with`):
+the conversation's attributes, the timestamp's text. The record itself is never changed.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+import traceback
+from collections.abc import Mapping
+from contextlib import suppress
+from datetime import datetime, timedelta, timezone
+from itertools import islice
+from typing import TYPE_CHECKING, Any, cast
+
+from . import catalog
+from .conversation import RECORD_KEY, Conversation, bound_conversation
+from .redaction import Redaction, redacted
+from .values import (
+    AttributeValue,
+    attribute_value,
+    key_text,
+    shorten,
+    shorten_to_bytes,
+    size_of,
+)
+
+if TYPE_CHECKING:
+    from opentelemetry.trace import SpanContext
+
+LOGGER = "codex_otel"
+"""The logger whose records, and those of the loggers below it, are events."""
+
+_BELOW = LOGGER + "."
+
+_STANDARD = tuple(logging.makeLogRecord({}).__dict__)
+_NOT_FIELDS = frozenset({*_STANDARD, "message", "asctime", "event.name", RECORD_KEY})
+"""What a record holds that is no field of the event; a formatter adds `message` and `asctime`."""
+
+_EVENT_SIZE = 600
+_ATTRIBUTE_SIZE = 40
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
+
+
+class Event:
+    """One event, as it waits to be sent; nothing outside can change it.
+
+    `size` estimates the bytes it takes, in memory and in a request alike, rather too high.
+    """
+
+    __slots__ = (
+        "conversation",
+        "created",
+        "fields",
+        "levelname",
+        "levelno",
+        "logger_name",
+        "observed_ns",
+        "size",
+        "span_context",
+        "type",
+    )
+
+    type: catalog.EventType
+    fields: dict[str, AttributeValue]
+    conversation: Conversation | None
+    logger_name: str
+    levelno: int
+    levelname: str
+    created: float
+    observed_ns: int
+    span_context: SpanContext | None
+    size: int
+
+    @property
+    def time_ns(self) -> int:
+        """When it was logged, in nanoseconds since the epoch."""
+        try:
+            return min(max(int(self.created * 1e9), 0), (1 << 63) - 1)
+        except (TypeError, ValueError, OverflowError):
+            return self.observed_ns
+
+    def attributes_with(self, defaults: Mapping[str, AttributeValue]) -> dict[str, AttributeValue]:
+        """Return all attributes: the common ones first, then the event's own.
+
+        The event's own fields win over its conversation's, those over `defaults`.
+        """
+        attributes: dict[str, AttributeValue] = {
+            "event.name": self.type.name,
+            "event.timestamp": timestamp_text(self.time_ns),
+        }
+        if self.conversation is not None:
+            attributes.update(self.conversation.attributes)
+        for key, value in defaults.items():
+            attributes.setdefault(key, value)
+        attributes.update(self.fields)
+        return attributes
+
+
+class EventReader:
+    """Turns log records into events, for one handler. Thread-safe; holds no lock.
+
+    Args:
+        redaction: which sensitive fields leave.
+        max_attribute_length: characters per text attribute, and elements per array or map; 0 means
+            any number.
+        max_output_bytes: UTF-8 bytes of a tool's `output`; None means any number.
+
+    """
+
+    def __init__(
+        self,
+        redaction: Redaction,
+        *,
+        max_attribute_length: int = 0,
+        max_output_bytes: int | None = None,
+    ) -> None:
+        self._redaction = redaction
+        self._max_length = max_attribute_length or sys.maxsize
+        self._max_output_bytes = max_output_bytes
+        self._plans: dict[str, _Plan] = {}
+
+    def read(self, record: logging.LogRecord) -> Event | None:
+        """Return the event that `record` logs.
+
+        None when it logs none: its logger is another's, or the catalog does not have its name.
+        """
+        contents = record.__dict__
+        try:
+            plan = self._plans[contents.get("event.name", record.msg)]
+        except (KeyError, TypeError):
+            found = self._plan_of(record)
+            if found is None:
+                return None
+            plan = found
+        logger_name = record.name
+        if not is_event_logger(logger_name):
+            return None
+
+        # The fields of extra= stand behind the standard ones, unless this record was put together
+        # in another way; then all of it is searched.
+        items = islice(contents.items(), len(_STANDARD) - 1, None)
+        if next(items, ("",))[0] != _STANDARD[-1]:
+            items = islice(contents.items(), None)
+        fields = {key: value for key, value in items if key not in _NOT_FIELDS}
+
+        size = _EVENT_SIZE + _ATTRIBUTE_SIZE * len(fields)
+        plain = plan.plain and not record.exc_info and plan.removed.isdisjoint(fields)
+        if plain:
+            max_length = self._max_length
+            for value in fields.values():
+                kind = type(value)
+                if kind is str:
+                    length = len(value)
+                    if length > max_length:
+                        plain = False
+                        break
+                    size += length if value.isascii() else 4 * length
+                elif kind is not int and kind is not float:
+                    plain = False
+                    break
+        if not plain:
+            fields = self._mended(record, plan, fields)
+            size = _EVENT_SIZE + sum(_ATTRIBUTE_SIZE + size_of(v) for v in fields.values())
+
+        event = Event()
+        event.type = plan.type
+        event.fields = fields
+        event.conversation = contents.get(RECORD_KEY) or bound_conversation()
+        event.logger_name = logger_name
+        event.levelno = record.levelno
+        event.levelname = record.levelname
+        event.created = record.created
+        event.observed_ns = time.time_ns()
+        event.span_context = _span_context() if "opentelemetry.trace" in sys.modules else None
+        event.size = size
+        return event
+
+    def _plan_of(self, record: logging.LogRecord) -> _Plan | None:
+        """Return the plan for the event that `record` names, or None when it names none."""
+        candidates = [record.__dict__.get("event.name", record.msg)]
+        if record.args:
+            with suppress(Exception):  # wrong arguments for the message: then it is no name
+                candidates.append(record.getMessage())
+        for candidate in candidates:
+            name = attribute_value("event.name", candidate)
+            if isinstance(name, str) and (event := catalog.find(name)) is not None:
+                return self._plans.setdefault(name, _Plan(event, self._redaction))
+        return None
+
+    def _mended(
+        self, record: logging.LogRecord, plan: _Plan, fields: Mapping[Any, object]
+    ) -> dict[str, AttributeValue]:
+        """Return the fields as attributes, whatever they were."""
+        fields = {key_text(key): value for key, value in fields.items()}
+        if record.exc_info:
+            fields = _exception_fields(record.exc_info) | fields
+        attributes: dict[str, AttributeValue] = {}
+        for key, value in redacted(fields, plan.removed, plan.measured).items():
+            if value is None:
+                continue
+            attribute = attribute_value(
+                key,
+                value,
+                boolean_string=key in plan.boolean_strings,
+                max_elements=self._max_length,
+            )
+            original_length = 0
+            if key == "output" and self._max_output_bytes is not None:
+                attribute, original_length = shorten_to_bytes(attribute, self._max_output_bytes)
+            attribute, longest = shorten(attribute, self._max_length)
+            attributes[key] = attribute
+            if original_length or longest:
+                attributes[f"{key}.truncated_length"] = original_length or longest
+        return attributes
+
+
+class _Plan:
+    """What an event's type and the settings decide once for all its events."""
+
+    __slots__ = ("boolean_strings", "measured", "plain", "removed", "type")
+
+    def __init__(self, event: catalog.EventType, redaction: Redaction) -> None:
+        self.type = event
+        self.removed = redaction.removed_fields(event)
+        self.boolean_strings = event.boolean_strings
+        self.measured = event.measured
+        self.plain = not event.measured
+
+
+def is_event_logger(name: str) -> bool:
+    """Return whether the records of the logger `name` are events."""
+    return name.startswith(_BELOW) or name == LOGGER
+
+
+def timestamp_text(time_ns: int) -> str:
+    """Return a time in nanoseconds since the epoch as RFC 3339, UTC, with milliseconds."""
+    try:
+        moment = _EPOCH + timedelta(microseconds=time_ns // 1000)
+    except OverflowError:
+        moment = datetime.max.replace(tzinfo=timezone.utc)
+    return moment.isoformat(timespec="milliseconds").removesuffix("+00:00") + "Z"
+
+
+def _span_context() -> SpanContext | None:
+    """Return the context of the current OpenTelemetry span, if the application has one.
+
+    Called only when somebody else has imported `opentelemetry.trace`; it may still be importing.
+    """
+    try:
+        if not sys.modules["opentelemetry.context"].get_current():
+            return None  # nothing is set in this context, so no span either
+        trace = sys.modules["opentelemetry.trace"]
+        context = cast("SpanContext", trace.get_current_span().get_span_context())
+    except Exception:
+        return None
+    return context if context.is_valid else None
+
+
+def _exception_fields(exc_info: object) -> dict[str, object]:
+    """Return the attributes OpenTelemetry has for an exception, and Codex's `error.message`.
+
+    https://opentelemetry.io/docs/specs/semconv/exceptions/exceptions-logs/
+    """
+    error = exc_info[1] if isinstance(exc_info, tuple) and len(exc_info) == 3 else exc_info
+    if not isinstance(error, BaseException):
+        return {}
+    kind = type(error)
+    message = attribute_value("exception.message", error)
+    try:
+        stacktrace = "".join(traceback.format_exception(kind, error, error.__traceback__))
+    except Exception:
+        stacktrace = None
+    return {
+        "error.message": message,
+        "exception.type": f"{kind.__module__}.{kind.__qualname__}".removeprefix("builtins."),
+        "exception.message": message,
+        "exception.stacktrace": stacktrace,
+    }
