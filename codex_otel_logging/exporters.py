@@ -1,0 +1,184 @@
+"""The way out: which exporter the settings name, whether it is installed, and connecting to it.
+
+`missing_package` answers without importing anything, so a handler can ask while it is built.
+`connect` imports OpenTelemetry, which takes long, and is therefore called on the worker's thread.
+It returns an `Exporter`, the one interface the worker knows; `otlp_http` and `otlp_grpc` hold the
+two implementations, `otlp_records` what they share.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.machinery import PathFinder
+from types import ModuleType
+from typing import Any, Literal, Protocol
+from urllib.parse import urlsplit
+
+from .config import ExporterConfig, ResourceValue
+from .records import Event
+from .values import AttributeValue
+
+Verdict = Literal["delivered", "retry", "refused", "too large", "not encodable"]
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of one request.
+
+    `verdict` says whether it was delivered, may be delivered later (`retry`), never will be
+    (`refused`), or may be if it holds less (`too large`, `not encodable`). `rejected` counts the
+    events a collector left out of a delivered one. `retry_after_s` is how long it asked to be left
+    alone. `reason` says what happened in words that may be logged.
+    """
+
+    verdict: Verdict
+    reason: str = ""
+    rejected: int = 0
+    retry_after_s: float | None = None
+
+
+DELIVERED = Outcome("delivered")
+
+_MAX_REASON = 200
+
+
+def safe_reason(text: str, config: ExporterConfig) -> str:
+    """Return what a collector or a library said as one short line without the settings' secrets."""
+    parts = urlsplit(config.endpoint or "")
+    secrets = [*config.headers.values(), parts.username, parts.password, parts.query]
+    for secret in sorted(filter(None, secrets), key=len, reverse=True):
+        text = text.replace(secret, "***")
+    line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
+    return line if len(line) <= _MAX_REASON else line[:_MAX_REASON] + "..."
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """What all events of a handler have in common: their resource, and default attributes."""
+
+    resource: Mapping[str, ResourceValue]
+    defaults: Mapping[str, AttributeValue]
+
+
+class Exporter(Protocol):
+    """Sends events to one collector; used by one thread at a time."""
+
+    def export(self, events: Sequence[Event]) -> Outcome:
+        """Send the events in one request; blocks for at most the timeout of the settings."""
+
+    def shutdown(self) -> None:
+        """Close the connection; does not block."""
+
+
+_MODULES = {
+    ("otlp-http", "binary"): ("opentelemetry.exporter.otlp.proto.http", "http"),
+    ("otlp-http", "json"): ("opentelemetry.exporter.otlp.json.http", "json"),
+    ("otlp-grpc", "binary"): ("opentelemetry.exporter.otlp.proto.grpc", "grpc"),
+}
+"""For each exporter and protocol: the official exporter's package, the extra that installs it."""
+
+
+def missing_package(config: ExporterConfig) -> str | None:
+    """Return what to tell a user whose exporter is not installed, or None when it is."""
+    package, extra = _MODULES[config.name, config.protocol]
+    if _is_installed(package):
+        return None
+    name = f"{config.name!r} with protocol 'json'" if extra == "json" else repr(config.name)
+    return (
+        f"exporter {name} needs an extra package: pip install 'codex_otel_logging[{extra}]'; "
+        "until then no event is sent"
+    )
+
+
+_exporting = threading.local()
+
+
+@contextmanager
+def own_export() -> Iterator[None]:
+    """Mark what this thread does inside as caused by our own export."""
+    _exporting.active = True
+    try:
+        yield
+    finally:
+        _exporting.active = False
+
+
+def is_own_export() -> bool:
+    """Return whether this thread is exporting, so that what it logs is nobody's business."""
+    return getattr(_exporting, "active", False)
+
+
+def _is_installed(package: str) -> bool:
+    """Look for a package without importing it or, where it lies in folders, those around it."""
+    path: list[str] | None = None
+    for name in package.split("."):
+        spec = PathFinder.find_spec(name, path)
+        if spec is None:
+            break
+        path = list(spec.submodule_search_locations or ())
+    else:
+        return True
+    try:  # a frozen application has importers of its own
+        return importlib.util.find_spec(package) is not None
+    except ImportError:
+        return False
+
+
+def connect(config: ExporterConfig, origin: Origin) -> Exporter:
+    """Build the exporter of the settings. Imports OpenTelemetry; opens no connection yet.
+
+    Raises:
+        ImportError: the exporter's package is broken or too old.
+
+    """
+    exporter: Exporter
+    if config.name == "otlp-http":
+        exporter = _import_with_sdk(f"{__package__}.otlp_http").HttpExporter(config, origin)
+    else:
+        exporter = _import_with_sdk(f"{__package__}.otlp_grpc").GrpcExporter(config, origin)
+    _keep_quiet()
+    return exporter
+
+
+_LOUD = ("opentelemetry", "urllib3", "requests", "grpc", "charset_normalizer")
+
+
+def _keep_quiet() -> None:
+    """Keep what the exporters' libraries log about our export from the application's handlers.
+
+    What they log about the application's own requests passes.
+    """
+    for name, logger in list(logging.root.manager.loggerDict.items()):
+        if isinstance(logger, logging.Logger) and name.partition(".")[0] in _LOUD:
+            logger.addFilter(_not_own_export)  # a second time changes nothing
+
+
+def _not_own_export(_record: logging.LogRecord) -> bool:
+    return not is_own_export()
+
+
+def _import_with_sdk(module: str) -> ModuleType:
+    """Import a module that needs the SDK, also while the interpreter is ending.
+
+    `import opentelemetry.sdk._logs` detects the process's resource in a thread pool, for a default
+    that is not used here. When the main thread has ended, Python starts no more threads, and an
+    event that was logged just before would be lost. Then the import is tried again with detection
+    left out; as the process is ending, nobody else can miss it.
+    """
+    try:
+        return importlib.import_module(module)
+    except RuntimeError:
+        if threading.main_thread().is_alive():
+            raise
+    resources: Any = importlib.import_module("opentelemetry.sdk.resources")
+    detect = resources.get_aggregated_resources
+    resources.get_aggregated_resources = lambda _detectors, initial=None, *_args, **_kwargs: initial
+    try:
+        return importlib.import_module(module)
+    finally:
+        resources.get_aggregated_resources = detect

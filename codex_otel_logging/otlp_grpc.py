@@ -1,0 +1,170 @@
+"""Events over OTLP/gRPC, through the official exporter.
+
+The official exporter encodes and calls. Its `export` says only whether that went well; so an
+interceptor on its channel keeps the answer of each call for `GrpcExporter` to judge. The exporter's
+own retries are off, because ours know what is queued behind. Answers are judged as the
+specification says: https://opentelemetry.io/docs/specs/otlp/#otlpgrpc-response
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import grpc
+from google.rpc.error_details_pb2 import RetryInfo
+from google.rpc.status_pb2 import Status
+from opentelemetry.exporter.otlp.proto.grpc._log_exporter import OTLPLogExporter
+
+from .config import ExporterConfig, TlsConfig
+from .exporters import DELIVERED, Origin, Outcome, safe_reason
+from .otlp_records import OtlpRecords
+from .records import Event
+
+_RETRYABLE = (
+    grpc.StatusCode.CANCELLED,
+    grpc.StatusCode.DEADLINE_EXCEEDED,
+    grpc.StatusCode.ABORTED,
+    grpc.StatusCode.OUT_OF_RANGE,
+    grpc.StatusCode.UNAVAILABLE,
+    grpc.StatusCode.DATA_LOSS,
+)
+
+_NO_OWN_RETRIES = (grpc.StatusCode.OK,)
+"""The codes on which the exporter retries by itself: one that no failure has, as none at all
+would mean its default."""
+
+
+class GrpcExporter:
+    """Sends events to an OTLP/gRPC collector; see `exporters.Exporter`."""
+
+    def __init__(self, config: ExporterConfig, origin: Origin) -> None:
+        self._config = config
+        self._records = OtlpRecords(origin)
+        self._answers = _Answers(config)
+        self._exporter = _InterceptedExporter(self._answers, **_arguments(config))
+
+    def export(self, events: Sequence[Event]) -> Outcome:
+        """Send the events in one call and judge the answer."""
+        self._answers.last = None
+        self._exporter.export(self._records.batch(events))
+        if self._answers.last is None:
+            raise ValueError("the exporter made no call")
+        return self._judge(self._answers.last)
+
+    def shutdown(self) -> None:
+        """Close the channel."""
+        self._exporter.shutdown()
+
+    def _judge(self, call: Any) -> Outcome:
+        code = call.code()
+        if code is grpc.StatusCode.OK:
+            success = call.result().partial_success
+            if not success.rejected_log_records and not success.error_message:
+                return DELIVERED
+            return Outcome(
+                "delivered",
+                safe_reason(success.error_message, self._config),
+                max(success.rejected_log_records, 0),
+            )
+        reason = safe_reason(f"gRPC {code.name}: {call.details()}", self._config)
+        retry_after_s = _retry_after_s(call)
+        if code in _RETRYABLE:
+            return Outcome("retry", reason, retry_after_s=retry_after_s)
+        if code is grpc.StatusCode.RESOURCE_EXHAUSTED:
+            # With a time to wait the collector is busy; without one the message is too large.
+            if retry_after_s is not None:
+                return Outcome("retry", reason, retry_after_s=retry_after_s)
+            return Outcome("too large", reason)
+        return Outcome("refused", reason)
+
+
+def _arguments(config: ExporterConfig) -> dict[str, Any]:
+    if config.endpoint is None:
+        return {}
+    plaintext = config.endpoint.lower().startswith("http://")
+    return {
+        "endpoint": config.endpoint,
+        "insecure": plaintext,
+        "credentials": None if plaintext else _credentials(config.tls or TlsConfig()),
+        "timeout": config.timeout_ms / 1000,
+        "compression": (
+            grpc.Compression.Gzip
+            if config.compression == "gzip"
+            else grpc.Compression.NoCompression
+        ),
+    }
+
+
+def _credentials(tls: TlsConfig) -> grpc.ChannelCredentials:
+    files = (tls.ca_certificate, tls.client_private_key, tls.client_certificate)
+    return grpc.ssl_channel_credentials(*(Path(f).read_bytes() if f else None for f in files))
+
+
+class _InterceptedExporter(OTLPLogExporter):
+    """The official exporter, with our interceptor on every channel it makes.
+
+    Its constructor takes no interceptor, and it makes its channel anew after an outage; the method
+    that does so is private, and the only private name used here.
+    """
+
+    def __init__(self, answers: _Answers, **arguments: Any) -> None:
+        self._answers = answers
+        super().__init__(retryable_error_codes=_NO_OWN_RETRIES, **arguments)
+
+    def _initialize_channel_and_stub(self) -> None:
+        super()._initialize_channel_and_stub()  # type: ignore[no-untyped-call]
+        channel = grpc.intercept_channel(self._channel, self._answers)
+        self._client = self._stub(channel)
+
+
+class _Answers(grpc.UnaryUnaryClientInterceptor):  # type: ignore[misc]
+    """Keeps the answer of the last call, and sends the headers of the settings.
+
+    With an endpoint in the settings, the headers of `OTEL_EXPORTER_OTLP_HEADERS` are not sent.
+    """
+
+    def __init__(self, config: ExporterConfig) -> None:
+        self._metadata = None if config.endpoint is None else tuple(config.headers.items())
+        self.last: Any = None
+
+    def intercept_unary_unary(
+        self,
+        continuation: Callable[[grpc.ClientCallDetails, Any], Any],
+        client_call_details: grpc.ClientCallDetails,
+        request: Any,
+    ) -> Any:
+        """Make the call and keep its answer."""
+        if self._metadata is not None:
+            client_call_details = _CallDetails(client_call_details, self._metadata)
+        self.last = continuation(client_call_details, request)
+        return self.last
+
+
+class _CallDetails(grpc.ClientCallDetails):  # type: ignore[misc]
+    """The details of a call, with other metadata."""
+
+    def __init__(
+        self, details: grpc.ClientCallDetails, metadata: tuple[tuple[str, str], ...]
+    ) -> None:
+        self.method = details.method
+        self.timeout = details.timeout
+        self.metadata = metadata
+        self.credentials = details.credentials
+        self.wait_for_ready = details.wait_for_ready
+        self.compression = details.compression
+
+
+def _retry_after_s(call: Any) -> float | None:
+    """Return the seconds of the `RetryInfo` in a failed call's status, if it has one."""
+    try:
+        for key, value in call.trailing_metadata() or ():
+            if key == "grpc-status-details-bin":
+                for detail in Status.FromString(value).details:
+                    info = RetryInfo()
+                    if detail.Unpack(info):
+                        return float(info.retry_delay.ToTimedelta().total_seconds())
+    except Exception:  # details in no form the specification has; the code says enough
+        pass
+    return None
