@@ -1,0 +1,405 @@
+"""Queue, worker, retry, flush, shutdown and accounting.
+
+State: `_queue` holds the accepted events in order, `_batch` those the worker has taken from it and
+is sending; together they are what is queued. Every other accepted event has been settled, that is
+counted exactly once, as exported, rejected or dropped. All of this changes under `_lock` only. The
+lock is held for a few instructions, never while encoding, sending, logging or waiting, and the
+thread that has it may take it again (in a signal handler or a finalizer). The worker waits on
+`_signal`; `_wake_at` is the length of the queue at which `put` must wake it, so that nearly every
+`put` wakes nobody. Only the thread in `_worker` touches the exporter: a thread of our own or, at
+the very end, when Python starts no thread any more, the one that flushes.
+"""
+
+from __future__ import annotations
+
+import random
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from queue import Empty, SimpleQueue
+
+from . import reports
+from .config import BatchConfig
+from .exporters import Exporter, Outcome, own_export
+from .records import Event
+from .stats import Stats
+from .troubles import Troubles
+
+_BACKOFF_S = (0.1, 0.5, 1.0, 2.0, 5.0)
+"""How long to wait after the first, second, ... failure in a row; the last is the longest."""
+
+_BACKOFF_AT_EXIT_S = 0.25
+_IDLE_S = 60.0
+
+
+class BatchProcessor:
+    """Takes events from any thread and sends them in batches from one of its own.
+
+    Args:
+        config: the settings under `batch`.
+        connect: builds the exporter; called on the worker's thread, before the first batch.
+        inspect: called with each event on the worker's thread, before it is sent.
+        destination: how messages call the collector.
+
+    """
+
+    def __init__(
+        self,
+        config: BatchConfig,
+        *,
+        connect: Callable[[], Exporter],
+        inspect: Callable[[Event], None],
+        destination: str,
+    ) -> None:
+        self._config = config
+        self._connect = connect
+        self._inspect = inspect
+        self._destination = destination
+        self.reset()
+
+    def reset(self) -> None:
+        """Begin with nothing: no event, no count, no thread, no connection. For a forked child."""
+        self._lock = threading.RLock()
+        self._queue: deque[Event] = deque()
+        self._batch: Sequence[Event] = ()
+        self._queued_bytes = 0
+        self._accepted = self._exported = self._rejected = self._dropped = 0
+        self._enqueued = self._settled = self._overflowed = 0
+        self._signal: SimpleQueue[None] = SimpleQueue()
+        self._wake_at = 1
+        self._worker: threading.Thread | None = None
+        self._exporter: Exporter | None = None
+        self._closing = False
+        self._ending = False
+        self._given_up = False
+        self._nudges = 0
+        self._waiters: list[SimpleQueue[None]] = []
+        self._troubles = Troubles(self._destination)
+
+    def put(self, event: Event) -> None:
+        """Accept an event. Never blocks: with the queue full, the event is dropped and counted."""
+        with self._lock:
+            self._accepted += 1
+            length = len(self._queue) + 1
+            if (
+                length + len(self._batch) > self._config.max_queue_size
+                or self._queued_bytes + event.size > self._config.max_queue_bytes
+            ):
+                self._dropped += 1
+                self._overflowed += 1
+                return
+            self._queued_bytes += event.size
+            self._enqueued += 1
+            self._queue.append(event)
+            if length < self._wake_at:
+                return
+            self._wake_at = sys.maxsize
+            if self._worker is None:
+                self._closing = False
+        self._wake()
+
+    def stats(self) -> Stats:
+        """Return the counts of this moment, consistent with each other."""
+        with self._lock:
+            queued = len(self._queue) + len(self._batch)
+            return Stats(self._accepted, self._exported, self._rejected, self._dropped, queued)
+
+    def flush(self, timeout_s: float) -> bool:
+        """Send what is queued without waiting for more, and wait until it is settled.
+
+        Blocks for at most `timeout_s`; False when something accepted before the call is still
+        queued then. A batch that waits to be retried is retried at once.
+        """
+        return self._settle_all(lambda _started, _progress: _started + timeout_s)
+
+    def finish(self) -> int:
+        """Send what is queued before the process ends; return how many events could not be.
+
+        Waits as long as events are being settled: gives up after `shutdown_timeout_ms` without any,
+        at the latest after five times that.
+        """
+        timeout_s = self._config.shutdown_timeout_ms / 1000
+        if self._given_up:
+            timeout_s = 0.0
+        self._ending = True
+        try:
+            self._settle_all(
+                lambda started, progress: min(progress + timeout_s, started + 5 * timeout_s)
+            )
+        finally:
+            left = self.stats().queued
+            if left and not self._given_up:
+                self._given_up = True
+                self._troubles.report_left(left)
+        return left
+
+    def resume(self) -> None:
+        """Go on as before `finish`, because the process did not end."""
+        self._ending = self._given_up = False
+
+    def close(self) -> None:
+        """Let the worker send what is queued, close the connection and end. Does not wait.
+
+        An event put afterwards starts a new worker.
+        """
+        with self._lock:
+            if self._worker is None and not self._queue:
+                return
+            self._closing = True
+            self._nudges += 1
+        self._wake()
+
+    def nudge(self) -> None:
+        """Send what is queued now, and retry now what waits to be retried. Does not wait."""
+        with self._lock:
+            if not self._queue and not self._batch:
+                return
+            self._nudges += 1
+        self._wake()
+
+    def _settle_all(self, deadline: Callable[[float, float], float]) -> bool:
+        """Wait until all that is queued now is settled.
+
+        `deadline` gives the time to stop waiting from the time it began and the time of the last
+        progress, all as `time.monotonic` has it.
+        """
+        waiter: SimpleQueue[None] = SimpleQueue()
+        with self._lock:
+            target = self._enqueued
+            if self._settled >= target:
+                return True
+            if self._worker is threading.current_thread():
+                return False  # called from a handler that our own report went to
+            self._nudges += 1
+            self._waiters.append(waiter)
+        started = progress = time.monotonic()
+        settled = self._settled
+        try:
+            self._wake()
+            while self._settled < target:
+                now = time.monotonic()
+                if self._settled != settled:
+                    settled, progress = self._settled, now
+                until = deadline(started, progress)
+                if now >= until:
+                    return False
+                if self._worker is None and not self._start():
+                    return self._send_here(until)
+                _wait(waiter, until - now)
+            return True
+        finally:
+            with self._lock:
+                self._waiters.remove(waiter)
+
+    def _wake(self) -> None:
+        if self._worker is None:
+            self._start()
+        self._signal.put(None)
+
+    def _start(self) -> bool:
+        """Start the worker if there is none; False when Python starts no threads any more."""
+        worker = threading.Thread(target=self._run, name="codex_otel_logging", daemon=True)
+        with self._lock:
+            if self._worker is not None:
+                return True
+            self._worker = worker
+        try:
+            worker.start()
+        except RuntimeError:
+            with self._lock:
+                self._worker = None
+                self._wake_at = 1
+            return False
+        return True
+
+    def _run(self) -> None:
+        """Send batch after batch; the worker's whole life."""
+        while (batch := self._next_batch()) is not None:
+            try:
+                self._send(batch)
+            except Exception as error:
+                # A fault of ours must not end the worker, nor leave the batch uncounted.
+                reports.warn("%d events dropped: %s", len(self._batch), type(error).__name__)
+                self._settle(self._batch, dropped=len(self._batch))
+            self._troubles.overflowed(self._overflowed, over=not self._queue)
+
+    def _next_batch(self) -> Sequence[Event] | None:
+        """Wait for a batch: a full one, or what there is when it is due. None means the end."""
+        due = None
+        while True:
+            with self._lock:
+                waiting = len(self._queue)
+                now = time.monotonic()
+                if waiting == 0:
+                    if self._closing:
+                        exporter = self._retire()
+                        break
+                    due = None
+                    self._wake_at = 1
+                    timeout_s = _IDLE_S
+                else:
+                    due = due or now + self._config.schedule_delay_ms / 1000
+                    hurry = self._closing or self._ending or self._waiters
+                    if waiting >= self._config.max_batch_size or hurry or now >= due:
+                        return self._take()
+                    self._wake_at = self._config.max_batch_size
+                    timeout_s = due - now
+            _wait(self._signal, timeout_s)
+        if exporter is not None:
+            with own_export():
+                exporter.shutdown()
+        return None
+
+    def _retire(self) -> Exporter | None:
+        """Leave the place to the next worker; return the exporter to close. Needs the lock."""
+        exporter, self._exporter = self._exporter, None
+        self._worker = None
+        self._wake_at = 1
+        self._closing = False
+        return exporter
+
+    def _take(self) -> Sequence[Event]:
+        """Take a batch within the limits from the queue. Needs the lock."""
+        batch: list[Event] = []
+        size = 0
+        queue = self._queue
+        while queue and len(batch) < self._config.max_batch_size:
+            size += queue[0].size
+            if batch and size > self._config.max_request_bytes:
+                break
+            batch.append(queue.popleft())
+        self._batch = batch
+        self._wake_at = sys.maxsize
+        return batch
+
+    def _send(self, batch: Sequence[Event], until: float | None = None) -> bool:
+        """Send a batch until all of it is settled; in parts if it is too large as a whole.
+
+        With a time `until`, what could not be delivered by then goes back to the queue, and the
+        answer is False.
+        """
+        for event in batch:
+            with suppress(Exception):  # it only reports
+                self._inspect(event)
+        parts = [batch]
+        failures = 0
+        give_up_at = 0.0
+        while parts:
+            nudges = self._nudges
+            part = parts.pop()
+            outcome = self._export(part)
+            if outcome.verdict != "retry":
+                failures = 0
+                parts += self._conclude(part, outcome)
+                continue
+            now = time.monotonic()
+            failures += 1
+            if failures == 1:
+                give_up_at = now + self._config.retry_for_ms / 1000
+            if now >= give_up_at:
+                self._settle(part, dropped=len(part))
+                self._troubles.refused(f"given up: {outcome.reason}", len(part))
+                continue
+            # The first failure may be a connection that the collector closed while it was idle.
+            self._troubles.failed(outcome.reason, self.stats(), visible=failures > 1)
+            parts.append(part)
+            retry_at = min(now + self._delay_s(failures, outcome), give_up_at)
+            if until is not None and retry_at >= until:
+                self._put_back(parts)
+                return False
+            self._wait_for_retry(retry_at, nudges, throttled=outcome.retry_after_s is not None)
+        return True
+
+    def _conclude(self, part: Sequence[Event], outcome: Outcome) -> Sequence[Sequence[Event]]:
+        """Settle a part for good, or return its halves, the first one last, to be sent instead."""
+        if outcome.verdict == "delivered":
+            rejected = min(outcome.rejected, len(part))
+            self._settle(part, exported=len(part) - rejected, rejected=rejected)
+            self._troubles.delivered(rejected, outcome.reason, self.stats())
+        elif outcome.verdict != "refused" and len(part) > 1:
+            middle = len(part) // 2
+            return part[middle:], part[:middle]
+        elif outcome.verdict == "not encodable":
+            self._settle(part, dropped=len(part))
+            self._troubles.refused(f"not encodable: {outcome.reason}", len(part))
+        else:
+            self._settle(part, rejected=len(part))
+            self._troubles.refused(outcome.reason, len(part))
+        return ()
+
+    def _export(self, events: Sequence[Event]) -> Outcome:
+        with own_export():
+            if self._exporter is None:
+                try:
+                    self._exporter = self._connect()
+                except Exception as error:
+                    return Outcome("retry", f"no exporter: {type(error).__name__}: {error}")
+            try:
+                return self._exporter.export(events)
+            except Exception as error:
+                return Outcome("not encodable", type(error).__name__)
+
+    def _settle(
+        self, events: Sequence[Event], *, exported: int = 0, rejected: int = 0, dropped: int = 0
+    ) -> None:
+        """Count what became of events of the current batch."""
+        with self._lock:
+            self._batch = self._batch[len(events) :]
+            self._queued_bytes -= sum(event.size for event in events)
+            self._exported += exported
+            self._rejected += rejected
+            self._dropped += dropped
+            self._settled += len(events)
+            waiters = tuple(self._waiters)
+        for waiter in waiters:
+            waiter.put(None)
+
+    def _delay_s(self, failures: int, outcome: Outcome) -> float:
+        """Return how long to wait before the next try."""
+        if outcome.retry_after_s is not None:
+            return outcome.retry_after_s
+        delay_s = _BACKOFF_S[min(failures, len(_BACKOFF_S)) - 1]
+        if self._ending:
+            delay_s = min(delay_s, _BACKOFF_AT_EXIT_S)
+        return delay_s * random.uniform(0.8, 1.2)
+
+    def _wait_for_retry(self, retry_at: float, nudges: int, *, throttled: bool) -> None:
+        """Wait until it is time; who asks to flush ends the wait, unless the collector set it."""
+        while (left_s := retry_at - time.monotonic()) > 0:
+            if self._nudges != nudges and not throttled:
+                return
+            _wait(self._signal, left_s)
+
+    def _send_here(self, until: float) -> bool:
+        """Send what is queued on this thread, because no other can be started."""
+        with self._lock:
+            if self._worker is not None:
+                return False
+            self._worker = threading.current_thread()
+        try:
+            while True:
+                with self._lock:
+                    if not self._queue:
+                        return True
+                    batch = self._take()
+                if not self._send(batch, until):
+                    return False
+        finally:
+            with self._lock:
+                self._worker = None
+                self._wake_at = 1
+
+    def _put_back(self, parts: Sequence[Sequence[Event]]) -> None:
+        """Return the parts that could not be sent, the last one first, to the head of the queue."""
+        with self._lock:
+            for part in parts:
+                self._queue.extendleft(reversed(part))
+            self._batch = ()
+
+
+def _wait(signal: SimpleQueue[None], timeout_s: float) -> None:
+    with suppress(Empty):
+        signal.get(timeout=max(timeout_s, 0.0))

@@ -1,0 +1,97 @@
+"""What people are told about delivery: one line when trouble begins, one when it ends."""
+
+from __future__ import annotations
+
+import time
+
+from . import reports
+from .stats import Stats
+
+_REPORT_AGAIN_S = 300.0
+"""How long after a report of partial success the next one may follow."""
+
+
+class Troubles:
+    """The troubles of one `BatchProcessor`, each reported once until it is over.
+
+    Used by the worker, and at the very end by the thread that ends the process.
+    """
+
+    def __init__(self, destination: str) -> None:
+        self._destination = destination
+        self._reason = ""
+        self._since: float | None = None
+        self._before = Stats()
+        self._refusing = False
+        self._partial_at = -_REPORT_AGAIN_S
+        self._overflow_reported = 0
+        self._overflowing = False
+
+    def failed(self, reason: str, stats: Stats, *, visible: bool) -> None:
+        """Tell that nothing gets through, the first time it is visible."""
+        self._reason = reason
+        if self._since is None and visible:
+            self._since = time.monotonic()
+            self._before = stats
+            reports.warn(
+                "%s: events are not delivered (%s); they are kept and tried again",
+                self._destination,
+                reason,
+            )
+
+    def refused(self, reason: str, count: int) -> None:
+        """Tell that events are lost for good, the first time since events got through."""
+        self._reason = reason
+        if not self._refusing:
+            self._refusing = True
+            reports.warn(
+                "%s: %d events lost (%s); more losses of this kind are counted, not reported",
+                self._destination,
+                count,
+                reason,
+            )
+
+    def delivered(self, rejected: int, reason: str, stats: Stats) -> None:
+        """Tell that events get through again, or that a collector left some out."""
+        now = time.monotonic()
+        self._reason = ""
+        self._refusing = False
+        if self._since is not None:
+            reports.warn(
+                "%s: events are delivered again, after %.0f s; %d lost meanwhile",
+                self._destination,
+                now - self._since,
+                stats.dropped + stats.rejected - self._before.dropped - self._before.rejected,
+            )
+            self._since = None
+        if (rejected or reason) and now - self._partial_at >= _REPORT_AGAIN_S:
+            self._partial_at = now
+            reports.warn(
+                "%s: the collector left out %d events (%s)",
+                self._destination,
+                rejected,
+                reason or "it did not say why",
+            )
+
+    def overflowed(self, dropped: int, *, over: bool) -> None:
+        """Tell that the queue was full, and how much was dropped once it is empty."""
+        if self._overflowing and over:
+            reports.warn(
+                "%s: the queue has room again; it was full, and %d events were dropped",
+                self._destination,
+                dropped - self._overflow_reported,
+            )
+            self._overflowing = False
+            self._overflow_reported = dropped
+        elif not self._overflowing and dropped > self._overflow_reported:
+            self._overflowing = True
+            reports.warn("%s: the queue is full; the newest events are dropped", self._destination)
+
+    def report_left(self, count: int) -> None:
+        """Tell what the process takes with it when it ends."""
+        reports.warn(
+            "%s: %d events were not delivered before the end (%s)",
+            self._destination,
+            count,
+            self._reason or "no answer yet",
+        )
