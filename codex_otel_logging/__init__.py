@@ -1,0 +1,44 @@
+"""A `logging.Handler` that sends the events of a coding agent over OTLP, as the Codex CLI does.
+
+An application logs its events with plain `logger.info(name, extra={...})` on loggers under
+`codex_otel`; README.md shows how to attach the handler. The way of an event through the modules:
+`conversation` and `records` (with `redaction` and `values`) on the application's thread, then
+`batching`, `exporters` and the `otlp_*` modules on the worker's. `config` and `tables` read the
+settings, `catalog` holds the events, `lifecycle` the ends of a process, `receiver` a collector for
+tests and the command line.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from . import catalog
+from .config import ConfigError, OtelConfig
+from .conversation import Conversation
+from .handler import CodexOtelHandler, from_table, from_toml
+from .lifecycle import flush_on_sigterm
+from .stats import Stats
+
+if TYPE_CHECKING:
+    from .receiver import Receiver
+
+__all__ = [
+    "CodexOtelHandler",
+    "ConfigError",
+    "Conversation",
+    "OtelConfig",
+    "Receiver",
+    "Stats",
+    "catalog",
+    "flush_on_sigterm",
+    "from_table",
+    "from_toml",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "Receiver":  # its servers take long to import, and no application needs them
+        from .receiver import Receiver
+
+        return Receiver
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

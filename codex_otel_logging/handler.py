@@ -1,0 +1,240 @@
+"""The handler: settings, records, batching and exporters, put together under logging's contract."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import weakref
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from . import lifecycle, reports
+from .batching import BatchProcessor
+from .checks import Checks
+from .config import ConfigError, ExporterConfig, OtelConfig
+from .exporters import Origin, connect, is_own_export, missing_package
+from .records import EventReader
+from .redaction import Redaction
+from .stats import Stats
+
+FLUSH_TIMEOUT_S = 10.0
+"""How long `CodexOtelHandler.flush()` waits when it is not told."""
+
+
+class CodexOtelHandler(logging.Handler):
+    """Sends the events logged under `codex_otel` to an OTLP collector.
+
+    Attach it to the logger `codex_otel` only. Building it imports nothing of OpenTelemetry, starts
+    no thread and opens no connection; the first event does. Logging through it never raises and
+    never blocks. All methods may be called from any thread.
+
+    Args:
+        config: the path of a TOML file with an `[otel]` table, an `[otel]` table that is parsed
+            already, an `OtelConfig`, or None for the defaults, under which nothing is sent.
+        app_version: the application's version: the default of `app.version`, and the resource's
+            `service.version`.
+        missing_ok: whether a TOML file that does not exist means the defaults.
+        strict: whether an exporter whose package is not installed raises, instead of leaving the
+            handler without effect after one warning.
+        level: the lowest level that is sent.
+
+    Raises:
+        ConfigError: the settings have faults; all of them are in it.
+
+    """
+
+    def __init__(
+        self,
+        config: str | os.PathLike[str] | Mapping[str, Any] | OtelConfig | None = None,
+        *,
+        app_version: str | None = None,
+        missing_ok: bool = False,
+        strict: bool = False,
+        level: int | str = logging.NOTSET,
+    ) -> None:
+        # All that can fail comes first: logging keeps a list of the handlers that were begun.
+        settings = _settings(config, missing_ok=missing_ok)
+        self._exporter_config = _usable_exporter(settings, strict=strict)
+        self._processor: BatchProcessor | None = None
+        self._held_by: int | None = None
+        super().__init__(level)
+        self._checks = Checks()
+        self._ignored = 0
+        self._reader = EventReader(
+            Redaction(
+                log_user_prompt=settings.log_user_prompt,
+                log_tool_payloads=settings.log_tool_payloads,
+            ),
+            max_attribute_length=settings.max_attribute_length,
+            max_output_bytes=settings.max_output_bytes,
+        )
+        if self._exporter_config is not None:
+            self._processor = _processor(
+                self._exporter_config, _origin(settings, app_version), settings, self._checks
+            )
+            lifecycle.watch(self._processor)
+            # A handler that nobody closed must not leave its thread behind.
+            weakref.finalize(self, self._processor.close).atexit = False
+
+    def __repr__(self) -> str:
+        level = logging.getLevelName(self.level)
+        return f"<CodexOtelHandler {_destination(self._exporter_config)} ({level})>"
+
+    def handle(self, record: logging.LogRecord) -> bool:
+        """Emit a record that passes the filters.
+
+        Takes no lock of its own, as `emit` needs none: `logging.shutdown` calls `flush` with the
+        handler's lock held, and no logging call may wait for that.
+        """
+        if self._processor is None:
+            return False
+        passed: bool | logging.LogRecord = self.filter(record)
+        if isinstance(passed, logging.LogRecord):
+            record = passed
+        if passed:
+            self.emit(record)
+        return bool(passed)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Queue the event that a record logs; a record that logs none is counted as ignored."""
+        if self._processor is None:
+            return
+        try:
+            event = self._reader.read(record)
+            if event is not None:
+                self._processor.put(event)
+            elif record.name != reports.LOGGER and not is_own_export():
+                self._ignored += 1
+                self._checks.ignored(record)
+        except Exception:
+            self.handleError(record)
+
+    def flush(self, timeout: float | None = None) -> bool:  # type: ignore[override]
+        """Deliver what was logged before the call.
+
+        Waits for at most `timeout` seconds (10 when None). True when all of it has been delivered
+        or finally given up. Called by `logging.shutdown`, it waits as the exit hook does when the
+        process ends, and not at all when somebody reconfigures logging: then the lock that logging
+        holds meanwhile could be the one the worker needs to go on.
+        """
+        if self._processor is None:
+            return True
+        if self._held_by == threading.get_ident():
+            if lifecycle.is_ending():
+                return self._processor.finish() == 0
+            self._processor.nudge()
+            return self._processor.stats().queued == 0
+        return self._processor.flush(FLUSH_TIMEOUT_S if timeout is None else timeout)
+
+    def close(self) -> None:
+        """Let the worker deliver what is queued, disconnect and end; does not wait for it.
+
+        The exit hook waits. A handler that is still attached works again with the next event.
+        """
+        if self._processor is not None and not lifecycle.is_ending():
+            self._processor.close()
+        super().close()
+
+    def stats(self) -> Stats:
+        """Return what became of the records so far; consistent at every moment."""
+        if self._processor is None:
+            return Stats(ignored=self._ignored)
+        return replace(self._processor.stats(), ignored=self._ignored)
+
+    def acquire(self) -> None:
+        """Take the handler's lock, as `logging.shutdown` does."""
+        super().acquire()
+        self._held_by = threading.get_ident()
+
+    def release(self) -> None:
+        """Give the handler's lock back."""
+        self._held_by = None
+        super().release()
+
+
+def from_toml(path: str | os.PathLike[str], **options: Any) -> CodexOtelHandler:
+    """Build a handler from the `[otel]` table of a TOML file; a factory for `dictConfig`.
+
+    `~` and `$VAR` in the path are expanded. `options` are the keyword arguments of
+    `CodexOtelHandler`, which also says what is raised.
+    """
+    return CodexOtelHandler(path, **options)
+
+
+def from_table(otel: Mapping[str, Any], **options: Any) -> CodexOtelHandler:
+    """Build a handler from an `[otel]` table that is parsed already; a factory for `dictConfig`.
+
+    In a `dictConfig` dictionary, `"cfg://otel"` names the table under its key `otel`. `options` are
+    the keyword arguments of `CodexOtelHandler`, which also says what is raised.
+    """
+    return CodexOtelHandler(otel, **options)
+
+
+def _settings(config: object, *, missing_ok: bool) -> OtelConfig:
+    if config is None:
+        return OtelConfig()
+    if isinstance(config, OtelConfig):
+        return config
+    if isinstance(config, Mapping):
+        return OtelConfig.from_table(config)
+    if isinstance(config, (str, os.PathLike)):
+        return OtelConfig.from_toml(config, missing_ok=missing_ok)
+    raise ConfigError(
+        "config: expected the path of a TOML file, an [otel] table, an OtelConfig or None, "
+        f"got {type(config).__name__}"
+    )
+
+
+def _usable_exporter(settings: OtelConfig, *, strict: bool) -> ExporterConfig | None:
+    """Return the exporter of the settings, or None when nothing is to be sent or can be."""
+    exporter = settings.exporter
+    # https://opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables/
+    if exporter is None or os.environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
+        return None
+    if (missing := missing_package(exporter)) is None:
+        return exporter
+    if strict:
+        raise ConfigError(missing)
+    reports.warn("%s", missing)
+    return None
+
+
+def _processor(
+    exporter: ExporterConfig, origin: Origin, settings: OtelConfig, checks: Checks
+) -> BatchProcessor:
+    return BatchProcessor(
+        settings.batch,
+        connect=lambda: connect(exporter, origin),
+        inspect=checks.inspect,
+        destination=_destination(exporter),
+    )
+
+
+def _origin(settings: OtelConfig, app_version: str | None) -> Origin:
+    version = "unknown" if app_version is None else str(app_version)
+    return Origin(
+        resource={
+            **settings.resource_attributes,
+            "service.name": settings.service_name,
+            "service.version": version,
+            "env": settings.environment,
+        },
+        defaults={"app.version": version, "terminal.type": _terminal_type()},
+    )
+
+
+def _terminal_type() -> str:
+    """Return the terminal as Codex reports it."""
+    program = os.environ.get("TERM_PROGRAM")
+    version = os.environ.get("TERM_PROGRAM_VERSION")
+    if program and version:
+        return f"{program}/{version}"
+    return program or os.environ.get("TERM") or "unknown"
+
+
+def _destination(exporter: ExporterConfig | None) -> str:
+    if exporter is None:
+        return "none"
+    return f"{exporter.name} {exporter.safe_endpoint or 'default endpoint'}"
