@@ -1,0 +1,408 @@
+"""A local OTLP log receiver: HTTP (protobuf and JSON, gzip or not) and gRPC on one object.
+
+For the demo, the command line, and tests, an application's own included:
+
+    with Receiver() as receiver:
+        ...  # log to receiver.http_endpoint or receiver.grpc_endpoint
+        events = receiver.wait_for(3, timeout=5)
+
+It listens on loopback, keeps everything in memory, and is no collector for production.
+"""
+
+from __future__ import annotations
+
+import errno
+import gzip
+import json
+import socket
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from socketserver import ThreadingMixIn
+from types import TracebackType
+from typing import Any, Literal
+
+try:
+    from google.protobuf.json_format import ParseDict, ParseError
+    from google.protobuf.message import DecodeError
+    from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import (
+        ExportLogsServiceRequest,
+        ExportLogsServiceResponse,
+    )
+    from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
+except ImportError as error:
+    raise ImportError(
+        "the receiver needs an extra package: pip install 'codex_otel_logging[otel]'"
+    ) from error
+
+Transport = Literal["http/protobuf", "http/json", "grpc"]
+
+LOGS_PATH = "/v1/logs"
+
+
+@dataclass(frozen=True, slots=True)
+class ReceivedEvent:
+    """One log record, as it arrived. Ids are hexadecimal text, empty when there are none."""
+
+    event_name: str
+    body: Any
+    attributes: Mapping[str, Any]
+    resource: Mapping[str, Any]
+    scope: str
+    time_unix_nano: int
+    observed_time_unix_nano: int
+    severity_number: int
+    severity_text: str
+    trace_id: str
+    span_id: str
+    transport: Transport
+
+    @property
+    def name(self) -> str:
+        """The event's name, wherever the sender put it: attribute, event name or body."""
+        return str(self.attributes.get("event.name") or self.event_name or self.body or "")
+
+
+@dataclass(frozen=True, slots=True)
+class ReceivedRequest:
+    """One export request: how it came, its headers in lower case, and what was in it."""
+
+    transport: Transport
+    headers: Mapping[str, str]
+    message: ExportLogsServiceRequest
+
+
+class Receiver:
+    """Receives log records over OTLP/HTTP and OTLP/gRPC; a context manager.
+
+    It listens as soon as it is built, over gRPC only where the package `grpcio` is installed. All
+    methods may be called from any thread.
+
+    Args:
+        host: address to listen on.
+        http_port: port for HTTP; 0 takes a free one.
+        grpc_port: port for gRPC; 0 takes a free one.
+
+    Raises:
+        OSError: a port is taken.
+
+    """
+
+    def __init__(self, host: str = "127.0.0.1", *, http_port: int = 0, grpc_port: int = 0) -> None:
+        self._arrival = threading.Condition()
+        self._requests: list[ReceivedRequest] = []
+        self._events: list[ReceivedEvent] = []
+        self._host = host
+        self._http = _HttpServer((host, http_port), self._receive)
+        try:
+            self._grpc = _GrpcServer(f"{host}:{grpc_port}", self._receive)
+        except BaseException:
+            self._http.server_close()
+            raise
+        self._thread = threading.Thread(
+            target=self._http.serve_forever, args=(0.05,), name="receiver", daemon=True
+        )
+        self._thread.start()
+
+    @property
+    def http_endpoint(self) -> str:
+        """The address for an `otlp-http` exporter."""
+        return f"http://{self._host}:{self._http.server_address[1]}{LOGS_PATH}"
+
+    @property
+    def grpc_endpoint(self) -> str:
+        """The address for an `otlp-grpc` exporter.
+
+        Raises:
+            ImportError: the package `grpcio` is not installed.
+
+        """
+        return f"http://{self._host}:{self._grpc.port}"
+
+    @property
+    def events(self) -> list[ReceivedEvent]:
+        """The events that have arrived so far, in the order of their arrival; a copy."""
+        with self._arrival:
+            return list(self._events)
+
+    @property
+    def requests(self) -> list[ReceivedRequest]:
+        """The requests that have arrived so far; a copy."""
+        with self._arrival:
+            return list(self._requests)
+
+    def wait_for(self, count: int, timeout: float = 10.0) -> list[ReceivedEvent]:
+        """Wait until `count` events have arrived in all, and return all that have.
+
+        Raises:
+            TimeoutError: fewer arrived within `timeout` seconds; says how many.
+
+        """
+        with self._arrival:
+            if not self._arrival.wait_for(lambda: len(self._events) >= count, timeout):
+                raise TimeoutError(
+                    f"{len(self._events)} of {count} events arrived within {timeout:g} s"
+                )
+            return list(self._events)
+
+    def close(self) -> None:
+        """Stop listening, and close the connections. Blocks for about a second at most."""
+        self._http.shutdown()
+        self._http.server_close()
+        self._thread.join(timeout=1)
+        self._grpc.stop()
+
+    def __enter__(self) -> Receiver:  # noqa: PYI034 - Self is not in 3.10
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _receive(self, request: ReceivedRequest) -> None:
+        events = list(events_of(request))
+        with self._arrival:
+            self._requests.append(request)
+            self._events += events
+            self._arrival.notify_all()
+
+
+def events_of(request: ReceivedRequest) -> Iterator[ReceivedEvent]:
+    """Yield the events of a request, in their order."""
+    for resource_logs in request.message.resource_logs:
+        resource = _attributes(resource_logs.resource.attributes)
+        for scope_logs in resource_logs.scope_logs:
+            for record in scope_logs.log_records:
+                yield ReceivedEvent(
+                    event_name=record.event_name,
+                    body=_value(record.body),
+                    attributes=_attributes(record.attributes),
+                    resource=resource,
+                    scope=scope_logs.scope.name,
+                    time_unix_nano=record.time_unix_nano,
+                    observed_time_unix_nano=record.observed_time_unix_nano,
+                    severity_number=int(record.severity_number),
+                    severity_text=record.severity_text,
+                    trace_id=record.trace_id.hex(),
+                    span_id=record.span_id.hex(),
+                    transport=request.transport,
+                )
+
+
+def _attributes(pairs: Iterable[KeyValue]) -> dict[str, Any]:
+    return {pair.key: _value(pair.value) for pair in pairs}
+
+
+def _value(value: AnyValue) -> Any:
+    """Return an OTLP value as the Python value it came from."""
+    kind = value.WhichOneof("value")
+    if kind is None:
+        return None
+    if kind == "array_value":
+        return [_value(item) for item in value.array_value.values]
+    if kind == "kvlist_value":
+        return _attributes(value.kvlist_value.values)
+    return getattr(value, kind)
+
+
+_Receive = Callable[[ReceivedRequest], None]
+
+
+class _HttpServer(ThreadingMixIn, HTTPServer):
+    """A server that hands each decoded request to `receive`, and can hang up on its clients."""
+
+    daemon_threads = True
+    request_queue_size = 128
+
+    def __init__(self, address: tuple[str, int], receive: _Receive) -> None:
+        self.receive = receive
+        self._connections: set[socket.socket] = set()
+        super().__init__(address, _HttpHandler)
+
+    def server_bind(self) -> None:
+        """Bind without looking up a host name, which can take seconds."""
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self.socket.bind(self.server_address)
+        self.server_address = self.socket.getsockname()
+        self.server_name, self.server_port = self.socket.getsockname()[:2]
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Serve a connection in a thread of its own, and remember it."""
+        self._connections.add(request)
+        super().process_request(request, client_address)
+
+    def shutdown_request(self, request: Any) -> None:
+        """Forget a connection that has ended."""
+        self._connections.discard(request)
+        super().shutdown_request(request)
+
+    def server_close(self) -> None:
+        """Stop listening and hang up."""
+        super().server_close()
+        for connection in list(self._connections):
+            with suppress(OSError):  # the client was faster
+                connection.shutdown(socket.SHUT_RDWR)
+
+
+class _RefusalError(Exception):
+    """A request that is answered with an error status."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class _HttpHandler(BaseHTTPRequestHandler):
+    """Answers as https://opentelemetry.io/docs/specs/otlp/#otlphttp says."""
+
+    server: _HttpServer
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
+
+    def do_POST(self) -> None:
+        """Receive one export request."""
+        body = self._body()
+        try:
+            request = self._request(body)
+        except _RefusalError as refusal:
+            self._answer(refusal.status, "text/plain; charset=utf-8", f"{refusal}\n".encode())
+            return
+        self.server.receive(request)
+        if request.transport == "http/json":
+            self._answer(200, "application/json", b"{}")
+        else:
+            empty = ExportLogsServiceResponse().SerializeToString()
+            self._answer(200, "application/x-protobuf", empty)
+
+    def _request(self, body: bytes) -> ReceivedRequest:
+        if self.path.partition("?")[0] != LOGS_PATH:
+            raise _RefusalError(404, f"nothing here; logs go to {LOGS_PATH}")
+        headers = {name.lower(): value for name, value in self.headers.items()}
+        encoding = headers.get("content-encoding", "identity").lower()
+        if encoding not in ("identity", "gzip"):
+            raise _RefusalError(415, "Content-Encoding: expected gzip or none")
+        media_type = headers.get("content-type", "").partition(";")[0].strip().lower()
+        try:
+            if encoding == "gzip":
+                body = gzip.decompress(body)
+            if media_type == "application/x-protobuf":
+                message = ExportLogsServiceRequest.FromString(body)
+                return ReceivedRequest("http/protobuf", headers, message)
+            if media_type == "application/json":
+                return ReceivedRequest("http/json", headers, request_from_json(json.loads(body)))
+        except (DecodeError, ParseError, OSError, EOFError, ValueError) as error:
+            raise _RefusalError(400, f"the body cannot be read: {type(error).__name__}") from error
+        raise _RefusalError(
+            415, "Content-Type: expected application/x-protobuf or application/json"
+        )
+
+    def _body(self) -> bytes:
+        if self.headers.get("Transfer-Encoding", "").lower() != "chunked":
+            return self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        body = b""
+        while size := int(self.rfile.readline().partition(b";")[0], 16):
+            body += self.rfile.read(size)
+            self.rfile.readline()
+        while self.rfile.readline().strip():
+            pass  # trailers
+        return body
+
+    def _answer(self, status: int, content_type: str, body: bytes) -> None:
+        self.send_response(status)
+        self.send_header("Content-Type", content_type)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
+        """Say nothing: the receiver's user reads `events`."""
+
+
+def request_from_json(document: dict[str, Any]) -> ExportLogsServiceRequest:
+    """Return an OTLP/JSON request as protobuf. Ids, which OTLP writes in hexadecimal, come through.
+
+    https://opentelemetry.io/docs/specs/otlp/#json-protobuf-encoding
+    """
+    request = ParseDict(
+        _without_ids(document), ExportLogsServiceRequest(), ignore_unknown_fields=True
+    )
+    documents = (
+        record
+        for resource in document.get("resourceLogs", ())
+        for scope in resource.get("scopeLogs", ())
+        for record in scope.get("logRecords", ())
+    )
+    records = (
+        record
+        for resource in request.resource_logs
+        for scope in resource.scope_logs
+        for record in scope.log_records
+    )
+    for source, record in zip(documents, records, strict=True):
+        record.trace_id = bytes.fromhex(source.get("traceId") or "")
+        record.span_id = bytes.fromhex(source.get("spanId") or "")
+    return request
+
+
+def _without_ids(value: Any) -> Any:
+    """Return a copy of a JSON document without ids, and without nulls, which OTLP ignores."""
+    if isinstance(value, dict):
+        return {
+            key: _without_ids(item)
+            for key, item in value.items()
+            if key not in ("traceId", "spanId") and item is not None
+        }
+    if isinstance(value, list):
+        return [_without_ids(item) for item in value]
+    return value
+
+
+class _GrpcServer:
+    """Hands each request to `receive`; without the package `grpcio` it does nothing."""
+
+    def __init__(self, address: str, receive: _Receive) -> None:
+        self._receive = receive
+        self._server = None
+        try:
+            import grpc
+            from opentelemetry.proto.collector.logs.v1 import logs_service_pb2_grpc
+        except ImportError:
+            return
+        # Without so_reuseport=0, two receivers would share a port and each get some of the events.
+        server = grpc.server(ThreadPoolExecutor(max_workers=4), options=[("grpc.so_reuseport", 0)])
+        add_servicer: Any = logs_service_pb2_grpc.add_LogsServiceServicer_to_server
+        add_servicer(self, server)
+        try:
+            self._port: int = server.add_insecure_port(address)
+        except RuntimeError:
+            self._port = 0
+        if not self._port:
+            raise OSError(errno.EADDRINUSE, f"cannot listen on {address}")
+        server.start()
+        self._server = server
+
+    @property
+    def port(self) -> int:
+        if self._server is None:
+            raise ImportError(
+                "receiving over gRPC needs an extra package: pip install 'codex_otel_logging[grpc]'"
+            )
+        return self._port
+
+    def stop(self) -> None:
+        """Stop listening and hang up."""
+        if self._server is not None:
+            self._server.stop(grace=0).wait(timeout=1)
+
+    def Export(self, message: ExportLogsServiceRequest, context: Any) -> ExportLogsServiceResponse:
+        """Receive one export request; the name is the service's."""
+        headers = dict(context.invocation_metadata())
+        self._receive(ReceivedRequest("grpc", headers, message))
+        return ExportLogsServiceResponse()
