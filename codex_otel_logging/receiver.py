@@ -26,8 +26,7 @@ from types import TracebackType
 from typing import Any, Literal
 
 try:
-    from google.protobuf.json_format import ParseDict, ParseError
-    from google.protobuf.message import DecodeError
+    from google.protobuf.json_format import ParseDict
     from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import (
         ExportLogsServiceRequest,
         ExportLogsServiceResponse,
@@ -268,50 +267,55 @@ class _HttpHandler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         """Receive one export request."""
-        body = self._body()
+        headers = {name.lower(): value for name, value in self.headers.items()}
         try:
-            request = self._request(body)
+            body = self._body(headers)
+            transport = self._transport(headers)
+            try:
+                if headers.get("content-encoding", "identity").lower() == "gzip":
+                    body = gzip.decompress(body)
+                message = _PARSERS[transport](body)
+            except Exception as error:
+                text = f"the body cannot be read: {type(error).__name__}"
+                raise _RefusalError(400, text) from error
         except _RefusalError as refusal:
             self._answer(refusal.status, "text/plain; charset=utf-8", f"{refusal}\n".encode())
             return
-        self.server.receive(request)
-        if request.transport == "http/json":
+        self.server.receive(ReceivedRequest(transport, headers, message))
+        if transport == "http/json":
             self._answer(200, "application/json", b"{}")
         else:
             empty = ExportLogsServiceResponse().SerializeToString()
             self._answer(200, "application/x-protobuf", empty)
 
-    def _request(self, body: bytes) -> ReceivedRequest:
+    def _transport(self, headers: Mapping[str, str]) -> Transport:
+        """Return how the logs were encoded, if they came to the right place in a known form."""
         if self.path.partition("?")[0] != LOGS_PATH:
             raise _RefusalError(404, f"nothing here; logs go to {LOGS_PATH}")
-        headers = {name.lower(): value for name, value in self.headers.items()}
-        encoding = headers.get("content-encoding", "identity").lower()
-        if encoding not in ("identity", "gzip"):
+        if headers.get("content-encoding", "identity").lower() not in ("identity", "gzip"):
             raise _RefusalError(415, "Content-Encoding: expected gzip or none")
         media_type = headers.get("content-type", "").partition(";")[0].strip().lower()
-        try:
-            if encoding == "gzip":
-                body = gzip.decompress(body)
-            if media_type == "application/x-protobuf":
-                message = ExportLogsServiceRequest.FromString(body)
-                return ReceivedRequest("http/protobuf", headers, message)
-            if media_type == "application/json":
-                return ReceivedRequest("http/json", headers, request_from_json(json.loads(body)))
-        except (DecodeError, ParseError, OSError, EOFError, ValueError) as error:
-            raise _RefusalError(400, f"the body cannot be read: {type(error).__name__}") from error
+        if media_type == "application/x-protobuf":
+            return "http/protobuf"
+        if media_type == "application/json":
+            return "http/json"
         raise _RefusalError(
             415, "Content-Type: expected application/x-protobuf or application/json"
         )
 
-    def _body(self) -> bytes:
-        if self.headers.get("Transfer-Encoding", "").lower() != "chunked":
-            return self.rfile.read(int(self.headers.get("Content-Length", 0)))
-        body = b""
-        while size := int(self.rfile.readline().partition(b";")[0], 16):
-            body += self.rfile.read(size)
-            self.rfile.readline()
-        while self.rfile.readline().strip():
-            pass  # trailers
+    def _body(self, headers: Mapping[str, str]) -> bytes:
+        try:
+            if headers.get("transfer-encoding", "").lower() != "chunked":
+                return self.rfile.read(int(headers.get("content-length", 0)))
+            body = b""
+            while size := int(self.rfile.readline().partition(b";")[0], 16):
+                body += self.rfile.read(size)
+                self.rfile.readline()
+            while self.rfile.readline().strip():
+                pass  # trailers
+        except ValueError as error:
+            self.close_connection = True  # where the next request begins is not known
+            raise _RefusalError(400, "the length of the body cannot be read") from error
         return body
 
     def _answer(self, status: int, content_type: str, body: bytes) -> None:
@@ -349,6 +353,12 @@ def request_from_json(document: dict[str, Any]) -> ExportLogsServiceRequest:
         record.trace_id = bytes.fromhex(source.get("traceId") or "")
         record.span_id = bytes.fromhex(source.get("spanId") or "")
     return request
+
+
+_PARSERS: dict[Transport, Callable[[bytes], ExportLogsServiceRequest]] = {
+    "http/protobuf": ExportLogsServiceRequest.FromString,
+    "http/json": lambda body: request_from_json(json.loads(body)),
+}
 
 
 def _without_ids(value: Any) -> Any:

@@ -80,9 +80,9 @@ class Event:
 
     @property
     def time_ns(self) -> int:
-        """When it was logged, in nanoseconds since the epoch."""
+        """When it was logged, in nanoseconds since the epoch; a float holds whole microseconds."""
         try:
-            return min(max(int(self.created * 1e9), 0), (1 << 63) - 1)
+            return min(max(round(self.created * 1e6) * 1000, 0), (1 << 63) - 1)
         except (TypeError, ValueError, OverflowError):
             return self.observed_ns
 
@@ -191,7 +191,8 @@ class EventReader:
         for candidate in candidates:
             name = attribute_value("event.name", candidate)
             if isinstance(name, str) and (event := catalog.find(name)) is not None:
-                return self._plans.setdefault(name, _Plan(event, self._redaction))
+                has_limit = self._max_output_bytes is not None
+                return self._plans.setdefault(name, _Plan(event, self._redaction, has_limit))
         return None
 
     def _mended(
@@ -226,12 +227,14 @@ class _Plan:
 
     __slots__ = ("boolean_strings", "measured", "plain", "removed", "type")
 
-    def __init__(self, event: catalog.EventType, redaction: Redaction) -> None:
+    def __init__(
+        self, event: catalog.EventType, redaction: Redaction, output_has_limit: bool
+    ) -> None:
         self.type = event
         self.removed = redaction.removed_fields(event)
         self.boolean_strings = event.boolean_strings
         self.measured = event.measured
-        self.plain = not event.measured
+        self.plain = not event.measured and not output_has_limit
 
 
 def is_event_logger(name: str) -> bool:

@@ -138,7 +138,7 @@ class TableReader:
             f"{self.where}{separator}{key}",
             self._faults,
             (*self._position, index),
-            environ or self._environ,
+            self._environ if environ is None else environ,
         )
 
     def strings(self, check: Callable[[str, str], str | None]) -> dict[str, str]:

@@ -45,9 +45,9 @@ class Troubles:
         if not self._refusing:
             self._refusing = True
             reports.warn(
-                "%s: %d events lost (%s); more losses of this kind are counted, not reported",
+                "%s: %s lost (%s); more losses of this kind are counted, not reported",
                 self._destination,
-                count,
+                _events(count),
                 reason,
             )
 
@@ -67,9 +67,9 @@ class Troubles:
         if (rejected or reason) and now - self._partial_at >= _REPORT_AGAIN_S:
             self._partial_at = now
             reports.warn(
-                "%s: the collector left out %d events (%s)",
+                "%s: the collector left out %s (%s)",
                 self._destination,
-                rejected,
+                _events(rejected),
                 reason or "it did not say why",
             )
 
@@ -77,9 +77,9 @@ class Troubles:
         """Tell that the queue was full, and how much was dropped once it is empty."""
         if self._overflowing and over:
             reports.warn(
-                "%s: the queue has room again; it was full, and %d events were dropped",
+                "%s: the queue has room again; while it was full, %s dropped",
                 self._destination,
-                dropped - self._overflow_reported,
+                _events(dropped - self._overflow_reported),
             )
             self._overflowing = False
             self._overflow_reported = dropped
@@ -90,8 +90,12 @@ class Troubles:
     def report_left(self, count: int) -> None:
         """Tell what the process takes with it when it ends."""
         reports.warn(
-            "%s: %d events were not delivered before the end (%s)",
+            "%s: %s not delivered before the end (%s)",
             self._destination,
-            count,
+            _events(count),
             self._reason or "no answer yet",
         )
+
+
+def _events(count: int) -> str:
+    return "1 event" if count == 1 else f"{count} events"

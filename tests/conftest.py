@@ -1,0 +1,102 @@
+"""What every test has: logging as it was before, no settings from the outside, a collector."""
+
+from __future__ import annotations
+
+import logging
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from codex_otel_logging import CodexOtelHandler, Receiver
+
+ROOT = Path(__file__).parent.parent
+
+HandlerFactory = Callable[..., CodexOtelHandler]
+RunPython = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture(autouse=True)
+def _clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Nothing that the package or its libraries read comes from the machine the tests run on."""
+    for name in list(os.environ):
+        if name.startswith(("OTEL_", "TERM")) or name.lower().endswith("_proxy"):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("HOME", str(tmp_path))
+
+
+@pytest.fixture(autouse=True)
+def _restored_logging() -> Iterator[None]:
+    """Loggers a test configured do not reach the next one."""
+    names = (None, "codex_otel", "codex_otel.tools", "codex_otel_logging")
+    loggers = [logging.getLogger(name) for name in names]
+    before = [
+        (logger, logger.level, logger.propagate, logger.disabled, logger.handlers[:])
+        for logger in loggers
+    ]
+    yield
+    for logger, level, propagate, disabled, handlers in before:
+        for handler in set(logger.handlers) - set(handlers):
+            logger.removeHandler(handler)
+            handler.close()
+        logger.handlers[:] = handlers
+        logger.propagate, logger.disabled = propagate, disabled
+        logger.setLevel(level)
+
+
+@pytest.fixture
+def receiver() -> Iterator[Receiver]:
+    with Receiver() as receiver:
+        yield receiver
+
+
+@pytest.fixture(params=["otlp-http", "otlp-grpc"])
+def exporter(request: pytest.FixtureRequest, receiver: Receiver) -> dict[str, Any]:
+    """The `exporter` setting for the receiver: once over HTTP, once over gRPC."""
+    over_http = request.param == "otlp-http"
+    endpoint = receiver.http_endpoint if over_http else receiver.grpc_endpoint
+    return {request.param: {"endpoint": endpoint}}
+
+
+@pytest.fixture
+def attach() -> Iterator[HandlerFactory]:
+    """Builds a handler for an `[otel]` table, on the logger `codex_otel` and nowhere else."""
+    logger = logging.getLogger("codex_otel")
+    handlers = []
+
+    def attach(otel: Mapping[str, Any], **options: Any) -> CodexOtelHandler:
+        handler = CodexOtelHandler(otel, **options)
+        logger.addHandler(handler)
+        logger.setLevel(logging.DEBUG)
+        logger.propagate = False
+        handlers.append(handler)
+        return handler
+
+    yield attach
+    for handler in handlers:
+        logger.removeHandler(handler)
+        handler.close()
+
+
+@pytest.fixture
+def run_python(tmp_path: Path) -> RunPython:
+    """Runs a program in a fresh interpreter, in an empty folder that is its home as well."""
+
+    def run_python(
+        program: str, *arguments: str, python: str = sys.executable, **environment: str
+    ) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [python, "-W", "error", "-c", program, *arguments],
+            cwd=tmp_path,
+            env={"PATH": os.defpath, "HOME": str(tmp_path), "PYTHONPATH": str(ROOT), **environment},
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+
+    return run_python

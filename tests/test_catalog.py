@@ -1,0 +1,150 @@
+import json
+from datetime import timedelta
+
+import pytest
+
+from codex_otel_logging import catalog
+from codex_otel_logging.catalog import EventType, Field
+
+SOURCE_EVENTS = {
+    "codex.api_request": [
+        "cf_ray",
+        "attempt",
+        "duration_ms",
+        "http.response.status_code",
+        "error.message",
+    ],
+    "codex.sse_event": [
+        "event.kind",
+        "duration_ms",
+        "error.message",
+        "input_token_count",
+        "output_token_count",
+        "cached_token_count",
+        "reasoning_token_count",
+        "tool_token_count",
+    ],
+    "codex.user_prompt": ["prompt_length", "prompt"],
+    "codex.tool_decision": ["tool_name", "call_id", "decision", "source"],
+    "codex.tool_result": [
+        "tool_name",
+        "call_id",
+        "arguments",
+        "duration_ms",
+        "success",
+        "output",
+    ],
+}
+
+
+@pytest.fixture
+def own_event(monkeypatch: pytest.MonkeyPatch) -> EventType:
+    """An application's event, registered for one test."""
+    monkeypatch.setattr(catalog, "_events", dict(catalog._events))
+    event = EventType("myapp.asked", "", (Field("steps", "integer"), Field("plan")))
+    catalog.register(event)
+    return event
+
+
+@pytest.mark.parametrize("name", SOURCE_EVENTS)
+def test_source_events_have_all_their_fields(name: str) -> None:
+    event = catalog.find(name)
+    assert event is not None
+    assert [field.name for field in event.fields] == SOURCE_EVENTS[name]
+
+
+def test_later_events_are_there() -> None:
+    names = [event.name for event in catalog.events()]
+    for name in ("codex.conversation_starts", "codex.turn_ttft", "codex.startup_phase"):
+        assert name in names
+
+
+def test_common_fields_and_when_they_are_there() -> None:
+    assert {f.name: f.presence for f in catalog.COMMON_FIELDS} == {
+        "event.name": "always",
+        "event.timestamp": "always",
+        "conversation.id": "always",
+        "app.version": "always",
+        "auth_mode": "when available",
+        "user.account_id": "when available",
+        "terminal.type": "always",
+        "model": "always",
+        "slug": "always",
+    }
+
+
+def test_problems_of_a_right_event_are_none() -> None:
+    """Values are looked at as they would be sent."""
+    fields = {
+        "tool_name": "shell",
+        "call_id": "1",
+        "arguments": "{}",
+        "duration_ms": timedelta(seconds=1),
+        "success": True,
+        "output": "",
+    }
+    assert catalog.problems("codex.tool_result", fields) == []
+
+
+def test_problems_name_event_field_and_fault_but_no_value() -> None:
+    fields = {"tool_name": 7, "decision": "secret", "source": "user"}
+    assert catalog.problems("codex.tool_decision", fields) == [
+        "codex.tool_decision: tool_name: expected a string, got int",
+        "codex.tool_decision: call_id: missing; expected a string",
+        "codex.tool_decision: decision: "
+        "expected one of 'approved', 'approved_for_session', 'denied', 'abort'",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("fields", "faulty"),
+    [
+        ({"event.kind": "response.created", "duration_ms": 1}, []),
+        (
+            {"event.kind": "response.completed", "duration_ms": 1},
+            ["input_token_count", "output_token_count", "tool_token_count"],
+        ),
+        ({"event.kind": "response.created", "duration_ms": True}, ["duration_ms"]),
+        ({"event.kind": "response.created", "duration_ms": "1"}, ["duration_ms"]),
+    ],
+)
+def test_problems_know_when_a_field_must_be_there(
+    fields: dict[str, object], faulty: list[str]
+) -> None:
+    found = catalog.problems("codex.sse_event", fields)
+    assert [line.split(": ")[1] for line in found] == faulty
+
+
+def test_a_length_that_is_computed_is_not_missed() -> None:
+    assert catalog.problems("codex.user_prompt", {"prompt": "hello"}) == []
+
+
+def test_problems_of_an_unknown_event() -> None:
+    assert catalog.problems("codex.nothing", {}) == ["codex.nothing: not an event of the catalog"]
+
+
+def test_registered_event_is_found_and_checked(own_event: EventType) -> None:
+    assert catalog.find("myapp.asked") is own_event
+    assert list(catalog.events())[-1] is own_event
+    assert catalog.problems("myapp.asked", {"plan": "p"}) == [
+        "myapp.asked: steps: missing; expected an integer"
+    ]
+
+
+def test_registering_again_is_fine_when_equal_and_an_error_when_not(own_event: EventType) -> None:
+    catalog.register(EventType("myapp.asked", "", own_event.fields))
+    with pytest.raises(ValueError, match=r"'myapp.asked' is already in the catalog"):
+        catalog.register(EventType("myapp.asked"))
+    with pytest.raises(ValueError, match=r"'codex.tool_result' is already in the catalog"):
+        catalog.register(EventType("codex.tool_result"))
+    with pytest.raises(ValueError, match="needs a name"):
+        catalog.register(EventType(""))
+
+
+def test_real_sessions_have_no_field_the_catalog_calls_faulty() -> None:
+    """The session of the demo was logged by a real agent."""
+    from codex_otel_logging.demo import recorded_session
+
+    for event in recorded_session().events:
+        assert catalog.problems(event.event, event.fields) == []
+        json.dumps(event.fields)

@@ -1,0 +1,672 @@
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tomli
+
+from codex_otel_logging import ConfigError, OtelConfig
+from codex_otel_logging.config import BatchConfig, ExporterConfig, TlsConfig
+
+NONE_EXAMPLE = """\
+[otel]
+environment = "staging"   # defaults to "dev"
+exporter = "none"          # defaults to "none"; set to otlp-http or otlp-grpc to send events
+log_user_prompt = false    # defaults to false; redact prompt text unless explicitly enabled
+"""
+
+HTTP_EXAMPLE = """\
+[otel]
+exporter = { otlp-http = {
+  endpoint = "https://otel.example.com/v1/logs",
+  protocol = "binary",
+  headers = { "x-otlp-api-key" = "${OTLP_TOKEN}" }
+}}
+"""
+
+GRPC_EXAMPLE = """\
+[otel]
+exporter = { otlp-grpc = {
+  endpoint = "https://otel.example.com:4317",
+  headers = { "x-otlp-meta" = "abc123" }
+}}
+"""
+
+REAL_CODEX_CONFIG = """\
+model = "gpt-5-codex"
+model_provider = "proxy"
+approval_policy = "on-request"
+sandbox_mode = "workspace-write"
+notify = ["python3", "/home/me/notify.py"]
+hide_agent_reasoning = true
+
+[model_providers.proxy]
+name = "Proxy"
+base_url = "https://proxy.example.com/v1"
+env_key = "PROXY_KEY"
+http_headers = { "X-Team" = "agents" }
+
+[profiles.fast]
+model = "gpt-5"
+
+[projects."/home/me/project"]
+trust_level = "trusted"
+
+[shell_environment_policy]
+inherit = "core"
+exclude = ["AWS_*"]
+
+[sandbox_workspace_write]
+network_access = true
+
+[mcp_servers.docs]
+command = "npx"
+args = ["-y", "docs-mcp"]
+env = { "TOKEN" = "${NOT_OURS}" }
+
+[tui]
+notifications = ["agent-turn-complete"]
+
+[history]
+persistence = "none"
+
+[otel]
+environment = "prod"
+log_user_prompt = true
+trace_exporter = { otlp-http = { endpoint = "https://traces.example.com", protocol = "json" } }
+metrics_exporter = "statsig"
+span_attributes = { "team" = "agents" }
+tracestate = { "vendor" = { "k" = "v" } }
+tool_result = { max_bytes = 4096 }
+
+[otel.exporter.otlp-http]
+endpoint = "https://otel.example.com/v1/logs"
+protocol = "binary"
+
+[otel.exporter.otlp-http.headers]
+"x-otlp-api-key" = "${OTLP_TOKEN}"
+"""
+
+
+def parse(toml: str, **environ: str) -> OtelConfig:
+    return OtelConfig.from_table(tomli.loads(toml)["otel"], environ=environ)
+
+
+def faults(otel: str | Mapping[str, Any], **environ: str) -> list[str]:
+    """The faults of a table, without the `[otel] ` they all begin with."""
+    table = tomli.loads(otel) if isinstance(otel, str) else otel
+    with pytest.raises(ConfigError) as caught:
+        OtelConfig.from_table(table, environ=environ)
+    assert str(caught.value) == "\n".join(caught.value.faults)
+    assert all(fault.startswith("[otel] ") for fault in caught.value.faults)
+    return [fault.removeprefix("[otel] ") for fault in caught.value.faults]
+
+
+def http(**keys: Any) -> dict[str, Any]:
+    return {"exporter": {"otlp-http": {"endpoint": "https://c.example.com/v1/logs", **keys}}}
+
+
+def grpc(**keys: Any) -> dict[str, Any]:
+    return {"exporter": {"otlp-grpc": {"endpoint": "https://c.example.com:4317", **keys}}}
+
+
+class TestDocumentedExamples:
+    def test_none(self) -> None:
+        assert parse(NONE_EXAMPLE) == OtelConfig(environment="staging")
+
+    def test_http_over_several_lines(self) -> None:
+        assert parse(HTTP_EXAMPLE, OTLP_TOKEN="t-1") == OtelConfig(
+            exporter=ExporterConfig(
+                "otlp-http",
+                "https://otel.example.com/v1/logs",
+                {"x-otlp-api-key": "t-1"},
+                protocol="binary",
+            )
+        )
+
+    def test_grpc_over_several_lines(self) -> None:
+        assert parse(GRPC_EXAMPLE) == OtelConfig(
+            exporter=ExporterConfig(
+                "otlp-grpc", "https://otel.example.com:4317", {"x-otlp-meta": "abc123"}
+            )
+        )
+
+    @pytest.mark.parametrize("example", [HTTP_EXAMPLE, GRPC_EXAMPLE])
+    def test_python_cannot_read_them_by_itself(self, example: str) -> None:
+        """Why the package needs tomli: this is TOML 1.1."""
+        tomllib = pytest.importorskip("tomllib", reason="tomllib is new in Python 3.11")
+        with pytest.raises(tomllib.TOMLDecodeError):
+            tomllib.loads(example)
+
+    def test_a_real_codex_file_with_its_other_tables_and_keys(self, tmp_path: Path) -> None:
+        file = tmp_path / "config.toml"
+        file.write_text(REAL_CODEX_CONFIG)
+        assert OtelConfig.from_toml(file, environ={"OTLP_TOKEN": "t-1"}) == OtelConfig(
+            environment="prod",
+            log_user_prompt=True,
+            max_output_bytes=4096,
+            exporter=ExporterConfig(
+                "otlp-http", "https://otel.example.com/v1/logs", {"x-otlp-api-key": "t-1"}
+            ),
+        )
+
+
+class TestDefaults:
+    def test_an_empty_table_gives_the_documented_defaults(self) -> None:
+        config = OtelConfig.from_table({})
+        assert config == OtelConfig()
+        assert config.environment == "dev"
+        assert config.service_name == "codex-cli"
+        assert config.exporter is None
+        assert config.log_user_prompt is False
+        assert config.log_tool_payloads is True
+        assert config.max_attribute_length == 65_536
+        assert config.batch == BatchConfig(
+            schedule_delay_ms=1000,
+            max_batch_size=512,
+            max_queue_size=131_072,
+            max_queue_bytes=64 * 1024 * 1024,
+            max_request_bytes=int(3.5 * 1024 * 1024),
+            retry_for_ms=300_000,
+            shutdown_timeout_ms=2000,
+        )
+
+    @pytest.mark.parametrize("name", ["otlp-http", "otlp-grpc"])
+    def test_a_bare_name_leaves_the_rest_to_the_environment(self, name: Any) -> None:
+        config = parse(f'[otel]\nexporter = "{name}"')
+        assert config.exporter == ExporterConfig(name, endpoint=None)
+
+    def test_an_exporters_defaults(self) -> None:
+        exporter = OtelConfig.from_table(http()).exporter
+        assert exporter is not None
+        assert (exporter.protocol, exporter.compression, exporter.timeout_ms, exporter.tls) == (
+            "binary",
+            "none",
+            10_000,
+            None,
+        )
+
+    def test_the_config_is_frozen(self) -> None:
+        config = OtelConfig.from_table(http(headers={"a": "b"}))
+        assert config.exporter is not None
+        with pytest.raises(AttributeError):
+            config.environment = "other"  # type: ignore[misc]
+        with pytest.raises(TypeError):
+            config.exporter.headers["c"] = "d"  # type: ignore[index]
+
+
+class TestKeys:
+    def test_every_key_is_read(self) -> None:
+        config = parse(
+            """
+            [otel]
+            environment = "prod"
+            service_name = "my-agent"
+            log_user_prompt = true
+            log_tool_payloads = false
+            resource_attributes = { "host.name" = "laptop", replicas = 3, tags = ["a", "b"] }
+            max_attribute_length = 0
+            tool_result = { max_bytes = 10 }
+            [otel.batch]
+            schedule_delay_ms = 0
+            max_batch_size = 2
+            max_queue_size = 3
+            max_queue_bytes = 4
+            max_request_bytes = 5
+            retry_for_ms = 6
+            shutdown_timeout_ms = 7
+            [otel.exporter.otlp-http]
+            endpoint = "http://localhost:4318/v1/logs"
+            protocol = "json"
+            compression = "gzip"
+            timeout_ms = 8
+            """
+        )
+        assert config == OtelConfig(
+            environment="prod",
+            service_name="my-agent",
+            log_user_prompt=True,
+            log_tool_payloads=False,
+            resource_attributes={"host.name": "laptop", "replicas": 3, "tags": ["a", "b"]},
+            max_attribute_length=0,
+            max_output_bytes=10,
+            batch=BatchConfig(0, 2, 3, 4, 5, 6, 7),
+            exporter=ExporterConfig(
+                "otlp-http",
+                "http://localhost:4318/v1/logs",
+                protocol="json",
+                compression="gzip",
+                timeout_ms=8,
+            ),
+        )
+
+    def test_sub_table_spelling_is_the_same_as_inline(self) -> None:
+        assert (
+            parse('[otel.exporter.otlp-grpc]\nendpoint = "c:4317"')
+            == parse('[otel]\nexporter.otlp-grpc.endpoint = "c:4317"')
+            == parse('[otel]\nexporter = { otlp-grpc = { endpoint = "c:4317" } }')
+        )
+
+    @pytest.mark.parametrize("endpoint", ["https://c:4317", "http://c:4317/", "c:4317", "[::1]:1"])
+    def test_grpc_addresses(self, endpoint: str) -> None:
+        exporter = OtelConfig.from_table(grpc(endpoint=endpoint)).exporter
+        assert exporter is not None
+        assert exporter.endpoint == endpoint
+
+    def test_grpc_header_names_become_lower_case(self) -> None:
+        exporter = OtelConfig.from_table(grpc(headers={"X-Api-Key": "k"})).exporter
+        assert exporter is not None
+        assert exporter.headers == {"x-api-key": "k"}
+
+
+class TestVariables:
+    @pytest.mark.parametrize(
+        ("text", "expanded"),
+        [
+            ("${TOKEN}", "t"),
+            ("Bearer ${TOKEN}!", "Bearer t!"),
+            ("${TOKEN}${TOKEN}", "tt"),
+            ("${ABSENT:-d}", "d"),
+            ("${EMPTY:-d}", "d"),
+            ("${ABSENT:-}", ""),
+            ("$${TOKEN}", "${TOKEN}"),
+            ("$$", "$"),
+            ("$TOKEN", "$TOKEN"),
+            ("${NESTED}", "${TOKEN}"),
+        ],
+    )
+    def test_are_expanded(self, text: str, expanded: str) -> None:
+        environ = {"TOKEN": "t", "EMPTY": "", "NESTED": "${TOKEN}"}
+        config = OtelConfig.from_table(http(headers={"x": text}), environ=environ)
+        assert config.exporter is not None
+        assert config.exporter.headers == {"x": expanded}
+
+    def test_in_every_string_under_the_exporter_and_nowhere_else(self) -> None:
+        table = http(endpoint="${URL}", compression="${ZIP}", headers={"x": "${TOKEN}"})
+        table["environment"] = "${ENV}"
+        environ = {"URL": "http://c/v1/logs", "ZIP": "gzip", "TOKEN": "t"}
+        config = OtelConfig.from_table(table, environ=environ)
+        assert config == OtelConfig(
+            environment="${ENV}",
+            exporter=ExporterConfig(
+                "otlp-http", "http://c/v1/logs", {"x": "t"}, compression="gzip"
+            ),
+        )
+
+    def test_one_that_is_not_set_is_named(self) -> None:
+        assert faults(http(headers={"x-key": "${OTLP_TOKEN}"})) == [
+            "exporter.otlp-http.headers.x-key: the environment variable OTLP_TOKEN is not set; "
+            "set it, or give a default: ${OTLP_TOKEN:-...}"
+        ]
+
+    @pytest.mark.parametrize("text", ["${", "${}", "${A B}", "${A", "x${1}"])
+    def test_what_is_no_variable_is_a_fault(self, text: str) -> None:
+        (fault,) = faults(http(headers={"x": text}))
+        assert fault == (
+            "exporter.otlp-http.headers.x: '${' begins no ${NAME}; write '$${' for the text itself"
+        )
+
+
+class TestFaults:
+    @pytest.mark.parametrize(
+        ("table", "fault"),
+        [
+            ({"exportr": "none"}, "exportr: unknown key; did you mean 'exporter'?"),
+            (
+                {"batch": {"zzz": 1}},
+                "batch.zzz: unknown key; known are max_batch_size, max_queue_bytes, "
+                "max_queue_size, max_request_bytes, retry_for_ms, schedule_delay_ms, "
+                "shutdown_timeout_ms",
+            ),
+            (
+                {"otel": {}},
+                "otel: unknown key; pass the table's contents, not what is around it",
+            ),
+            ({"environment": 1}, "environment: expected a string, got an integer"),
+            ({"log_user_prompt": "yes"}, "log_user_prompt: expected true or false, got a string"),
+            ({"log_tool_payloads": 1}, "log_tool_payloads: expected true or false, got an integer"),
+            (
+                {"max_attribute_length": True},
+                "max_attribute_length: expected an integer, got a boolean",
+            ),
+            ({"max_attribute_length": -1}, "max_attribute_length: expected at least 0, got -1"),
+            ({"tool_result": 5}, "tool_result: expected a table, got an integer"),
+            (
+                {"tool_result": {"max_byte": 5}},
+                "tool_result.max_byte: unknown key; did you mean 'max_bytes'?",
+            ),
+            ({"batch": {"max_batch_size": 0}}, "batch.max_batch_size: expected at least 1, got 0"),
+            (
+                {"batch": {"max_batch_size": 9, "max_queue_size": 8}},
+                "batch: max_batch_size (9) is more than max_queue_size (8); "
+                "a batch comes out of the queue",
+            ),
+            (
+                {"resource_attributes": {"service.name": "x"}},
+                "resource_attributes.service.name: cannot be set here; set service_name instead",
+            ),
+            (
+                {"resource_attributes": {"env": "x"}},
+                "resource_attributes.env: cannot be set here; set environment instead",
+            ),
+            (
+                {"resource_attributes": {"a": {}}},
+                "resource_attributes.a: expected a string, a number, a boolean "
+                "or an array of one of them, got a table",
+            ),
+            (
+                {"resource_attributes": {"a": [1, "b"]}},
+                "resource_attributes.a: expected a string, a number, a boolean "
+                "or an array of one of them, got an array",
+            ),
+            (
+                {"exporter": "otlp"},
+                "exporter: expected one of 'none', 'otlp-http', 'otlp-grpc'; got 'otlp'; "
+                "did you mean 'otlp-http'?",
+            ),
+            (
+                {"exporter": "statsig"},
+                "exporter: 'statsig' is for metrics only; events go to 'otlp-http' or 'otlp-grpc'",
+            ),
+            ({"exporter": 5}, "exporter: expected a string, got an integer"),
+            (
+                {"exporter": {}},
+                "exporter: expected one exporter in the table: otlp-http or otlp-grpc",
+            ),
+            (
+                {"exporter": {"otlp-http": {}, "otlp-grpc": {}}},
+                "exporter: expected one exporter in the table: otlp-http or otlp-grpc",
+            ),
+            (
+                {"exporter": {"otlp-http": "x"}},
+                "exporter.otlp-http: expected a table, got a string",
+            ),
+            (
+                {"exporter": {"otlp-http": {}}},
+                "exporter.otlp-http.endpoint: missing; give the collector's address, "
+                "such as 'https://localhost:4318/v1/logs'",
+            ),
+            (
+                {"exporter": {"otlp-grpc": {}}},
+                "exporter.otlp-grpc.endpoint: missing; give the collector's address, "
+                "such as 'https://localhost:4317'",
+            ),
+            (
+                http(endpoint="collector:4318"),
+                "exporter.otlp-http.endpoint: "
+                "expected an address that begins with https:// or http://",
+            ),
+            (http(endpoint="http://"), "exporter.otlp-http.endpoint: the address has no host"),
+            (
+                http(endpoint="http://c:99999"),
+                "exporter.otlp-http.endpoint: not an address: the host or the port cannot be read",
+            ),
+            (
+                http(endpoint="http://c/a b"),
+                "exporter.otlp-http.endpoint: the address has a blank or a control character in it",
+            ),
+            (
+                grpc(endpoint="ftp://c:1"),
+                "exporter.otlp-grpc.endpoint: "
+                "expected https://host:port, http://host:port or host:port",
+            ),
+            (
+                grpc(endpoint="https://c:4317/v1/logs"),
+                "exporter.otlp-grpc.endpoint: a gRPC address has no path; end it after the port",
+            ),
+            (
+                grpc(endpoint="https://u:p@c:4317"),
+                "exporter.otlp-grpc.endpoint: a gRPC address has no user or password; use headers",
+            ),
+            (
+                grpc(protocol="binary"),
+                "exporter.otlp-grpc.protocol: unknown key; known are compression, endpoint, "
+                "headers, timeout_ms, tls",
+            ),
+            (
+                http(protocol="xml"),
+                "exporter.otlp-http.protocol: expected one of 'binary', 'json'",
+            ),
+            (
+                http(compression="zip"),
+                "exporter.otlp-http.compression: expected one of 'none', 'gzip'",
+            ),
+            (http(timeout_ms=0), "exporter.otlp-http.timeout_ms: expected at least 1, got 0"),
+            (
+                http(headers={"a b": "x"}),
+                "exporter.otlp-http.headers.a b: "
+                "not a header name; use letters, digits and hyphens",
+            ),
+            (
+                http(headers={"x": 5}),
+                "exporter.otlp-http.headers.x: expected a string, got an integer",
+            ),
+            (
+                http(headers={"x": "secret\n"}),
+                "exporter.otlp-http.headers.x: "
+                "the value begins or ends with a blank or a line break",
+            ),
+            (
+                http(headers={"x": "sec\nret"}),
+                "exporter.otlp-http.headers.x: the value has a control character in it",
+            ),
+            (
+                http(headers={"x": "secret☕"}),
+                "exporter.otlp-http.headers.x: the value has a character that an HTTP header "
+                "cannot carry (outside Latin-1)",
+            ),
+            (
+                grpc(headers={"x/y": "v"}),
+                "exporter.otlp-grpc.headers.x/y: "
+                "not a metadata key; use letters, digits, hyphens, dots and underscores",
+            ),
+            (
+                grpc(headers={"grpc-x": "v"}),
+                "exporter.otlp-grpc.headers.grpc-x: keys that begin with grpc- belong to gRPC itself",
+            ),
+            (
+                grpc(headers={"x-bin": "v"}),
+                "exporter.otlp-grpc.headers.x-bin: binary metadata (-bin) cannot be written here",
+            ),
+            (
+                grpc(headers={"x": "é"}),
+                "exporter.otlp-grpc.headers.x: the value has a character that gRPC metadata "
+                "cannot carry (outside printable ASCII)",
+            ),
+            (
+                http(endpoint="http://c/v1/logs", tls={}),
+                "exporter.otlp-http.tls: "
+                "the endpoint is plaintext; begin it with https:// to use TLS",
+            ),
+            (
+                http(tls={"ca-cert": "x"}),
+                "exporter.otlp-http.tls.ca-cert: unknown key; did you mean 'ca-certificate'?",
+            ),
+            (
+                http(tls={"ca-certificate": "absent.pem"}),
+                "exporter.otlp-http.tls.ca-certificate: "
+                "the file cannot be read: No such file or directory",
+            ),
+        ],
+        ids=lambda value: value if isinstance(value, str) else "",
+    )
+    def test_each_has_its_own_message(self, table: dict[str, Any], fault: str) -> None:
+        assert faults(table) == [fault]
+
+    def test_all_are_reported_at_once_in_the_order_of_the_file(self) -> None:
+        assert faults(
+            """
+            exportr = 1
+            log_user_prompt = 1
+            batch = { max_batch_size = "x", foo = 1 }
+            exporter = { otlp-http = {
+              endpoint = "otel.example.com",
+              protocol = "${PROTOCOL}",
+              headers = { "x-key" = "${TOKEN}", "a b" = "x" },
+              retries = 4,
+            } }
+            environment = []
+            """
+        ) == [
+            "exportr: unknown key; did you mean 'exporter'?",
+            "log_user_prompt: expected true or false, got an integer",
+            "batch.max_batch_size: expected an integer, got a string",
+            "batch.foo: unknown key; known are max_batch_size, max_queue_bytes, max_queue_size, "
+            "max_request_bytes, retry_for_ms, schedule_delay_ms, shutdown_timeout_ms",
+            "exporter.otlp-http.endpoint: expected an address that begins with https:// or http://",
+            "exporter.otlp-http.protocol: the environment variable PROTOCOL is not set; "
+            "set it, or give a default: ${PROTOCOL:-...}",
+            "exporter.otlp-http.headers.x-key: the environment variable TOKEN is not set; "
+            "set it, or give a default: ${TOKEN:-...}",
+            "exporter.otlp-http.headers.a b: not a header name; use letters, digits and hyphens",
+            "exporter.otlp-http.retries: unknown key; known are compression, endpoint, headers, "
+            "protocol, timeout_ms, tls",
+            "environment: expected a string, got an array",
+        ]
+
+    def test_no_message_shows_what_may_be_secret(self) -> None:
+        secret = "s3cr3t"
+        table = http(
+            endpoint=f"ftp://user:{secret}@c/?key={secret}",
+            headers={"x": f"{secret}\n", "y": "${TOKEN}\n", "z": f"{secret}☕", "b": ["s3cr3t"]},
+            compression="${TOKEN}",
+            protocol="${TOKEN}",
+        )
+        found = faults(table, TOKEN=secret)
+        assert len(found) == 7
+        assert secret not in "\n".join(found)
+
+
+class TestEnvironment:
+    def test_batch_variables_stand_in_for_absent_keys(self) -> None:
+        environ = {
+            "OTEL_BLRP_SCHEDULE_DELAY": "50",
+            "OTEL_BLRP_MAX_QUEUE_SIZE": "100",
+            "OTEL_BLRP_MAX_EXPORT_BATCH_SIZE": "10",
+        }
+        table = {"exporter": "otlp-http", "batch": {"max_batch_size": 20}}
+        assert OtelConfig.from_table(table, environ=environ).batch == BatchConfig(
+            schedule_delay_ms=50, max_queue_size=100, max_batch_size=20
+        )
+
+    def test_a_bad_batch_variable_is_named(self) -> None:
+        assert faults({"exporter": "otlp-http"}, OTEL_BLRP_SCHEDULE_DELAY="soon") == [
+            "batch: the environment variable OTEL_BLRP_SCHEDULE_DELAY "
+            "should be an integer of at least 0"
+        ]
+
+    def test_resource_attributes_are_the_lowest_layer(self) -> None:
+        table = {"exporter": "otlp-http", "resource_attributes": {"b": "table's"}}
+        environ = {"OTEL_RESOURCE_ATTRIBUTES": "a=1, b=2,c=x%20y,"}
+        config = OtelConfig.from_table(table, environ=environ)
+        assert config.resource_attributes == {"a": "1", "b": "table's", "c": "x y"}
+
+    def test_a_bad_resource_variable_is_named_without_its_value(self) -> None:
+        assert faults({"exporter": "otlp-http"}, OTEL_RESOURCE_ATTRIBUTES="a=1,s3cr3t") == [
+            "resource_attributes: in the environment variable OTEL_RESOURCE_ATTRIBUTES, "
+            "item 2 is not key=value"
+        ]
+
+    def test_variables_cannot_harm_who_exports_nothing(self) -> None:
+        environ = {"OTEL_BLRP_SCHEDULE_DELAY": "soon", "OTEL_RESOURCE_ATTRIBUTES": "odd"}
+        assert OtelConfig.from_table({}, environ=environ) == OtelConfig()
+
+
+class TestFiles:
+    def test_home_and_variables_in_the_path_are_expanded(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        (tmp_path / "otel.toml").write_text('[otel]\nenvironment = "found"')
+        monkeypatch.setenv("FOLDER", str(tmp_path))
+        assert OtelConfig.from_toml("~/otel.toml").environment == "found"
+        assert OtelConfig.from_toml("$FOLDER/otel.toml").environment == "found"
+        assert OtelConfig.from_toml(tmp_path / "otel.toml").environment == "found"
+
+    def test_a_file_without_the_table_gives_the_defaults(self, tmp_path: Path) -> None:
+        (tmp_path / "otel.toml").write_text('model = "gpt-5"')
+        assert OtelConfig.from_toml(tmp_path / "otel.toml") == OtelConfig()
+
+    def test_a_missing_file(self, tmp_path: Path) -> None:
+        file = tmp_path / "absent.toml"
+        assert OtelConfig.from_toml(file, missing_ok=True) == OtelConfig()
+        with pytest.raises(ConfigError, match="no such file; create it, or pass missing_ok=True"):
+            OtelConfig.from_toml(file)
+
+    @pytest.mark.parametrize(
+        ("content", "fault"),
+        [
+            (b"[otel", "not valid TOML: Expected ']' at the end of a table declaration"),
+            (b'[otel]\nx = "\xff"', "not UTF-8 at byte 12; save it as UTF-8"),
+            (b"otel = 5", "otel: expected a table, got an integer"),
+            (b"[otel]\nexportr = 1", "[otel] exportr: unknown key; did you mean 'exporter'?"),
+        ],
+    )
+    def test_a_bad_file_is_named(self, tmp_path: Path, content: bytes, fault: str) -> None:
+        file = tmp_path / "otel.toml"
+        file.write_bytes(content)
+        with pytest.raises(ConfigError) as caught:
+            OtelConfig.from_toml(file)
+        assert str(caught.value).startswith(f"{file}: {fault}")
+
+    def test_a_folder_is_no_file(self, tmp_path: Path) -> None:
+        with pytest.raises(ConfigError, match="cannot be read: Is a directory"):
+            OtelConfig.from_toml(tmp_path, missing_ok=True)
+
+
+class TestTls:
+    @pytest.fixture
+    def folder(self, tmp_path: Path) -> Path:
+        certificates = tmp_path / "certs"
+        certificates.mkdir()
+        (certificates / "odd.pem").write_text("this is no certificate")
+        return tmp_path
+
+    def test_files_that_hold_no_certificate(self, folder: Path) -> None:
+        file = folder / "otel.toml"
+        file.write_text(
+            '[otel.exporter.otlp-http]\nendpoint = "https://c/v1/logs"\n'
+            '[otel.exporter.otlp-http.tls]\nca-certificate = "certs/odd.pem"\n'
+            'client-certificate = "certs/odd.pem"\nclient-private-key = "certs/odd.pem"\n'
+        )
+        with pytest.raises(ConfigError) as caught:
+            OtelConfig.from_toml(file)
+        assert [fault.partition("tls.")[2] for fault in caught.value.faults] == [
+            "ca-certificate: no certificate in PEM form is in the file",
+            "client-certificate: not a PEM certificate that fits an unencrypted client-private-key",
+        ]
+
+    @pytest.mark.parametrize(
+        ("given", "missing"),
+        [
+            ("client-certificate", "client-private-key"),
+            ("client-private-key", "client-certificate"),
+        ],
+    )
+    def test_half_a_client_certificate(self, folder: Path, given: str, missing: str) -> None:
+        table = http(tls={given: str(folder / "certs" / "odd.pem")})
+        assert faults(table) == [
+            f"exporter.otlp-http.tls.{missing}: "
+            "missing; a client certificate and its private key go together"
+        ]
+
+    def test_the_systems_authorities_are_the_default(self) -> None:
+        exporter = OtelConfig.from_table(http(tls={})).exporter
+        assert exporter is not None
+        assert exporter.tls == TlsConfig()
+
+
+def test_repr_masks_header_values_and_the_addresss_secrets() -> None:
+    config = OtelConfig.from_table(
+        http(endpoint="https://user:s3cr3t@c:1/v1/logs?key=s3cr3t", headers={"x-key": "s3cr3t"})
+    )
+    assert "s3cr3t" not in repr(config)
+    assert "{'x-key': '***'}" in repr(config)
+    assert "'https://c:1/v1/logs'" in repr(config)
+
+
+def test_the_environment_of_the_process_is_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(os.environ, "OTLP_TOKEN", "from the process")
+    config = OtelConfig.from_table(http(headers={"x": "${OTLP_TOKEN}"}))
+    assert config.exporter is not None
+    assert config.exporter.headers == {"x": "from the process"}

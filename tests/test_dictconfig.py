@@ -1,0 +1,117 @@
+"""Configured by `dictConfig`, in a fresh interpreter, as an application does it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from codex_otel_logging import Receiver
+from conftest import RunPython
+
+PROGRAM = """
+import json, logging, logging.config, sys
+
+early = logging.getLogger("codex_otel.early")
+app = logging.getLogger("app")
+logging.config.dictConfig(json.loads(sys.argv[1]))
+early.info("codex.turn_ttft", extra={"duration_ms": 1})
+logging.getLogger("codex_otel").debug("codex.turn_ttft", extra={"duration_ms": 2})
+logging.getLogger("app").warning("the application's own")
+"""
+
+
+def config(handler: dict[str, Any], **top: Any) -> str:
+    return json.dumps(
+        {
+            "version": 1,
+            "handlers": {"console": {"class": "logging.StreamHandler"}, "codex_otel": handler},
+            "loggers": {
+                "codex_otel": {"level": "INFO", "propagate": False, "handlers": ["codex_otel"]}
+            },
+            "root": {"handlers": ["console"]},
+            **top,
+        }
+    )
+
+
+def test_from_toml(run_python: RunPython, receiver: Receiver, tmp_path: Path) -> None:
+    (tmp_path / "otel.toml").write_text(
+        f'[otel.exporter.otlp-http]\nendpoint = "{receiver.http_endpoint}"\n'
+    )
+    handler = {
+        "()": "codex_otel_logging.from_toml",
+        "path": "~/otel.toml",
+        "app_version": "ext://sys.byteorder",
+        "level": "INFO",
+    }
+    done = run_python(PROGRAM, config(handler, disable_existing_loggers=False))
+    assert done.returncode == 0
+    (event,) = receiver.events
+    assert event.attributes["duration_ms"] == 1
+    assert event.attributes["app.version"] in ("little", "big")
+    assert event.scope == "codex_otel.early"
+    lines = done.stderr.splitlines()
+    assert lines[0] == "the application's own"
+    assert lines[1].startswith("event codex.turn_ttft was logged with no conversation")
+    assert len(lines) == 2
+
+
+def test_from_table_over_cfg(run_python: RunPython, receiver: Receiver) -> None:
+    handler = {"()": "codex_otel_logging.from_table", "otel": "cfg://telemetry.otel"}
+    otel = {"environment": "prod", "exporter": {"otlp-grpc": {"endpoint": receiver.grpc_endpoint}}}
+    done = run_python(PROGRAM, config(handler, telemetry={"otel": otel}))
+    assert done.returncode == 0
+    (event,) = receiver.events
+    assert event.resource["env"] == "prod"
+
+
+def test_the_class_itself(run_python: RunPython, receiver: Receiver) -> None:
+    otel = {"exporter": {"otlp-http": {"endpoint": receiver.http_endpoint}}}
+    handler = {"class": "codex_otel_logging.CodexOtelHandler", "config": otel}
+    assert run_python(PROGRAM, config(handler)).returncode == 0
+    assert len(receiver.events) == 1
+
+
+@pytest.mark.parametrize(
+    ("handler", "fault"),
+    [
+        (
+            {"()": "codex_otel_logging.from_toml", "path": "absent.toml"},
+            "absent.toml: no such file; create it, or pass missing_ok=True to run without",
+        ),
+        (
+            {"()": "codex_otel_logging.from_table", "otel": {"exporter": "otlp"}},
+            "[otel] exporter: expected one of 'none', 'otlp-http', 'otlp-grpc'; got 'otlp'",
+        ),
+    ],
+)
+def test_bad_settings_fail_with_the_handlers_name_and_every_fault(
+    run_python: RunPython, handler: dict[str, Any], fault: str
+) -> None:
+    done = run_python(PROGRAM, config(handler))
+    assert done.returncode == 1
+    assert f"codex_otel_logging.config.ConfigError: {fault}" in done.stderr
+    assert "ValueError: Unable to configure handler 'codex_otel'" in done.stderr
+    assert "Exception ignored" not in done.stderr
+
+
+def test_configuring_again_loses_nothing(run_python: RunPython, receiver: Receiver) -> None:
+    """The old handlers are closed while logging's lock is held, with events still queued."""
+    program = """
+import json, logging, logging.config, sys, threading
+for number in range(20):
+    logging.config.dictConfig(json.loads(sys.argv[1]))
+    logging.getLogger("codex_otel").info("codex.turn_ttft", extra={"duration_ms": number})
+workers = [t for t in threading.enumerate() if t.name == "codex_otel_logging"][:-1]
+for worker in workers:
+    worker.join(20)
+print([w.is_alive() for w in workers].count(True))
+"""
+    otel = {"exporter": {"otlp-http": {"endpoint": receiver.http_endpoint}}}
+    handler = {"()": "codex_otel_logging.from_table", "otel": otel}
+    done = run_python(program, config(handler))
+    assert (done.returncode, done.stdout) == (0, "0\n")
+    assert sorted(e.attributes["duration_ms"] for e in receiver.events) == list(range(20))

@@ -1,0 +1,338 @@
+import logging
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from codex_otel_logging import (
+    CodexOtelHandler,
+    ConfigError,
+    Conversation,
+    OtelConfig,
+    Receiver,
+    Stats,
+    catalog,
+    from_table,
+    from_toml,
+)
+from codex_otel_logging.catalog import EventType, Field
+from conftest import HandlerFactory
+
+LOGGER = logging.getLogger("codex_otel")
+REPORTS = WORKER = "codex_otel_logging"
+
+
+def log(number: int = 0) -> None:
+    LOGGER.info("codex.turn_ttft", extra={"duration_ms": number})
+
+
+def test_settings_come_as_path_table_config_or_not_at_all(tmp_path: Path) -> None:
+    file = tmp_path / "otel.toml"
+    file.write_text('[otel]\nexporter = "otlp-http"')
+    table = {"exporter": "otlp-http"}
+    for handler in (
+        CodexOtelHandler(file),
+        CodexOtelHandler(str(file)),
+        CodexOtelHandler(table),
+        CodexOtelHandler(OtelConfig.from_table(table)),
+        from_toml(file),
+        from_table(table),
+    ):
+        assert repr(handler) == "<CodexOtelHandler otlp-http default endpoint (NOTSET)>"
+    assert repr(CodexOtelHandler()) == "<CodexOtelHandler none (NOTSET)>"
+
+
+def test_other_settings_are_an_error() -> None:
+    with pytest.raises(ConfigError, match=r"config: expected the path .*, got int"):
+        CodexOtelHandler(5)  # type: ignore[arg-type]
+
+
+def test_a_bad_table_leaves_no_half_built_handler() -> None:
+    """Logging keeps a list of handlers, and would flush this one at the end of the process."""
+    before = len(logging._handlerList)  # type: ignore[attr-defined]
+    with pytest.raises(ConfigError):
+        CodexOtelHandler({"exportr": 1})
+    assert len(logging._handlerList) == before  # type: ignore[attr-defined]
+
+
+def test_level_and_options(tmp_path: Path) -> None:
+    assert CodexOtelHandler(level="WARNING").level == logging.WARNING
+    assert from_toml(tmp_path / "absent.toml", missing_ok=True, level=10).level == 10
+    with pytest.raises(ConfigError, match="no such file"):
+        from_toml(tmp_path / "absent.toml")
+
+
+def test_repr_shows_where_events_go_but_no_secret() -> None:
+    handler = from_table(
+        {
+            "exporter": {
+                "otlp-http": {"endpoint": "https://u:s3cr3t@c/v1", "headers": {"x": "s3cr3t"}}
+            }
+        }
+    )
+    assert repr(handler) == "<CodexOtelHandler otlp-http https://c/v1 (NOTSET)>"
+
+
+def test_exporter_none_does_nothing(attach: HandlerFactory) -> None:
+    before = threading.active_count()
+    handler = attach({})
+    log()
+    LOGGER.info("no event")
+    assert handler.stats() == Stats()
+    assert handler.flush()
+    assert threading.active_count() == before
+
+
+def test_the_sdk_can_be_disabled_as_a_whole(
+    attach: HandlerFactory, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OTEL_SDK_DISABLED", " True ")
+    handler = attach({"exporter": {"otlp-http": {"endpoint": receiver.http_endpoint}}})
+    log()
+    assert handler.flush()
+    assert handler.stats() == Stats()
+    assert receiver.events == []
+
+
+def test_events_are_counted(
+    attach: HandlerFactory, receiver: Receiver, exporter: dict[str, Any]
+) -> None:
+    handler = attach({"exporter": exporter})
+    for number in range(3):
+        log(number)
+    LOGGER.info("no event")
+    assert handler.flush()
+    assert handler.stats() == Stats(accepted=3, exported=3, ignored=1)
+    assert [event.attributes["duration_ms"] for event in receiver.events] == [0, 1, 2]
+
+
+def test_events_leave_without_being_asked(attach: HandlerFactory, receiver: Receiver) -> None:
+    """After `schedule_delay_ms`, and at once when a batch is full."""
+    exporter = {"otlp-http": {"endpoint": receiver.http_endpoint}}
+    attach({"exporter": exporter, "batch": {"schedule_delay_ms": 10}})
+    log()
+    receiver.wait_for(1)
+
+
+def test_a_full_batch_does_not_wait(attach: HandlerFactory, receiver: Receiver) -> None:
+    otel = {
+        "exporter": {"otlp-http": {"endpoint": receiver.http_endpoint}},
+        "batch": {"schedule_delay_ms": 600_000, "max_batch_size": 2},
+    }
+    handler = attach(otel)
+    for number in range(5):
+        log(number)
+    receiver.wait_for(4)
+    assert [len(_records(request)) for request in receiver.requests] == [2, 2]
+    assert handler.flush()
+
+
+def _records(request: Any) -> list[Any]:
+    return [
+        record
+        for resource in request.message.resource_logs
+        for scope in resource.scope_logs
+        for record in scope.log_records
+    ]
+
+
+def test_handler_level_and_filters_decide(attach: HandlerFactory, receiver: Receiver) -> None:
+    exporter = {"otlp-http": {"endpoint": receiver.http_endpoint}}
+    handler = attach({"exporter": exporter}, level=logging.INFO)
+    handler.addFilter(lambda record: record.__dict__["duration_ms"] != 1)
+    LOGGER.debug("codex.turn_ttft", extra={"duration_ms": 0})
+    log(1)
+    log(2)
+    assert handler.flush()
+    assert [event.attributes["duration_ms"] for event in receiver.events] == [2]
+
+
+def test_only_events_of_the_hierarchy_leave(attach: HandlerFactory, receiver: Receiver) -> None:
+    """Even where the handler was attached to everything."""
+    exporter = {"otlp-http": {"endpoint": receiver.http_endpoint}}
+    handler = attach({"exporter": exporter})
+    root = logging.getLogger()
+    root.addHandler(handler)
+    root.setLevel(logging.DEBUG)
+    try:
+        logging.getLogger("app").info("codex.turn_ttft", extra={"duration_ms": 1})
+        logging.getLogger("codex_otel_logging").info("codex.turn_ttft", extra={"duration_ms": 1})
+        logging.getLogger("codex_otel.below").info("codex.turn_ttft", extra={"duration_ms": 2})
+        assert handler.flush()
+    finally:
+        root.removeHandler(handler)
+    assert {event.attributes["duration_ms"] for event in receiver.events} == {2}
+
+
+def test_what_is_ignored_is_reported_once_without_its_text(
+    attach: HandlerFactory, receiver: Receiver, caplog: pytest.LogCaptureFixture
+) -> None:
+    handler = attach({"exporter": {"otlp-http": {"endpoint": receiver.http_endpoint}}})
+    for _ in range(2):
+        LOGGER.info("codex.tool_reslt")
+        LOGGER.info("the s3cr3t plan")
+    other = logging.getLogger("other")
+    other.addHandler(handler)
+    other.error("codex.turn_ttft")
+    other.removeHandler(handler)
+    messages = [record.getMessage() for record in caplog.records if record.name == REPORTS]
+    place = r"ignored: test_handler.py:"
+    assert len(messages) == 3
+    assert messages[0].startswith(place)
+    assert messages[0].endswith(
+        ": 'codex.tool_reslt': not an event of the catalog; did you mean 'codex.tool_result'?"
+    )
+    assert messages[1].startswith(place)
+    assert messages[1].endswith(": a message on logger 'codex_otel': not an event of the catalog")
+    assert messages[2] == (
+        "ignored: logger 'other': its records are no events; "
+        "attach the handler to the logger 'codex_otel' only"
+    )
+    assert handler.stats() == Stats(ignored=5)
+
+
+def test_faulty_fields_are_reported_once_and_the_event_is_sent(
+    attach: HandlerFactory, receiver: Receiver, caplog: pytest.LogCaptureFixture
+) -> None:
+    handler = attach({"exporter": {"otlp-http": {"endpoint": receiver.http_endpoint}}})
+    with Conversation("c", "m").bind():
+        for _ in range(2):
+            LOGGER.info("codex.turn_ttft", extra={"duration_ms": "s3cr3t"})
+            LOGGER.info("codex.turn_ttft")
+    assert handler.flush()
+    messages = [record.getMessage() for record in caplog.records if record.name == REPORTS]
+    assert messages == ["event codex.turn_ttft: duration_ms: expected a number, got str"]
+    assert len(receiver.events) == 4
+
+
+def test_a_missing_conversation_is_reported_once_and_the_event_is_sent(
+    attach: HandlerFactory, receiver: Receiver, caplog: pytest.LogCaptureFixture
+) -> None:
+    handler = attach({"exporter": {"otlp-http": {"endpoint": receiver.http_endpoint}}})
+    LOGGER.info("codex.turn_ttft", extra={"duration_ms": 1, "conversation.id": "own"})
+    log()
+    log()
+    assert handler.flush()
+    messages = [record.getMessage() for record in caplog.records if record.name == REPORTS]
+    assert messages == [
+        "event codex.turn_ttft was logged with no conversation; "
+        "bind one: with codex_otel_logging.Conversation(id, model).bind(): ..."
+    ]
+    assert len(receiver.events) == 3
+
+
+def test_reports_survive_dictconfig_disabling_loggers(caplog: pytest.LogCaptureFixture) -> None:
+    """`disable_existing_loggers` is on by default, and our logger exists before."""
+    logging.getLogger(REPORTS).disabled = True
+    CodexOtelHandler({"exporter": {"otlp-http": {"endpoint": "http://127.0.0.1:9/v1/logs"}}}).emit(
+        logging.makeLogRecord({"name": "codex_otel", "msg": "codex.nothing"})
+    )
+    assert [record.name for record in caplog.records] == [REPORTS]
+
+
+def test_an_applications_own_event_leaves_redacted(
+    attach: HandlerFactory, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(catalog, "_events", dict(catalog._events))
+    handler = attach({"exporter": {"otlp-http": {"endpoint": receiver.http_endpoint}}})
+    LOGGER.info("myapp.plan", extra={"plan": "secret"})
+    catalog.register(
+        EventType("myapp.plan", "", (Field("plan", sensitive="prompt"), Field("steps", "integer")))
+    )
+    LOGGER.info("myapp.plan", extra={"plan": "secret", "steps": 2})
+    assert handler.flush()
+    (event,) = receiver.events
+    own = {key: event.attributes[key] for key in ("plan", "plan_length", "steps")}
+    assert own == {"plan": "[REDACTED]", "plan_length": 6, "steps": 2}
+
+
+@pytest.mark.parametrize(
+    ("variables", "terminal"),
+    [
+        ({"TERM_PROGRAM": "iTerm.app", "TERM_PROGRAM_VERSION": "3.5"}, "iTerm.app/3.5"),
+        ({"TERM_PROGRAM": "tmux"}, "tmux"),
+        ({"TERM": "screen"}, "screen"),
+        ({"TERM": ""}, "unknown"),
+    ],
+)
+def test_terminal_type(
+    attach: HandlerFactory,
+    receiver: Receiver,
+    monkeypatch: pytest.MonkeyPatch,
+    variables: dict[str, str],
+    terminal: str,
+) -> None:
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    handler = attach({"exporter": {"otlp-http": {"endpoint": receiver.http_endpoint}}})
+    log()
+    assert handler.flush()
+    assert receiver.events[0].attributes["terminal.type"] == terminal
+
+
+def test_a_closed_handler_ends_its_worker_and_works_again(
+    attach: HandlerFactory, receiver: Receiver, exporter: dict[str, Any]
+) -> None:
+    handler = attach({"exporter": exporter})
+    for number in range(3):
+        before = set(threading.enumerate())
+        log(number)
+        (worker,) = {t for t in threading.enumerate() if t.name == WORKER} - before
+        handler.close()
+        worker.join(timeout=10)
+        assert not worker.is_alive()
+        receiver.wait_for(number + 1)
+    assert handler.stats() == Stats(accepted=3, exported=3)
+
+
+def test_a_forgotten_handler_ends_its_worker(receiver: Receiver) -> None:
+    handler = from_table({"exporter": {"otlp-http": {"endpoint": receiver.http_endpoint}}})
+    before = set(threading.enumerate())
+    handler.emit(logging.makeLogRecord({"name": "codex_otel", "msg": "codex.turn_ttft"}))
+    receiver.wait_for(1)
+    (worker,) = {t for t in threading.enumerate() if t.name == WORKER} - before
+    del handler
+    worker.join(timeout=10)
+    assert not worker.is_alive()
+
+
+def test_flush_that_cannot_succeed_returns_in_time(attach: HandlerFactory) -> None:
+    with Receiver() as receiver:
+        endpoint = receiver.http_endpoint
+    exporter = {"otlp-http": {"endpoint": endpoint}}
+    handler = attach({"exporter": exporter, "batch": {"retry_for_ms": 1000}})
+    log()
+    assert handler.flush(timeout=0.05) is False
+    assert handler.stats() == Stats(accepted=1, queued=1)
+    assert handler.flush(timeout=10) is True
+    assert handler.stats() == Stats(accepted=1, dropped=1)
+
+
+def test_flush_from_a_handler_that_our_report_went_to_does_not_wait_for_itself(
+    attach: HandlerFactory, receiver: Receiver
+) -> None:
+    handler = attach({"exporter": {"otlp-http": {"endpoint": receiver.http_endpoint}}})
+    flushed = []
+
+    class Flushing(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            flushed.append(handler.flush(timeout=60))
+
+    logging.getLogger(REPORTS).addHandler(Flushing())
+    log()  # with no conversation, so that the worker reports
+    assert handler.flush()
+    assert flushed == [False]
+
+
+def test_reading_the_record_never_raises_into_the_application(
+    attach: HandlerFactory, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What nobody thought of goes to `handleError`, as logging wants it."""
+    handler = attach({"exporter": {"otlp-http": {"endpoint": receiver.http_endpoint}}})
+    handled: list[logging.LogRecord] = []
+    monkeypatch.setattr(handler, "handleError", handled.append)
+    record = logging.makeLogRecord({"name": "codex_otel", "msg": "codex.turn_ttft"})
+    del record.levelno
+    handler.handle(record)
+    assert handled == [record]

@@ -1,0 +1,250 @@
+import logging
+import sys
+from typing import Any
+
+import pytest
+
+from codex_otel_logging import Conversation, catalog
+from codex_otel_logging.records import Event, EventReader, is_event_logger, timestamp_text
+from codex_otel_logging.redaction import Redaction
+
+
+def record(msg: Any = "codex.tool_decision", *args: object, **options: Any) -> logging.LogRecord:
+    """A record as `logger.info(msg, *args, extra=...)` makes it."""
+    extra = options.pop("extra", {})
+    exc_info = options.pop("exc_info", None)
+    name = options.pop("name", "codex_otel.x")
+    logger = logging.Logger("codex_otel.x")
+    made = logger.makeRecord(name, logging.INFO, "app.py", 1, msg, args, exc_info, None, extra)
+    assert not options
+    return made
+
+
+def read(*args: Any, **options: Any) -> Event:
+    event = EventReader(Redaction(), max_attribute_length=65_536).read(record(*args, **options))
+    assert event is not None
+    return event
+
+
+def test_every_extra_becomes_a_field_and_nothing_else_does() -> None:
+    fields = {"tool_name": "shell", "duration_ms": 1.5, "attempt": 2, "anything": "else"}
+    assert read(extra=fields).fields == fields
+
+
+def test_the_record_is_not_changed() -> None:
+    """Other handlers see the record whole."""
+    original = record("codex.user_prompt", extra={"prompt": "secret", "l": [1], "n": None})
+    before = dict(original.__dict__)
+    EventReader(Redaction()).read(original)
+    assert original.__dict__ == before
+
+
+def test_what_a_formatter_before_us_added_is_no_field() -> None:
+    made = record(extra={"tool_name": "shell"})
+    logging.Formatter("%(asctime)s %(message)s").format(made)
+    event = EventReader(Redaction()).read(made)
+    assert event is not None
+    assert event.fields == {"tool_name": "shell"}
+
+
+def test_a_record_put_together_in_another_order_is_read_whole() -> None:
+    """A record factory may set attributes of its own before the standard ones."""
+    made = record(extra={"tool_name": "shell"})
+    reordered = logging.makeLogRecord({})
+    reordered.__dict__.clear()
+    reordered.__dict__.update({"request_id": "r-1", **made.__dict__})
+    event = EventReader(Redaction()).read(reordered)
+    assert event is not None
+    assert event.fields == {"request_id": "r-1", "tool_name": "shell"}
+
+
+def test_a_record_that_lost_an_attribute_is_read_whole() -> None:
+    made = record(extra={"tool_name": "shell", "call_id": "1"})
+    del made.stack_info
+    event = EventReader(Redaction()).read(made)
+    assert event is not None
+    assert event.fields == {"tool_name": "shell", "call_id": "1"}
+
+
+@pytest.mark.parametrize(
+    ("msg", "args", "extra"),
+    [
+        ("codex.turn_ttft", (), {}),
+        ("anything", (), {"event.name": "codex.turn_ttft"}),
+        ("codex.%s", ("turn_ttft",), {}),
+        ("codex.turn_ttft", (1, 2, 3), {}),
+        (type("Name", (str,), {})("codex.turn_ttft"), (), {}),
+    ],
+    ids=["message", "extra", "arguments", "wrong arguments", "subclass"],
+)
+def test_what_names_an_event(msg: str, args: tuple[object, ...], extra: dict[str, str]) -> None:
+    event = read(msg, *args, extra=extra)
+    assert event.type is catalog.find("codex.turn_ttft")
+    assert "event.name" not in event.fields
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"msg": "codex.unknown"},
+        {"msg": "hello %s", "args": ("world",)},
+        {"msg": ["codex.turn_ttft"]},
+        {"msg": None},
+        {"extra": {"event.name": {"odd": 1}}},
+        {"name": "codex"},
+        {"name": "codex_otelx"},
+        {"name": "codex_otel_logging"},
+        {"name": "root"},
+    ],
+)
+def test_what_is_no_event(options: dict[str, Any]) -> None:
+    args = options.pop("args", ())
+    msg = options.pop("msg", "codex.turn_ttft")
+    assert EventReader(Redaction()).read(record(msg, *args, **options)) is None
+
+
+@pytest.mark.parametrize("name", ["codex_otel", "codex_otel.x", "codex_otel.x.y"])
+def test_the_hierarchy(name: str) -> None:
+    assert is_event_logger(name)
+
+
+def test_a_field_that_is_none_is_left_out() -> None:
+    assert read(extra={"call_id": None, "tool_name": "shell"}).fields == {"tool_name": "shell"}
+
+
+def test_booleans_of_a_boolean_string_field_become_text() -> None:
+    fields = read("codex.tool_result", extra={"success": False, "other": True}).fields
+    assert fields == {"success": "false", "other": True}
+
+
+def test_a_prompt_is_redacted_and_measured() -> None:
+    fields = read("codex.user_prompt", extra={"prompt": "Say hello, naïve café ☕"}).fields
+    assert fields == {"prompt": "[REDACTED]", "prompt_length": 23}
+
+
+def test_a_prompt_that_may_leave_is_measured_too() -> None:
+    reader = EventReader(Redaction(log_user_prompt=True))
+    event = reader.read(record("codex.user_prompt", extra={"prompt": "abc"}))
+    assert event is not None
+    assert event.fields == {"prompt": "abc", "prompt_length": 3}
+
+
+def test_tool_payloads_are_redacted_when_they_must_not_leave() -> None:
+    reader = EventReader(Redaction(log_tool_payloads=False))
+    extra = {"tool_name": "shell", "arguments": '{"a": 1}', "output": "secret"}
+    event = reader.read(record("codex.tool_result", extra=extra))
+    assert event is not None
+    assert event.fields == {
+        "tool_name": "shell",
+        "arguments": "[REDACTED]",
+        "arguments_length": 8,
+        "output": "[REDACTED]",
+        "output_length": 6,
+    }
+
+
+def test_long_text_is_cut_and_says_so() -> None:
+    reader = EventReader(Redaction(), max_attribute_length=5)
+    event = reader.read(record(extra={"a": "123456789", "b": "12345", "c": ["123456"]}))
+    assert event is not None
+    assert event.fields == {
+        "a": "12345",
+        "a.truncated_length": 9,
+        "b": "12345",
+        "c": ["12345"],
+        "c.truncated_length": 6,
+    }
+
+
+def test_output_is_cut_to_bytes() -> None:
+    reader = EventReader(Redaction(), max_attribute_length=100, max_output_bytes=5)
+    event = reader.read(record("codex.tool_result", extra={"output": "äöü", "arguments": "äöü"}))
+    assert event is not None
+    assert event.fields == {"output": "äö", "output.truncated_length": 3, "arguments": "äöü"}
+
+
+def test_an_exception_becomes_attributes() -> None:
+    try:
+        raise TimeoutError("too slow")
+    except TimeoutError:
+        fields = read("codex.api_request", extra={"attempt": 1}, exc_info=sys.exc_info()).fields
+    stacktrace = fields.pop("exception.stacktrace")
+    assert isinstance(stacktrace, str)
+    assert stacktrace.startswith("Traceback")
+    assert stacktrace.endswith("TimeoutError: too slow\n")
+    assert fields == {
+        "attempt": 1,
+        "error.message": "too slow",
+        "exception.type": "TimeoutError",
+        "exception.message": "too slow",
+    }
+
+
+def test_an_own_error_message_wins_over_the_exceptions() -> None:
+    error = ValueError("theirs")
+    fields = read(
+        "codex.api_request",
+        extra={"error.message": "ours"},
+        exc_info=(ValueError, error, None),
+    ).fields
+    assert fields["error.message"] == "ours"
+    assert fields["exception.message"] == "theirs"
+
+
+@pytest.mark.parametrize("exc_info", [(None, None, None), True, "odd"])
+def test_no_exception_adds_nothing(exc_info: Any) -> None:
+    assert read(extra={"a": 1}, exc_info=exc_info).fields == {"a": 1}
+
+
+def test_attributes_merge_fields_over_conversation_over_defaults() -> None:
+    conversation = Conversation("id-1", "m", app_version="conversation's")
+    with conversation.bind():
+        event = read(extra={"model": "event's", "tool_name": "shell"})
+    event.created = 1_700_000_000.1239
+    assert event.attributes_with({"app.version": "default's", "terminal.type": "xterm"}) == {
+        "event.name": "codex.tool_decision",
+        "event.timestamp": "2023-11-14T22:13:20.123Z",
+        "conversation.id": "id-1",
+        "model": "event's",
+        "slug": "m",
+        "app.version": "conversation's",
+        "terminal.type": "xterm",
+        "tool_name": "shell",
+    }
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0.0, "1970-01-01T00:00:00.000Z"),
+        (1_795_459_487.409, "2026-11-23T18:44:47.409Z"),
+        (4e9, "2096-10-02T07:06:40.000Z"),
+    ],
+)
+def test_timestamps_have_milliseconds_and_end_in_z(seconds: float, text: str) -> None:
+    assert timestamp_text(round(seconds * 1e6) * 1000) == text
+
+
+@pytest.mark.parametrize("created", [float("nan"), float("inf"), "odd", None, -5.0, 1e300])
+def test_an_odd_time_stops_nothing(created: Any) -> None:
+    event = read()
+    event.created = created
+    assert 0 <= event.time_ns < 1 << 63
+    assert event.attributes_with({})["event.timestamp"]
+
+
+def test_size_counts_text_rather_too_high() -> None:
+    plain = read(extra={"tool_name": "a" * 1000}).size
+    assert plain >= 1000
+    assert read(extra={"tool_name": "é" * 1000}).size >= plain + 1000
+    assert read(extra={"tool_name": ["é" * 1000]}).size >= plain + 1000
+
+
+def test_the_current_span_is_noted_and_its_absence_too() -> None:
+    from opentelemetry.sdk.trace import TracerProvider
+
+    tracer = TracerProvider().get_tracer("app")
+    with tracer.start_as_current_span("turn") as span:
+        event = read()
+    assert event.span_context == span.get_span_context()
+    assert read().span_context is None

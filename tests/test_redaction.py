@@ -1,0 +1,68 @@
+import pytest
+
+from codex_otel_logging import catalog
+from codex_otel_logging.catalog import EventType, Field
+from codex_otel_logging.redaction import REDACTED, Redaction, redacted
+
+OWN = EventType("myapp.plan", "", (Field("plan", sensitive="prompt"), Field("steps", "integer")))
+
+
+def event(name: str) -> EventType:
+    found = catalog.find(name)
+    assert found is not None
+    return found
+
+
+@pytest.mark.parametrize(
+    ("log_user_prompt", "log_tool_payloads", "removed"),
+    [
+        (False, True, {"prompt"}),
+        (True, True, set()),
+        (False, False, {"prompt", "arguments", "output"}),
+        (True, False, {"arguments", "output"}),
+    ],
+)
+@pytest.mark.parametrize("name", ["codex.user_prompt", "codex.tool_result", "codex.turn_ttft"])
+def test_settings_decide_for_every_event(
+    log_user_prompt: bool, log_tool_payloads: bool, removed: set[str], name: str
+) -> None:
+    """A sensitive name is sensitive also where the catalog does not expect it."""
+    redaction = Redaction(log_user_prompt=log_user_prompt, log_tool_payloads=log_tool_payloads)
+    assert redaction.removed_fields(event(name)) == removed
+
+
+def test_an_applications_own_sensitive_field_is_removed_from_its_event_only() -> None:
+    assert Redaction().removed_fields(OWN) == {"prompt", "plan"}
+    assert "plan" not in Redaction().removed_fields(event("codex.user_prompt"))
+    assert Redaction(log_user_prompt=True).removed_fields(OWN) == set()
+
+
+def test_every_sensitive_field_of_the_catalog_has_a_setting_that_removes_it() -> None:
+    nothing_leaves = Redaction(log_user_prompt=False, log_tool_payloads=False)
+    for each in catalog.events():
+        sensitive = {field.name for field in each.fields if field.sensitive}
+        assert sensitive <= nothing_leaves.removed_fields(each)
+
+
+def test_redacted_is_a_copy_with_lengths() -> None:
+    fields: dict[str, object] = {"prompt": "naïve ☕", "other": 1}
+    assert redacted(fields, ["prompt"]) == {"prompt": REDACTED, "other": 1, "prompt_length": 7}
+    assert fields == {"prompt": "naïve ☕", "other": 1}
+
+
+def test_measured_text_stays() -> None:
+    assert redacted({"prompt": "abc"}, [], ["prompt"]) == {"prompt": "abc", "prompt_length": 3}
+
+
+def test_an_applications_own_length_wins() -> None:
+    assert redacted({"prompt": "abc", "prompt_length": 9}, ["prompt"])["prompt_length"] == 9
+
+
+@pytest.mark.parametrize("value", [["a", "secret"], {"text": "secret"}, b"secret", 5, object()])
+def test_whatever_stands_in_a_sensitive_field_is_removed(value: object) -> None:
+    assert redacted({"prompt": value}, ["prompt"]) == {"prompt": REDACTED}
+
+
+def test_what_is_absent_stays_absent() -> None:
+    assert redacted({"a": 1}, ["prompt"], ["prompt"]) == {"a": 1}
+    assert redacted({"prompt": None}, ["prompt"]) == {"prompt": None}

@@ -1,0 +1,186 @@
+import math
+import uuid
+from collections.abc import Iterator
+from datetime import date, datetime, timedelta, timezone
+from decimal import Decimal
+from enum import Enum, IntEnum
+from fractions import Fraction
+from pathlib import PurePosixPath
+from typing import Any
+
+import pytest
+from opentelemetry.exporter.otlp.proto.common._internal import _encode_value
+
+from codex_otel_logging.values import (
+    CUT,
+    attribute_value,
+    encodable,
+    key_text,
+    shorten,
+    shorten_to_bytes,
+    size_of,
+)
+
+
+class Color(Enum):
+    RED = "red"
+
+
+class Code(IntEnum):
+    OK = 200
+
+
+class Text(str):
+    def __str__(self) -> str:
+        raise RuntimeError
+
+    def __len__(self) -> int:
+        raise RuntimeError
+
+
+class Number(int):
+    def __repr__(self) -> str:
+        raise RuntimeError
+
+
+class Unprintable:
+    def __str__(self) -> str:
+        raise RuntimeError("no")
+
+    __repr__ = __str__
+
+
+class UnprintableItems(list[int]):
+    def __iter__(self) -> Iterator[int]:
+        raise RuntimeError
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ("text", "text"),
+        (3, 3),
+        (2.5, 2.5),
+        (True, True),
+        (b"\x00\xff", b"\x00\xff"),
+        (bytearray(b"ab"), b"ab"),
+        (None, None),
+        (Color.RED, "red"),
+        (Code.OK, 200),
+        (Text("sub"), "sub"),
+        (Number(7), 7),
+        (PurePosixPath("/tmp/x"), "/tmp/x"),
+        (date(2026, 11, 23), "2026-11-23"),
+        (datetime(2026, 11, 23, 12, tzinfo=timezone.utc), "2026-11-23T12:00:00+00:00"),
+        (Decimal("1.10"), "1.10"),
+        (Fraction(1, 4), 0.25),
+        (uuid.UUID(int=1), "00000000-0000-0000-0000-000000000001"),
+        ([1, "a", None], [1, "a", None]),
+        ((1, 2), [1, 2]),
+        ({3}, [3]),
+        (frozenset({3}), [3]),
+        ({"a": {1: b"x"}}, {"a": {"1": b"x"}}),
+        ({None: 1, "": 2}, {"None": 1, "<empty>": 2}),
+        (Unprintable(), "<unprintable Unprintable>"),
+        ([1, Unprintable()], [1, "<unprintable Unprintable>"]),
+        (UnprintableItems([1]), "<unprintable UnprintableItems>"),
+        ({Unprintable(): 1}, {"<unprintable Unprintable>": 1}),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_values_become_what_an_attribute_can_hold(value: object, expected: object) -> None:
+    result = attribute_value("key", value)
+    assert result == expected
+    assert type(result) is type(expected)
+
+
+def test_milliseconds_for_a_field_that_says_so() -> None:
+    delta = timedelta(seconds=1, microseconds=2600)
+    assert attribute_value("duration_ms", delta) == 1003
+    assert attribute_value("duration", delta) == "0:00:01.002600"
+
+
+def test_booleans_as_text_where_the_field_is_text() -> None:
+    assert attribute_value("success", True, boolean_string=True) == "true"
+    assert attribute_value("success", False, boolean_string=True) == "false"
+    assert attribute_value("success", "true", boolean_string=True) == "true"
+    assert attribute_value("success", 1, boolean_string=True) == 1
+
+
+def test_nothing_the_application_changes_later_shows() -> None:
+    inner = [1]
+    value = {"a": inner}
+    taken = attribute_value("key", value)
+    inner.append(2)
+    value["b"] = inner
+    assert taken == {"a": [1]}
+
+
+def test_cycles_and_depth_are_cut() -> None:
+    cycle: list[Any] = [1]
+    cycle.append(cycle)
+    assert attribute_value("key", cycle) == [1, CUT]
+    deep: list[Any] = []
+    for _ in range(10_000):
+        deep = [deep]
+    taken: Any = attribute_value("key", deep)
+    depth = 0
+    while isinstance(taken, list):
+        taken, depth = taken[0], depth + 1
+    assert taken == CUT
+    assert depth == 16
+
+
+def test_the_same_list_twice_is_no_cycle() -> None:
+    item = [1]
+    assert attribute_value("key", [item, item]) == [[1], [1]]
+
+
+def test_elements_are_bounded() -> None:
+    assert attribute_value("key", list(range(10)), max_elements=3) == [0, 1, 2, CUT]
+    assert attribute_value("key", {"a": 1, "b": 2}, max_elements=1) == {"a": 1, CUT: CUT}
+
+
+def test_shorten_cuts_text_wherever_it_is_and_says_how_long_it_was() -> None:
+    assert shorten("abc", 3) == ("abc", 0)
+    assert shorten("abcd", 3) == ("abc", 4)
+    assert shorten(["ab", {"k": "abcdef"}], 3) == (["ab", {"k": "abc"}], 6)
+    assert shorten(12345, 3) == (12345, 0)
+
+
+def test_shorten_to_bytes_keeps_whole_characters() -> None:
+    assert shorten_to_bytes("äöü", 6) == ("äöü", 0)
+    assert shorten_to_bytes("äöü", 5) == ("äö", 3)
+    assert shorten_to_bytes(7, 1) == (7, 0)
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["\ud800", "a\udfffb", 1 << 63, -(1 << 63) - 1, 1 << 100_000, ["\ud800", {"\udc00": 1 << 64}]],
+    ids=["surrogate", "inside", "large", "small", "huge", "nested"],
+)
+def test_what_protobuf_refuses_is_mended(value: Any) -> None:
+    with pytest.raises((ValueError, UnicodeError)):
+        _encode_value(value).SerializeToString()
+    _encode_value(encodable(value)).SerializeToString()
+
+
+def test_mending_replaces_each_surrogate_and_keeps_the_rest() -> None:
+    assert encodable("a\ud800\ud800é☕") == "a\ufffd\ufffdé☕"
+    assert encodable(1 << 63) == str(1 << 63)
+    assert encodable(-(1 << 63)) == -(1 << 63)
+    assert encodable(1 << 100_000) == hex(1 << 100_000)
+    assert math.isnan(encodable(math.nan))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("value", ["é☕", "plain", [1, "a"], {"k": b"xyz"}, 5, None])
+def test_size_is_never_too_low(value: Any) -> None:
+    assert size_of(value) + 40 >= _encode_value(value).ByteSize()
+
+
+def test_key_text() -> None:
+    assert key_text("a") == "a"
+    assert key_text("") == "<empty>"
+    assert key_text(Color.RED) == "red"
+    assert key_text(5) == "5"
+    assert key_text(Unprintable()) == "<unprintable Unprintable>"
