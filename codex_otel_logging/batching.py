@@ -80,7 +80,10 @@ class BatchProcessor:
         self._troubles = Troubles(self._destination)
 
     def put(self, event: Event) -> None:
-        """Accept an event. Never blocks: with the queue full, the event is dropped and counted."""
+        """Accept an event. Never blocks: with the queue full, the event is dropped and counted.
+
+        Only while the process is ending does it deliver first, as nothing may come afterwards.
+        """
         with self._lock:
             self._accepted += 1
             length = len(self._queue) + 1
@@ -94,12 +97,15 @@ class BatchProcessor:
             self._queued_bytes += event.size
             self._enqueued += 1
             self._queue.append(event)
-            if length < self._wake_at:
-                return
-            self._wake_at = sys.maxsize
-            if self._worker is None:
-                self._closing = False
-        self._wake()
+            wake = length >= self._wake_at
+            if wake:
+                self._wake_at = sys.maxsize
+                if self._worker is None:
+                    self._closing = False
+        if wake:
+            self._wake()
+        if self._ending and self._worker is not threading.current_thread():
+            self.finish()
 
     def stats(self) -> Stats:
         """Return the counts of this moment, consistent with each other."""

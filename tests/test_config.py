@@ -463,7 +463,8 @@ class TestFaults:
             ),
             (
                 grpc(headers={"grpc-x": "v"}),
-                "exporter.otlp-grpc.headers.grpc-x: keys that begin with grpc- belong to gRPC itself",
+                "exporter.otlp-grpc.headers.grpc-x: "
+                "keys that begin with grpc- belong to gRPC itself",
             ),
             (
                 grpc(headers={"x-bin": "v"}),

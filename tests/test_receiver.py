@@ -129,7 +129,7 @@ def test_close_leaves_nothing_behind() -> None:
         connection = http.client.HTTPConnection(urlsplit(receiver.http_endpoint).netloc, timeout=5)
         connection.request("POST", "/", b"")
         connection.getresponse().read()  # and keep the connection open
-    left = [thread for thread in set(threading.enumerate()) - before]
+    left = set(threading.enumerate()) - before
     for thread in left:
         thread.join(timeout=5)
     assert not any(thread.is_alive() for thread in left)

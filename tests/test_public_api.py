@@ -1,0 +1,99 @@
+"""The names people write, which must not change by accident."""
+
+from __future__ import annotations
+
+import inspect
+import types
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import codex_otel_logging
+
+SIGNATURES = {
+    "CodexOtelHandler": "(config: 'str | os.PathLike[str] | Mapping[str, Any] | OtelConfig | None'"
+    " = None, *, app_version: 'str | None' = None, missing_ok: 'bool' = False, "
+    "strict: 'bool' = False, level: 'int | str' = 0) -> 'None'",
+    "CodexOtelHandler.close": "(self) -> 'None'",
+    "CodexOtelHandler.flush": "(self, timeout: 'float | None' = None) -> 'bool'",
+    "CodexOtelHandler.stats": "(self) -> 'Stats'",
+    "Conversation": "(id: 'str', model: 'str', slug: 'str | None' = None, *, "
+    "auth_mode: 'str | None' = None, account_id: 'str | None' = None, "
+    "app_version: 'str | None' = None, terminal_type: 'str | None' = None) -> None",
+    "Conversation.bind": "(self) -> 'Iterator[Conversation]'",
+    "Conversation.logger": "(self, name: 'str' = 'codex_otel') -> 'ConversationLogger'",
+    "Conversation.replace": "(self, **changes: 'Any') -> 'Conversation'",
+    "Receiver": "(host: 'str' = '127.0.0.1', *, http_port: 'int' = 0, grpc_port: 'int' = 0)"
+    " -> 'None'",
+    "Receiver.wait_for": "(self, count: 'int', timeout: 'float' = 10.0) -> 'list[ReceivedEvent]'",
+    "catalog.problems": "(name: 'str', fields: 'Mapping[str, object]') -> 'list[str]'",
+    "catalog.register": "(event: 'EventType') -> 'None'",
+    "flush_on_sigterm": "() -> 'None'",
+    "from_table": "(otel: 'Mapping[str, Any]', **options: 'Any') -> 'CodexOtelHandler'",
+    "from_toml": "(path: 'str | os.PathLike[str]', **options: 'Any') -> 'CodexOtelHandler'",
+}
+
+
+def public(path: str) -> Any:
+    found: Any = codex_otel_logging
+    for name in path.split("."):
+        found = getattr(found, name)
+    return found
+
+
+def test_all_holds_the_public_names() -> None:
+    assert codex_otel_logging.__all__ == [
+        "CodexOtelHandler",
+        "ConfigError",
+        "Conversation",
+        "OtelConfig",
+        "Receiver",
+        "Stats",
+        "catalog",
+        "flush_on_sigterm",
+        "from_table",
+        "from_toml",
+    ]
+    for name in codex_otel_logging.__all__:
+        public(name)
+
+
+def test_nothing_else_is_public() -> None:
+    """What is imported for other reasons, modules among it, is not in the way of completion."""
+    others = {
+        name
+        for name, value in vars(codex_otel_logging).items()
+        if not name.startswith("_") and not isinstance(value, types.ModuleType)
+    }
+    assert others - set(codex_otel_logging.__all__) == {"annotations", "TYPE_CHECKING", "Any"}
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = codex_otel_logging.nothing
+
+
+@pytest.mark.parametrize("name", SIGNATURES)
+def test_signatures(name: str) -> None:
+    assert str(inspect.signature(public(name))) == SIGNATURES[name]
+
+
+def test_everything_public_is_documented() -> None:
+    undocumented = []
+    for name in codex_otel_logging.__all__:
+        value = public(name)
+        members = vars(value).items() if inspect.isclass(value) else ()
+        documented = [(name, value)] + [
+            (f"{name}.{key}", member)
+            for key, member in members
+            if not key.startswith("_")
+            and (inspect.isfunction(member) or isinstance(member, (property, classmethod)))
+        ]
+        undocumented += [each for each, found in documented if not inspect.getdoc(found)]
+    assert undocumented == []
+
+
+def test_errors_are_value_errors() -> None:
+    assert issubclass(codex_otel_logging.ConfigError, ValueError)
+
+
+def test_the_package_says_it_is_typed() -> None:
+    assert (Path(codex_otel_logging.__file__).parent / "py.typed").exists()

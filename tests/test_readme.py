@@ -1,0 +1,135 @@
+"""README says what is so: its programs run, its tables are the package's own."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+import tomli
+
+from codex_otel_logging import OtelConfig, Receiver, catalog
+from codex_otel_logging.config import BatchConfig, ExporterConfig
+from conftest import ROOT, RunPython
+
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+
+
+def ids(code: str) -> str:
+    return f"line {README[: README.index(code)].count(chr(10)) + 1}"
+
+
+@pytest.fixture
+def home(tmp_path: Path, receiver: Receiver) -> Path:
+    """A home whose `config.toml` is README's, with the receiver as the collector."""
+    (settings,) = (toml for toml in blocks("toml") if "localhost:4318" in toml)
+    (tmp_path / ".codex").mkdir()
+    (tmp_path / ".codex" / "config.toml").write_text(
+        settings.replace("http://localhost:4318/v1/logs", receiver.http_endpoint)
+    )
+    shutil.copy(ROOT / "logging.ini", tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize("program", blocks("python"), ids=ids)
+def test_programs_run_without_a_word(run_python: RunPython, home: Path, program: str) -> None:
+    done = run_python(program)
+    assert done.returncode == 0, done.stderr
+    own = [line for line in done.stderr.splitlines() if "everything else goes" not in line]
+    assert own == []
+
+
+def test_the_smallest_application_delivers(
+    run_python: RunPython, home: Path, receiver: Receiver
+) -> None:
+    (program,) = (code for code in blocks("python") if "codex.user_prompt" in code)
+    assert run_python(program).returncode == 0
+    prompt, result = receiver.wait_for(2)
+    assert prompt.attributes["prompt"] == "[REDACTED]"
+    assert prompt.attributes["app.version"] == "1.2.3"
+    assert result.attributes["success"] == "true"
+    assert prompt.resource["env"] == "staging"
+
+
+def test_the_conversation_reaches_both_threads(
+    run_python: RunPython, home: Path, receiver: Receiver
+) -> None:
+    (configuring,) = (code for code in blocks("python") if '"app_version": "1.2.3"' in code)
+    (threads,) = (code for code in blocks("python") if "threading" in code)
+    setup = configuring[: configuring.index("with Conversation")]
+    assert run_python(setup + threads).returncode == 0
+    for event in receiver.wait_for(2):
+        assert event.attributes["conversation.id"] == "conversation-1"
+        assert event.attributes["auth_mode"] == "ApiKey"
+
+
+@pytest.mark.parametrize("toml", blocks("toml"), ids=ids)
+def test_settings_parse(toml: str) -> None:
+    config = OtelConfig.from_table(tomli.loads(toml)["otel"], environ={"OTLP_TOKEN": "t"})
+    assert config.exporter is not None
+
+
+def table_below(heading: str) -> dict[str, str]:
+    """The first two columns of the table that begins with `heading`."""
+    rows = README[README.index(f"| {heading} |") :].split("\n\n")[0].splitlines()[2:]
+    cells = [[cell.strip().replace("`", "") for cell in row.split("|")] for row in rows]
+    return {cell[1]: cell[2] for cell in cells}
+
+
+def test_the_settings_table_has_every_key_with_its_default() -> None:
+    def shown(value: object) -> str:
+        if isinstance(value, Mapping):
+            return "{}"
+        return str(value).lower() if isinstance(value, (bool, int)) else f'"{value}"'
+
+    expected = {
+        key: shown(getattr(OtelConfig(), key))
+        for key in OtelConfig.__slots__
+        if key not in ("exporter", "batch", "max_output_bytes")
+    }
+    expected |= {"exporter": '"none"', "tool_result.max_bytes": "no limit"}
+    expected |= {f"batch.{key}": str(getattr(BatchConfig(), key)) for key in BatchConfig.__slots__}
+    assert table_below("key") == expected
+    exporter = ExporterConfig("otlp-http")
+    assert table_below("key of an exporter") == {
+        "endpoint": "",
+        "headers": "{}",
+        "protocol": f'"{exporter.protocol}"',
+        "compression": f'"{exporter.compression}"',
+        "timeout_ms": str(exporter.timeout_ms),
+        "tls": "",
+    }
+
+
+def test_the_events_table_is_the_catalog() -> None:
+    shown = README.partition("<!-- catalog -->\n")[2].partition("<!-- end of catalog -->")[0]
+    assert shown == catalog.markdown()
+
+
+def test_the_extras_table_names_every_extra() -> None:
+    import configparser
+
+    setup = configparser.ConfigParser()
+    setup.read(ROOT / "setup.cfg")
+    named = re.findall(r"^\| `codex_otel_logging\[(\w+)\]`", README, re.MULTILINE)
+    assert named == list(setup["options.extras_require"])
+
+
+def test_the_demos_output_is_what_the_demo_prints(capsys: pytest.CaptureFixture[str]) -> None:
+    """But for times, the SDK's version, and how wide the terminal was."""
+    from codex_otel_logging import demo
+
+    def comparable(text: str) -> list[str]:
+        text = re.sub(r"\d\d:\d\d:\d\d\.\d{3}", "TIME", text)
+        text = re.sub(r"(telemetry.sdk.version = |timestamp = ).*", "", text)
+        return [line[:70].rstrip(".") for line in text.splitlines()]
+
+    assert demo.run(["http", "grpc"]) == 0
+    (shown,) = blocks("text")
+    assert comparable(shown) == comparable(capsys.readouterr().out)

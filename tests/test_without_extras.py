@@ -1,0 +1,128 @@
+"""The core alone: a virtual environment that has the package and tomli, and nothing else."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import venv
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+
+import codex_otel_logging
+from conftest import RunPython
+
+PROGRAM = """
+import json, logging, logging.config, sys, threading
+
+logging.config.dictConfig({
+    "version": 1,
+    "handlers": {
+        "console": {"class": "logging.StreamHandler", "stream": "ext://sys.stdout"},
+        "codex_otel": {"()": "codex_otel_logging.from_table", **json.loads(sys.argv[1])},
+    },
+    "loggers": {"codex_otel": {"level": "INFO", "propagate": False, "handlers": ["codex_otel"]}},
+    "root": {"level": "INFO", "handlers": ["console"]},
+})
+logger = logging.getLogger("codex_otel")
+for number in range(3):
+    logger.info("codex.turn_ttft", extra={"duration_ms": number})
+(handler,) = logger.handlers
+print(handler.flush(), handler.stats(), threading.active_count())
+logging.getLogger("app").info("runs on")
+heavy = ("opentelemetry", "requests", "urllib3", "grpc", "google", "asyncio", "http", "ssl")
+print([name for name in heavy if name in sys.modules])
+"""
+
+NOTHING = "Stats(accepted=0, exported=0, rejected=0, dropped=0, queued=0, ignored=0)"
+
+
+@pytest.fixture(scope="module")
+def core_python(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """An interpreter in an environment of its own, made from what is installed here."""
+    folder = tmp_path_factory.mktemp("core")
+    venv.create(folder, symlinks=True)
+    (site_packages,) = folder.glob("lib/python*/site-packages")
+    package = Path(codex_otel_logging.__file__).parent
+    shutil.copytree(package, site_packages / package.name)
+    for file in metadata.files("tomli") or ():
+        if ".." not in file.parts:
+            target = site_packages / file
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(str(file.locate()), target)
+    return str(folder / "bin" / "python")
+
+
+def run_core(run_python: RunPython, core_python: str, handler: str) -> tuple[list[str], str]:
+    done = run_python(PROGRAM, handler, python=core_python, PYTHONPATH="")
+    return done.stdout.splitlines(), done.stderr
+
+
+def test_it_is_an_environment_without_opentelemetry(
+    run_python: RunPython, core_python: str
+) -> None:
+    done = run_python("import opentelemetry", python=core_python, PYTHONPATH="")
+    assert "No module named 'opentelemetry'" in done.stderr
+
+
+def test_exporter_none_needs_nothing_and_does_nothing(
+    run_python: RunPython, core_python: str
+) -> None:
+    lines, errors = run_core(run_python, core_python, '{"otel": {}}')
+    assert errors == ""
+    assert lines == [f"True {NOTHING} 1", "runs on", "[]"]
+
+
+@pytest.mark.parametrize(
+    ("exporter", "extra"),
+    [
+        ('"otlp-http"', "http"),
+        ('{"otlp-http": {"endpoint": "http://127.0.0.1:9/v1/logs"}}', "http"),
+        ('{"otlp-http": {"endpoint": "http://127.0.0.1:9/", "protocol": "json"}}', "json"),
+        ('{"otlp-grpc": {"endpoint": "http://127.0.0.1:9"}}', "grpc"),
+    ],
+)
+def test_a_missing_exporter_is_one_warning_and_the_application_runs_on(
+    run_python: RunPython, core_python: str, exporter: str, extra: str
+) -> None:
+    lines, errors = run_core(run_python, core_python, f'{{"otel": {{"exporter": {exporter}}}}}')
+    (warning,) = errors.splitlines()  # logging is being configured: this one goes to stderr
+    assert "needs an extra package: pip install" in warning
+    assert f"'codex_otel_logging[{extra}]'" in warning
+    assert lines == [f"True {NOTHING} 1", "runs on", "[]"]
+
+
+def test_strict_raises_instead(run_python: RunPython, core_python: str) -> None:
+    handler = '{"otel": {"exporter": "otlp-grpc"}, "strict": true}'
+    _, errors = run_core(run_python, core_python, handler)
+    assert (
+        "codex_otel_logging.config.ConfigError: exporter 'otlp-grpc' needs an extra package: "
+        "pip install 'codex_otel_logging[grpc]'"
+    ) in errors
+
+
+def test_demo_names_the_package_it_needs(run_python: RunPython, core_python: str) -> None:
+    program = "import sys; from codex_otel_logging.__main__ import main; sys.exit(main(['demo']))"
+    done = run_python(program, python=core_python, PYTHONPATH="")
+    assert done.returncode == 1
+    assert done.stderr == (
+        "the receiver needs an extra package: pip install 'codex_otel_logging[otel]'\n"
+    )
+
+
+def test_building_a_handler_imports_nothing_heavy_also_where_it_is_installed(
+    run_python: RunPython,
+) -> None:
+    program = """
+import sys, threading
+import codex_otel_logging
+handler = codex_otel_logging.from_table({"exporter": "otlp-http"})
+heavy = ("opentelemetry", "requests", "urllib3", "grpc", "google", "asyncio", "http", "ssl")
+print([name for name in heavy if name in sys.modules], threading.active_count())
+"""
+    assert run_python(program).stdout == "[] 1\n"
+
+
+def test_the_version_here_is_tested() -> None:
+    assert sys.version_info >= (3, 10)
