@@ -22,9 +22,9 @@ from contextlib import suppress
 from queue import Empty, SimpleQueue
 
 from . import reports
-from .config import BatchConfig
 from .exporters import Exporter, Outcome, own_export
 from .records import Event
+from .settings import BatchConfig
 from .stats import Stats
 from .troubles import Troubles
 
@@ -32,7 +32,7 @@ _BACKOFF_S = (0.1, 0.5, 1.0, 2.0, 5.0)
 """How long to wait after the first, second, ... failure in a row; the last is the longest."""
 
 _BACKOFF_AT_EXIT_S = 0.25
-_IDLE_S = 60.0
+_LONGEST_WAIT_S = 60.0
 
 
 class BatchProcessor:
@@ -245,7 +245,7 @@ class BatchProcessor:
                         break
                     due = None
                     self._wake_at = 1
-                    timeout_s = _IDLE_S
+                    timeout_s = _LONGEST_WAIT_S
                 else:
                     due = due or now + self._config.schedule_delay_ms / 1000
                     hurry = self._closing or self._ending or self._waiters
@@ -316,7 +316,7 @@ class BatchProcessor:
             if until is not None and retry_at >= until:
                 self._put_back(parts)
                 return False
-            self._wait_for_retry(retry_at, nudges, throttled=outcome.retry_after_s is not None)
+            self._wait_for_retry(retry_at, nudges, throttled=bool(outcome.retry_after_s))
         return True
 
     def _conclude(self, part: Sequence[Event], outcome: Outcome) -> Sequence[Sequence[Event]]:
@@ -364,13 +364,11 @@ class BatchProcessor:
             waiter.put(None)
 
     def _delay_s(self, failures: int, outcome: Outcome) -> float:
-        """Return how long to wait before the next try."""
-        if outcome.retry_after_s is not None:
-            return outcome.retry_after_s
+        """Return how long to wait before the next try; never less than the collector asks for."""
         delay_s = _BACKOFF_S[min(failures, len(_BACKOFF_S)) - 1]
         if self._ending:
             delay_s = min(delay_s, _BACKOFF_AT_EXIT_S)
-        return delay_s * random.uniform(0.8, 1.2)
+        return max(delay_s * random.uniform(0.8, 1.2), outcome.retry_after_s or 0.0)
 
     def _wait_for_retry(self, retry_at: float, nudges: int, *, throttled: bool) -> None:
         """Wait until it is time; who asks to flush ends the wait, unless the collector set it."""
@@ -408,4 +406,4 @@ class BatchProcessor:
 
 def _wait(signal: SimpleQueue[None], timeout_s: float) -> None:
     with suppress(Empty):
-        signal.get(timeout=max(timeout_s, 0.0))
+        signal.get(timeout=min(max(timeout_s, 0.0), _LONGEST_WAIT_S))

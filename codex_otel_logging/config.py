@@ -1,9 +1,8 @@
 """An `[otel]` table becomes an `OtelConfig`; a bad one a `ConfigError` that lists every fault.
 
-The settings are frozen dataclasses; their defaults are the documented ones. Reading is strict: an
-unknown key, a wrong type or a value that cannot work is a fault, never a warning. Nothing here
-talks to the network, and nothing of OpenTelemetry is imported. Header values, and what `${NAME}`
-was replaced by, appear in no message and no `repr`.
+Reading is strict: an unknown key, a wrong type or a value that cannot work is a fault, never a
+warning. Nothing here talks to the network, and nothing of OpenTelemetry is imported. Header values,
+and what `${NAME}` was replaced by, appear in no message and no `repr`.
 """
 
 from __future__ import annotations
@@ -13,20 +12,23 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import MappingProxyType
-from typing import Any, Literal, cast
-from urllib.parse import SplitResult, unquote, urlsplit
+from typing import Any, cast
+from urllib.parse import unquote
 
 import tomli
 
+from .endpoints import (
+    grpc_endpoint_problem,
+    http_endpoint_problem,
+    http_header_problem,
+    metadata_problem,
+)
+from .settings import BatchConfig, Compression, ExporterConfig, ExporterName, Protocol, TlsConfig
 from .tables import Faults, TableReader, nearest, type_name
 
-ExporterName = Literal["otlp-http", "otlp-grpc"]
-Protocol = Literal["binary", "json"]
-Compression = Literal["none", "gzip"]
 ResourceValue = str | bool | int | float | list[Any]
 
-EXPORTERS = ("none", "otlp-http", "otlp-grpc")
+_EXPORTERS = ("none", "otlp-http", "otlp-grpc")
 
 _OTHER_SIGNALS = ("trace_exporter", "metrics_exporter", "span_attributes", "tracestate")
 """Keys that Codex has in its `[otel]` table for traces and metrics; accepted and left alone."""
@@ -45,11 +47,14 @@ _BATCH_VARIABLES = {
 }
 """https://opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables/"""
 
+_MAY_BE_ZERO = ("schedule_delay_ms", "retry_for_ms", "shutdown_timeout_ms")
+_LARGEST = (1 << 31) - 1
+
 
 class ConfigError(ValueError):
     """The settings cannot be used; the message has one line for each fault.
 
-    `faults` holds those lines: where, what, and what to do. Neither shows a header's value.
+    `faults` holds those lines: where, what, and what to do. None shows a header's value.
     """
 
     def __init__(self, *faults: str) -> None:
@@ -58,76 +63,15 @@ class ConfigError(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
-class TlsConfig:
-    """The files of a TLS connection; None means the system's authorities, no client certificate."""
-
-    ca_certificate: str | None = None
-    client_certificate: str | None = None
-    client_private_key: str | None = None
-
-
-@dataclass(frozen=True, slots=True, repr=False)
-class ExporterConfig:
-    """Where the events go, and how.
-
-    Without an `endpoint` (the exporter was a bare name) the OTLP defaults and the standard
-    `OTEL_EXPORTER_OTLP_*` variables decide everything else; with one, they decide nothing.
-    """
-
-    name: ExporterName
-    endpoint: str | None = None
-    headers: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
-    protocol: Protocol = "binary"
-    compression: Compression = "none"
-    timeout_ms: int = 10_000
-    tls: TlsConfig | None = None
-
-    def __repr__(self) -> str:
-        names = ", ".join(f"{name!r}: '***'" for name in self.headers)
-        return (
-            f"ExporterConfig(name={self.name!r}, endpoint={self.safe_endpoint!r}, "
-            f"headers={{{names}}}, protocol={self.protocol!r}, compression={self.compression!r}, "
-            f"timeout_ms={self.timeout_ms}, tls={self.tls!r})"
-        )
-
-    @property
-    def safe_endpoint(self) -> str | None:
-        """The endpoint without what may be secret in it: user, password, query."""
-        if self.endpoint is None:
-            return None
-        if "://" not in self.endpoint:
-            return self.endpoint.rpartition("@")[2]
-        parts = urlsplit(self.endpoint)
-        return parts._replace(
-            netloc=parts.netloc.rpartition("@")[2], query="", fragment=""
-        ).geturl()
-
-
-@dataclass(frozen=True, slots=True)
-class BatchConfig:
-    """How events are queued, batched and retried; times in milliseconds, sizes in bytes."""
-
-    schedule_delay_ms: int = 1000
-    max_batch_size: int = 512
-    max_queue_size: int = 131_072
-    max_queue_bytes: int = 64 * 1024 * 1024
-    max_request_bytes: int = 3_670_016
-    retry_for_ms: int = 300_000
-    shutdown_timeout_ms: int = 2000
-
-
-@dataclass(frozen=True, slots=True)
 class OtelConfig:
-    """All settings; immutable. `OtelConfig()` holds the defaults, under which nothing is sent."""
+    """All settings. `OtelConfig()` holds the defaults, under which nothing is sent."""
 
     environment: str = "dev"
     service_name: str = "codex-cli"
     exporter: ExporterConfig | None = None
     log_user_prompt: bool = False
     log_tool_payloads: bool = True
-    resource_attributes: Mapping[str, ResourceValue] = field(
-        default_factory=lambda: MappingProxyType({})
-    )
+    resource_attributes: Mapping[str, ResourceValue] = field(default_factory=dict)
     max_attribute_length: int = 65_536
     max_output_bytes: int | None = None
     batch: BatchConfig = field(default_factory=BatchConfig)
@@ -149,28 +93,32 @@ class OtelConfig:
             ConfigError: the file cannot be read, is not TOML, or the table has faults.
 
         """
-        file = Path(os.path.expandvars(path)).expanduser()
+        name = os.path.expandvars(path)
         try:
-            text = file.read_bytes().decode()
-            document = tomli.loads(text)
+            file = Path(name).expanduser()
+            document = tomli.loads(file.read_bytes().decode("utf-8-sig"))
         except FileNotFoundError:
             if missing_ok:
                 return cls()
             raise ConfigError(
-                f"{file}: no such file; create it, or pass missing_ok=True to run without"
+                f"{name}: no such file; create it, or pass missing_ok=True to run without"
             ) from None
         except OSError as error:
-            raise ConfigError(f"{file}: cannot be read: {error.strerror}") from None
+            raise ConfigError(f"{name}: cannot be read: {error.strerror}") from None
         except UnicodeDecodeError as error:
             raise ConfigError(
-                f"{file}: not UTF-8 at byte {error.start}; save it as UTF-8"
+                f"{name}: not UTF-8 at byte {error.start}; save it as UTF-8"
             ) from None
         except tomli.TOMLDecodeError as error:
-            raise ConfigError(f"{file}: not valid TOML: {error}") from None
+            raise ConfigError(f"{name}: not valid TOML: {error}") from None
+        except (ValueError, RuntimeError) as error:
+            # a NUL in the path, a home that nobody has, tables nested too deep, huge integers
+            raise ConfigError(f"{name!r}: cannot be read: {error}") from None
         otel = document.get("otel", {})
         if not isinstance(otel, dict):
-            raise ConfigError(f"{file}: otel: expected a table, got {type_name(otel)}")
-        return cls.from_table(otel, where=f"{file}: [otel]", folder=file.parent, environ=environ)
+            raise ConfigError(f"{name}: otel: expected a table, got {type_name(otel)}")
+        where = f"{name}: [otel]"
+        return cls.from_table(otel, where=where, folder=file.parent, environ=environ)
 
     @classmethod
     def from_table(
@@ -195,19 +143,17 @@ class OtelConfig:
 
         """
         faults = Faults()
-        reader = _OtelTable(
-            TableReader(otel, where, faults),
-            folder or Path(),
-            os.environ if environ is None else environ,
-        )
-        config = reader.read()
+        table = TableReader(otel, where, faults)
+        config = _OtelTable(
+            table, folder or Path(), os.environ if environ is None else environ
+        ).read()
         if found := faults.in_order():
             raise ConfigError(*found)
         return config
 
 
 class _OtelTable:
-    """Reads the table's parts, in the order of the documentation."""
+    """Reads the parts of the table."""
 
     def __init__(self, table: TableReader, folder: Path, environ: Mapping[str, str]) -> None:
         self._table = table
@@ -216,24 +162,27 @@ class _OtelTable:
 
     def read(self) -> OtelConfig:
         table = self._table
+        defaults = OtelConfig()
         for key in _OTHER_SIGNALS:
             table.get(key)
         if "otel" in table:
             table.get("otel")
             table.fault("otel", "unknown key; pass the table's contents, not what is around it")
         exporter = self._exporter()
+        if exporter is None:
+            self._environ = {}  # which cannot harm who exports nothing
         config = OtelConfig(
-            environment=table.string("environment", OtelConfig().environment) or "",
-            service_name=table.string("service_name", OtelConfig().service_name) or "",
+            environment=table.string("environment", defaults.environment) or "",
+            service_name=table.string("service_name", defaults.service_name) or "",
             exporter=exporter,
-            log_user_prompt=table.boolean("log_user_prompt", OtelConfig().log_user_prompt),
-            log_tool_payloads=table.boolean("log_tool_payloads", OtelConfig().log_tool_payloads),
-            resource_attributes=self._resource_attributes(with_environment=exporter is not None),
+            log_user_prompt=table.boolean("log_user_prompt", defaults.log_user_prompt),
+            log_tool_payloads=table.boolean("log_tool_payloads", defaults.log_tool_payloads),
+            resource_attributes=self._resource_attributes(),
             max_attribute_length=table.integer(
-                "max_attribute_length", OtelConfig().max_attribute_length, minimum=0
+                "max_attribute_length", defaults.max_attribute_length, 0, _LARGEST
             ),
             max_output_bytes=self._max_output_bytes(),
-            batch=self._batch(with_environment=exporter is not None),
+            batch=self._batch(),
         )
         table.finish()
         return config
@@ -241,27 +190,27 @@ class _OtelTable:
     def _exporter(self) -> ExporterConfig | None:
         table = self._table
         value = table.get("exporter")
-        if isinstance(value, dict):
-            outer = table.table("exporter")
-            assert outer is not None
-            if len(value) != 1:
-                table.fault(
-                    "exporter", "expected one exporter in the table: otlp-http or otlp-grpc"
-                )
-                return None
-            (name,) = value
-            if name not in EXPORTERS[1:]:
+        if not isinstance(value, Mapping):
+            name = table.string("exporter", "none")
+            if name in _EXPORTERS[1:]:
+                self._check_variables(bare=True)
+                return ExporterConfig(cast("ExporterName", name))
+            if name is not None and name != "none":
                 table.fault("exporter", _unknown_exporter(name))
-                return None
-            inner = outer.table(name, environ=self._environ)
-            return None if inner is None else self._exporter_table(name, inner)
-        name = table.string("exporter", "none")
-        if name is not None and name not in EXPORTERS:
-            table.fault("exporter", _unknown_exporter(name))
             return None
-        if name is None or name == "none":
+        if len(value) != 1:
+            table.fault("exporter", "expected one exporter in the table: otlp-http or otlp-grpc")
             return None
-        return ExporterConfig(cast("ExporterName", name))
+        (name,) = value
+        if name not in _EXPORTERS[1:]:
+            table.fault("exporter", _unknown_exporter(str(name)))
+            return None
+        outer = table.table("exporter")
+        inner = outer and outer.table(name, environ=self._environ)
+        if inner is None:
+            return None
+        self._check_variables(bare=False)
+        return self._exporter_table(cast("ExporterName", name), inner)
 
     def _exporter_table(self, name: ExporterName, table: TableReader) -> ExporterConfig:
         over_http = name == "otlp-http"
@@ -270,28 +219,60 @@ class _OtelTable:
             example = "https://localhost:4318/v1/logs" if over_http else "https://localhost:4317"
             table.fault("endpoint", f"missing; give the collector's address, such as {example!r}")
         elif endpoint is not None:
-            problem = (_http_endpoint_problem if over_http else _grpc_endpoint_problem)(endpoint)
+            problem = (http_endpoint_problem if over_http else grpc_endpoint_problem)(endpoint)
             if problem:
                 table.fault("endpoint", problem)
-        headers = {}
-        if (headers_table := table.table("headers")) is not None:
-            headers = headers_table.strings(
-                _http_header_problem if over_http else _metadata_problem
-            )
+        protocol = table.choice("protocol", "binary", ("binary", "json")) if over_http else "binary"
         config = ExporterConfig(
             name=name,
             endpoint=endpoint or "",
-            headers=MappingProxyType(headers if over_http else _lower_case(headers)),
-            protocol=cast(
-                "Protocol",
-                table.choice("protocol", "binary", ("binary", "json")) if over_http else "binary",
-            ),
+            headers=self._headers(table, over_http=over_http),
+            protocol=cast("Protocol", protocol),
             compression=cast("Compression", table.choice("compression", "none", ("none", "gzip"))),
-            timeout_ms=table.integer("timeout_ms", ExporterConfig(name).timeout_ms, minimum=1),
+            timeout_ms=table.integer("timeout_ms", ExporterConfig(name).timeout_ms, 1, _LARGEST),
             tls=self._tls(table, plaintext=(endpoint or "").lower().startswith("http://")),
+            written_endpoint=table.get("endpoint"),
         )
         table.finish()
         return config
+
+    def _headers(self, exporter: TableReader, *, over_http: bool) -> dict[str, str]:
+        table = exporter.table("headers")
+        if table is None:
+            return {}
+        problem_of = http_header_problem if over_http else metadata_problem
+        headers: dict[str, str] = {}
+        seen: set[str] = set()
+        for key in table.names():
+            value = table.string(key)
+            if key.lower() in seen:
+                table.fault(key, "this header is there twice; upper and lower case are the same")
+            elif value is not None and (problem := problem_of(key, value)):
+                table.fault(key, problem)
+            elif value is not None:
+                headers[key if over_http else key.lower()] = value
+            seen.add(key.lower())
+        return headers
+
+    def _check_variables(self, *, bare: bool) -> None:
+        """Check the variables that the official exporters read; some of them raise on a bad one.
+
+        https://opentelemetry.io/docs/specs/otel/protocol/exporter/
+        """
+        names = ["OTEL_EXPORTER_OTLP_LOGS_TIMEOUT"]  # is read whatever the settings say
+        names += ["OTEL_EXPORTER_OTLP_TIMEOUT"] if bare else []
+        for name in names:
+            text = self._environ.get(name)
+            if text is not None and not _is_positive(text):
+                self._table.fault(
+                    "exporter", f"the environment variable {name} should be a number of seconds"
+                )
+        names = ["OTEL_EXPORTER_OTLP_LOGS_COMPRESSION", "OTEL_EXPORTER_OTLP_COMPRESSION"]
+        for name in names if bare else ():
+            if self._environ.get(name, "").strip().lower() not in ("", "none", "gzip", "deflate"):
+                self._table.fault(
+                    "exporter", f"the environment variable {name} should be none or gzip"
+                )
 
     def _tls(self, exporter: TableReader, *, plaintext: bool) -> TlsConfig | None:
         table = exporter.table("tls")
@@ -314,33 +295,35 @@ class _OtelTable:
         name = table.string(key)
         if name is None:
             return None
-        file = self._folder / Path(name).expanduser()
         try:
+            file = self._folder / Path(name).expanduser()
             with file.open("rb"):
                 return str(file)
         except OSError as error:
             table.fault(key, f"the file cannot be read: {error.strerror}")
-            return None
+        except (ValueError, RuntimeError):  # a NUL in the path, a home that nobody has
+            table.fault(key, "not the path of a file")
+        return None
 
-    def _resource_attributes(self, *, with_environment: bool) -> Mapping[str, ResourceValue]:
-        attributes: dict[str, ResourceValue] = {}
-        if with_environment:
-            attributes |= self._environment_resource()
-        if (table := self._table.table("resource_attributes")) is not None:
-            for key, value in self._table.get("resource_attributes").items():
-                if key in _SET_ELSEWHERE:
-                    table.fault(key, f"cannot be set here; set {_SET_ELSEWHERE[key]} instead")
-                elif not key:
-                    table.fault(key, "an attribute needs a name")
-                elif not _is_resource_value(value):
-                    table.fault(
-                        key,
-                        "expected a string, a number, a boolean or an array of one of them, "
-                        f"got {type_name(value)}",
-                    )
-                else:
-                    attributes[key] = value
-        return MappingProxyType(attributes)
+    def _resource_attributes(self) -> dict[str, ResourceValue]:
+        attributes = self._environment_resource()
+        table = self._table.table("resource_attributes")
+        for key in table.names() if table else ():
+            assert table is not None
+            value = table.get(key)
+            if key in _SET_ELSEWHERE:
+                table.fault(key, f"cannot be set here; set {_SET_ELSEWHERE[key]} instead")
+            elif not key:
+                table.fault(key, "an attribute needs a name")
+            elif not _is_resource_value(value):
+                table.fault(
+                    key,
+                    "expected a string, a number, a boolean or an array of one of them, "
+                    f"got {type_name(value)}",
+                )
+            else:
+                attributes[key] = value
+        return attributes
 
     def _environment_resource(self) -> dict[str, ResourceValue]:
         """Read `OTEL_RESOURCE_ATTRIBUTES`, the lowest layer of the resource.
@@ -366,35 +349,27 @@ class _OtelTable:
         table = self._table.table("tool_result")
         if table is None:
             return None
-        limit = table.integer("max_bytes", -1, minimum=0)
+        limit = table.integer("max_bytes", -1, 0, _LARGEST)
         table.finish()
         return None if limit < 0 else limit
 
-    def _batch(self, *, with_environment: bool) -> BatchConfig:
+    def _batch(self) -> BatchConfig:
         table = self._table.table("batch")
         defaults = BatchConfig()
-        values: dict[str, int] = {}
+        values = {}
         for key in BatchConfig.__slots__:
-            minimum = (
-                0 if key in ("schedule_delay_ms", "retry_for_ms", "shutdown_timeout_ms") else 1
-            )
+            smallest = 0 if key in _MAY_BE_ZERO else 1
+            default = getattr(defaults, key)
             if table is not None and key in table:
-                values[key] = table.integer(key, getattr(defaults, key), minimum=minimum)
-            elif with_environment and (text := self._environ.get(_BATCH_VARIABLES.get(key, ""))):
-                if text.strip().isdecimal() and int(text) >= minimum:
-                    values[key] = int(text)
-                else:
-                    self._table.fault(
-                        "batch",
-                        f"the environment variable {_BATCH_VARIABLES[key]} "
-                        f"should be an integer of at least {minimum}",
-                    )
-            if table is not None:
-                table.get(key)
-        config = BatchConfig(**values)
+                values[key] = table.integer(key, default, smallest, _LARGEST)
+            else:
+                values[key] = self._batch_variable(key, default, smallest)
         if table is not None:
+            for key in BatchConfig.__slots__:
+                table.get(key)
             table.finish()
-        if config.max_batch_size > config.max_queue_size:
+        config = BatchConfig(**values)
+        if config.max_batch_size > config.max_queue_size >= 1:
             self._table.fault(
                 "batch",
                 f"max_batch_size ({config.max_batch_size}) is more than max_queue_size "
@@ -402,88 +377,37 @@ class _OtelTable:
             )
         return config
 
+    def _batch_variable(self, key: str, default: int, smallest: int) -> int:
+        name = _BATCH_VARIABLES.get(key, "")
+        text = self._environ.get(name, "").strip()
+        if not text:
+            return default
+        if text.isdecimal() and len(text) <= 10 and smallest <= int(text) <= _LARGEST:
+            return int(text)
+        self._table.fault(
+            "batch",
+            f"the environment variable {name} should be an integer from {smallest} to {_LARGEST}",
+        )
+        return default
+
 
 def _unknown_exporter(name: str) -> str:
     if name == "statsig":
         return "'statsig' is for metrics only; events go to 'otlp-http' or 'otlp-grpc'"
-    expected = ", ".join(map(repr, EXPORTERS))
-    return f"expected one of {expected}; got {name!r}{_did_you_mean(name)}"
+    if name == "none":
+        return "'none' has no table; write exporter = \"none\""
+    text = f"expected one of {', '.join(map(repr, _EXPORTERS))}"
+    if not re.fullmatch(r"[\w-]{1,32}", name):  # perhaps an address, with a password in it
+        return text
+    hint = nearest(name, _EXPORTERS)
+    return f"{text}; got {name!r}{hint if 'did you mean' in hint else ''}"
 
 
-def _did_you_mean(name: str) -> str:
-    hint = nearest(name, EXPORTERS)
-    return hint if "did you mean" in hint else ""
-
-
-def _split(endpoint: str) -> SplitResult | str:
-    """Return an address in parts, or what is wrong with it; shows nothing of it."""
-    if any(character.isspace() or not character.isprintable() for character in endpoint):
-        return "the address has a blank or a control character in it"
+def _is_positive(text: str) -> bool:
     try:
-        parts = urlsplit(endpoint)
-        if parts.port == 0:
-            raise ValueError
+        return 0 < float(text) < _LARGEST
     except ValueError:
-        return "not an address: the host or the port cannot be read"
-    return parts if parts.hostname else "the address has no host"
-
-
-def _http_endpoint_problem(endpoint: str) -> str | None:
-    if not endpoint.lower().startswith(("http://", "https://")):
-        return "expected an address that begins with https:// or http://"
-    parts = _split(endpoint)
-    return parts if isinstance(parts, str) else None
-
-
-def _grpc_endpoint_problem(endpoint: str) -> str | None:
-    scheme, separator, _ = endpoint.partition("://")
-    if separator and scheme.lower() not in ("http", "https"):
-        return "expected https://host:port, http://host:port or host:port"
-    parts = _split(endpoint if separator else f"https://{endpoint}")
-    if isinstance(parts, str):
-        return parts
-    if parts.path not in ("", "/") or parts.query or parts.fragment:
-        return "a gRPC address has no path; end it after the port"
-    if "@" in parts.netloc:
-        return "a gRPC address has no user or password; use headers"
-    return None
-
-
-_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
-_METADATA_KEY = re.compile(r"[0-9A-Za-z_.-]+")
-
-
-def _http_header_problem(name: str, value: str) -> str | None:
-    if not _TOKEN.fullmatch(name):
-        return "not a header name; use letters, digits and hyphens"
-    if value != value.strip():
-        return "the value begins or ends with a blank or a line break"
-    if any(ord(character) < 32 or ord(character) == 127 for character in value):
-        return "the value has a control character in it"
-    try:
-        value.encode("latin-1")
-    except UnicodeEncodeError:
-        return "the value has a character that an HTTP header cannot carry (outside Latin-1)"
-    return None
-
-
-def _metadata_problem(name: str, value: str) -> str | None:
-    """Say what gRPC would refuse: https://grpc.io/docs/guides/metadata/."""
-    if not _METADATA_KEY.fullmatch(name):
-        return "not a metadata key; use letters, digits, hyphens, dots and underscores"
-    if name.lower().startswith("grpc-"):
-        return "keys that begin with grpc- belong to gRPC itself"
-    if name.lower().endswith("-bin"):
-        return "binary metadata (-bin) cannot be written here"
-    if value != value.strip():
-        return "the value begins or ends with a blank or a line break"
-    if not (value.isascii() and value.isprintable()):
-        return "the value has a character that gRPC metadata cannot carry (outside printable ASCII)"
-    return None
-
-
-def _lower_case(headers: Mapping[str, str]) -> dict[str, str]:
-    return {name.lower(): value for name, value in headers.items()}
+        return False
 
 
 def _check_certificates(

@@ -17,10 +17,10 @@ from dataclasses import dataclass
 from importlib.machinery import PathFinder
 from types import ModuleType
 from typing import Any, Literal, Protocol
-from urllib.parse import urlsplit
 
-from .config import ExporterConfig, ResourceValue
+from .config import ResourceValue
 from .records import Event
+from .settings import ExporterConfig
 from .values import AttributeValue
 
 Verdict = Literal["delivered", "retry", "refused", "too large", "not encodable"]
@@ -45,14 +45,17 @@ class Outcome:
 DELIVERED = Outcome("delivered")
 
 _MAX_REASON = 200
+_SHORTEST_SECRET = 4
 
 
 def safe_reason(text: str, config: ExporterConfig) -> str:
-    """Return what a collector or a library said as one short line without the settings' secrets."""
-    parts = urlsplit(config.endpoint or "")
-    secrets = [*config.headers.values(), parts.username, parts.password, parts.query]
-    for secret in sorted(filter(None, secrets), key=len, reverse=True):
-        text = text.replace(secret, "***")
+    """Return what a collector or a library said as one short line without the settings' secrets.
+
+    Very short ones stay: they are no secrets, and every other word may hold them.
+    """
+    for secret in config.secrets:
+        if len(secret) >= _SHORTEST_SECRET:
+            text = text.replace(secret, "***")
     line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
     return line if len(line) <= _MAX_REASON else line[:_MAX_REASON] + "..."
 
@@ -69,7 +72,7 @@ class Exporter(Protocol):
     """Sends events to one collector; used by one thread at a time."""
 
     def export(self, events: Sequence[Event]) -> Outcome:
-        """Send the events in one request; blocks for at most the timeout of the settings."""
+        """Send the events in one request; blocks for about the timeout of the settings at most."""
 
     def shutdown(self) -> None:
         """Close the connection; does not block."""
@@ -138,10 +141,13 @@ def connect(config: ExporterConfig, origin: Origin) -> Exporter:
     """
     exporter: Exporter
     if config.name == "otlp-http":
-        exporter = _import_with_sdk(f"{__package__}.otlp_http").HttpExporter(config, origin)
+        module: Any = _import_with_sdk(f"{__package__}.otlp_http")
+        _keep_quiet()  # already their constructors log
+        exporter = module.HttpExporter(config, origin)
     else:
-        exporter = _import_with_sdk(f"{__package__}.otlp_grpc").GrpcExporter(config, origin)
-    _keep_quiet()
+        module = _import_with_sdk(f"{__package__}.otlp_grpc")
+        _keep_quiet()
+        exporter = module.GrpcExporter(config, origin)
     return exporter
 
 

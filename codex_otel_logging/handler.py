@@ -13,10 +13,11 @@ from typing import Any
 from . import lifecycle, reports
 from .batching import BatchProcessor
 from .checks import Checks
-from .config import ConfigError, ExporterConfig, OtelConfig
+from .config import ConfigError, OtelConfig
 from .exporters import Origin, connect, is_own_export, missing_package
 from .records import EventReader
 from .redaction import Redaction
+from .settings import ExporterConfig
 from .stats import Stats
 
 FLUSH_TIMEOUT_S = 10.0

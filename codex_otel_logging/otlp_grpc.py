@@ -8,6 +8,7 @@ specification says: https://opentelemetry.io/docs/specs/otlp/#otlpgrpc-response
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,10 +18,10 @@ from google.rpc.error_details_pb2 import RetryInfo
 from google.rpc.status_pb2 import Status
 from opentelemetry.exporter.otlp.proto.grpc._log_exporter import OTLPLogExporter
 
-from .config import ExporterConfig, TlsConfig
 from .exporters import DELIVERED, Origin, Outcome, safe_reason
 from .otlp_records import OtlpRecords
 from .records import Event
+from .settings import ExporterConfig, TlsConfig
 
 _RETRYABLE = (
     grpc.StatusCode.CANCELLED,
@@ -47,8 +48,14 @@ class GrpcExporter:
 
     def export(self, events: Sequence[Event]) -> Outcome:
         """Send the events in one call and judge the answer."""
+        records = self._records.batch(events)
         self._answers.last = None
-        self._exporter.export(self._records.batch(events))
+        try:
+            self._exporter.export(records)
+        except Exception:
+            if self._answers.last is None:
+                raise
+            # The exporter fell over the answer, for example over details it could not read.
         if self._answers.last is None:
             raise ValueError("the exporter made no call")
         return self._judge(self._answers.last)
@@ -82,7 +89,8 @@ class GrpcExporter:
 
 def _arguments(config: ExporterConfig) -> dict[str, Any]:
     if config.endpoint is None:
-        return {}
+        # The exporter refuses the value "none", which the specification has.
+        return {} if _environment_says_gzip() else {"compression": grpc.Compression.NoCompression}
     plaintext = config.endpoint.lower().startswith("http://")
     return {
         "endpoint": config.endpoint,
@@ -95,6 +103,13 @@ def _arguments(config: ExporterConfig) -> dict[str, Any]:
             else grpc.Compression.NoCompression
         ),
     }
+
+
+def _environment_says_gzip() -> bool:
+    for variable in ("OTEL_EXPORTER_OTLP_LOGS_COMPRESSION", "OTEL_EXPORTER_OTLP_COMPRESSION"):
+        if value := os.environ.get(variable, "").strip().lower():
+            return value == "gzip"
+    return False
 
 
 def _credentials(tls: TlsConfig) -> grpc.ChannelCredentials:
@@ -164,7 +179,7 @@ def _retry_after_s(call: Any) -> float | None:
                 for detail in Status.FromString(value).details:
                     info = RetryInfo()
                     if detail.Unpack(info):
-                        return float(info.retry_delay.ToTimedelta().total_seconds())
+                        return max(float(info.retry_delay.ToTimedelta().total_seconds()), 0.0)
     except Exception:  # details in no form the specification has; the code says enough
         pass
     return None

@@ -10,19 +10,25 @@ https://opentelemetry.io/docs/specs/otlp/#otlphttp-response
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
+from http.cookiejar import DefaultCookiePolicy
 from typing import TYPE_CHECKING, Any
 
 import requests
 from google.rpc.status_pb2 import Status
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceResponse
+from opentelemetry.sdk.version import __version__ as sdk_version
+from requests.structures import CaseInsensitiveDict
+from requests.utils import get_auth_from_url
 
-from .config import ExporterConfig
 from .exporters import DELIVERED, Origin, Outcome, safe_reason
 from .otlp_records import OtlpRecords
 from .records import Event
+from .settings import ExporterConfig, TlsConfig
 
 if TYPE_CHECKING:
     from opentelemetry.sdk._logs.export import LogRecordExporter
@@ -31,9 +37,25 @@ _RETRYABLE = (429, 502, 503, 504)
 _TOO_LARGE = 413
 _REFUSAL = 400
 
-_PROTOCOL_HEADERS = frozenset(
-    {"accept", "accept-encoding", "connection", "content-encoding", "content-type", "user-agent"}
-)
+_CONTENT_TYPES = {"binary": "application/x-protobuf", "json": "application/json"}
+_USER_AGENT = f"OTel-OTLP-Exporter-Python/{sdk_version}"
+
+_MAX_BODY = 65_536
+
+
+@dataclass(slots=True)
+class Answer:
+    """What a collector answered; of its body no more than anybody reads."""
+
+    status: int
+    reason: str
+    headers: Mapping[str, str]
+    body: bytes = b""
+
+    @property
+    def media_type(self) -> str:
+        """The body's media type, without parameters."""
+        return self.headers.get("Content-Type", "").partition(";")[0].strip().lower()
 
 
 class HttpExporter:
@@ -61,21 +83,20 @@ class HttpExporter:
         """Close the connections."""
         self._exporter.shutdown()  # type: ignore[no-untyped-call]
 
-    def _judge(self, answer: requests.Response) -> Outcome:
-        status = answer.status_code
-        if 200 <= status < 300:
+    def _judge(self, answer: Answer) -> Outcome:
+        if 200 <= answer.status < 300:
             rejected, message = _partial_success(answer)
             if not rejected and not message:
                 return DELIVERED
             return Outcome("delivered", safe_reason(message, self._config), max(rejected, 0))
-        reason = f"HTTP {status} {answer.reason or ''}".strip()
-        if 300 <= status < 400:
+        reason = f"HTTP {answer.status} {answer.reason or ''}".strip()
+        if 300 <= answer.status < 400:
             reason += ", a redirect; give the address it leads to as endpoint"
         elif message := _message(answer):
             reason += f": {message}"
-        if status in _RETRYABLE:
+        if answer.status in _RETRYABLE:
             return self._outcome("retry", reason, _retry_after_s(answer))
-        return self._outcome("too large" if status == _TOO_LARGE else "refused", reason)
+        return self._outcome("too large" if answer.status == _TOO_LARGE else "refused", reason)
 
     def _outcome(self, verdict: Any, reason: str, retry_after_s: float | None = None) -> Outcome:
         return Outcome(verdict, safe_reason(reason, self._config), retry_after_s=retry_after_s)
@@ -115,17 +136,18 @@ def _json_exporter(config: ExporterConfig, session: _Session) -> LogRecordExport
 class _Session(requests.Session):
     """Posts as the settings say, keeps the answer, and never lets the exporter retry.
 
-    With an endpoint in the settings nothing around the process adds to a request: no header of
-    `OTEL_EXPORTER_OTLP_HEADERS`, no password of a `.netrc` file, no other certificates.
+    With an endpoint in the settings, the environment adds no header and no certificate of ours to
+    a request: nothing of `OTEL_EXPORTER_OTLP_*`, no password of a `.netrc` file. Proxies and
+    `REQUESTS_CA_BUNDLE` are the machine's way out, and stay.
     """
 
     def __init__(self, config: ExporterConfig) -> None:
         super().__init__()
         self._config = config
-        self._allowed = _PROTOCOL_HEADERS | {name.lower() for name in config.headers}
-        self.auth = _unchanged  # with none at all, requests would look into .netrc
-        self.answer: requests.Response | None = None
-        self.error: requests.RequestException | None = None
+        self.auth = _basic_auth  # with none at all, requests would look into .netrc
+        self.cookies.set_policy(DefaultCookiePolicy(allowed_domains=()))
+        self.answer: Answer | None = None
+        self.error: Exception | None = None
 
     def forget(self) -> None:
         """Forget the last answer, before the next request."""
@@ -134,95 +156,115 @@ class _Session(requests.Session):
     def request(  # type: ignore[override]
         self, method: str, url: str, *args: Any, **kwargs: Any
     ) -> requests.Response:
-        """Send one request, and answer with a refusal whatever it was that failed."""
-        kwargs["allow_redirects"] = False
+        """Send one request; show the exporter no more of the answer than yes or no."""
+        kwargs |= {"allow_redirects": False, "stream": True}
         if self._config.endpoint is not None:
             self._apply_settings(kwargs)
+        elif isinstance(self.verify, str):
+            kwargs["verify"] = self.verify  # or else REQUESTS_CA_BUNDLE would win over it
+        shown = requests.Response()
+        shown.status_code, shown.url = _REFUSAL, url
         try:
-            self.answer = super().request(method, url, *args, **kwargs)
-        except requests.RequestException as error:
-            self.error = error
-        else:
-            if 200 <= self.answer.status_code < 300:
-                return self.answer
-        refusal = requests.Response()
-        refusal.status_code = _REFUSAL
-        refusal.url = url
-        return refusal
+            with super().request(method, url, *args, **kwargs) as response:
+                self.answer = Answer(response.status_code, response.reason, response.headers)
+                self.answer.body = _body(response)
+        except Exception as error:  # of requests, urllib3, ssl, or a file that is gone
+            self.error = None if self.answer else error
+        if self.answer and 200 <= self.answer.status < 300:
+            shown.status_code = self.answer.status
+        return shown
 
     def _apply_settings(self, kwargs: dict[str, Any]) -> None:
-        headers = {**self.headers, **(kwargs.get("headers") or {})}
-        kwargs["headers"] = {
-            name: value if name.lower() in self._allowed else None
-            for name, value in headers.items()
+        config = self._config
+        headers: dict[str, Any] = dict.fromkeys((*self.headers, *kwargs.get("headers", ())))
+        headers |= {
+            name: self.headers[name] for name in ("Accept", "Accept-Encoding", "Connection")
         }
+        headers["User-Agent"] = _USER_AGENT
+        headers["Content-Type"] = _CONTENT_TYPES[config.protocol]
+        if config.compression != "none":
+            headers["Content-Encoding"] = config.compression
+        given = CaseInsensitiveDict(headers)
+        given.update(config.headers)
+        kwargs["headers"] = given
+        tls = config.tls or TlsConfig()
         # Given with the request, because REQUESTS_CA_BUNDLE would win over the session's own.
-        tls = self._config.tls
-        kwargs["verify"] = (tls and tls.ca_certificate) or True
-        kwargs["cert"] = (
-            (tls.client_certificate, tls.client_private_key)
-            if tls and tls.client_certificate
-            else None
-        )
+        kwargs["verify"] = tls.ca_certificate or True
+        self.cert = None
+        if tls.client_certificate and tls.client_private_key:
+            self.cert = (tls.client_certificate, tls.client_private_key)
 
 
-def _unchanged(request: requests.PreparedRequest) -> requests.PreparedRequest:
-    return request
+def _basic_auth(request: requests.PreparedRequest) -> requests.PreparedRequest:
+    """Send the user and password of the endpoint, if it has them."""
+    user, password = get_auth_from_url(request.url or "")
+    return requests.auth.HTTPBasicAuth(user, password)(request) if user else request
 
 
-def _partial_success(answer: requests.Response) -> tuple[int, str]:
+def _body(response: requests.Response) -> bytes:
+    """Return the beginning of an answer's body, or nothing where it cannot be read."""
+    body = b""
+    with suppress(Exception):  # the status has been said; a broken body cannot change it
+        for chunk in response.iter_content(_MAX_BODY):
+            body += chunk
+            if len(body) >= _MAX_BODY:
+                break
+    return body
+
+
+def _partial_success(answer: Answer) -> tuple[int, str]:
     """Return how many events a collector left out, and what it said; nothing if it cannot be read.
 
     https://opentelemetry.io/docs/specs/otlp/#partial-success-1
     """
     try:
-        if _is_json(answer):
-            partial = json.loads(answer.content or b"{}").get("partialSuccess", {})
-            return int(partial.get("rejectedLogRecords", 0)), str(partial.get("errorMessage", ""))
-        success = ExportLogsServiceResponse.FromString(answer.content).partial_success
+        if answer.media_type == _CONTENT_TYPES["json"]:
+            partial = json.loads(answer.body or b"{}").get("partialSuccess") or {}
+            rejected = int(partial.get("rejectedLogRecords") or 0)
+            return rejected, str(partial.get("errorMessage") or "")
+        success = ExportLogsServiceResponse.FromString(answer.body).partial_success
         return success.rejected_log_records, success.error_message
     except Exception:  # an answer in no form the specification has; the status was 2xx
         return 0, ""
 
 
-def _message(answer: requests.Response) -> str:
+def _message(answer: Answer) -> str:
     """Return what a collector said when it refused."""
     try:
-        if _is_json(answer):
-            return str(json.loads(answer.content)["message"])
-        if "protobuf" in answer.headers.get("Content-Type", ""):
-            return str(Status.FromString(answer.content).message)
-        if answer.headers.get("Content-Type", "").startswith("text/plain"):
-            return answer.text
+        if answer.media_type == _CONTENT_TYPES["json"]:
+            return str(json.loads(answer.body)["message"])
+        if answer.media_type == _CONTENT_TYPES["binary"]:
+            return str(Status.FromString(answer.body).message)
+        if answer.media_type == "text/plain":
+            return answer.body.decode("utf-8", "replace")
     except Exception:  # an answer in no form the specification has; the status says enough
         pass
     return ""
 
 
-def _is_json(answer: requests.Response) -> bool:
-    return "json" in answer.headers.get("Content-Type", "")
-
-
-def _retry_after_s(answer: requests.Response) -> float | None:
+def _retry_after_s(answer: Answer) -> float | None:
     """Return the seconds of `Retry-After`, given as a number or a date (RFC 9110, 10.2.3)."""
     value = answer.headers.get("Retry-After", "").strip()
-    if value.isdecimal():
-        return float(value)
     try:
+        if value.isdecimal():
+            return float(value)
         moment = parsedate_to_datetime(value)
-    except ValueError:
+        if moment.tzinfo is None:
+            moment = moment.replace(tzinfo=timezone.utc)
+        return max((moment - datetime.now(timezone.utc)).total_seconds(), 0.0)
+    except (ValueError, TypeError, OverflowError):
         return None
-    if moment.tzinfo is None:
-        moment = moment.replace(tzinfo=timezone.utc)
-    return max((moment - datetime.now(timezone.utc)).total_seconds(), 0.0)
 
 
-def _what_failed(error: requests.RequestException, config: ExporterConfig) -> str:
+def _what_failed(error: Exception, config: ExporterConfig) -> str:
     """Say in a few words why there was no answer."""
+    within = (
+        f" within {config.timeout_ms / 1000:g} s" if config.endpoint is not None else " in time"
+    )
     if isinstance(error, requests.ConnectTimeout):
-        return f"no connection within {config.timeout_ms / 1000:g} s"
+        return f"no connection{within}"
     if isinstance(error, requests.Timeout):
-        return f"no answer within {config.timeout_ms / 1000:g} s"
+        return f"no answer{within}"
     cause: BaseException = error
     while (deeper := _cause_of(cause)) is not None:
         cause = deeper

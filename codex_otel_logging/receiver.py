@@ -15,6 +15,7 @@ import errno
 import gzip
 import json
 import socket
+import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -242,6 +243,11 @@ class _HttpServer(ThreadingMixIn, HTTPServer):
         self._connections.discard(request)
         super().shutdown_request(request)
 
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Say nothing of a client that hung up."""
+        if not isinstance(sys.exc_info()[1], ConnectionError):
+            super().handle_error(request, client_address)
+
     def server_close(self) -> None:
         """Stop listening and hang up."""
         super().server_close()
@@ -306,17 +312,25 @@ class _HttpHandler(BaseHTTPRequestHandler):
     def _body(self, headers: Mapping[str, str]) -> bytes:
         try:
             if headers.get("transfer-encoding", "").lower() != "chunked":
-                return self.rfile.read(int(headers.get("content-length", 0)))
+                return self._read(int(headers.get("content-length", 0)))
             body = b""
             while size := int(self.rfile.readline().partition(b";")[0], 16):
-                body += self.rfile.read(size)
+                body += self._read(size)
                 self.rfile.readline()
             while self.rfile.readline().strip():
                 pass  # trailers
         except ValueError as error:
             self.close_connection = True  # where the next request begins is not known
-            raise _RefusalError(400, "the length of the body cannot be read") from error
+            raise _RefusalError(400, "the length of the body is wrong") from error
         return body
+
+    def _read(self, size: int) -> bytes:
+        if size < 0:
+            raise ValueError(size)
+        read = self.rfile.read(size)
+        if len(read) < size:
+            raise ValueError(size)
+        return read
 
     def _answer(self, status: int, content_type: str, body: bytes) -> None:
         self.send_response(status)
@@ -386,7 +400,8 @@ class _GrpcServer:
         except ImportError:
             return
         # Without so_reuseport=0, two receivers would share a port and each get some of the events.
-        server = grpc.server(ThreadPoolExecutor(max_workers=4), options=[("grpc.so_reuseport", 0)])
+        self._workers = ThreadPoolExecutor(max_workers=4, thread_name_prefix="receiver")
+        server = grpc.server(self._workers, options=[("grpc.so_reuseport", 0)])
         add_servicer: Any = logs_service_pb2_grpc.add_LogsServiceServicer_to_server
         add_servicer(self, server)
         try:
@@ -410,6 +425,7 @@ class _GrpcServer:
         """Stop listening and hang up."""
         if self._server is not None:
             self._server.stop(grace=0).wait(timeout=1)
+            self._workers.shutdown()
 
     def Export(self, message: ExportLogsServiceRequest, context: Any) -> ExportLogsServiceResponse:
         """Receive one export request; the name is the service's."""

@@ -8,10 +8,22 @@ used, so that one reading finds all faults. `finish` reports the keys nobody ask
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
-_VARIABLE = re.compile(r"\$\$|\$\{(?:([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\})?")
+_VARIABLE = re.compile(
+    r"""
+    \$\$                            # $$, a dollar sign
+    | \$\{ (?:
+        ([A-Za-z_][A-Za-z0-9_]*)    # ${NAME
+        (?: :- ((?:(?!\$\{)[^}])*) )?   # :-default, with no variable in it
+        \}
+    )?
+    """,
+    re.VERBOSE,
+)
+
+_PLAIN_KEY = re.compile(r"[ -~]+")
 
 _TYPE_NAMES: dict[type, str] = {
     str: "a string",
@@ -19,7 +31,7 @@ _TYPE_NAMES: dict[type, str] = {
     int: "an integer",
     float: "a float",
     list: "an array",
-    dict: "a table",
+    Mapping: "a table",
 }
 
 
@@ -60,13 +72,21 @@ class TableReader:
     ) -> None:
         self.where = where
         self._contents = contents
+        self._order = list(contents)
         self._faults = faults
         self._position = position
         self._environ = environ
         self._asked: set[str] = set()
+        for key in self._order:
+            if not isinstance(key, str):
+                self.fault(key, "a key is text")
 
     def __contains__(self, key: str) -> bool:
         return key in self._contents
+
+    def names(self) -> list[str]:
+        """Return the keys in their order."""
+        return [key for key in self._order if isinstance(key, str)]
 
     def get(self, key: str) -> Any:
         """Return the value as it stands, or None; the key counts as known from then on."""
@@ -75,10 +95,12 @@ class TableReader:
 
     def fault(self, key: str, text: str) -> None:
         """Note a fault of the value of `key`."""
-        keys = list(self._contents)
-        index = keys.index(key) if key in self._contents else len(keys)
-        separator = " " if self.where.endswith("]") else "."
-        self._faults.add((*self._position, index), f"{self.where}{separator}{key}: {text}")
+        index = self._order.index(key) if key in self._contents else len(self._order)
+        self._faults.add((*self._position, index), f"{self._path(key)}: {text}")
+
+    def _path(self, key: object) -> str:
+        shown = key if isinstance(key, str) and _PLAIN_KEY.fullmatch(key) else repr(key)
+        return f"{self.where}{' ' if self.where.endswith(']') else '.'}{shown}"
 
     def _typed(self, key: str, kind: type) -> Any:
         value = self.get(key)
@@ -94,13 +116,10 @@ class TableReader:
         value = self._typed(key, str)
         if value is None:
             return default
-        return self._expanded(key, value)
-
-    def _expanded(self, key: str, text: str) -> str | None:
         if self._environ is None:
-            return str(text)
+            return str(value)
         try:
-            return expand(text, self._environ)
+            return expand(value, self._environ)
         except ValueError as error:
             self.fault(key, str(error))
             return None
@@ -110,13 +129,13 @@ class TableReader:
         value = self._typed(key, bool)
         return default if value is None else value
 
-    def integer(self, key: str, default: int, *, minimum: int) -> int:
-        """Return an integer that is at least `minimum`."""
+    def integer(self, key: str, default: int, smallest: int, largest: int) -> int:
+        """Return an integer within the two limits."""
         value = self._typed(key, int)
         if value is None:
             return default
-        if value < minimum:
-            self.fault(key, f"expected at least {minimum}, got {value}")
+        if not smallest <= value <= largest:
+            self.fault(key, f"expected an integer from {smallest} to {largest}")
         return int(value)
 
     def choice(self, key: str, default: str, choices: Collection[str]) -> str:
@@ -128,44 +147,29 @@ class TableReader:
 
     def table(self, key: str, *, environ: Mapping[str, str] | None = None) -> TableReader | None:
         """Return a reader of the table under `key`, or None where there is none."""
-        value = self._typed(key, dict)
+        value = self._typed(key, Mapping)
         if value is None:
             return None
-        separator = " " if self.where.endswith("]") else "."
-        index = list(self._contents).index(key)
         return TableReader(
             value,
-            f"{self.where}{separator}{key}",
+            self._path(key),
             self._faults,
-            (*self._position, index),
+            (*self._position, self._order.index(key)),
             self._environ if environ is None else environ,
         )
 
-    def strings(self, check: Callable[[str, str], str | None]) -> dict[str, str]:
-        """Return the whole table as strings by key; `check` says what is wrong with a pair."""
-        result = {}
-        for key in self._contents:
-            value = self.string(key)
-            if value is None:
-                continue
-            if (problem := check(key, value)) is not None:
-                self.fault(key, problem)
-            else:
-                result[key] = value
-        return result
-
     def finish(self) -> None:
         """Report each key that nobody asked for, with the nearest one that is known."""
-        for key in self._contents:
+        for key in self.names():
             if key not in self._asked:
                 self.fault(key, f"unknown key{nearest(key, self._asked)}")
 
 
-def nearest(key: str, known: Collection[str]) -> str:
-    """Return the end of a message about an unknown key: which one was meant, or which there are."""
+def nearest(name: str, known: Collection[str]) -> str:
+    """Return the end of a message on an unknown name: which one was meant, or which there are."""
     import difflib  # only for a message
 
-    matches = difflib.get_close_matches(str(key), sorted(known), n=1)
+    matches = difflib.get_close_matches(name, sorted(known), n=1)
     if matches:
         return f"; did you mean {matches[0]!r}?"
     return f"; known are {', '.join(sorted(known))}"
@@ -185,7 +189,7 @@ def expand(text: str, environ: Mapping[str, str]) -> str:
     The default stands for a variable that is not set or empty, as in a shell.
 
     Raises:
-        ValueError: a variable is not set, or a `${` is not closed. Shows no value.
+        ValueError: a variable is not set, or a `${` begins none. Shows no value.
 
     """
 

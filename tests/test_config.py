@@ -1,4 +1,5 @@
 import os
+import pickle
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -7,7 +8,7 @@ import pytest
 import tomli
 
 from codex_otel_logging import ConfigError, OtelConfig
-from codex_otel_logging.config import BatchConfig, ExporterConfig, TlsConfig
+from codex_otel_logging.settings import BatchConfig, ExporterConfig, TlsConfig
 
 NONE_EXAMPLE = """\
 [otel]
@@ -192,8 +193,7 @@ class TestDefaults:
         assert config.exporter is not None
         with pytest.raises(AttributeError):
             config.environment = "other"  # type: ignore[misc]
-        with pytest.raises(TypeError):
-            config.exporter.headers["c"] = "d"  # type: ignore[index]
+        assert pickle.loads(pickle.dumps(config)) == config
 
 
 class TestKeys:
@@ -300,7 +300,7 @@ class TestVariables:
             "set it, or give a default: ${OTLP_TOKEN:-...}"
         ]
 
-    @pytest.mark.parametrize("text", ["${", "${}", "${A B}", "${A", "x${1}"])
+    @pytest.mark.parametrize("text", ["${", "${}", "${A B}", "${A", "x${1}", "${A:-${B}}"])
     def test_what_is_no_variable_is_a_fault(self, text: str) -> None:
         (fault,) = faults(http(headers={"x": text}))
         assert fault == (
@@ -330,13 +330,39 @@ class TestFaults:
                 {"max_attribute_length": True},
                 "max_attribute_length: expected an integer, got a boolean",
             ),
-            ({"max_attribute_length": -1}, "max_attribute_length: expected at least 0, got -1"),
+            (
+                {"max_attribute_length": -1},
+                "max_attribute_length: expected an integer from 0 to 2147483647",
+            ),
             ({"tool_result": 5}, "tool_result: expected a table, got an integer"),
             (
                 {"tool_result": {"max_byte": 5}},
                 "tool_result.max_byte: unknown key; did you mean 'max_bytes'?",
             ),
-            ({"batch": {"max_batch_size": 0}}, "batch.max_batch_size: expected at least 1, got 0"),
+            (
+                {"batch": {"max_batch_size": 0}},
+                "batch.max_batch_size: expected an integer from 1 to 2147483647",
+            ),
+            (
+                {"batch": {"max_queue_size": 0}},
+                "batch.max_queue_size: expected an integer from 1 to 2147483647",
+            ),
+            (
+                {"batch": {"schedule_delay_ms": 10**15}},
+                "batch.schedule_delay_ms: expected an integer from 0 to 2147483647",
+            ),
+            (
+                {"batch": {"retry_for_ms": -(10**5000)}},
+                "batch.retry_for_ms: expected an integer from 0 to 2147483647",
+            ),
+            ({1: 2}, "1: a key is text"),
+            (
+                {"a\nb": 2},
+                "'a\\nb': unknown key; known are batch, environment, exporter, "
+                "log_tool_payloads, log_user_prompt, max_attribute_length, metrics_exporter, "
+                "resource_attributes, service_name, span_attributes, tool_result, trace_exporter, "
+                "tracestate",
+            ),
             (
                 {"batch": {"max_batch_size": 9, "max_queue_size": 8}},
                 "batch: max_batch_size (9) is more than max_queue_size (8); "
@@ -371,6 +397,14 @@ class TestFaults:
             ),
             ({"exporter": 5}, "exporter: expected a string, got an integer"),
             (
+                {"exporter": "https://user:s3cr3t@collector/"},
+                "exporter: expected one of 'none', 'otlp-http', 'otlp-grpc'",
+            ),
+            (
+                {"exporter": {"none": {}}},
+                "exporter: 'none' has no table; write exporter = \"none\"",
+            ),
+            (
                 {"exporter": {}},
                 "exporter: expected one exporter in the table: otlp-http or otlp-grpc",
             ),
@@ -398,6 +432,23 @@ class TestFaults:
                 "expected an address that begins with https:// or http://",
             ),
             (http(endpoint="http://"), "exporter.otlp-http.endpoint: the address has no host"),
+            (
+                http(endpoint="http://c:1\\@d/"),
+                "exporter.otlp-http.endpoint: the address has a backslash in it",
+            ),
+            (
+                http(endpoint="http://a..b/"),
+                "exporter.otlp-http.endpoint: not an address: the host or the port cannot be read",
+            ),
+            (
+                http(endpoint="http://a/#b"),
+                "exporter.otlp-http.endpoint: "
+                "the address has a fragment (#...), which is never sent",
+            ),
+            (
+                grpc(endpoint="c:4317/"),
+                "exporter.otlp-grpc.endpoint: a gRPC address has no path; end it after the port",
+            ),
             (
                 http(endpoint="http://c:99999"),
                 "exporter.otlp-http.endpoint: not an address: the host or the port cannot be read",
@@ -432,12 +483,26 @@ class TestFaults:
                 http(compression="zip"),
                 "exporter.otlp-http.compression: expected one of 'none', 'gzip'",
             ),
-            (http(timeout_ms=0), "exporter.otlp-http.timeout_ms: expected at least 1, got 0"),
+            (
+                http(timeout_ms=0),
+                "exporter.otlp-http.timeout_ms: expected an integer from 1 to 2147483647",
+            ),
             (
                 http(headers={"a b": "x"}),
                 "exporter.otlp-http.headers.a b: "
                 "not a header name; use letters, digits and hyphens",
             ),
+            (
+                http(headers={"Content-Type": "x"}),
+                "exporter.otlp-http.headers.Content-Type: "
+                "this header is the exporter's own; protocol and compression set it",
+            ),
+            (
+                http(headers={"X-A": "1", "x-a": "2"}),
+                "exporter.otlp-http.headers.x-a: "
+                "this header is there twice; upper and lower case are the same",
+            ),
+            (http(headers={None: "x"}), "exporter.otlp-http.headers.None: a key is text"),
             (
                 http(headers={"x": 5}),
                 "exporter.otlp-http.headers.x: expected a string, got an integer",
@@ -488,6 +553,14 @@ class TestFaults:
                 http(tls={"ca-certificate": "absent.pem"}),
                 "exporter.otlp-http.tls.ca-certificate: "
                 "the file cannot be read: No such file or directory",
+            ),
+            (
+                http(tls={"ca-certificate": "a\0b"}),
+                "exporter.otlp-http.tls.ca-certificate: not the path of a file",
+            ),
+            (
+                http(tls={"ca-certificate": "~nobody-has-this-name/x"}),
+                "exporter.otlp-http.tls.ca-certificate: not the path of a file",
             ),
         ],
         ids=lambda value: value if isinstance(value, str) else "",
@@ -554,7 +627,28 @@ class TestEnvironment:
     def test_a_bad_batch_variable_is_named(self) -> None:
         assert faults({"exporter": "otlp-http"}, OTEL_BLRP_SCHEDULE_DELAY="soon") == [
             "batch: the environment variable OTEL_BLRP_SCHEDULE_DELAY "
-            "should be an integer of at least 0"
+            "should be an integer from 0 to 2147483647"
+        ]
+        found = faults({"exporter": "otlp-http"}, OTEL_BLRP_MAX_QUEUE_SIZE="9" * 5000)
+        assert found == [
+            "batch: the environment variable OTEL_BLRP_MAX_QUEUE_SIZE "
+            "should be an integer from 1 to 2147483647"
+        ]
+
+    @pytest.mark.parametrize(
+        ("exporter", "variable", "value", "fault"),
+        [
+            ("otlp-http", "OTEL_EXPORTER_OTLP_TIMEOUT", "soon", "should be a number of seconds"),
+            (grpc(), "OTEL_EXPORTER_OTLP_LOGS_TIMEOUT", "", "should be a number of seconds"),
+            ("otlp-grpc", "OTEL_EXPORTER_OTLP_COMPRESSION", "zip", "should be none or gzip"),
+        ],
+    )
+    def test_a_variable_that_the_official_exporters_fall_over_is_named(
+        self, exporter: Any, variable: str, value: str, fault: str
+    ) -> None:
+        table = exporter if isinstance(exporter, dict) else {"exporter": exporter}
+        assert faults(table, **{variable: value}) == [
+            f"exporter: the environment variable {variable} {fault}"
         ]
 
     def test_resource_attributes_are_the_lowest_layer(self) -> None:
@@ -600,6 +694,8 @@ class TestFiles:
             (b"[otel", "not valid TOML: Expected ']' at the end of a table declaration"),
             (b'[otel]\nx = "\xff"', "not UTF-8 at byte 12; save it as UTF-8"),
             (b"otel = 5", "otel: expected a table, got an integer"),
+            (b"[otel]\nx = " + b"[" * 5000, "cannot be read: "),
+            (b"[otel]\nx = " + b"9" * 5000, "cannot be read: "),
             (b"[otel]\nexportr = 1", "[otel] exportr: unknown key; did you mean 'exporter'?"),
         ],
     )
@@ -608,7 +704,18 @@ class TestFiles:
         file.write_bytes(content)
         with pytest.raises(ConfigError) as caught:
             OtelConfig.from_toml(file)
-        assert str(caught.value).startswith(f"{file}: {fault}")
+        assert str(caught.value).replace("'", "").startswith(f"{file}: {fault}".replace("'", ""))
+        assert len(caught.value.faults) == 1
+
+    def test_a_byte_order_mark_is_no_fault(self, tmp_path: Path) -> None:
+        file = tmp_path / "otel.toml"
+        file.write_bytes(b'\xef\xbb\xbf[otel]\nenvironment = "found"')
+        assert OtelConfig.from_toml(file).environment == "found"
+
+    @pytest.mark.parametrize("path", ["a\0b", "~nobody-has-this-name/x"])
+    def test_what_is_no_path(self, path: str) -> None:
+        with pytest.raises(ConfigError, match="cannot be read"):
+            OtelConfig.from_toml(path)
 
     def test_a_folder_is_no_file(self, tmp_path: Path) -> None:
         with pytest.raises(ConfigError, match="cannot be read: Is a directory"):
@@ -664,6 +771,23 @@ def test_repr_masks_header_values_and_the_addresss_secrets() -> None:
     assert "s3cr3t" not in repr(config)
     assert "{'x-key': '***'}" in repr(config)
     assert "'https://c:1/v1/logs'" in repr(config)
+
+
+def test_repr_shows_variables_as_they_were_written(tmp_path: Path) -> None:
+    file = tmp_path / "s3cr3t.pem"
+    table = http(endpoint="https://${HOST}/${KEY}/v1/logs", tls={"ca-certificate": "${FILE}"})
+    file.write_text("")
+    environ = {"HOST": "c", "KEY": "s3cr3t", "FILE": str(file)}
+    with pytest.raises(ConfigError) as caught:
+        OtelConfig.from_table(table, environ=environ)
+    assert "s3cr3t" not in str(caught.value)
+    del table["exporter"]["otlp-http"]["tls"]
+    config = OtelConfig.from_table(table, environ=environ)
+    assert config.exporter is not None
+    assert config.exporter.endpoint == "https://c/s3cr3t/v1/logs"
+    assert "'https://${HOST}/${KEY}/v1/logs'" in repr(config)
+    assert "s3cr3t" not in repr(config)
+    assert repr(TlsConfig("s3cr3t.pem")) == "TlsConfig(ca_certificate=...)"
 
 
 def test_the_environment_of_the_process_is_the_default(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import sys
+from base64 import b64encode
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -25,10 +26,10 @@ from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import (
 )
 
 from codex_otel_logging import Receiver, exporters
-from codex_otel_logging.config import ExporterConfig
 from codex_otel_logging.exporters import DELIVERED, Exporter, Origin, Outcome, connect
 from codex_otel_logging.records import Event, EventReader
 from codex_otel_logging.redaction import Redaction
+from codex_otel_logging.settings import ExporterConfig
 from test_records import record
 
 ORIGIN = Origin({"service.name": "s"}, {"app.version": "1"})
@@ -60,6 +61,7 @@ class HttpCollector(HTTPServer):
     def __init__(self, answer: Answer | None) -> None:
         self.answer = answer
         self.requests: list[dict[str, str]] = []
+        self.connections = 0
         super().__init__(("127.0.0.1", 0), _HttpCollectorHandler)
 
     @property
@@ -69,12 +71,18 @@ class HttpCollector(HTTPServer):
 
 class _HttpCollectorHandler(BaseHTTPRequestHandler):
     server: HttpCollector
+    protocol_version = "HTTP/1.1"
+
+    def setup(self) -> None:
+        self.server.connections += 1
+        super().setup()
 
     def do_POST(self) -> None:
         self.rfile.read(int(self.headers["Content-Length"]))
         self.server.requests.append({k.lower(): v for k, v in self.headers.items()})
         if self.server.answer is None:
-            return  # and hang up
+            self.close_connection = True
+            return
         status, headers, body = self.server.answer
         self.send_response(status)
         for name, value in {"Content-Length": str(len(body)), **headers}.items():
@@ -135,7 +143,10 @@ def grpc_collector() -> Iterator[Callable[..., GrpcCollector]]:
 
 
 def abort(
-    code: grpc.StatusCode, *, retry_s: float | None = None
+    code: grpc.StatusCode,
+    *,
+    retry_s: float | None = None,
+    details: tuple[str, bytes] | None = None,
 ) -> Callable[[Any], ExportLogsServiceResponse]:
     def answer(context: Any) -> ExportLogsServiceResponse:
         if retry_s is not None:
@@ -143,8 +154,10 @@ def abort(
             info.retry_delay.FromTimedelta(timedelta(seconds=retry_s))
             status = Status(code=8)
             status.details.add().Pack(info)
-            details = (("grpc-status-details-bin", status.SerializeToString()),)
-            context.set_trailing_metadata(details)
+            packed = ("grpc-status-details-bin", status.SerializeToString())
+            context.set_trailing_metadata((packed,))
+        elif details is not None:
+            context.set_trailing_metadata((details,))
         context.abort(code, "says no")
         raise AssertionError
 
@@ -188,6 +201,23 @@ JSON = {"Content-Type": "application/json"}
         ((404, {"Content-Type": "text/html"}, b"<p>"), Outcome("refused", "HTTP 404 Not Found")),
         ((500, {}, b""), Outcome("refused", "HTTP 500 Internal Server Error")),
         ((413, {}, b""), Outcome("too large", "HTTP 413 Request Entity Too Large")),
+        (
+            (200, JSON, b'{"partialSuccess": {"rejectedLogRecords": null, "errorMessage": null}}'),
+            DELIVERED,
+        ),
+        ((200, {"Content-Encoding": "gzip"}, b"broken"), DELIVERED),
+        (
+            (400, {"Content-Encoding": "gzip", **TEXT}, b"broken"),
+            Outcome("refused", "HTTP 400 Bad Request"),
+        ),
+        (
+            (503, {"Retry-After": "Wed, 21 Oct 99999999999999999999 07:28:00 GMT"}, b""),
+            Outcome("retry", "HTTP 503 Service Unavailable"),
+        ),
+        (
+            (503, {"Retry-After": "Wed, 21 Oct 2015 07:28:00 GMT"}, b""),
+            Outcome("retry", "HTTP 503 Service Unavailable", 0, 0.0),
+        ),
         ((429, {"Retry-After": "7"}, b""), Outcome("retry", "HTTP 429 Too Many Requests", 0, 7.0)),
         ((502, {}, b""), Outcome("retry", "HTTP 502 Bad Gateway")),
         (
@@ -228,6 +258,49 @@ def test_http_json_answers(http_collector: Callable[..., HttpCollector]) -> None
     (headers,) = collector.requests
     assert headers["content-type"] == "application/json"
     assert headers["x-k"] == "v"
+
+
+def test_http_reads_no_more_of_an_answer_than_it_needs(
+    http_collector: Callable[..., HttpCollector],
+) -> None:
+    collector = http_collector((400, TEXT, b"x" * 10_000_000))
+    with connected(ExporterConfig("otlp-http", collector.endpoint)) as exporter:
+        assert exporter.export([event()]).verdict == "refused"
+
+
+def test_http_keeps_its_connection(http_collector: Callable[..., HttpCollector]) -> None:
+    collector = http_collector((200, PROTOBUF, b""))
+    with connected(ExporterConfig("otlp-http", collector.endpoint)) as exporter:
+        for _ in range(3):
+            assert exporter.export([event()]) == DELIVERED
+    assert len(collector.requests) == 3
+    assert collector.connections == 1
+
+
+def test_http_sends_the_endpoints_user_and_password_and_no_cookies(
+    http_collector: Callable[..., HttpCollector],
+) -> None:
+    collector = http_collector((200, {"Set-Cookie": "a=b"}, b""))
+    endpoint = collector.endpoint.replace("://", "://user:p%40ss@")
+    with connected(ExporterConfig("otlp-http", endpoint)) as exporter:
+        for _ in range(2):
+            assert exporter.export([event()]) == DELIVERED
+    for headers in collector.requests:
+        assert headers["authorization"] == f"Basic {b64encode(b'user:p@ss').decode()}"
+        assert "cookie" not in headers
+
+
+@pytest.mark.parametrize("variable", ["REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"])
+def test_http_trouble_of_this_machine_is_no_fault_of_the_events(
+    monkeypatch: pytest.MonkeyPatch, variable: str
+) -> None:
+    """What requests raises then is no `RequestException`."""
+    monkeypatch.delenv("REQUESTS_CA_BUNDLE", raising=False)
+    monkeypatch.setenv(variable, "/nonexistent")
+    with connected(ExporterConfig("otlp-http", "https://127.0.0.1:9/v1/logs")) as exporter:
+        outcome = exporter.export([event()])
+    assert outcome.verdict == "retry"
+    assert "/nonexistent" in outcome.reason
 
 
 def test_http_no_collector() -> None:
@@ -290,6 +363,18 @@ def test_a_collector_that_never_answers(name: Any) -> None:
             abort(grpc.StatusCode.UNAVAILABLE, retry_s=1),
             Outcome("retry", "gRPC UNAVAILABLE: says no", 0, 1.0),
         ),
+        (
+            abort(grpc.StatusCode.UNAVAILABLE, retry_s=-5),
+            Outcome("retry", "gRPC UNAVAILABLE: says no", 0, 0.0),
+        ),
+        (
+            abort(grpc.StatusCode.UNAVAILABLE, details=("google.rpc.retryinfo-bin", b"\xff\xff")),
+            Outcome("retry", "gRPC UNAVAILABLE: says no"),
+        ),
+        (
+            abort(grpc.StatusCode.UNAVAILABLE, details=("grpc-status-details-bin", b"\xff\xff")),
+            Outcome("retry", "gRPC UNAVAILABLE: says no"),
+        ),
     ],
     ids=str,
 )
@@ -330,7 +415,11 @@ def test_with_an_endpoint_nothing_else_adds_to_http_requests(
     if protocol == "json":
         pytest.importorskip("opentelemetry.exporter.otlp.json.http")
     collector = http_collector((200, PROTOBUF, b""))
-    monkeypatch.setenv("OTEL_EXPORTER_OTLP_HEADERS", "authorization=theirs,x-a=theirs,x-b=theirs")
+    names = ("authorization", "x-a", "x-b", "content-type", "content-encoding", "user-agent")
+    theirs = ",".join(f"{name}=theirs" for name in names)
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_HEADERS", theirs)
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE", "/theirs.pem")
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_CERTIFICATE", "/theirs.pem")
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_LOGS_HEADERS", "x-c=theirs")
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_COMPRESSION", "gzip")
     netrc = tmp_path / ".netrc"
@@ -364,6 +453,17 @@ def test_with_an_endpoint_nothing_else_adds_to_grpc_calls(
             assert exporter.export([event()]) == DELIVERED
     assert [set(call) for call in collector.calls] == [{"user-agent"}, {"user-agent", "x-a"}]
     assert "theirs" not in str(collector.calls)
+
+
+@pytest.mark.parametrize("compression", ["none", "", None])
+def test_a_bare_grpc_exporter_knows_compression_none(
+    receiver: Receiver, monkeypatch: pytest.MonkeyPatch, compression: str | None
+) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", receiver.grpc_endpoint)
+    if compression is not None:
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_COMPRESSION", compression)
+    with connected(ExporterConfig("otlp-grpc")) as exporter:
+        assert exporter.export([event()]) == DELIVERED
 
 
 def test_a_bare_name_takes_the_standard_variables(
@@ -400,6 +500,32 @@ def test_reasons_hold_no_secret() -> None:
     reason = exporters.safe_reason(text, config)
     assert reason.startswith("no: *** [31m, ***, *** and *** xxx")
     assert len(reason) == 203
+
+
+def test_reasons_hold_no_part_of_a_secret_either() -> None:
+    config = ExporterConfig(
+        "otlp-http", "https://u:p%40ssw0rd@c/", {"authorization": "Bearer sk-123", "org": "1"}
+    )
+    text = "HTTP 401: token sk-123 is not p@ssw0rd, org 1"
+    assert exporters.safe_reason(text, config) == "HTTP 401: token *** is not ***, org 1"
+
+
+def test_reasons_hold_no_header_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_HEADERS", "authorization=Bearer%20sk-123")
+    text = exporters.safe_reason("token sk-123 is not known", ExporterConfig("otlp-http"))
+    assert text == "token *** is not known"
+
+
+@pytest.mark.parametrize("name", ["otlp-http", "otlp-grpc"])
+def test_a_malformed_header_variable_is_printed_nowhere(
+    receiver: Receiver, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, name: Any
+) -> None:
+    """The official exporters log it with its value, already while they are built."""
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_HEADERS", "Authorization: Bearer s3cr3t")
+    endpoint = receiver.http_endpoint if name == "otlp-http" else receiver.grpc_endpoint
+    with exporters.own_export(), connected(ExporterConfig(name, endpoint)) as exporter:
+        assert exporter.export([event()]) == DELIVERED
+    assert "s3cr3t" not in caplog.text
 
 
 @pytest.mark.parametrize(

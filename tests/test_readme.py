@@ -11,7 +11,7 @@ import pytest
 import tomli
 
 from codex_otel_logging import OtelConfig, Receiver, catalog
-from codex_otel_logging.config import BatchConfig, ExporterConfig
+from codex_otel_logging.settings import BatchConfig, ExporterConfig
 from conftest import ROOT, RunPython
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -1,6 +1,8 @@
 import gzip
 import http.client
 import json
+import socket
+import struct
 import threading
 from typing import Any
 from urllib.parse import urlsplit
@@ -88,6 +90,7 @@ def test_gzip_and_chunks(receiver: Receiver) -> None:
         ("/v1/logs", {"Content_Type": "application/json"}, b'{"resourceLogs": 5}', 400),
         ("/v1/logs", {"Content_Type": "application/x-protobuf"}, b"\xff", 400),
         ("/v1/logs", {"Content_Length": "odd"}, b"", 400),
+        ("/v1/logs", {"Content_Length": "-1"}, b"", 400),
         ("/v1/logs", {"Content_Type": "application/json", "Content_Encoding": "gzip"}, b"x", 400),
     ],
 )
@@ -96,6 +99,28 @@ def test_what_it_refuses(
 ) -> None:
     assert post(receiver, body, path, **headers)[0] == status
     assert receiver.requests == []
+
+
+def test_a_body_that_ends_too_early_is_not_taken_for_a_whole_one(receiver: Receiver) -> None:
+    host, _, port = urlsplit(receiver.http_endpoint).netloc.partition(":")
+    head = "POST /v1/logs HTTP/1.1\r\nContent-Type: application/x-protobuf\r\n"
+    with socket.create_connection((host, int(port)), timeout=5) as client:
+        client.sendall(f"{head}Content-Length: 10\r\n\r\n".encode() + b"")
+        client.shutdown(socket.SHUT_WR)
+        assert client.recv(100).startswith(b"HTTP/1.1 400 ")
+    assert receiver.requests == []
+
+
+def test_a_client_that_hangs_up_is_nobodys_business(
+    receiver: Receiver, capfd: pytest.CaptureFixture[str]
+) -> None:
+    host, _, port = urlsplit(receiver.http_endpoint).netloc.partition(":")
+    linger = struct.pack("ii", 1, 0)  # close() sends a reset
+    with socket.create_connection((host, int(port)), timeout=5) as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+        client.sendall(b"POST /v1/logs HTTP/1.1\r\nContent-Length: 10\r\n\r\nabc")
+    receiver.close()
+    assert capfd.readouterr().err == ""
 
 
 def test_grpc(receiver: Receiver) -> None:
@@ -129,6 +154,9 @@ def test_close_leaves_nothing_behind() -> None:
         connection = http.client.HTTPConnection(urlsplit(receiver.http_endpoint).netloc, timeout=5)
         connection.request("POST", "/", b"")
         connection.getresponse().read()  # and keep the connection open
+        with grpc.insecure_channel(receiver.grpc_endpoint.removeprefix("http://")) as channel:
+            stub: Any = LogsServiceStub(channel)  # type: ignore[no-untyped-call]
+            stub.Export(ExportLogsServiceRequest(), timeout=5)
     left = set(threading.enumerate()) - before
     for thread in left:
         thread.join(timeout=5)

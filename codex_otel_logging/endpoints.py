@@ -1,0 +1,92 @@
+"""What can be sent to: addresses and headers, checked before anything is.
+
+Each function returns what is wrong, in words for the settings' reader, or None. None of them shows
+any of what it looked at.
+"""
+
+from __future__ import annotations
+
+import re
+from urllib.parse import SplitResult, urlsplit
+
+_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_METADATA_KEY = re.compile(r"[0-9A-Za-z_.-]+")
+_EXPORTERS_OWN = ("content-encoding", "content-length", "content-type", "transfer-encoding")
+
+
+def http_endpoint_problem(endpoint: str) -> str | None:
+    """Check the address of an OTLP/HTTP collector."""
+    if not endpoint.lower().startswith(("http://", "https://")):
+        return "expected an address that begins with https:// or http://"
+    parts = _split(endpoint)
+    if isinstance(parts, str):
+        return parts
+    return "the address has a fragment (#...), which is never sent" if parts.fragment else None
+
+
+def grpc_endpoint_problem(endpoint: str) -> str | None:
+    """Check the address of an OTLP/gRPC collector."""
+    scheme, separator, _ = endpoint.partition("://")
+    if separator and scheme.lower() not in ("http", "https"):
+        return "expected https://host:port, http://host:port or host:port"
+    parts = _split(endpoint if separator else f"https://{endpoint}")
+    if isinstance(parts, str):
+        return parts
+    allowed_paths = ("", "/") if separator else ("",)
+    if parts.path not in allowed_paths or parts.query or parts.fragment:
+        return "a gRPC address has no path; end it after the port"
+    if "@" in parts.netloc:
+        return "a gRPC address has no user or password; use headers"
+    return None
+
+
+def _split(endpoint: str) -> SplitResult | str:
+    """Return an address in parts, or what is wrong with it."""
+    if any(character.isspace() or not character.isprintable() for character in endpoint):
+        return "the address has a blank or a control character in it"
+    if "\\" in endpoint:
+        return "the address has a backslash in it"
+    try:
+        parts = urlsplit(endpoint)
+        if parts.port == 0:
+            raise ValueError
+    except ValueError:
+        return "not an address: the host or the port cannot be read"
+    if not parts.hostname:
+        return "the address has no host"
+    labels = parts.hostname.removesuffix(".").split(".")
+    if ":" not in parts.hostname and (not all(labels) or parts.hostname.startswith("*")):
+        return "not an address: the host or the port cannot be read"
+    return parts
+
+
+def http_header_problem(name: str, value: str) -> str | None:
+    """Check a header: https://www.rfc-editor.org/rfc/rfc9110#section-5."""
+    if not _TOKEN.fullmatch(name):
+        return "not a header name; use letters, digits and hyphens"
+    if name.lower() in _EXPORTERS_OWN:
+        return "this header is the exporter's own; protocol and compression set it"
+    if value != value.strip():
+        return "the value begins or ends with a blank or a line break"
+    if any(ord(character) < 32 or ord(character) == 127 for character in value):
+        return "the value has a control character in it"
+    try:
+        value.encode("latin-1")
+    except UnicodeEncodeError:
+        return "the value has a character that an HTTP header cannot carry (outside Latin-1)"
+    return None
+
+
+def metadata_problem(name: str, value: str) -> str | None:
+    """Check a key and a value of gRPC metadata: https://grpc.io/docs/guides/metadata/."""
+    if not _METADATA_KEY.fullmatch(name):
+        return "not a metadata key; use letters, digits, hyphens, dots and underscores"
+    if name.lower().startswith("grpc-"):
+        return "keys that begin with grpc- belong to gRPC itself"
+    if name.lower().endswith("-bin"):
+        return "binary metadata (-bin) cannot be written here"
+    if value != value.strip():
+        return "the value begins or ends with a blank or a line break"
+    if not (value.isascii() and value.isprintable()):
+        return "the value has a character that gRPC metadata cannot carry (outside printable ASCII)"
+    return None
