@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 
 from . import catalog
+from .config import ConfigError
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -42,7 +43,7 @@ def _parser() -> argparse.ArgumentParser:
     only.add_argument(
         "--grpc", dest="transports", action="store_const", const=("grpc",), help="only over gRPC"
     )
-    demo.set_defaults(run=_demo, transports=("http", "grpc"))
+    demo.set_defaults(run=_demo)
 
     shown = commands.add_parser(
         "catalog",
@@ -59,10 +60,11 @@ def _parser() -> argparse.ArgumentParser:
 def _demo(options: argparse.Namespace) -> int:
     try:
         from . import demo
-    except ImportError as error:
+
+        return demo.run(options.transports or demo.installed_transports())
+    except (ImportError, ConfigError) as error:  # an exporter that is not installed
         print(error, file=sys.stderr)
         return 1
-    return demo.run(options.transports)
 
 
 def _catalog(options: argparse.Namespace) -> int:

@@ -224,6 +224,7 @@ class BatchProcessor:
     def _run(self) -> None:
         """Send batch after batch; the worker's whole life."""
         while (batch := self._next_batch()) is not None:
+            self._troubles.overflowed(self._overflowed, over=False)
             try:
                 self._send(batch)
             except Exception as error:
@@ -306,8 +307,8 @@ class BatchProcessor:
             if failures == 1:
                 give_up_at = now + self._config.retry_for_ms / 1000
             if now >= give_up_at:
-                self._settle(part, dropped=len(part))
                 self._troubles.refused(f"given up: {outcome.reason}", len(part))
+                self._settle(part, dropped=len(part))
                 continue
             # The first failure may be a connection that the collector closed while it was idle.
             self._troubles.failed(outcome.reason, self.stats(), visible=failures > 1)
@@ -320,20 +321,23 @@ class BatchProcessor:
         return True
 
     def _conclude(self, part: Sequence[Event], outcome: Outcome) -> Sequence[Sequence[Event]]:
-        """Settle a part for good, or return its halves, the first one last, to be sent instead."""
+        """Settle a part for good, or return its halves, the first one last, to be sent instead.
+
+        What there is to report is reported first: who waits for `flush` has then been told.
+        """
         if outcome.verdict == "delivered":
             rejected = min(outcome.rejected, len(part))
+            self._troubles.delivered(rejected, outcome.reason, self.stats(), self._overflowed)
             self._settle(part, exported=len(part) - rejected, rejected=rejected)
-            self._troubles.delivered(rejected, outcome.reason, self.stats())
         elif outcome.verdict != "refused" and len(part) > 1:
             middle = len(part) // 2
             return part[middle:], part[:middle]
         elif outcome.verdict == "not encodable":
-            self._settle(part, dropped=len(part))
             self._troubles.refused(f"not encodable: {outcome.reason}", len(part))
+            self._settle(part, dropped=len(part))
         else:
-            self._settle(part, rejected=len(part))
             self._troubles.refused(outcome.reason, len(part))
+            self._settle(part, rejected=len(part))
         return ()
 
     def _export(self, events: Sequence[Event]) -> Outcome:

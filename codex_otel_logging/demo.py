@@ -10,9 +10,11 @@ from __future__ import annotations
 import json
 import logging
 import logging.config
+import os
 import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from importlib import resources
@@ -21,9 +23,11 @@ from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
 from .conversation import Conversation
+from .exporters import missing_package
 from .handler import CodexOtelHandler
 from .receiver import ReceivedEvent, Receiver
 from .redaction import REDACTED
+from .settings import ExporterConfig, ExporterName
 
 Transport = Literal["http", "grpc"]
 
@@ -75,10 +79,30 @@ def run(transports: Sequence[Transport]) -> int:
     session = recorded_session()
     names = " and ".join(_LABELS[transport] for transport in transports)
     print(f"A recorded agent session of {len(session.events)} events, sent over {names}\n")
-    results = [play(session, transport) for transport in transports]
+    with _nothing_from_outside():
+        results = [play(session, transport) for transport in transports]
     for line in _report(results):
         print(line)
     return 1 if any(result.faults for result in results) else 0
+
+
+def installed_transports() -> Sequence[Transport]:
+    """Return the transports whose exporter is installed."""
+    exporters: dict[Transport, ExporterName] = {"http": "otlp-http", "grpc": "otlp-grpc"}
+    return [t for t in exporters if missing_package(ExporterConfig(exporters[t])) is None]
+
+
+@contextmanager
+def _nothing_from_outside() -> Iterator[None]:
+    """Keep the environment's OpenTelemetry settings and proxies out of the demo."""
+    before = dict(os.environ)
+    for name in before:
+        if name.startswith("OTEL_") or name.lower().endswith("_proxy"):
+            del os.environ[name]
+    try:
+        yield
+    finally:
+        os.environ.update(before)
 
 
 def play(session: Session, transport: Transport) -> Played:

@@ -8,7 +8,7 @@ from . import reports
 from .stats import Stats
 
 _REPORT_AGAIN_S = 300.0
-"""How long after a report of partial success the next one may follow."""
+"""How long after a report of events lost, or left out, the next one may follow."""
 
 
 class Troubles:
@@ -23,6 +23,7 @@ class Troubles:
         self._since: float | None = None
         self._before = Stats()
         self._refusing = False
+        self._refused_at = -_REPORT_AGAIN_S
         self._partial_at = -_REPORT_AGAIN_S
         self._overflow_reported = 0
         self._overflowing = False
@@ -42,16 +43,18 @@ class Troubles:
     def refused(self, reason: str, count: int) -> None:
         """Tell that events are lost for good, the first time since events got through."""
         self._reason = reason
-        if not self._refusing:
-            self._refusing = True
+        now = time.monotonic()
+        if not self._refusing and now - self._refused_at >= _REPORT_AGAIN_S:
+            self._refused_at = now
             reports.warn(
                 "%s: %s lost (%s); more losses of this kind are counted, not reported",
                 self._destination,
                 _events(count),
                 reason,
             )
+        self._refusing = True
 
-    def delivered(self, rejected: int, reason: str, stats: Stats) -> None:
+    def delivered(self, rejected: int, reason: str, stats: Stats, overflowed: int) -> None:
         """Tell that events get through again, or that a collector left some out."""
         now = time.monotonic()
         self._reason = ""
@@ -64,6 +67,7 @@ class Troubles:
                 stats.dropped + stats.rejected - self._before.dropped - self._before.rejected,
             )
             self._since = None
+            self._overflow_reported = overflowed  # it is among those lost
         if (rejected or reason) and now - self._partial_at >= _REPORT_AGAIN_S:
             self._partial_at = now
             reports.warn(

@@ -6,6 +6,7 @@ import logging
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 import pytest
 
 from codex_otel_logging import CodexOtelHandler, Receiver
+from collectors import Answer, HttpCollector
 
 ROOT = Path(__file__).parent.parent
 
@@ -61,6 +63,23 @@ def exporter(request: pytest.FixtureRequest, receiver: Receiver) -> dict[str, An
     over_http = request.param == "otlp-http"
     endpoint = receiver.http_endpoint if over_http else receiver.grpc_endpoint
     return {request.param: {"endpoint": endpoint}}
+
+
+@pytest.fixture
+def http_collector() -> Iterator[Callable[..., HttpCollector]]:
+    """Starts collectors that give the answers they are told."""
+    collectors = []
+
+    def start(*answers: Answer | None) -> HttpCollector:
+        collector = HttpCollector(*answers)
+        collectors.append(collector)
+        threading.Thread(target=collector.serve_forever, args=(0.01,), daemon=True).start()
+        return collector
+
+    yield start
+    for collector in collectors:
+        collector.shutdown()
+        collector.server_close()
 
 
 @pytest.fixture

@@ -1,11 +1,12 @@
 import json
+import os
 import subprocess
 import sys
 from dataclasses import replace
 
 import pytest
 
-from codex_otel_logging import Receiver, catalog
+from codex_otel_logging import Receiver, catalog, demo, exporters
 from codex_otel_logging.__main__ import main
 from codex_otel_logging.demo import Transport, faults, play, recorded_session
 
@@ -40,6 +41,30 @@ def test_demo(
     ):
         assert expected in lines
     assert "naïve" not in output.out
+
+
+def test_demo_takes_nothing_from_the_environment(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OTEL_SDK_DISABLED", "true")
+    monkeypatch.setenv("OTEL_RESOURCE_ATTRIBUTES", "bad")
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
+    monkeypatch.setenv("grpc_proxy", "http://127.0.0.1:9")
+    assert main(["demo"]) == 0
+    assert os.environ["OTEL_SDK_DISABLED"] == "true"
+
+
+def test_demo_plays_over_what_is_installed(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    missing = exporters.missing_package
+    monkeypatch.setattr(
+        demo,
+        "missing_package",
+        lambda config: "not here" if config.name == "otlp-grpc" else missing(config),
+    )
+    assert main(["demo"]) == 0
+    assert "sent over OTLP/HTTP\n" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("transport", ["http", "grpc"])

@@ -10,9 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import datetime, timedelta, timezone
 from email.utils import format_datetime
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
-from threading import Thread
 from typing import Any
 
 import grpc
@@ -30,14 +28,13 @@ from codex_otel_logging.exporters import DELIVERED, Exporter, Origin, Outcome, c
 from codex_otel_logging.records import Event, EventReader
 from codex_otel_logging.redaction import Redaction
 from codex_otel_logging.settings import ExporterConfig
+from collectors import JSON, PROTOBUF, TEXT, Answer, HttpCollector
 from test_records import record
 
 ORIGIN = Origin({"service.name": "s"}, {"app.version": "1"})
 PARTIAL = ExportLogsServiceResponse(
     partial_success=ExportLogsPartialSuccess(rejected_log_records=1, error_message="too old")
 )
-
-Answer = tuple[int, dict[str, str], bytes]
 
 
 def event() -> Event:
@@ -53,61 +50,6 @@ def connected(config: ExporterConfig) -> Iterator[Exporter]:
         yield exporter
     finally:
         exporter.shutdown()
-
-
-class HttpCollector(HTTPServer):
-    """Answers each request with the same answer, and counts them."""
-
-    def __init__(self, answer: Answer | None) -> None:
-        self.answer = answer
-        self.requests: list[dict[str, str]] = []
-        self.connections = 0
-        super().__init__(("127.0.0.1", 0), _HttpCollectorHandler)
-
-    @property
-    def endpoint(self) -> str:
-        return f"http://127.0.0.1:{self.server_port}/v1/logs"
-
-
-class _HttpCollectorHandler(BaseHTTPRequestHandler):
-    server: HttpCollector
-    protocol_version = "HTTP/1.1"
-
-    def setup(self) -> None:
-        self.server.connections += 1
-        super().setup()
-
-    def do_POST(self) -> None:
-        self.rfile.read(int(self.headers["Content-Length"]))
-        self.server.requests.append({k.lower(): v for k, v in self.headers.items()})
-        if self.server.answer is None:
-            self.close_connection = True
-            return
-        status, headers, body = self.server.answer
-        self.send_response(status)
-        for name, value in {"Content-Length": str(len(body)), **headers}.items():
-            self.send_header(name, value)
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, format: str, *args: Any) -> None:
-        pass
-
-
-@pytest.fixture
-def http_collector() -> Iterator[Callable[[Answer | None], HttpCollector]]:
-    servers = []
-
-    def start(answer: Answer | None) -> HttpCollector:
-        server = HttpCollector(answer)
-        servers.append(server)
-        Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
-        return server
-
-    yield start
-    for server in servers:
-        server.shutdown()
-        server.server_close()
 
 
 class GrpcCollector:
@@ -162,11 +104,6 @@ def abort(
         raise AssertionError
 
     return answer
-
-
-TEXT = {"Content-Type": "text/plain; charset=utf-8"}
-PROTOBUF = {"Content-Type": "application/x-protobuf"}
-JSON = {"Content-Type": "application/json"}
 
 
 @pytest.mark.parametrize(

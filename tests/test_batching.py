@@ -1,0 +1,253 @@
+"""Queue, retry and accounting, against collectors that answer as they are told."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import (
+    ExportLogsPartialSuccess,
+    ExportLogsServiceResponse,
+)
+
+from codex_otel_logging import CodexOtelHandler, Receiver, Stats
+from codex_otel_logging.batching import BatchProcessor
+from codex_otel_logging.exporters import Outcome
+from codex_otel_logging.settings import BatchConfig
+from collectors import OK, PROTOBUF, TEXT, Answer, HttpCollector
+from conftest import HandlerFactory
+
+LOGGER = logging.getLogger("codex_otel")
+REPORTS = "codex_otel_logging"
+
+Collector = Callable[..., HttpCollector]
+Attach = Callable[..., CodexOtelHandler]
+
+UNAVAILABLE: Answer = (503, {}, b"")
+
+TOO_LARGE: Answer = (413, {}, b"")
+
+
+def log(count: int, **more: Any) -> None:
+    for number in range(count):
+        extra = {"duration_ms": number, "conversation.id": "c", **more}
+        LOGGER.info("codex.turn_ttft", extra=extra)
+
+
+@pytest.fixture
+def attach_to(attach: HandlerFactory) -> Attach:
+    """Attaches a handler to a collector; events wait until they are flushed."""
+
+    def attach_to(collector: HttpCollector, **batch: Any) -> CodexOtelHandler:
+        exporter = {"otlp-http": {"endpoint": collector.endpoint}}
+        batch = {"schedule_delay_ms": 600_000, **batch}
+        return attach({"exporter": exporter, "max_attribute_length": 0, "batch": batch})
+
+    return attach_to
+
+
+@pytest.fixture
+def reports(caplog: pytest.LogCaptureFixture) -> Callable[[], list[str]]:
+    """What people were told, without the collector's address."""
+
+    def reports() -> list[str]:
+        messages = (r.getMessage() for r in caplog.records if r.name == REPORTS)
+        return [message.partition("/v1/logs: ")[2] for message in messages]
+
+    return reports
+
+
+def numbers(collector: HttpCollector) -> list[Any]:
+    return [event.attributes["duration_ms"] for event in collector.events]
+
+
+def test_an_outage_loses_nothing_and_is_two_lines(
+    http_collector: Collector, attach_to: Attach, reports: Callable[[], list[str]]
+) -> None:
+    collector = http_collector(UNAVAILABLE, UNAVAILABLE, UNAVAILABLE, OK)
+    handler = attach_to(collector)
+    log(3)
+    assert handler.flush()
+    log(2)
+    assert handler.flush()
+    assert numbers(collector) == [0, 1, 2, 0, 1]
+    assert handler.stats() == Stats(accepted=5, exported=5)
+    began, ended = reports()
+    assert began == (
+        "events are not delivered (HTTP 503 Service Unavailable); they are kept and tried again"
+    )
+    assert ended.startswith("events are delivered again, after ")
+    assert ended.endswith(" s; 0 lost meanwhile")
+
+
+def test_one_failure_alone_is_not_worth_a_word(
+    http_collector: Collector, attach_to: Attach, reports: Callable[[], list[str]]
+) -> None:
+    """A collector may have closed a connection that was idle."""
+    collector = http_collector(OK, None, OK)
+    handler = attach_to(collector)
+    for _ in range(3):
+        log(1)
+        assert handler.flush()
+    assert handler.stats() == Stats(accepted=3, exported=3)
+    assert reports() == []
+
+
+def test_what_is_refused_is_counted_and_reported_once(
+    http_collector: Collector, attach_to: Attach, reports: Callable[[], list[str]]
+) -> None:
+    collector = http_collector((401, TEXT, b"no token"))
+    handler = attach_to(collector, max_batch_size=2)
+    log(4)
+    assert handler.flush()
+    assert handler.stats() == Stats(accepted=4, rejected=4)
+    assert len(collector.requests) == 2
+    assert reports() == [
+        "2 events lost (HTTP 401 Unauthorized: no token); "
+        "more losses of this kind are counted, not reported"
+    ]
+
+
+def test_partial_success_counts_what_was_left_out(
+    http_collector: Collector, attach_to: Attach, reports: Callable[[], list[str]]
+) -> None:
+    partial = ExportLogsServiceResponse(
+        partial_success=ExportLogsPartialSuccess(rejected_log_records=1, error_message="too old")
+    )
+    handler = attach_to(http_collector((200, PROTOBUF, partial.SerializeToString()), OK))
+    log(3)
+    assert handler.flush()
+    assert handler.stats() == Stats(accepted=3, exported=2, rejected=1)
+    assert reports() == ["the collector left out 1 event (too old)"]
+
+
+def test_a_batch_that_is_too_large_is_halved_until_it_fits(
+    http_collector: Collector, attach_to: Attach
+) -> None:
+    collector = http_collector(TOO_LARGE, TOO_LARGE, OK)
+    handler = attach_to(collector)
+    log(8)
+    assert handler.flush()
+    assert numbers(collector) == list(range(8))
+    assert handler.stats() == Stats(accepted=8, exported=8)
+
+
+def test_one_event_that_is_too_large_is_lost_alone(
+    http_collector: Collector, attach_to: Attach
+) -> None:
+    collector = http_collector(TOO_LARGE, TOO_LARGE, TOO_LARGE, OK)
+    handler = attach_to(collector)
+    log(4)
+    assert handler.flush()
+    assert numbers(collector) == [1, 2, 3]
+    assert handler.stats() == Stats(accepted=4, exported=3, rejected=1)
+
+
+def test_a_request_stays_within_its_bytes(http_collector: Collector, attach_to: Attach) -> None:
+    collector = http_collector(OK)
+    handler = attach_to(collector, max_request_bytes=10_000)
+    log(10, text="é" * 1000)
+    log(1, text="x" * 20_000)
+    log(1)
+    assert handler.flush()
+    assert handler.stats() == Stats(accepted=12, exported=12)
+    assert len(collector.sizes) > 2
+    assert [size for size in collector.sizes if size > 10_000] == [max(collector.sizes)]
+
+
+def test_a_full_queue_drops_the_newest_and_counts(
+    http_collector: Collector, attach_to: Attach, reports: Callable[[], list[str]]
+) -> None:
+    collector = http_collector(OK)
+    handler = attach_to(collector, max_queue_size=4, max_batch_size=4)
+    processor = handler._processor
+    assert processor is not None
+    processor._start = lambda: False  # type: ignore[method-assign]
+    log(6)
+    assert handler.stats() == Stats(accepted=6, dropped=2, queued=4)
+    del processor._start
+    assert handler.flush()
+    assert handler.stats() == Stats(accepted=6, exported=4, dropped=2)
+    assert numbers(collector) == [0, 1, 2, 3]
+    handler.close()
+    assert [line for line in reports() if "full" in line][:1] == [
+        "the queue is full; the newest events are dropped"
+    ]
+
+
+def test_the_queue_is_bounded_in_bytes_too(http_collector: Collector, attach_to: Attach) -> None:
+    collector = http_collector(OK)
+    handler = attach_to(collector, max_queue_bytes=10_000)
+    processor = handler._processor
+    assert processor is not None
+    processor._start = lambda: False  # type: ignore[method-assign]
+    log(5, text="x" * 4000)
+    assert handler.stats() == Stats(accepted=5, dropped=3, queued=2)
+    del processor._start
+    assert handler.flush()
+    log(1, text="x" * 4000)
+    assert handler.flush()
+    assert handler.stats() == Stats(accepted=6, exported=3, dropped=3)
+
+
+def test_what_cannot_be_delivered_for_too_long_is_given_up(
+    http_collector: Collector, attach_to: Attach, reports: Callable[[], list[str]]
+) -> None:
+    collector = http_collector(UNAVAILABLE)
+    handler = attach_to(collector, retry_for_ms=0)
+    log(2)
+    assert handler.flush()
+    assert handler.stats() == Stats(accepted=2, dropped=2)
+    assert reports() == [
+        "2 events lost (given up: HTTP 503 Service Unavailable); "
+        "more losses of this kind are counted, not reported"
+    ]
+
+
+def test_a_failing_batch_of_one_poisoned_event_is_lost_alone(
+    http_collector: Collector, attach_to: Attach, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever makes an event impossible to encode, its neighbours arrive."""
+    from codex_otel_logging.records import Event
+
+    attributes_with = Event.attributes_with
+
+    def poisoned(self: Event, defaults: Any) -> Any:
+        if self.fields["duration_ms"] == 2:
+            raise RuntimeError("poison")
+        return attributes_with(self, defaults)
+
+    monkeypatch.setattr(Event, "attributes_with", poisoned)
+    collector = http_collector(OK)
+    handler = attach_to(collector)
+    log(5)
+    assert handler.flush()
+    assert numbers(collector) == [0, 1, 3, 4]
+    assert handler.stats() == Stats(accepted=5, exported=4, dropped=1)
+
+
+def processor(**batch: Any) -> BatchProcessor:
+    def connect() -> Any:
+        raise AssertionError
+
+    return BatchProcessor(
+        BatchConfig(**batch), connect=connect, inspect=lambda _: None, destination="x"
+    )
+
+
+@pytest.mark.parametrize("failures", [1, 2, 3, 50])
+@pytest.mark.parametrize("retry_after_s", [None, 0.0, 7.0])
+def test_backoff_is_never_nothing_and_never_less_than_asked_for(
+    failures: int, retry_after_s: float | None
+) -> None:
+    delay_s = processor()._delay_s(failures, Outcome("retry", retry_after_s=retry_after_s))
+    assert delay_s >= max(0.08, retry_after_s or 0.0)
+    assert delay_s <= 7.0
+
+
+def test_no_wait_is_too_long_for_python(attach: HandlerFactory, receiver: Receiver) -> None:
+    handler = attach({"exporter": {"otlp-http": {"endpoint": receiver.http_endpoint}}})
+    log(1)
+    assert handler.flush(float("inf"))
