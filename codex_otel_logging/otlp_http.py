@@ -193,6 +193,7 @@ class _Session(requests.Session):
         self.cert = None
         if tls.client_certificate and tls.client_private_key:
             self.cert = (tls.client_certificate, tls.client_private_key)
+        kwargs["cert"] = self.cert
 
 
 def _basic_auth(request: requests.PreparedRequest) -> requests.PreparedRequest:

@@ -18,6 +18,8 @@ from collectors import Answer, HttpCollector
 
 ROOT = Path(__file__).parent.parent
 
+OLD_API_WARNING = "ignore:SelectableGroups dict interface is deprecated:DeprecationWarning"
+
 HandlerFactory = Callable[..., CodexOtelHandler]
 RunPython = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -110,7 +112,7 @@ def run_python(tmp_path: Path) -> RunPython:
         program: str, *arguments: str, python: str = sys.executable, **environment: str
     ) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [python, "-W", "error", "-c", program, *arguments],
+            [python, "-W", "error", "-W", OLD_API_WARNING, "-c", program, *arguments],
             cwd=tmp_path,
             env={"PATH": os.defpath, "HOME": str(tmp_path), "PYTHONPATH": str(ROOT), **environment},
             capture_output=True,

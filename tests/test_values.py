@@ -173,7 +173,7 @@ def test_mending_replaces_each_surrogate_and_keeps_the_rest() -> None:
     assert math.isnan(encodable(math.nan))  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("value", ["é☕", "plain", [1, "a"], {"k": b"xyz"}, 5, None])
+@pytest.mark.parametrize("value", ["é☕", "plain", [1, "a"], {"k": b"xyz"}, 5])
 def test_size_is_never_too_low(value: Any) -> None:
     assert size_of(value) + 40 >= _encode_value(value).ByteSize()
 
