@@ -26,7 +26,7 @@ from .exporters import Exporter, Outcome, own_export
 from .records import Event
 from .settings import BatchConfig
 from .stats import Stats
-from .troubles import Troubles
+from .troubles import Troubles, report_left
 
 _BACKOFF_S = (0.1, 0.5, 1.0, 2.0, 5.0)
 """How long to wait after the first, second, ... failure in a row; the last is the longest."""
@@ -42,6 +42,7 @@ class BatchProcessor:
         config: the settings under `batch`.
         connect: builds the exporter; called on the worker's thread, before the first batch.
         inspect: called with each event on the worker's thread, before it is sent.
+        on_start: called whenever a worker is started, on the thread that starts it.
         destination: how messages call the collector.
 
     """
@@ -52,11 +53,13 @@ class BatchProcessor:
         *,
         connect: Callable[[], Exporter],
         inspect: Callable[[Event], None],
+        on_start: Callable[[], None],
         destination: str,
     ) -> None:
         self._config = config
         self._connect = connect
         self._inspect = inspect
+        self._on_start = on_start
         self._destination = destination
         self.reset()
 
@@ -66,14 +69,15 @@ class BatchProcessor:
         self._queue: deque[Event] = deque()
         self._batch: Sequence[Event] = ()
         self._queued_bytes = 0
-        self._accepted = self._exported = self._rejected = self._dropped = 0
-        self._enqueued = self._settled = self._overflowed = 0
+        self._exported = self._rejected = self._dropped = self._overflowed = 0
+        self._enqueued = self._settled = 0
         self._signal: SimpleQueue[None] = SimpleQueue()
         self._wake_at = 1
         self._worker: threading.Thread | None = None
         self._exporter: Exporter | None = None
         self._closing = False
-        self._ending = False
+        self._hurrying = False
+        self._at_the_end = False
         self._given_up = False
         self._nudges = 0
         self._waiters: list[SimpleQueue[None]] = []
@@ -82,36 +86,40 @@ class BatchProcessor:
     def put(self, event: Event) -> None:
         """Accept an event. Never blocks: with the queue full, the event is dropped and counted.
 
-        Only while the process is ending does it deliver first, as nothing may come afterwards.
+        Only when the process is at its end does it deliver first, as nothing may come afterwards.
         """
-        with self._lock:
-            self._accepted += 1
-            length = len(self._queue) + 1
-            if (
-                length + len(self._batch) > self._config.max_queue_size
-                or self._queued_bytes + event.size > self._config.max_queue_bytes
-            ):
-                self._dropped += 1
-                self._overflowed += 1
-                return
-            self._queued_bytes += event.size
-            self._enqueued += 1
-            self._queue.append(event)
-            wake = length >= self._wake_at
+        try:
+            with self._lock:
+                length = len(self._queue) + 1
+                if (
+                    length + len(self._batch) > self._config.max_queue_size
+                    or self._queued_bytes + event.size > self._config.max_queue_bytes
+                ):
+                    self._overflowed += 1
+                    return
+                self._queue.append(event)
+                self._queued_bytes += event.size
+                self._enqueued += 1
+                wake = length >= self._wake_at
+                if wake:
+                    self._wake_at = sys.maxsize
+                    if self._worker is None:
+                        self._closing = False
             if wake:
-                self._wake_at = sys.maxsize
-                if self._worker is None:
-                    self._closing = False
-        if wake:
-            self._wake()
-        if self._ending and self._worker is not threading.current_thread():
-            self.finish()
+                self._wake()
+        except BaseException:
+            self._wake_at = 1  # Ctrl-C came in between; the next event wakes the worker instead
+            raise
+        if self._at_the_end and self._worker is not threading.current_thread():
+            finish([self])
 
     def stats(self) -> Stats:
         """Return the counts of this moment, consistent with each other."""
         with self._lock:
             queued = len(self._queue) + len(self._batch)
-            return Stats(self._accepted, self._exported, self._rejected, self._dropped, queued)
+            dropped = self._dropped + self._overflowed
+            accepted = self._exported + self._rejected + dropped + queued
+            return Stats(accepted, self._exported, self._rejected, dropped, queued)
 
     def flush(self, timeout_s: float) -> bool:
         """Send what is queued without waiting for more, and wait until it is settled.
@@ -119,32 +127,7 @@ class BatchProcessor:
         Blocks for at most `timeout_s`; False when something accepted before the call is still
         queued then. A batch that waits to be retried is retried at once.
         """
-        return self._settle_all(lambda _started, _progress: _started + timeout_s)
-
-    def finish(self) -> int:
-        """Send what is queued before the process ends; return how many events could not be.
-
-        Waits as long as events are being settled: gives up after `shutdown_timeout_ms` without any,
-        at the latest after five times that.
-        """
-        timeout_s = self._config.shutdown_timeout_ms / 1000
-        if self._given_up:
-            timeout_s = 0.0
-        self._ending = True
-        try:
-            self._settle_all(
-                lambda started, progress: min(progress + timeout_s, started + 5 * timeout_s)
-            )
-        finally:
-            left = self.stats().queued
-            if left and not self._given_up:
-                self._given_up = True
-                self._troubles.report_left(left)
-        return left
-
-    def resume(self) -> None:
-        """Go on as before `finish`, because the process did not end."""
-        self._ending = self._given_up = False
+        return _settle_all([self], lambda started, _progress: started + timeout_s)
 
     def close(self) -> None:
         """Let the worker send what is queued, close the connection and end. Does not wait.
@@ -166,39 +149,54 @@ class BatchProcessor:
             self._nudges += 1
         self._wake()
 
-    def _settle_all(self, deadline: Callable[[float, float], float]) -> bool:
-        """Wait until all that is queued now is settled.
-
-        `deadline` gives the time to stop waiting from the time it began and the time of the last
-        progress, all as `time.monotonic` has it.
-        """
-        waiter: SimpleQueue[None] = SimpleQueue()
+    def expect(self, waiter: SimpleQueue[None]) -> int:
+        """Hurry, and tell `waiter` of each settlement; return what `settled` will be in the end."""
         with self._lock:
-            target = self._enqueued
-            if self._settled >= target:
-                return True
-            if self._worker is threading.current_thread():
-                return False  # called from a handler that our own report went to
             self._nudges += 1
             self._waiters.append(waiter)
-        started = progress = time.monotonic()
-        settled = self._settled
-        try:
+            target = self._enqueued
+        if self.settled < target:
             self._wake()
-            while self._settled < target:
-                now = time.monotonic()
-                if self._settled != settled:
-                    settled, progress = self._settled, now
-                until = deadline(started, progress)
-                if now >= until:
-                    return False
-                if self._worker is None and not self._start():
-                    return self._send_here(until)
-                _wait(waiter, until - now)
-            return True
-        finally:
-            with self._lock:
-                self._waiters.remove(waiter)
+        return target
+
+    def forget(self, waiter: SimpleQueue[None]) -> None:
+        """Tell `waiter` no more."""
+        with self._lock:
+            self._waiters.remove(waiter)
+
+    @property
+    def settled(self) -> int:
+        """How many of the events that were queued have been settled so far."""
+        return self._settled
+
+    def work(self, until: float) -> bool:
+        """Make sure that somebody sends: the worker, or this thread until the time `until`.
+
+        False when this is the worker's own thread, which cannot wait for itself.
+        """
+        if self._worker is threading.current_thread():
+            return False
+        if self._worker is None and not self._start():
+            self._send_here(until)
+        return True
+
+    def begin_end(self, *, for_good: bool) -> float:
+        """Hurry from now on; return how long to wait without progress, in seconds.
+
+        With `for_good`, the process is ending, and each further event is delivered at once.
+        """
+        self._hurrying = True
+        self._at_the_end |= for_good
+        return 0.0 if self._given_up else self._config.shutdown_timeout_ms / 1000
+
+    def end(self) -> tuple[int, str] | None:
+        """Return how many events are left and why, the first time any are."""
+        self._hurrying = self._at_the_end
+        left = self.stats().queued
+        if not left or self._given_up:
+            return None
+        self._given_up = True
+        return left, f"{self._destination}: {self._troubles.reason or 'no answer yet'}"
 
     def _wake(self) -> None:
         if self._worker is None:
@@ -213,12 +211,15 @@ class BatchProcessor:
                 return True
             self._worker = worker
         try:
+            self._on_start()
             worker.start()
-        except RuntimeError:
+        except BaseException as error:
             with self._lock:
                 self._worker = None
                 self._wake_at = 1
-            return False
+            if isinstance(error, RuntimeError):
+                return False
+            raise
         return True
 
     def _run(self) -> None:
@@ -229,8 +230,9 @@ class BatchProcessor:
                 self._send(batch)
             except Exception as error:
                 # A fault of ours must not end the worker, nor leave the batch uncounted.
-                reports.warn("%d events dropped: %s", len(self._batch), type(error).__name__)
-                self._settle(self._batch, dropped=len(self._batch))
+                left = self._batch
+                self._settle(left, dropped=len(left))
+                reports.warn("%d events dropped: %s", len(left), type(error).__name__)
             self._troubles.overflowed(self._overflowed, over=not self._queue)
 
     def _next_batch(self) -> Sequence[Event] | None:
@@ -249,7 +251,7 @@ class BatchProcessor:
                     timeout_s = _LONGEST_WAIT_S
                 else:
                     due = due or now + self._config.schedule_delay_ms / 1000
-                    hurry = self._closing or self._ending or self._waiters
+                    hurry = self._closing or self._hurrying or self._waiters
                     if waiting >= self._config.max_batch_size or hurry or now >= due:
                         return self._take()
                     self._wake_at = self._config.max_batch_size
@@ -297,7 +299,7 @@ class BatchProcessor:
         while parts:
             nudges = self._nudges
             part = parts.pop()
-            outcome = self._export(part)
+            outcome = self._export(part, until)
             if outcome.verdict != "retry":
                 failures = 0
                 parts += self._conclude(part, outcome)
@@ -311,7 +313,9 @@ class BatchProcessor:
                 self._settle(part, dropped=len(part))
                 continue
             # The first failure may be a connection that the collector closed while it was idle.
-            self._troubles.failed(outcome.reason, self.stats(), visible=failures > 1)
+            # At the end of the process, what is left is reported with its reason, all in one line.
+            visible = failures > 1 and not self._hurrying
+            self._troubles.failed(outcome.reason, self.stats(), visible=visible)
             parts.append(part)
             retry_at = min(now + self._delay_s(failures, outcome), give_up_at)
             if until is not None and retry_at >= until:
@@ -340,15 +344,16 @@ class BatchProcessor:
             self._settle(part, rejected=len(part))
         return ()
 
-    def _export(self, events: Sequence[Event]) -> Outcome:
+    def _export(self, events: Sequence[Event], until: float | None) -> Outcome:
         with own_export():
             if self._exporter is None:
                 try:
                     self._exporter = self._connect()
                 except Exception as error:
                     return Outcome("retry", f"no exporter: {type(error).__name__}: {error}")
+            timeout_s = None if until is None else max(until - time.monotonic(), 0.001)
             try:
-                return self._exporter.export(events)
+                return self._exporter.export(events, timeout_s)
             except Exception as error:
                 return Outcome("not encodable", type(error).__name__)
 
@@ -363,6 +368,7 @@ class BatchProcessor:
             self._rejected += rejected
             self._dropped += dropped
             self._settled += len(events)
+            self._given_up &= not exported
             waiters = tuple(self._waiters)
         for waiter in waiters:
             waiter.put(None)
@@ -370,7 +376,7 @@ class BatchProcessor:
     def _delay_s(self, failures: int, outcome: Outcome) -> float:
         """Return how long to wait before the next try; never less than the collector asks for."""
         delay_s = _BACKOFF_S[min(failures, len(_BACKOFF_S)) - 1]
-        if self._ending:
+        if self._hurrying:
             delay_s = min(delay_s, _BACKOFF_AT_EXIT_S)
         return max(delay_s * random.uniform(0.8, 1.2), outcome.retry_after_s or 0.0)
 
@@ -381,20 +387,20 @@ class BatchProcessor:
                 return
             _wait(self._signal, left_s)
 
-    def _send_here(self, until: float) -> bool:
+    def _send_here(self, until: float) -> None:
         """Send what is queued on this thread, because no other can be started."""
         with self._lock:
             if self._worker is not None:
-                return False
+                return
             self._worker = threading.current_thread()
         try:
             while True:
                 with self._lock:
                     if not self._queue:
-                        return True
+                        return
                     batch = self._take()
                 if not self._send(batch, until):
-                    return False
+                    return
         finally:
             with self._lock:
                 self._worker = None
@@ -406,6 +412,59 @@ class BatchProcessor:
             for part in parts:
                 self._queue.extendleft(reversed(part))
             self._batch = ()
+
+
+def finish(processors: Sequence[BatchProcessor], *, for_good: bool = True) -> None:
+    """Send what the processors have queued before the process ends; report what could not be.
+
+    Waits as long as events are being settled, by any of them: gives up after `shutdown_timeout_ms`
+    without any, at the latest after five times that. Ctrl-C ends the wait as well.
+    """
+    timeout_s = max((p.begin_end(for_good=for_good) for p in processors), default=0.0)
+    try:
+        _settle_all(
+            processors,
+            lambda started, progress: min(progress + timeout_s, started + 5 * timeout_s),
+        )
+    except KeyboardInterrupt:
+        pass  # an impatient person; what is left is reported all the same
+    finally:
+        left = [found for p in processors if (found := p.end()) is not None]
+        if left:
+            report_left(sum(count for count, _ in left), sorted({reason for _, reason in left}))
+
+
+def _settle_all(
+    processors: Sequence[BatchProcessor], deadline: Callable[[float, float], float]
+) -> bool:
+    """Wait until all that the processors have queued now is settled.
+
+    `deadline` gives the time to stop waiting from the time it began and the time of the last
+    progress, all as `time.monotonic` has it.
+    """
+    waiter: SimpleQueue[None] = SimpleQueue()
+    started = progress = time.monotonic()
+    settled_before = -1
+    targets: list[tuple[BatchProcessor, int]] = []
+    try:
+        targets += [(p, p.expect(waiter)) for p in processors]
+        while pending := [p for p, target in targets if p.settled < target]:
+            now = time.monotonic()
+            settled = sum(p.settled for p in processors)
+            if settled != settled_before:
+                settled_before, progress = settled, now
+            until = deadline(started, progress)
+            if now >= until:
+                return False
+            for processor in pending:
+                if not processor.work(until):
+                    return False
+            if any(p.settled < target for p, target in targets):
+                _wait(waiter, until - time.monotonic())
+        return True
+    finally:
+        for processor, _ in targets:
+            processor.forget(waiter)
 
 
 def _wait(signal: SimpleQueue[None], timeout_s: float) -> None:

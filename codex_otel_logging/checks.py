@@ -53,10 +53,15 @@ class Checks:
             why = f"its records are no events; attach the handler to the logger {LOGGER!r} only"
         else:
             name = record.__dict__.get("event.name", record.msg)
-            shown = isinstance(name, str) and _EVENT_NAME.fullmatch(name) is not None
+            names = [event.name for event in catalog.events()]
+            families = {known.partition(".")[0] for known in names}
+            shown = (
+                isinstance(name, str)
+                and _EVENT_NAME.fullmatch(name) is not None
+                and name.partition(".")[0] in families
+            )
             what = f"{record.filename}:{record.lineno}: "
             what += repr(name) if shown else f"a message on logger {record.name!r}"
-            names = [event.name for event in catalog.events()]
             hint = nearest(name, names) if shown else ""
             why = "not an event of the catalog" + (hint if "did you mean" in hint else "")
         if what not in self._ignored and len(self._ignored) < _MAX_REPORTS:

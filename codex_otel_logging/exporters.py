@@ -71,8 +71,11 @@ class Origin:
 class Exporter(Protocol):
     """Sends events to one collector; used by one thread at a time."""
 
-    def export(self, events: Sequence[Event]) -> Outcome:
-        """Send the events in one request; blocks for about the timeout of the settings at most."""
+    def export(self, events: Sequence[Event], timeout_s: float | None = None) -> Outcome:
+        """Send the events in one request.
+
+        Blocks for about the timeout of the settings at most, or for `timeout_s` if that is less.
+        """
 
     def shutdown(self) -> None:
         """Close the connection; does not block."""
@@ -132,6 +135,10 @@ def _is_installed(package: str) -> bool:
         return False
 
 
+import_lock = threading.RLock()
+"""Held while OpenTelemetry is being imported: a process forked meanwhile could never finish it."""
+
+
 def connect(config: ExporterConfig, origin: Origin) -> Exporter:
     """Build the exporter of the settings. Imports OpenTelemetry; opens no connection yet.
 
@@ -139,15 +146,14 @@ def connect(config: ExporterConfig, origin: Origin) -> Exporter:
         ImportError: the exporter's package is broken or too old.
 
     """
-    exporter: Exporter
-    if config.name == "otlp-http":
-        module: Any = _import_with_sdk(f"{__package__}.otlp_http")
+    with import_lock:
+        name = "otlp_http" if config.name == "otlp-http" else "otlp_grpc"
+        module: Any = _import_with_sdk(f"{__package__}.{name}")
         _keep_quiet()  # already their constructors log
-        exporter = module.HttpExporter(config, origin)
-    else:
-        module = _import_with_sdk(f"{__package__}.otlp_grpc")
-        _keep_quiet()
-        exporter = module.GrpcExporter(config, origin)
+        exporter: Exporter = (
+            module.HttpExporter if config.name == "otlp-http" else module.GrpcExporter
+        )(config, origin)
+        _keep_quiet()  # and HTTP's import more
     return exporter
 
 

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import logging
 import os
-import threading
 import weakref
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 from . import lifecycle, reports
-from .batching import BatchProcessor
+from .batching import BatchProcessor, finish
 from .checks import Checks
 from .config import ConfigError, OtelConfig
 from .exporters import Origin, connect, is_own_export, missing_package
@@ -59,7 +58,6 @@ class CodexOtelHandler(logging.Handler):
         settings = _settings(config, missing_ok=missing_ok)
         self._exporter_config = _usable_exporter(settings, strict=strict)
         self._processor: BatchProcessor | None = None
-        self._held_by: int | None = None
         super().__init__(level)
         self._checks = Checks()
         self._ignored = 0
@@ -115,17 +113,18 @@ class CodexOtelHandler(logging.Handler):
     def flush(self, timeout: float | None = None) -> bool:  # type: ignore[override]
         """Deliver what was logged before the call.
 
-        Waits for at most `timeout` seconds (10 when None). True when all of it has been delivered
-        or finally given up. Called by `logging.shutdown`, it waits as the exit hook does when the
-        process ends, and not at all when somebody reconfigures logging: then the lock that logging
-        holds meanwhile could be the one the worker needs to go on.
+        Waits for at most `timeout` seconds (10 when None), and when the process is ending as the
+        exit hook does. True when all of it has been delivered or finally given up. When somebody
+        reconfigures logging it does not wait at all: the lock that logging holds meanwhile may be
+        the one that the worker needs to go on.
         """
         if self._processor is None:
             return True
-        if self._held_by == threading.get_ident():
-            if lifecycle.is_ending():
-                return self._processor.finish() == 0
+        if _logging_is_locked_here():
             self._processor.nudge()
+            return self._processor.stats().queued == 0
+        if lifecycle.is_ending():
+            finish([self._processor])
             return self._processor.stats().queued == 0
         return self._processor.flush(FLUSH_TIMEOUT_S if timeout is None else timeout)
 
@@ -143,16 +142,6 @@ class CodexOtelHandler(logging.Handler):
         if self._processor is None:
             return Stats(ignored=self._ignored)
         return replace(self._processor.stats(), ignored=self._ignored)
-
-    def acquire(self) -> None:
-        """Take the handler's lock, as `logging.shutdown` does."""
-        super().acquire()
-        self._held_by = threading.get_ident()
-
-    def release(self) -> None:
-        """Give the handler's lock back."""
-        self._held_by = None
-        super().release()
 
 
 def from_toml(path: str | os.PathLike[str], **options: Any) -> CodexOtelHandler:
@@ -209,6 +198,7 @@ def _processor(
         settings.batch,
         connect=lambda: connect(exporter, origin),
         inspect=checks.inspect,
+        on_start=lifecycle.worker_starts,
         destination=_destination(exporter),
     )
 
@@ -224,6 +214,15 @@ def _origin(settings: OtelConfig, app_version: str | None) -> Origin:
         },
         defaults={"app.version": version, "terminal.type": _terminal_type()},
     )
+
+
+def _logging_is_locked_here() -> bool:
+    """Return whether this thread holds the lock under which logging is reconfigured.
+
+    There is no public way to ask; where the private one is missing, the answer is no.
+    """
+    is_owned = getattr(getattr(logging, "_lock", None), "_is_owned", None)
+    return is_owned is not None and bool(is_owned())
 
 
 def _terminal_type() -> str:

@@ -46,10 +46,11 @@ class GrpcExporter:
         self._answers = _Answers(config)
         self._exporter = _InterceptedExporter(self._answers, **_arguments(config))
 
-    def export(self, events: Sequence[Event]) -> Outcome:
+    def export(self, events: Sequence[Event], timeout_s: float | None = None) -> Outcome:
         """Send the events in one call and judge the answer."""
         records = self._records.batch(events)
         self._answers.last = None
+        self._answers.timeout_s = timeout_s
         try:
             self._exporter.export(records)
         except Exception:
@@ -143,6 +144,7 @@ class _Answers(grpc.UnaryUnaryClientInterceptor):  # type: ignore[misc]
     def __init__(self, config: ExporterConfig) -> None:
         self._metadata = None if config.endpoint is None else tuple(config.headers.items())
         self.last: Any = None
+        self.timeout_s: float | None = None
 
     def intercept_unary_unary(
         self,
@@ -151,21 +153,22 @@ class _Answers(grpc.UnaryUnaryClientInterceptor):  # type: ignore[misc]
         request: Any,
     ) -> Any:
         """Make the call and keep its answer."""
+        details = _CallDetails(client_call_details)
         if self._metadata is not None:
-            client_call_details = _CallDetails(client_call_details, self._metadata)
-        self.last = continuation(client_call_details, request)
+            details.metadata = self._metadata
+        if self.timeout_s is not None:
+            details.timeout = min(details.timeout, self.timeout_s)
+        self.last = continuation(details, request)
         return self.last
 
 
 class _CallDetails(grpc.ClientCallDetails):  # type: ignore[misc]
-    """The details of a call, with other metadata."""
+    """The details of a call, to be changed."""
 
-    def __init__(
-        self, details: grpc.ClientCallDetails, metadata: tuple[tuple[str, str], ...]
-    ) -> None:
+    def __init__(self, details: grpc.ClientCallDetails) -> None:
         self.method = details.method
         self.timeout = details.timeout
-        self.metadata = metadata
+        self.metadata = details.metadata
         self.credentials = details.credentials
         self.wait_for_ready = details.wait_for_ready
         self.compression = details.compression

@@ -69,9 +69,9 @@ class HttpExporter:
             config, self._session
         )
 
-    def export(self, events: Sequence[Event]) -> Outcome:
+    def export(self, events: Sequence[Event], timeout_s: float | None = None) -> Outcome:
         """Post the events in one request and judge the answer."""
-        self._session.forget()
+        self._session.forget(timeout_s)
         self._exporter.export(self._records.batch(events))
         if (error := self._session.error) is not None:
             return self._outcome("retry", _what_failed(error, self._config))
@@ -148,16 +148,20 @@ class _Session(requests.Session):
         self.cookies.set_policy(DefaultCookiePolicy(allowed_domains=()))
         self.answer: Answer | None = None
         self.error: Exception | None = None
+        self._timeout_s: float | None = None
 
-    def forget(self) -> None:
-        """Forget the last answer, before the next request."""
+    def forget(self, timeout_s: float | None) -> None:
+        """Forget the last answer, before the next request; that one may take `timeout_s`."""
         self.answer = self.error = None
+        self._timeout_s = timeout_s
 
     def request(  # type: ignore[override]
         self, method: str, url: str, *args: Any, **kwargs: Any
     ) -> requests.Response:
         """Send one request; show the exporter no more of the answer than yes or no."""
         kwargs |= {"allow_redirects": False, "stream": True}
+        if self._timeout_s is not None:
+            kwargs["timeout"] = min(kwargs["timeout"], self._timeout_s)
         if self._config.endpoint is not None:
             self._apply_settings(kwargs)
         elif isinstance(self.verify, str):

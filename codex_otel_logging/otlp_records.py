@@ -20,7 +20,7 @@ from opentelemetry.sdk.version import __version__ as sdk_version
 
 from .exporters import Origin
 from .records import Event
-from .values import AttributeValue, encodable, encodable_text
+from .values import AttributeValue, encodable, encodable_text, key_text
 
 _SDK_ATTRIBUTES = {
     "telemetry.sdk.language": "python",
@@ -73,7 +73,8 @@ class OtlpRecords:
 
 
 def _encodable_keys(attributes: Mapping[str, AttributeValue]) -> dict[str, AttributeValue]:
-    return {encodable_text(key): encodable(value) for key, value in attributes.items()}
+    # https://opentelemetry.io/docs/specs/otel/common/#attribute wants keys that are not empty.
+    return {encodable_text(key) or "<empty>": encodable(v) for key, v in attributes.items()}
 
 
 _SEVERITIES = ((50, 21), (40, 17), (30, 13), (20, 9), (10, 5))
@@ -95,4 +96,4 @@ def severity_number(levelno: int) -> SeverityNumber:
 
 def severity_text(levelname: str) -> str:
     """Return a level's name as OpenTelemetry and Codex spell it."""
-    return "WARN" if levelname == "WARNING" else encodable_text(str(levelname))
+    return "WARN" if levelname == "WARNING" else encodable_text(key_text(levelname))

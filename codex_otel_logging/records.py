@@ -134,7 +134,7 @@ class EventReader:
         contents = record.__dict__
         try:
             plan = self._plans[contents.get("event.name", record.msg)]
-        except (KeyError, TypeError):
+        except Exception:  # not met before, or no text
             found = self._plan_of(record)
             if found is None:
                 return None
@@ -151,11 +151,14 @@ class EventReader:
         fields = {key: value for key, value in items if key not in _NOT_FIELDS}
 
         size = _EVENT_SIZE + _ATTRIBUTE_SIZE * len(fields)
-        plain = plan.plain and not record.exc_info and plan.removed.isdisjoint(fields)
+        plain = plan.plain and record.exc_info is None and plan.removed.isdisjoint(fields)
         if plain:
             max_length = self._max_length
-            for value in fields.values():
+            for key, value in fields.items():
                 kind = type(value)
+                if type(key) is not str:
+                    plain = False
+                    break
                 if kind is str:
                     length = len(value)
                     if length > max_length:
@@ -172,7 +175,9 @@ class EventReader:
         event = Event()
         event.type = plan.type
         event.fields = fields
-        event.conversation = contents.get(RECORD_KEY) or bound_conversation()
+        event.conversation = contents.get(RECORD_KEY)
+        if not issubclass(type(event.conversation), Conversation):
+            event.conversation = bound_conversation()
         event.logger_name = logger_name
         event.levelno = record.levelno
         event.levelname = record.levelname
@@ -190,6 +195,9 @@ class EventReader:
                 candidates.append(record.getMessage())
         for candidate in candidates:
             name = attribute_value("event.name", candidate)
+            if isinstance(name, str):
+                # A QueueHandler puts the formatted exception behind the message.
+                name = name.partition("\n")[0]
             if isinstance(name, str) and (event := catalog.find(name)) is not None:
                 has_limit = self._max_output_bytes is not None
                 return self._plans.setdefault(name, _Plan(event, self._redaction, has_limit))
@@ -200,8 +208,7 @@ class EventReader:
     ) -> dict[str, AttributeValue]:
         """Return the fields as attributes, whatever they were."""
         fields = {key_text(key): value for key, value in fields.items()}
-        if record.exc_info:
-            fields = _exception_fields(record.exc_info) | fields
+        fields = _exception_fields(record.exc_info) | fields
         attributes: dict[str, AttributeValue] = {}
         for key, value in redacted(fields, plan.removed, plan.measured).items():
             if value is None:
@@ -239,7 +246,8 @@ class _Plan:
 
 def is_event_logger(name: str) -> bool:
     """Return whether the records of the logger `name` are events."""
-    return name.startswith(_BELOW) or name == LOGGER
+    # Not isinstance, which asks the object itself what it is.
+    return issubclass(type(name), str) and (name.startswith(_BELOW) or name == LOGGER)
 
 
 def timestamp_text(time_ns: int) -> str:
@@ -271,10 +279,10 @@ def _exception_fields(exc_info: object) -> dict[str, object]:
 
     https://opentelemetry.io/docs/specs/semconv/exceptions/exceptions-logs/
     """
-    error = exc_info[1] if isinstance(exc_info, tuple) and len(exc_info) == 3 else exc_info
-    if not isinstance(error, BaseException):
-        return {}
+    error: Any = exc_info[1] if type(exc_info) is tuple and len(exc_info) == 3 else exc_info
     kind = type(error)
+    if not issubclass(kind, BaseException):
+        return {}
     message = attribute_value("exception.message", error)
     try:
         stacktrace = "".join(traceback.format_exception(kind, error, error.__traceback__))

@@ -49,8 +49,8 @@ def redacted(
     result = dict(fields)
     for name in (*removed, *measured):
         text = fields.get(name)
-        if isinstance(text, str) and result.get(length := f"{name}_length") is None:
-            result[length] = str.__len__(text)
+        if issubclass(type(text), str) and result.get(length := f"{name}_length") is None:
+            result[length] = str.__len__(text)  # type: ignore[arg-type]
     for name in removed:
         if result.get(name) is not None:
             result[name] = REDACTED

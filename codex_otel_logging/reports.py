@@ -6,6 +6,7 @@ That name is not below `codex_otel`, so nothing said here is an event.
 from __future__ import annotations
 
 import logging
+from contextlib import suppress
 
 LOGGER = "codex_otel_logging"
 
@@ -16,7 +17,9 @@ def warn(message: str, *args: object) -> None:
     """Log a warning, in any thread; blocks only as the application's own handlers do.
 
     `dictConfig` and `fileConfig` disable the loggers that exist and that they do not name, unless
-    told otherwise. Nobody means this one by that; to silence it, set its level.
+    told otherwise. Nobody means this one by that; to silence it, set its level. A filter or handler
+    of the application that raises harms nobody here.
     """
-    _logger.disabled = False
-    _logger.warning(message, *args)
+    with suppress(Exception):
+        _logger.disabled = False
+        _logger.warning(message, *args)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 
 from . import reports
 from .stats import Stats
@@ -14,12 +15,12 @@ _REPORT_AGAIN_S = 300.0
 class Troubles:
     """The troubles of one `BatchProcessor`, each reported once until it is over.
 
-    Used by the worker, and at the very end by the thread that ends the process.
+    Used by the worker alone. `reason` is why the last request failed, or empty.
     """
 
     def __init__(self, destination: str) -> None:
         self._destination = destination
-        self._reason = ""
+        self.reason = ""
         self._since: float | None = None
         self._before = Stats()
         self._refusing = False
@@ -30,7 +31,7 @@ class Troubles:
 
     def failed(self, reason: str, stats: Stats, *, visible: bool) -> None:
         """Tell that nothing gets through, the first time it is visible."""
-        self._reason = reason
+        self.reason = reason
         if self._since is None and visible:
             self._since = time.monotonic()
             self._before = stats
@@ -42,7 +43,7 @@ class Troubles:
 
     def refused(self, reason: str, count: int) -> None:
         """Tell that events are lost for good, the first time since events got through."""
-        self._reason = reason
+        self.reason = reason
         now = time.monotonic()
         if not self._refusing and now - self._refused_at >= _REPORT_AGAIN_S:
             self._refused_at = now
@@ -57,7 +58,7 @@ class Troubles:
     def delivered(self, rejected: int, reason: str, stats: Stats, overflowed: int) -> None:
         """Tell that events get through again, or that a collector left some out."""
         now = time.monotonic()
-        self._reason = ""
+        self.reason = ""
         self._refusing = False
         if self._since is not None:
             reports.warn(
@@ -91,14 +92,10 @@ class Troubles:
             self._overflowing = True
             reports.warn("%s: the queue is full; the newest events are dropped", self._destination)
 
-    def report_left(self, count: int) -> None:
-        """Tell what the process takes with it when it ends."""
-        reports.warn(
-            "%s: %s not delivered before the end (%s)",
-            self._destination,
-            _events(count),
-            self._reason or "no answer yet",
-        )
+
+def report_left(count: int, reasons: Sequence[str]) -> None:
+    """Tell, in one line, what the process takes with it when it ends."""
+    reports.warn("%s not delivered before the end (%s)", _events(count), "; ".join(reasons))
 
 
 def _events(count: int) -> str:

@@ -14,7 +14,6 @@ import re
 from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
 from datetime import date, datetime, time, timedelta
-from decimal import Decimal
 from enum import Enum
 from numbers import Integral, Real
 from typing import TypeAlias
@@ -54,9 +53,9 @@ def attribute_value(
         max_elements: how many elements arrays and maps may have in all; 0 means any number.
 
     """
-    if boolean_string and isinstance(value, bool):
-        return "true" if value else "false"
     try:
+        if boolean_string and isinstance(value, bool):
+            return "true" if value else "false"
         if isinstance(value, timedelta) and key.endswith("_ms"):
             return round(value / _MILLISECOND)
         return _Snapshot(max_elements).take(value)
@@ -96,9 +95,7 @@ class _Snapshot:
         if isinstance(value, Real):
             return float(value)
         if isinstance(value, (datetime, date, time)):
-            return value.isoformat()
-        if isinstance(value, Decimal):
-            return str(value)
+            return str.__str__(value.isoformat())
         return str.__str__(str(value))
 
     def _take_container(
@@ -135,15 +132,20 @@ class _Snapshot:
 
 
 def key_text(key: object) -> str:
-    """Return an attribute's key as exact, non-empty text, whatever the application used."""
+    """Return a key as exact text, whatever the application used."""
     if type(key) is str:
-        return key or "<empty>"
+        return key
+    if isinstance(key, bytes):
+        return key.decode("utf-8", "replace")
     text = _Snapshot(0).take(key)
-    return (text if isinstance(text, str) else str(text)) or "<empty>"
+    return text if isinstance(text, str) else str(text)
 
 
 def _unprintable(value: object) -> str:
-    return f"<unprintable {type(value).__name__}>"
+    try:
+        return f"<unprintable {str.__str__(type(value).__name__)}>"
+    except Exception:  # even the class has no name
+        return "<unprintable>"
 
 
 def shorten(value: AttributeValue, max_length: int) -> tuple[AttributeValue, int]:

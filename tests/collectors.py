@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import chain, repeat
 from typing import Any
@@ -31,6 +32,7 @@ class HttpCollector(ThreadingHTTPServer):
         self.sizes: list[int] = []
         self.events: list[ReceivedEvent] = []
         self.connections = 0
+        self._arrival = threading.Condition()
         super().__init__(("127.0.0.1", 0), _Handler)
 
     @property
@@ -46,8 +48,14 @@ class HttpCollector(ThreadingHTTPServer):
         self.sizes.append(len(body))
         if answer is not None and answer[0] == 200 and headers["content-type"].endswith("protobuf"):
             message = ExportLogsServiceRequest.FromString(body)
-            self.events += events_of(ReceivedRequest("http/protobuf", headers, message))
+            with self._arrival:
+                self.events += events_of(ReceivedRequest("http/protobuf", headers, message))
+                self._arrival.notify_all()
         return answer
+
+    def wait_for(self, count: int) -> bool:
+        with self._arrival:
+            return self._arrival.wait_for(lambda: len(self.events) >= count, timeout=10)
 
 
 class _Handler(BaseHTTPRequestHandler):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -80,6 +81,71 @@ def test_an_outage_loses_nothing_and_is_two_lines(
     )
     assert ended.startswith("events are delivered again, after ")
     assert ended.endswith(" s; 0 lost meanwhile")
+
+
+@pytest.mark.parametrize("name", ["otlp-http", "otlp-grpc"])
+def test_an_outage_brings_no_word_of_the_exporters(
+    attach: HandlerFactory, caplog: pytest.LogCaptureFixture, name: str
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    for library in ("urllib3", "opentelemetry", "grpc"):
+        logging.getLogger(library).setLevel(logging.DEBUG)
+    with Receiver() as receiver:
+        endpoint = receiver.http_endpoint if name == "otlp-http" else receiver.grpc_endpoint
+    handler = attach({"exporter": {name: {"endpoint": endpoint}}, "batch": {"retry_for_ms": 300}})
+    log(1)
+    assert handler.flush()
+    assert handler.stats() == Stats(accepted=1, dropped=1)
+    assert {record.name for record in caplog.records} == {REPORTS}
+
+
+def test_losses_that_come_and_go_are_reported_once(
+    http_collector: Collector, attach_to: Attach, reports: Callable[[], list[str]]
+) -> None:
+    refused: Answer = (400, {}, b"")
+    collector = http_collector(refused, OK, refused, OK, refused)
+    handler = attach_to(collector, max_batch_size=1)
+    log(5)
+    assert handler.flush()
+    assert handler.stats() == Stats(accepted=5, exported=2, rejected=3)
+    assert len(reports()) == 1
+
+
+def test_ctrl_c_while_the_worker_is_started_stops_nothing(
+    http_collector: Collector, attach_to: Attach, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    collector = http_collector(OK)
+    handler = attach_to(collector, schedule_delay_ms=0)
+
+    def interrupted(thread: threading.Thread) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            log(1)
+    log(1)
+    assert handler.flush()
+    assert handler.stats() == Stats(accepted=2, exported=2)
+
+
+def test_ctrl_c_while_the_worker_is_woken_stops_nothing(
+    http_collector: Collector, attach_to: Attach, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    collector = http_collector(OK)
+    handler = attach_to(collector, schedule_delay_ms=0)
+    log(1)
+    assert handler.flush()
+
+    def interrupted(processor: BatchProcessor) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(BatchProcessor, "_wake", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            log(1)
+    log(1)
+    assert collector.wait_for(3)
 
 
 def test_one_failure_alone_is_not_worth_a_word(
@@ -233,7 +299,11 @@ def processor(**batch: Any) -> BatchProcessor:
         raise AssertionError
 
     return BatchProcessor(
-        BatchConfig(**batch), connect=connect, inspect=lambda _: None, destination="x"
+        BatchConfig(**batch),
+        connect=connect,
+        inspect=lambda _: None,
+        on_start=lambda: None,
+        destination="x",
     )
 
 

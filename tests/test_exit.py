@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from codex_otel_logging import Receiver
-from conftest import RunPython
+from conftest import ROOT, RunPython
 
 PROGRAM = """
 import json, logging, sys
@@ -89,11 +89,184 @@ def test_without_a_collector_the_end_is_near_and_says_what_is_left(run_python: R
     done = run_python(PROGRAM, otel({"otlp-http": {"endpoint": endpoint}}), "100", "")
     assert time.monotonic() - started < 30  # the figure is another test's; this one must end
     assert done.returncode == 0
-    assert done.stderr.splitlines()[-1] == (
-        f"otlp-http {endpoint}: 100 events not delivered before the end "
-        "(no connection: Connection refused)"
+    assert done.stderr == (
+        "100 events not delivered before the end "
+        f"(otlp-http {endpoint}: no connection: Connection refused)\n"
     )
+
+
+HANGING = """
+import atexit, socket
+hanging = socket.create_server(("127.0.0.1", 0))
+atexit.register(hanging.close)
+endpoint = f"http://127.0.0.1:{hanging.getsockname()[1]}/"
+"""
+
+
+def test_many_handlers_wait_together_and_report_in_one_line(run_python: RunPython) -> None:
+    """One after the other, ten would take twenty seconds."""
+    program = (
+        HANGING
+        + """
+import logging, codex_otel_logging
+logger = logging.getLogger("codex_otel")
+logger.setLevel("INFO")
+for _ in range(10):
+    otel = {"exporter": {"otlp-http": {"endpoint": endpoint}}}
+    logger.addHandler(codex_otel_logging.from_table(otel))
+logger.info("codex.turn_ttft", extra={"duration_ms": 1, "conversation.id": "c"})
+"""
+    )
+    started = time.monotonic()
+    done = run_python(program)
+    assert time.monotonic() - started < 15
+    assert len(done.stderr.splitlines()) == 1
+    assert done.stderr.startswith("10 events not delivered before the end (otlp-http http://127.")
+
+
+@pytest.mark.parametrize("name", ["otlp-http", "otlp-grpc"])
+def test_a_first_event_at_the_end_waits_no_longer_than_any_other(
+    run_python: RunPython, name: str
+) -> None:
+    """Python 3.12 starts no thread any more then, so it is sent on the main thread."""
+    program = (
+        HANGING
+        + f"""
+import atexit, logging, codex_otel_logging
+logger = logging.getLogger("codex_otel")
+logger.setLevel("INFO")
+otel = {{"exporter": {{"{name}": {{"endpoint": endpoint, "timeout_ms": 25_000}}}}}}
+logger.addHandler(codex_otel_logging.from_table(otel))
+extra = {{"duration_ms": 1, "conversation.id": "c"}}
+atexit.register(lambda: logger.info("codex.turn_ttft", extra=extra))
+"""
+    )
+    started = time.monotonic()
+    done = run_python(program)
+    assert time.monotonic() - started < 15
+    assert done.stderr.startswith("1 event not delivered before the end (")
     assert "Traceback" not in done.stderr
+
+
+def test_ctrl_c_ends_the_wait(tmp_path: Path) -> None:
+    program = (
+        HANGING
+        + """
+import logging, codex_otel_logging
+logger = logging.getLogger("codex_otel")
+logger.setLevel("INFO")
+batch = {"shutdown_timeout_ms": 60_000}
+otel = {"exporter": {"otlp-http": {"endpoint": endpoint}}, "batch": batch}
+logger.addHandler(codex_otel_logging.from_table(otel))
+import atexit
+logger.info("codex.turn_ttft", extra={"duration_ms": 1, "conversation.id": "c"})
+atexit.register(print, "ready", flush=True)
+"""
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", program],
+        cwd=tmp_path,
+        env={"PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    with process:
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "ready\n"
+            errors = ""
+            for _ in range(100):  # until it arrives during the wait, not before
+                process.send_signal(signal.SIGINT)
+                try:
+                    errors = process.communicate(timeout=0.3)[1]
+                    break
+                except subprocess.TimeoutExpired:
+                    pass
+        finally:
+            process.kill()
+    assert process.returncode == 0
+    assert errors.splitlines()[-1].startswith("1 event not delivered before the end (")
+
+
+PROCESSES = """
+import logging, multiprocessing, sys
+import codex_otel_logging
+
+def work(number):
+    exporter = {sys.argv[1]: {"endpoint": sys.argv[2]}}
+    handler = codex_otel_logging.from_table({"exporter": exporter})
+    logger = logging.getLogger("codex_otel")
+    logger.addHandler(handler)
+    logger.setLevel("INFO")
+    logger.info("codex.turn_ttft", extra={"duration_ms": number, "conversation.id": "c"})
+
+if __name__ == "__main__":
+    context = multiprocessing.get_context(sys.argv[3])
+    processes = [context.Process(target=work, args=(number,)) for number in range(3)]
+    for process in processes: process.start()
+    for process in processes: process.join()
+    print([process.exitcode for process in processes])
+"""
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
+def test_multiprocessing_workers_deliver(
+    tmp_path: Path, receiver: Receiver, exporter: dict[str, Any], method: str
+) -> None:
+    """They run no exit hooks when they end."""
+    (tmp_path / "processes.py").write_text(PROCESSES)
+    ((name, settings),) = exporter.items()
+    done = subprocess.run(
+        [sys.executable, "processes.py", name, settings["endpoint"], method],
+        cwd=tmp_path,
+        env={"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert (done.stdout, done.stderr) == ("[0, 0, 0]\n", "")
+    assert sorted(event.attributes["duration_ms"] for event in receiver.events) == [0, 1, 2]
+
+
+def test_a_forked_child_begins_empty_and_delivers_its_own(
+    run_python: RunPython, receiver: Receiver, exporter: dict[str, Any]
+) -> None:
+    """What is queued is the parent's, and sent once."""
+    fork = (
+        "import os, warnings; warnings.simplefilter('ignore')\n"
+        "child = os.fork()\n"
+        "if not child: logger.info('codex.turn_ttft', extra={'duration_ms': 10});"
+        " assert handler.flush(20) and handler.stats().exported == 1; os._exit(0)\n"
+        "assert os.waitpid(child, 0)[1] == 0"
+    )
+    done = run_python(PROGRAM, otel(exporter), "3", fork)
+    assert done.returncode == 0
+    assert sorted(event.attributes["duration_ms"] for event in receiver.events) == [0, 1, 2, 10]
+
+
+def test_a_fork_waits_for_the_workers_import(run_python: RunPython) -> None:
+    """A child that is born in the middle of it could never import OpenTelemetry."""
+    program = """
+import os, threading, warnings
+warnings.simplefilter("ignore")
+import codex_otel_logging
+from codex_otel_logging.exporters import import_lock
+importing, imported = threading.Event(), threading.Event()
+def importer():
+    with import_lock:
+        importing.set()
+        threading.Timer(0.3, imported.set).start()
+        imported.wait()
+threading.Thread(target=importer).start()
+importing.wait()
+child = os.fork()
+if not child:
+    with import_lock:
+        os._exit(0 if imported.is_set() else 1)
+print(imported.is_set(), os.waitpid(child, 0)[1])
+"""
+    assert run_python(program).stdout == "True 0\n"
 
 
 SIGTERM_PROGRAM = PROGRAM.replace(
@@ -109,14 +282,18 @@ def terminated(tmp_path: Path) -> Any:
         process = subprocess.Popen(
             [sys.executable, "-c", program, *arguments],
             cwd=tmp_path,
-            env={"PYTHONPATH": str(Path(__file__).parent.parent)},
+            env={"PYTHONPATH": str(ROOT)},
             stdout=subprocess.PIPE,
             text=True,
         )
-        assert process.stdout is not None
-        assert process.stdout.readline() == "ready\n"
-        process.send_signal(signal.SIGTERM)
-        output = process.communicate(timeout=30)[0]
+        with process:
+            try:
+                assert process.stdout is not None
+                assert process.stdout.readline() == "ready\n"
+                process.send_signal(signal.SIGTERM)
+                output = process.communicate(timeout=30)[0]
+            finally:
+                process.kill()
         return process.returncode, output
 
     return terminated
@@ -125,7 +302,7 @@ def terminated(tmp_path: Path) -> Any:
 def test_flush_on_sigterm_delivers_and_then_terminates(
     terminated: Any, receiver: Receiver, exporter: dict[str, Any]
 ) -> None:
-    wait = "import signal; signal.pause()"
+    wait = "import time\nwhile True: time.sleep(0.01)"
     status, _ = terminated(SIGTERM_PROGRAM, otel(exporter), "10", wait)
     assert status == -signal.SIGTERM
     assert len(receiver.events) == 10
@@ -135,12 +312,13 @@ def test_flush_on_sigterm_lets_the_applications_own_handler_run(
     terminated: Any, receiver: Receiver, exporter: dict[str, Any]
 ) -> None:
     own = "import signal\nsignal.signal(signal.SIGTERM, lambda *_: (print('own'), sys.exit(5)))\n"
-    wait = "codex_otel_logging.flush_on_sigterm(); signal.pause()"  # twice changes nothing
+    again = "codex_otel_logging.flush_on_sigterm()"  # which changes nothing
+    wait = f"import time\n{again}\nwhile True: time.sleep(0.01)"
     status, output = terminated(
         own + SIGTERM_PROGRAM.replace("import json", "import json, sys"),
         otel(exporter),
         "10",
-        "import signal; " + wait,
+        wait,
     )
     assert (status, output) == (5, "own\n")
     assert len(receiver.events) == 10

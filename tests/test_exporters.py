@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import datetime, timedelta, timezone
 from email.utils import format_datetime
+from http.client import responses
 from pathlib import Path
 from typing import Any
 
@@ -137,7 +138,7 @@ def abort(
         ((404, JSON, b"odd"), Outcome("refused", "HTTP 404 Not Found")),
         ((404, {"Content-Type": "text/html"}, b"<p>"), Outcome("refused", "HTTP 404 Not Found")),
         ((500, {}, b""), Outcome("refused", "HTTP 500 Internal Server Error")),
-        ((413, {}, b""), Outcome("too large", "HTTP 413 Request Entity Too Large")),
+        ((413, {}, b""), Outcome("too large", f"HTTP 413 {responses[413]}")),
         (
             (200, JSON, b'{"partialSuccess": {"rejectedLogRecords": null, "errorMessage": null}}'),
             DELIVERED,

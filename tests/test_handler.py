@@ -1,5 +1,9 @@
 import logging
+import logging.handlers
+import queue
 import threading
+import weakref
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +21,7 @@ from codex_otel_logging import (
     from_toml,
 )
 from codex_otel_logging.catalog import EventType, Field
+from collectors import OK, HttpCollector
 from conftest import HandlerFactory
 
 LOGGER = logging.getLogger("codex_otel")
@@ -323,6 +328,68 @@ def test_flush_from_a_handler_that_our_report_went_to_does_not_wait_for_itself(
     log()  # with no conversation, so that the worker reports
     assert handler.flush()
     assert flushed == [False]
+
+
+def test_an_applications_broken_filter_harms_no_delivery(
+    attach: HandlerFactory, receiver: Receiver
+) -> None:
+    """What we report goes through the application's handlers, and those may raise."""
+
+    def broken(record: logging.LogRecord) -> bool:
+        raise AttributeError("request_id")
+
+    console = logging.StreamHandler()
+    console.addFilter(broken)
+    logging.getLogger(REPORTS).addHandler(console)
+    handler = attach({"exporter": {"otlp-http": {"endpoint": receiver.http_endpoint}}})
+    log()  # with no conversation, so that the worker reports
+    LOGGER.info("codex.nothing")  # and this thread as well
+    assert handler.flush()
+    assert handler.stats() == Stats(accepted=1, exported=1, ignored=1)
+
+
+def test_a_handler_behind_a_queue_still_knows_the_event(
+    attach: HandlerFactory, receiver: Receiver
+) -> None:
+    """`QueueHandler` puts the formatted exception behind the message."""
+    handler = attach({"exporter": {"otlp-http": {"endpoint": receiver.http_endpoint}}})
+    LOGGER.removeHandler(handler)
+    records: queue.Queue[logging.LogRecord] = queue.Queue()
+    queued = logging.handlers.QueueHandler(records)
+    LOGGER.addHandler(queued)
+    listener = logging.handlers.QueueListener(records, handler)
+    listener.start()
+    try:
+        raise TimeoutError("too slow")
+    except TimeoutError:
+        Conversation("c", "m").logger().exception("codex.api_request", extra={"attempt": 0})
+    finally:
+        listener.stop()
+        LOGGER.removeHandler(queued)
+    assert handler.flush()
+    (event,) = receiver.events
+    assert event.name == "codex.api_request"
+    assert event.attributes["conversation.id"] == "c"
+
+
+def test_shutting_logging_down_delivers(attach: HandlerFactory, receiver: Receiver) -> None:
+    """Also when the process does not end by itself, but by `os._exit` for example."""
+    handler = attach({"exporter": {"otlp-http": {"endpoint": receiver.http_endpoint}}})
+    log()
+    logging.shutdown([weakref.ref(handler)])
+    assert len(receiver.events) == 1
+
+
+def test_reconfiguring_logging_waits_for_nothing(
+    attach: HandlerFactory, http_collector: Callable[..., HttpCollector]
+) -> None:
+    """Logging holds its lock meanwhile, and the worker may need that to go on."""
+    collector = http_collector((503, {}, b""), OK)
+    handler = attach({"exporter": {"otlp-http": {"endpoint": collector.endpoint}}})
+    log()
+    with logging._lock:  # type: ignore[attr-defined]
+        assert handler.flush() is False
+    assert handler.flush() is True
 
 
 def test_reading_the_record_never_raises_into_the_application(

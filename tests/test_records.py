@@ -5,8 +5,47 @@ from typing import Any
 import pytest
 
 from codex_otel_logging import Conversation, catalog
+from codex_otel_logging.conversation import RECORD_KEY
 from codex_otel_logging.records import Event, EventReader, is_event_logger, timestamp_text
 from codex_otel_logging.redaction import Redaction
+
+
+class OddKey(str):
+    """Text that a dictionary does not find by its text."""
+
+    __slots__ = ()
+
+    def __hash__(self) -> int:
+        return 1
+
+
+class _HostileType(type):
+    @property
+    def __name__(cls) -> str:  # type: ignore[override]
+        raise RuntimeError
+
+
+class Hostile(metaclass=_HostileType):
+    """Raises whatever it is asked."""
+
+    @property
+    def __class__(self) -> Any:
+        raise RuntimeError
+
+    @__class__.setter
+    def __class__(self, value: Any) -> None:
+        raise RuntimeError
+
+    def __getattr__(self, name: str) -> Any:
+        raise RuntimeError
+
+    def __str__(self) -> str:
+        raise RuntimeError
+
+    __repr__ = __len__ = __bool__ = __iter__ = __hash__ = __str__  # type: ignore[assignment]
+
+    def __eq__(self, other: object) -> bool:
+        raise RuntimeError
 
 
 def record(msg: Any = "codex.tool_decision", *args: object, **options: Any) -> logging.LogRecord:
@@ -106,6 +145,45 @@ def test_what_is_no_event(options: dict[str, Any]) -> None:
 @pytest.mark.parametrize("name", ["codex_otel", "codex_otel.x", "codex_otel.x.y"])
 def test_the_hierarchy(name: str) -> None:
     assert is_event_logger(name)
+
+
+@pytest.mark.parametrize("key", [b"prompt", OddKey("prompt")], ids=["bytes", "subclass"])
+def test_no_odd_key_gets_a_prompt_past_redaction(key: Any) -> None:
+    made = record("codex.tool_decision")
+    made.__dict__[key] = "secret"
+    event = EventReader(Redaction()).read(made)
+    assert event is not None
+    assert event.fields == {"prompt": "[REDACTED]", "prompt_length": 6}
+
+
+@pytest.mark.parametrize("key", [None, 5, 2.5, ("a", 1), b"\xff"], ids=repr)
+def test_odd_keys_become_text(key: Any) -> None:
+    made = record()
+    made.__dict__[key] = 1
+    event = EventReader(Redaction()).read(made)
+    assert event is not None
+    ((name, value),) = event.fields.items()
+    assert type(name) is str
+    assert name
+    assert value == 1
+
+
+@pytest.mark.parametrize("field", ["success", "prompt", "other"])
+def test_objects_that_raise_whatever_is_asked_of_them(field: str) -> None:
+    fields = read("codex.tool_result", extra={field: Hostile()}).fields
+    assert fields[field] == ("[REDACTED]" if field == "prompt" else "<unprintable>")
+
+
+@pytest.mark.parametrize("attribute", ["exc_info", "event.name", RECORD_KEY, "levelname", "name"])
+def test_hostile_objects_where_logging_keeps_its_own(attribute: str) -> None:
+    made = record("codex.turn_ttft", extra={"duration_ms": 1})
+    made.__dict__[attribute] = Hostile()
+    event = EventReader(Redaction()).read(made)
+    if attribute in ("event.name", "name"):
+        assert event is None
+    else:
+        assert event is not None
+        assert event.fields == {"duration_ms": 1}
 
 
 def test_a_field_that_is_none_is_left_out() -> None:
