@@ -420,8 +420,8 @@ def finish(processors: Sequence[BatchProcessor], *, for_good: bool = True) -> No
     Waits as long as events are being settled, by any of them: gives up after `shutdown_timeout_ms`
     without any, at the latest after five times that. Ctrl-C ends the wait as well.
     """
-    timeout_s = max((p.begin_end(for_good=for_good) for p in processors), default=0.0)
     try:
+        timeout_s = max((p.begin_end(for_good=for_good) for p in processors), default=0.0)
         _settle_all(
             processors,
             lambda started, progress: min(progress + timeout_s, started + 5 * timeout_s),

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.machinery import PathFinder
 from types import ModuleType
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, cast
 
 from .config import ResourceValue
 from .records import Event
@@ -146,15 +146,16 @@ def connect(config: ExporterConfig, origin: Origin) -> Exporter:
         ImportError: the exporter's package is broken or too old.
 
     """
+    package, _ = _MODULES[config.name, config.protocol]
     with import_lock:
-        name = "otlp_http" if config.name == "otlp-http" else "otlp_grpc"
-        module: Any = _import_with_sdk(f"{__package__}.{name}")
-        _keep_quiet()  # already their constructors log
-        exporter: Exporter = (
-            module.HttpExporter if config.name == "otlp-http" else module.GrpcExporter
-        )(config, origin)
-        _keep_quiet()  # and HTTP's import more
-    return exporter
+        _import_with_sdk(f"{package}._log_exporter")
+        module: Any = _import_with_sdk(
+            f"{__package__}.{'otlp_http' if config.name == 'otlp-http' else 'otlp_grpc'}"
+        )
+        _keep_quiet()  # now that their loggers are there; already the constructors use them
+        if config.name == "otlp-http":
+            return cast("Exporter", module.HttpExporter(config, origin))
+        return cast("Exporter", module.GrpcExporter(config, origin))
 
 
 _LOUD = ("opentelemetry", "urllib3", "requests", "grpc", "charset_normalizer")

@@ -18,7 +18,7 @@ from codex_otel_logging.batching import BatchProcessor
 from codex_otel_logging.exporters import Outcome
 from codex_otel_logging.settings import BatchConfig
 from collectors import OK, PROTOBUF, TEXT, Answer, HttpCollector
-from conftest import HandlerFactory
+from conftest import HandlerFactory, RunPython
 
 LOGGER = logging.getLogger("codex_otel")
 REPORTS = "codex_otel_logging"
@@ -83,20 +83,31 @@ def test_an_outage_loses_nothing_and_is_two_lines(
     assert ended.endswith(" s; 0 lost meanwhile")
 
 
+OUTAGE = """
+import logging, sys
+logging.basicConfig(level=logging.DEBUG, format="%(name)s: %(message)s")
+import codex_otel_logging
+exporter = {sys.argv[1]: {"endpoint": sys.argv[2]}}
+otel = {"exporter": exporter, "batch": {"retry_for_ms": 300}}
+handler = codex_otel_logging.from_table(otel)
+logger = logging.getLogger("codex_otel")
+logger.addHandler(handler)
+logger.propagate = False
+logger.info("codex.turn_ttft", extra={"duration_ms": 1, "conversation.id": "c"})
+print(handler.flush(), handler.stats().dropped)
+"""
+
+
 @pytest.mark.parametrize("name", ["otlp-http", "otlp-grpc"])
-def test_an_outage_brings_no_word_of_the_exporters(
-    attach: HandlerFactory, caplog: pytest.LogCaptureFixture, name: str
-) -> None:
-    caplog.set_level(logging.DEBUG)
-    for library in ("urllib3", "opentelemetry", "grpc"):
-        logging.getLogger(library).setLevel(logging.DEBUG)
+def test_an_outage_brings_no_word_of_the_exporters(run_python: RunPython, name: str) -> None:
+    """Neither of its failures, nor of a variable that they log with its value as they are built."""
     with Receiver() as receiver:
         endpoint = receiver.http_endpoint if name == "otlp-http" else receiver.grpc_endpoint
-    handler = attach({"exporter": {name: {"endpoint": endpoint}}, "batch": {"retry_for_ms": 300}})
-    log(1)
-    assert handler.flush()
-    assert handler.stats() == Stats(accepted=1, dropped=1)
-    assert {record.name for record in caplog.records} == {REPORTS}
+    variables = {"OTEL_EXPORTER_OTLP_HEADERS": "Authorization: Bearer s3cr3t"}
+    done = run_python(OUTAGE, name, endpoint, **variables)
+    assert done.stdout == "True 1\n"
+    own = f"codex_otel_logging: {name} {endpoint}: "
+    assert [line.startswith(own) for line in done.stderr.splitlines()] == [True, True]
 
 
 def test_losses_that_come_and_go_are_reported_once(

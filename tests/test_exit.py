@@ -148,45 +148,33 @@ atexit.register(lambda: logger.info("codex.turn_ttft", extra=extra))
     assert "Traceback" not in done.stderr
 
 
-def test_ctrl_c_ends_the_wait(tmp_path: Path) -> None:
+def test_ctrl_c_ends_the_wait(run_python: RunPython) -> None:
+    """It comes the moment the main thread begins to wait."""
     program = (
         HANGING
         + """
-import logging, codex_otel_logging
-logger = logging.getLogger("codex_otel")
-logger.setLevel("INFO")
-batch = {"shutdown_timeout_ms": 60_000}
+import logging, os, signal, threading
+import codex_otel_logging.batching
+
+wait = codex_otel_logging.batching._wait
+def interrupted(*arguments):
+    if threading.current_thread() is threading.main_thread():
+        os.kill(os.getpid(), signal.SIGINT)
+    wait(*arguments)
+codex_otel_logging.batching._wait = interrupted
+
+batch = {"shutdown_timeout_ms": 600_000}
 otel = {"exporter": {"otlp-http": {"endpoint": endpoint}}, "batch": batch}
+logger = logging.getLogger("codex_otel")
 logger.addHandler(codex_otel_logging.from_table(otel))
-import atexit
+logger.setLevel("INFO")
 logger.info("codex.turn_ttft", extra={"duration_ms": 1, "conversation.id": "c"})
-atexit.register(print, "ready", flush=True)
 """
     )
-    process = subprocess.Popen(
-        [sys.executable, "-c", program],
-        cwd=tmp_path,
-        env={"PYTHONPATH": str(ROOT)},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    with process:
-        try:
-            assert process.stdout is not None
-            assert process.stdout.readline() == "ready\n"
-            errors = ""
-            for _ in range(100):  # until it arrives during the wait, not before
-                process.send_signal(signal.SIGINT)
-                try:
-                    errors = process.communicate(timeout=0.3)[1]
-                    break
-                except subprocess.TimeoutExpired:
-                    pass
-        finally:
-            process.kill()
-    assert process.returncode == 0
-    assert errors.splitlines()[-1].startswith("1 event not delivered before the end (")
+    done = run_python(program)
+    assert done.returncode == 0
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("1 event not delivered before the end (")
 
 
 PROCESSES = """

@@ -454,18 +454,6 @@ def test_reasons_hold_no_header_of_the_environment(monkeypatch: pytest.MonkeyPat
     assert text == "token *** is not known"
 
 
-@pytest.mark.parametrize("name", ["otlp-http", "otlp-grpc"])
-def test_a_malformed_header_variable_is_printed_nowhere(
-    receiver: Receiver, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, name: Any
-) -> None:
-    """The official exporters log it with its value, already while they are built."""
-    monkeypatch.setenv("OTEL_EXPORTER_OTLP_HEADERS", "Authorization: Bearer s3cr3t")
-    endpoint = receiver.http_endpoint if name == "otlp-http" else receiver.grpc_endpoint
-    with exporters.own_export(), connected(ExporterConfig(name, endpoint)) as exporter:
-        assert exporter.export([event()]) == DELIVERED
-    assert "s3cr3t" not in caplog.text
-
-
 @pytest.mark.parametrize(
     ("config", "package", "command"),
     [

@@ -331,7 +331,9 @@ def test_flush_from_a_handler_that_our_report_went_to_does_not_wait_for_itself(
 
 
 def test_an_applications_broken_filter_harms_no_delivery(
-    attach: HandlerFactory, receiver: Receiver
+    attach: HandlerFactory,
+    http_collector: Callable[..., HttpCollector],
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
     """What we report goes through the application's handlers, and those may raise."""
 
@@ -341,11 +343,13 @@ def test_an_applications_broken_filter_harms_no_delivery(
     console = logging.StreamHandler()
     console.addFilter(broken)
     logging.getLogger(REPORTS).addHandler(console)
-    handler = attach({"exporter": {"otlp-http": {"endpoint": receiver.http_endpoint}}})
-    log()  # with no conversation, so that the worker reports
-    LOGGER.info("codex.nothing")  # and this thread as well
+    collector = http_collector((503, {}, b""), (503, {}, b""), OK)
+    handler = attach({"exporter": {"otlp-http": {"endpoint": collector.endpoint}}})
+    log()
+    LOGGER.info("codex.nothing s3cr3t")
     assert handler.flush()
     assert handler.stats() == Stats(accepted=1, exported=1, ignored=1)
+    assert capfd.readouterr().err == ""
 
 
 def test_a_handler_behind_a_queue_still_knows_the_event(
