@@ -56,9 +56,10 @@ def test_other_settings_are_an_error() -> None:
 def test_a_bad_table_leaves_no_half_built_handler() -> None:
     """Logging keeps a list of handlers, and would flush this one at the end of the process."""
     before = len(logging._handlerList)  # type: ignore[attr-defined]
-    with pytest.raises(ConfigError):
+    with pytest.raises(ConfigError) as caught:  # which keeps alive what there is of the handler
         CodexOtelHandler({"exportr": 1})
     assert len(logging._handlerList) == before  # type: ignore[attr-defined]
+    assert caught.value.faults
 
 
 def test_level_and_options(tmp_path: Path) -> None:
