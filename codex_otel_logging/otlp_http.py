@@ -23,7 +23,7 @@ from google.rpc.status_pb2 import Status
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceResponse
 from opentelemetry.sdk.version import __version__ as sdk_version
 from requests.structures import CaseInsensitiveDict
-from requests.utils import get_auth_from_url
+from requests.utils import default_headers, get_auth_from_url
 
 from .exporters import DELIVERED, Origin, Outcome, safe_reason
 from .otlp_records import OtlpRecords
@@ -181,9 +181,7 @@ class _Session(requests.Session):
     def _apply_settings(self, kwargs: dict[str, Any]) -> None:
         config = self._config
         headers: dict[str, Any] = dict.fromkeys((*self.headers, *kwargs.get("headers", ())))
-        headers |= {
-            name: self.headers[name] for name in ("Accept", "Accept-Encoding", "Connection")
-        }
+        headers |= default_headers()
         headers["User-Agent"] = _USER_AGENT
         headers["Content-Type"] = _CONTENT_TYPES[config.protocol]
         if config.compression != "none":

@@ -353,7 +353,15 @@ def test_with_an_endpoint_nothing_else_adds_to_http_requests(
     if protocol == "json":
         pytest.importorskip("opentelemetry.exporter.otlp.json.http")
     collector = http_collector((200, PROTOBUF, b""))
-    names = ("authorization", "x-a", "x-b", "content-type", "content-encoding", "user-agent")
+    names = (
+        "authorization",
+        "x-a",
+        "x-b",
+        "content-type",
+        "content-encoding",
+        "user-agent",
+        "accept",
+    )
     theirs = ",".join(f"{name}=theirs" for name in names)
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_HEADERS", theirs)
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE", "/theirs.pem")
