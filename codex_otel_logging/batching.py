@@ -28,7 +28,7 @@ from .settings import BatchConfig
 from .stats import Stats
 from .troubles import Troubles, report_left
 
-_BACKOFF_S = (0.1, 0.5, 1.0, 2.0, 5.0)
+_BACKOFF_S = (0.1, 0.5, 1.0, 2.0, 3.0)
 """How long to wait after the first, second, ... failure in a row; the last is the longest."""
 
 _BACKOFF_AT_EXIT_S = 0.25
