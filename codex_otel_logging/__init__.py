@@ -3,9 +3,10 @@
 An application logs its events with plain `logger.info(name, extra={...})` on loggers under
 `codex_otel`; README.md shows how to attach the handler. The way of an event through the modules:
 `conversation` and `records` (with `redaction` and `values`) on the application's thread, then
-`batching`, `exporters` and the `otlp_*` modules on the worker's. `config` and `tables` read the
-settings, `catalog` holds the events, `lifecycle` the ends of a process, `receiver` a collector for
-tests and the command line.
+`batching`, `exporters` and the `otlp_*` modules on the worker's; `handler` puts them together.
+Beside it, `config` reads the settings (with `tables` and `endpoints`, into `settings`), `catalog`
+holds the events, `checks`, `troubles` and `reports` tell people what is wrong, `stats` counts,
+`lifecycle` knows the ends of a process, and `receiver` is a collector for tests and the `demo`.
 """
 
 from __future__ import annotations

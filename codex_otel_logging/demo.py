@@ -22,6 +22,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
+from . import catalog
 from .conversation import Conversation
 from .exporters import missing_package
 from .handler import CodexOtelHandler
@@ -204,17 +205,8 @@ def _compared(
 
 _LABELS: dict[Transport, str] = {"http": "OTLP/HTTP", "grpc": "OTLP/gRPC"}
 
-_COMMON = frozenset(
-    {
-        "event.name",
-        "event.timestamp",
-        "conversation.id",
-        "app.version",
-        "terminal.type",
-        "model",
-        "slug",
-    }
-)
+_COMMON = frozenset(field.name for field in catalog.COMMON_FIELDS)
+_SHARED = _COMMON - {"event.name", "event.timestamp"}
 
 
 def _report(results: Sequence[Played]) -> Iterator[str]:
@@ -235,8 +227,9 @@ def _report(results: Sequence[Played]) -> Iterator[str]:
         yield "\nresource"
         yield from (f"  {key} = {value}" for key, value in event.resource.items())
         yield "\non every event"
-        common = {key: event.attributes.get(key) for key in sorted(_COMMON - {"event.name"})}
-        yield from (f"  {key} = {value}" for key, value in common.items())
+        yield from (
+            f"  {key} = {value}" for key, value in event.attributes.items() if key in _SHARED
+        )
     yield "\nredacted"
     for event in shown.received:
         for key, value in event.attributes.items():
