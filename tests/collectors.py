@@ -22,11 +22,15 @@ OK: Answer = (200, PROTOBUF, b"")
 
 
 class HttpCollector(ThreadingHTTPServer):
-    """Gives one answer after the other, the last one for ever, and keeps what it accepted."""
+    """Gives one answer after the other, the last one for ever, and keeps what it accepted.
+
+    It takes `delay_s` for each.
+    """
 
     daemon_threads = True
 
-    def __init__(self, *answers: Answer | None) -> None:
+    def __init__(self, *answers: Answer | None, delay_s: float = 0.0) -> None:
+        self._delay_s = delay_s
         self._answers = chain(answers, repeat(answers[-1]))
         self.requests: list[dict[str, str]] = []
         self.sizes: list[int] = []
@@ -43,6 +47,7 @@ class HttpCollector(ThreadingHTTPServer):
         """Say nothing of a client that hung up."""
 
     def take(self, headers: dict[str, str], body: bytes) -> Answer | None:
+        threading.Event().wait(self._delay_s)
         answer = next(self._answers)
         self.requests.append(headers)
         self.sizes.append(len(body))

@@ -72,8 +72,8 @@ def http_collector() -> Iterator[Callable[..., HttpCollector]]:
     """Starts collectors that give the answers they are told."""
     collectors = []
 
-    def start(*answers: Answer | None) -> HttpCollector:
-        collector = HttpCollector(*answers)
+    def start(*answers: Answer | None, delay_s: float = 0.0) -> HttpCollector:
+        collector = HttpCollector(*answers, delay_s=delay_s)
         collectors.append(collector)
         threading.Thread(target=collector.serve_forever, args=(0.01,), daemon=True).start()
         return collector

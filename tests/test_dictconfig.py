@@ -105,13 +105,17 @@ import json, logging, logging.config, sys, threading
 for number in range(20):
     logging.config.dictConfig(json.loads(sys.argv[1]))
     logging.getLogger("codex_otel").info("codex.turn_ttft", extra={"duration_ms": number})
+import os, stat
+def is_socket(file):
+    try: return stat.S_ISSOCK(os.fstat(file).st_mode)
+    except OSError: return False
 workers = [t for t in threading.enumerate() if t.name == "codex_otel_logging"][:-1]
 for worker in workers:
     worker.join(20)
-print([w.is_alive() for w in workers].count(True))
+print([w.is_alive() for w in workers].count(True), sum(map(is_socket, range(256))) <= 1)
 """
     otel = {"exporter": {"otlp-http": {"endpoint": receiver.http_endpoint}}}
     handler = {"()": "codex_otel_logging.from_table", "otel": otel}
     done = run_python(program, config(handler))
-    assert (done.returncode, done.stdout) == (0, "0\n")
+    assert (done.returncode, done.stdout) == (0, "0 True\n")
     assert sorted(e.attributes["duration_ms"] for e in receiver.events) == list(range(20))

@@ -7,12 +7,14 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from codex_otel_logging import Receiver
+from collectors import OK, HttpCollector
 from conftest import ROOT, RunPython
 
 PROGRAM = """
@@ -101,6 +103,79 @@ hanging = socket.create_server(("127.0.0.1", 0))
 atexit.register(hanging.close)
 endpoint = f"http://127.0.0.1:{hanging.getsockname()[1]}/"
 """
+
+
+def test_a_slow_collector_still_gets_everything(
+    run_python: RunPython, http_collector: Callable[..., HttpCollector]
+) -> None:
+    """The end waits as long as there is progress: here three times its timeout."""
+    collector = http_collector(OK, delay_s=0.5)
+    settings = {
+        "exporter": {"otlp-http": {"endpoint": collector.endpoint}},
+        "batch": {"max_batch_size": 10, "shutdown_timeout_ms": 1000},
+    }
+    done = run_python(PROGRAM, json.dumps(settings), "60", "")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert len(collector.requests) == 6
+    assert [event.attributes["duration_ms"] for event in collector.events] == list(range(60))
+
+
+def test_events_of_daemon_threads_and_finalizers_bring_no_traceback(
+    run_python: RunPython, receiver: Receiver, exporter: dict[str, Any]
+) -> None:
+    """What they log before the interpreter is gone arrives; what comes later harms nobody."""
+    late = """
+import itertools, threading
+class Late:
+    def __del__(self): logger.info("codex.turn_ttft", extra={"duration_ms": -1})
+late = Late()
+late.itself = late
+def endless():
+    for number in itertools.count(1):
+        logger.info("codex.turn_ttft", extra={"duration_ms": number, "conversation.id": "c"})
+        started.set()
+started = threading.Event()
+threading.Thread(target=endless, daemon=True).start()
+started.wait()
+"""
+    done = run_python(PROGRAM, otel(exporter), "1", late)
+    assert done.returncode == 0
+    assert "Traceback" not in done.stderr
+    numbers = [event.attributes["duration_ms"] for event in receiver.events]
+    assert 0 in numbers
+    assert len(set(numbers)) == len(numbers)
+
+
+@pytest.mark.parametrize("end", ["KeyboardInterrupt", "SystemExit"])
+def test_an_asyncio_application_that_is_interrupted(
+    run_python: RunPython, receiver: Receiver, exporter: dict[str, Any], end: str
+) -> None:
+    program = f"""
+import asyncio, os, signal
+async def turn(number):
+    with codex_otel_logging.Conversation(f"task-{{number}}", "m").bind():
+        logger.info("codex.turn_ttft", extra={{"duration_ms": number}})
+        try:
+            await asyncio.sleep(60)
+        finally:
+            logger.info("codex.turn_ttft", extra={{"duration_ms": 100 + number}})
+async def main():
+    tasks = [asyncio.create_task(turn(number)) for number in range(3)]
+    await asyncio.sleep(0)
+    if "{end}" == "SystemExit":
+        raise SystemExit(4)
+    os.kill(os.getpid(), signal.SIGINT)
+    await asyncio.gather(*tasks)
+asyncio.run(main())
+"""
+    done = run_python(PROGRAM, otel(exporter), "0", program)
+    assert done.returncode == (4 if end == "SystemExit" else 1)
+    assert done.stderr.splitlines()[-1:] == ([] if end == "SystemExit" else [end])
+    arrived = {
+        (event.attributes["duration_ms"], event.attributes["conversation.id"])
+        for event in receiver.events
+    }
+    assert arrived == {(n + more, f"task-{n}") for n in range(3) for more in (0, 100)}
 
 
 def test_many_handlers_wait_together_and_report_in_one_line(run_python: RunPython) -> None:
