@@ -8,6 +8,8 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import (
     ExportLogsPartialSuccess,
     ExportLogsServiceResponse,
@@ -332,3 +334,54 @@ def test_no_wait_is_too_long_for_python(attach: HandlerFactory, receiver: Receiv
     handler = attach({"exporter": {"otlp-http": {"endpoint": receiver.http_endpoint}}})
     log(1)
     assert handler.flush(float("inf"))
+
+
+ANSWERS: dict[str, Answer | None] = {
+    "accepted": OK,
+    "partly accepted": (
+        200,
+        PROTOBUF,
+        ExportLogsServiceResponse(
+            partial_success=ExportLogsPartialSuccess(rejected_log_records=1)
+        ).SerializeToString(),
+    ),
+    "unavailable": UNAVAILABLE,
+    "busy": (429, {"Retry-After": "0"}, b""),
+    "refused": (401, {}, b""),
+    "too large": TOO_LARGE,
+    "hangs up": None,
+}
+
+
+@settings(
+    max_examples=60,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+@given(
+    answers=st.lists(st.sampled_from(sorted(ANSWERS)), max_size=12),
+    bursts=st.lists(st.integers(1, 9), min_size=1, max_size=5),
+)
+def test_the_counts_agree_with_what_the_collector_saw(
+    http_collector: Collector,
+    attach_to: Attach,
+    monkeypatch: pytest.MonkeyPatch,
+    answers: list[str],
+    bursts: list[int],
+) -> None:
+    """Whatever it answers, and in whatever order."""
+    monkeypatch.setattr("codex_otel_logging.batching._BACKOFF_S", (0.001,))
+    collector = http_collector(*(ANSWERS[answer] for answer in answers), OK)
+    handler = attach_to(collector, max_batch_size=4)
+    for number, burst in enumerate(bursts, start=1):
+        log(burst)
+        assert handler.stats().accepted == sum(bursts[:number])
+    assert handler.flush(30)
+    LOGGER.removeHandler(handler)
+    handler.close()
+    stats = handler.stats()
+    assert stats.accepted == sum(bursts) == stats.exported + stats.rejected
+    assert (stats.dropped, stats.queued) == (0, 0)
+    partly = answers[: len(collector.requests)].count("partly accepted")
+    assert stats.exported == len(collector.events) - partly

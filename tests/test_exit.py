@@ -260,7 +260,7 @@ def work(number):
     exporter = {sys.argv[1]: {"endpoint": sys.argv[2]}}
     handler = codex_otel_logging.from_table({"exporter": exporter})
     logger = logging.getLogger("codex_otel")
-    logger.addHandler(handler)
+    logger.handlers[:] = [handler]
     logger.setLevel("INFO")
     logger.info("codex.turn_ttft", extra={"duration_ms": number, "conversation.id": "c"})
 
@@ -290,6 +290,62 @@ def test_multiprocessing_workers_deliver(
     )
     assert (done.stdout, done.stderr) == ("[0, 0, 0]\n", "")
     assert sorted(event.attributes["duration_ms"] for event in receiver.events) == [0, 1, 2]
+
+
+POOL = (
+    PROCESSES.partition("if __name__")[0]
+    + """
+if __name__ == "__main__":
+    from concurrent.futures import ProcessPoolExecutor
+    context = multiprocessing.get_context(sys.argv[3])
+    with ProcessPoolExecutor(2, mp_context=context) as pool:
+        list(pool.map(work, range(4)))
+"""
+)
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_workers_of_a_process_pool_deliver(
+    tmp_path: Path, receiver: Receiver, exporter: dict[str, Any], method: str
+) -> None:
+    (tmp_path / "pool.py").write_text(POOL)
+    ((name, settings),) = exporter.items()
+    done = subprocess.run(
+        [sys.executable, "pool.py", name, settings["endpoint"], method],
+        cwd=tmp_path,
+        env={"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert sorted(event.attributes["duration_ms"] for event in receiver.events) == [0, 1, 2, 3]
+
+
+def test_a_server_that_forks_its_workers(
+    run_python: RunPython, receiver: Receiver, exporter: dict[str, Any]
+) -> None:
+    """The parent has configured logging and goes on logging; every event arrives once."""
+    prefork = """
+import os, warnings
+warnings.simplefilter("ignore")
+extra = lambda number: {"duration_ms": number, "conversation.id": "c"}
+for worker in range(1, 4):
+    if not os.fork():
+        for number in range(50):
+            logger.info("codex.turn_ttft", extra=extra(1000 * worker + number))
+        sys.exit(0)
+    for number in range(50):
+        logger.info("codex.turn_ttft", extra=extra(1000 * worker + 500 + number))
+assert [os.wait()[1] for _ in range(3)] == [0, 0, 0]
+"""
+    done = run_python(PROGRAM, otel(exporter), "5", prefork)
+    assert (done.returncode, done.stderr) == (0, "")
+    expected = [*range(5)]
+    for worker in range(1, 4):
+        expected += range(1000 * worker, 1000 * worker + 50)
+        expected += range(1000 * worker + 500, 1000 * worker + 550)
+    assert sorted(event.attributes["duration_ms"] for event in receiver.events) == expected
 
 
 def test_a_forked_child_begins_empty_and_delivers_its_own(

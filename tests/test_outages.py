@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from codex_otel_logging import CodexOtelHandler, Receiver, Stats
-from conftest import HandlerFactory
+from conftest import HandlerFactory, RunPython
 
 LOGGER = logging.getLogger("codex_otel")
 
@@ -184,3 +184,30 @@ def test_one_event_beyond_every_limit_is_lost_alone(
     assert handler.stats() == Stats(accepted=50, exported=49, rejected=1)
     numbers = [event.attributes["duration_ms"] for event in receiver.events]
     assert numbers == [number for number in range(50) if number != 25]
+
+
+def test_memory_is_bounded_and_what_does_not_fit_is_counted(run_python: RunPython) -> None:
+    """400 MB are logged, and nobody takes any of it."""
+    program = """
+import logging, resource, socket
+import codex_otel_logging
+listening = socket.create_server(("127.0.0.1", 0))
+endpoint = f"http://127.0.0.1:{listening.getsockname()[1]}/"
+otel = {"exporter": {"otlp-http": {"endpoint": endpoint}}, "batch": {"shutdown_timeout_ms": 0}}
+handler = codex_otel_logging.from_table(otel)
+logger = logging.getLogger("codex_otel")
+logger.addHandler(handler)
+logger.setLevel("INFO")
+logging.getLogger("codex_otel_logging").setLevel("CRITICAL")
+log = lambda text: logger.info("codex.turn_ttft", extra={"text": text})
+log("")
+handler.flush(1)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+for number in range(200_000):
+    log(f"{number:2048}")
+growth = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024
+stats = handler.stats()
+print(growth < 128, stats.accepted, stats.dropped + stats.queued, stats.queued > 20_000)
+listening.close()
+"""
+    assert run_python(program).stdout == "True 200001 200001 True\n"
