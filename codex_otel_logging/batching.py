@@ -76,6 +76,8 @@ class BatchProcessor:
         self._worker: threading.Thread | None = None
         self._exporter: Exporter | None = None
         self._closing = False
+        self._connecting = False
+        self._connections = 0
         self._hurrying = False
         self._at_the_end = False
         self._given_up = False
@@ -169,6 +171,16 @@ class BatchProcessor:
         """How many of the events that were queued have been settled so far."""
         return self._settled
 
+    @property
+    def progress(self) -> int:
+        """A number that grows with each settlement and each connection."""
+        return self._settled + self._connections
+
+    @property
+    def is_connecting(self) -> bool:
+        """Whether the exporter is being imported and built, which takes as long as it takes."""
+        return self._connecting
+
     def work(self, until: float) -> bool:
         """Make sure that somebody sends: the worker, or this thread until the time `until`.
 
@@ -176,7 +188,7 @@ class BatchProcessor:
         """
         if self._worker is threading.current_thread():
             return False
-        if self._worker is None and not self._start():
+        if self._worker is None and self._queue and not self._start():
             self._send_here(until)
         return True
 
@@ -243,7 +255,9 @@ class BatchProcessor:
                 waiting = len(self._queue)
                 now = time.monotonic()
                 if waiting == 0:
-                    if self._closing:
+                    # At the end of the process connections are left to it: closing them is no
+                    # use any more, and libraries that have ended already complain.
+                    if self._closing and not self._at_the_end:
                         exporter = self._retire()
                         break
                     due = None
@@ -258,7 +272,7 @@ class BatchProcessor:
                     timeout_s = due - now
             _wait(self._signal, timeout_s)
         if exporter is not None:
-            with own_export():
+            with own_export(), suppress(Exception):
                 exporter.shutdown()
         return None
 
@@ -347,10 +361,15 @@ class BatchProcessor:
     def _export(self, events: Sequence[Event], until: float | None) -> Outcome:
         with own_export():
             if self._exporter is None:
+                self._connecting = True
                 try:
                     self._exporter = self._connect()
+                    self._connections += 1
                 except Exception as error:
                     return Outcome("retry", f"no exporter: {type(error).__name__}: {error}")
+                finally:
+                    self._connecting = False
+                    self._notify()
             timeout_s = None if until is None else max(until - time.monotonic(), 0.001)
             try:
                 return self._exporter.export(events, timeout_s)
@@ -369,6 +388,10 @@ class BatchProcessor:
             self._dropped += dropped
             self._settled += len(events)
             self._given_up &= not exported
+        self._notify()
+
+    def _notify(self) -> None:
+        with self._lock:
             waiters = tuple(self._waiters)
         for waiter in waiters:
             waiter.put(None)
@@ -417,8 +440,8 @@ class BatchProcessor:
 def finish(processors: Sequence[BatchProcessor], *, for_good: bool = True) -> None:
     """Send what the processors have queued before the process ends; report what could not be.
 
-    Waits as long as events are being settled, by any of them: gives up after `shutdown_timeout_ms`
-    without any, at the latest after five times that. Ctrl-C ends the wait as well.
+    Waits as long as there is progress with any of them: gives up after `shutdown_timeout_ms`
+    without, at the latest after five times that. Ctrl-C ends the wait as well.
     """
     try:
         timeout_s = max((p.begin_end(for_good=for_good) for p in processors), default=0.0)
@@ -444,23 +467,22 @@ def _settle_all(
     """
     waiter: SimpleQueue[None] = SimpleQueue()
     started = progress = time.monotonic()
-    settled_before = -1
+    progress_before = -1
     targets: list[tuple[BatchProcessor, int]] = []
     try:
         targets += [(p, p.expect(waiter)) for p in processors]
         while pending := [p for p, target in targets if p.settled < target]:
             now = time.monotonic()
-            settled = sum(p.settled for p in processors)
-            if settled != settled_before:
-                settled_before, progress = settled, now
+            total = sum(p.progress for p in processors)
+            if total != progress_before or any(p.is_connecting for p in pending):
+                progress_before, progress = total, now
             until = deadline(started, progress)
             if now >= until:
                 return False
             for processor in pending:
                 if not processor.work(until):
                     return False
-            if any(p.settled < target for p, target in targets):
-                _wait(waiter, until - time.monotonic())
+            _wait(waiter, until - time.monotonic())
         return True
     finally:
         for processor, _ in targets:

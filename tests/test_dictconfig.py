@@ -119,3 +119,49 @@ print([w.is_alive() for w in workers].count(True), sum(map(is_socket, range(256)
     done = run_python(program, config(handler))
     assert (done.returncode, done.stdout) == (0, "0 True\n")
     assert sorted(e.attributes["duration_ms"] for e in receiver.events) == list(range(20))
+
+
+def test_a_handler_that_another_party_closed_goes_on(
+    run_python: RunPython, receiver: Receiver, exporter: dict[str, Any]
+) -> None:
+    """Another library's `dictConfig` closes all handlers there are, and leaves ours attached."""
+    program = """
+import json, logging, logging.config, sys
+logging.config.dictConfig(json.loads(sys.argv[1]))
+logger = logging.getLogger("codex_otel")
+for number in range(5):
+    logger.info("codex.turn_ttft", extra={"duration_ms": number, "conversation.id": "c"})
+    logging.config.dictConfig({"version": 1, "disable_existing_loggers": False})
+"""
+    handler = {"()": "codex_otel_logging.from_table", "otel": {"exporter": exporter}}
+    done = run_python(program, config(handler))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert sorted(e.attributes["duration_ms"] for e in receiver.events) == list(range(5))
+
+
+def test_on_the_root_logger_at_debug_nothing_feeds_back(
+    run_python: RunPython, receiver: Receiver, exporter: dict[str, Any]
+) -> None:
+    """What the exporters and the package itself log while they send is no reason to send again."""
+    program = """
+import json, logging, logging.config, sys
+logging.config.dictConfig({
+    "version": 1,
+    "handlers": {"codex_otel": json.loads(sys.argv[1])},
+    "root": {"level": "DEBUG", "handlers": ["codex_otel"]},
+    "loggers": {"urllib3": {"level": "DEBUG"}, "opentelemetry": {"level": "DEBUG"}},
+})
+(handler,) = logging.getLogger().handlers
+for number in range(3):
+    logging.getLogger("codex_otel").info("codex.turn_ttft", extra={"duration_ms": number})
+    assert handler.flush(20)
+logging.getLogger("app").debug("no event")
+print(handler.stats())
+"""
+    handler = {"()": "codex_otel_logging.from_table", "otel": {"exporter": exporter}}
+    done = run_python(program, json.dumps(handler))
+    assert done.stdout == (
+        "Stats(accepted=3, exported=3, rejected=0, dropped=0, queued=0, ignored=1)\n"
+    )
+    assert [event.attributes["duration_ms"] for event in receiver.events] == [0, 1, 2]
+    assert len(receiver.requests) == 3

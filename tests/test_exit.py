@@ -120,6 +120,27 @@ def test_a_slow_collector_still_gets_everything(
     assert [event.attributes["duration_ms"] for event in collector.events] == list(range(60))
 
 
+def test_the_end_waits_for_a_slow_import(run_python: RunPython, receiver: Receiver) -> None:
+    """On a machine that is slow or cold it may take longer than anything may without progress."""
+    program = (
+        """
+import sys, time
+class Slow:
+    def find_spec(self, name, path=None, target=None):
+        if name == "opentelemetry.sdk._logs": time.sleep(0.5)
+sys.meta_path.insert(0, Slow())
+"""
+        + PROGRAM
+    )
+    settings = {
+        "exporter": {"otlp-http": {"endpoint": receiver.http_endpoint}},
+        "batch": {"shutdown_timeout_ms": 400},
+    }
+    done = run_python(program, json.dumps(settings), "1", "")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert len(receiver.events) == 1
+
+
 def test_events_of_daemon_threads_and_finalizers_bring_no_traceback(
     run_python: RunPython, receiver: Receiver, exporter: dict[str, Any]
 ) -> None:
