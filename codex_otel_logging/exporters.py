@@ -48,6 +48,13 @@ _MAX_REASON = 200
 _SHORTEST_SECRET = 4
 
 
+def delivered(rejected: int, message: str, config: ExporterConfig) -> Outcome:
+    """Return the outcome of a delivered request, of which a collector may have left events out."""
+    if not rejected and not message:
+        return DELIVERED
+    return Outcome("delivered", safe_reason(message, config), max(rejected, 0))
+
+
 def safe_reason(text: str, config: ExporterConfig) -> str:
     """Return what a collector or a library said as one short line without the settings' secrets.
 

@@ -18,7 +18,7 @@ from google.rpc.error_details_pb2 import RetryInfo
 from google.rpc.status_pb2 import Status
 from opentelemetry.exporter.otlp.proto.grpc._log_exporter import OTLPLogExporter
 
-from .exporters import DELIVERED, Origin, Outcome, safe_reason
+from .exporters import Origin, Outcome, delivered, safe_reason
 from .otlp_records import OtlpRecords
 from .records import Event
 from .settings import ExporterConfig, TlsConfig
@@ -69,13 +69,7 @@ class GrpcExporter:
         code = call.code()
         if code is grpc.StatusCode.OK:
             success = call.result().partial_success
-            if not success.rejected_log_records and not success.error_message:
-                return DELIVERED
-            return Outcome(
-                "delivered",
-                safe_reason(success.error_message, self._config),
-                max(success.rejected_log_records, 0),
-            )
+            return delivered(success.rejected_log_records, success.error_message, self._config)
         reason = safe_reason(f"gRPC {code.name}: {call.details()}", self._config)
         retry_after_s = _retry_after_s(call)
         if code in _RETRYABLE:

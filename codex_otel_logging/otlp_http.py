@@ -25,7 +25,7 @@ from opentelemetry.sdk.version import __version__ as sdk_version
 from requests.structures import CaseInsensitiveDict
 from requests.utils import default_headers, get_auth_from_url
 
-from .exporters import DELIVERED, Origin, Outcome, safe_reason
+from .exporters import Origin, Outcome, delivered, safe_reason
 from .otlp_records import OtlpRecords
 from .records import Event
 from .settings import ExporterConfig, TlsConfig
@@ -85,10 +85,7 @@ class HttpExporter:
 
     def _judge(self, answer: Answer) -> Outcome:
         if 200 <= answer.status < 300:
-            rejected, message = _partial_success(answer)
-            if not rejected and not message:
-                return DELIVERED
-            return Outcome("delivered", safe_reason(message, self._config), max(rejected, 0))
+            return delivered(*_partial_success(answer), self._config)
         reason = f"HTTP {answer.status} {answer.reason or ''}".strip()
         if 300 <= answer.status < 400:
             reason += ", a redirect; give the address it leads to as endpoint"

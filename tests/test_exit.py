@@ -294,21 +294,35 @@ if __name__ == "__main__":
 """
 
 
+@pytest.fixture
+def run_processes(
+    tmp_path: Path, exporter: dict[str, Any]
+) -> Callable[[str, str], subprocess.CompletedProcess[str]]:
+    """Runs a program from a file, as processes that are spawned need it."""
+
+    def run_processes(program: str, method: str) -> subprocess.CompletedProcess[str]:
+        (tmp_path / "processes.py").write_text(program)
+        ((name, settings),) = exporter.items()
+        return subprocess.run(
+            [sys.executable, "processes.py", name, settings["endpoint"], method],
+            cwd=tmp_path,
+            env={"PYTHONPATH": str(ROOT)},
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+
+    return run_processes
+
+
 @pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
 def test_multiprocessing_workers_deliver(
-    tmp_path: Path, receiver: Receiver, exporter: dict[str, Any], method: str
+    run_processes: Callable[..., subprocess.CompletedProcess[str]],
+    receiver: Receiver,
+    method: str,
 ) -> None:
     """They run no exit hooks when they end."""
-    (tmp_path / "processes.py").write_text(PROCESSES)
-    ((name, settings),) = exporter.items()
-    done = subprocess.run(
-        [sys.executable, "processes.py", name, settings["endpoint"], method],
-        cwd=tmp_path,
-        env={"PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
+    done = run_processes(PROCESSES, method)
     assert (done.stdout, done.stderr) == ("[0, 0, 0]\n", "")
     assert sorted(event.attributes["duration_ms"] for event in receiver.events) == [0, 1, 2]
 
@@ -327,18 +341,11 @@ if __name__ == "__main__":
 
 @pytest.mark.parametrize("method", ["fork", "spawn"])
 def test_workers_of_a_process_pool_deliver(
-    tmp_path: Path, receiver: Receiver, exporter: dict[str, Any], method: str
+    run_processes: Callable[..., subprocess.CompletedProcess[str]],
+    receiver: Receiver,
+    method: str,
 ) -> None:
-    (tmp_path / "pool.py").write_text(POOL)
-    ((name, settings),) = exporter.items()
-    done = subprocess.run(
-        [sys.executable, "pool.py", name, settings["endpoint"], method],
-        cwd=tmp_path,
-        env={"PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
+    done = run_processes(POOL, method)
     assert (done.returncode, done.stderr) == (0, "")
     assert sorted(event.attributes["duration_ms"] for event in receiver.events) == [0, 1, 2, 3]
 
