@@ -1,71 +1,155 @@
-"""Collectors that answer as they are told, on loopback."""
+"""Collectors with faults, on loopback: they answer as they are told, or cannot be reached at all.
+
+`HttpCollector` and `GrpcCollector` give one scripted reply after the other, the last one for ever.
+A `Gate` stands in front of any collector and has the faults of a network.
+"""
 
 from __future__ import annotations
 
+import socket
+import struct
 import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import timedelta
+from http.client import responses
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import chain, repeat
 from typing import Any
+from urllib.parse import urlsplit
 
-from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
+import grpc
+from google.rpc.error_details_pb2 import RetryInfo
+from google.rpc.status_pb2 import Status
+from opentelemetry.proto.collector.logs.v1 import logs_service_pb2_grpc
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import (
+    ExportLogsPartialSuccess,
+    ExportLogsServiceRequest,
+    ExportLogsServiceResponse,
+)
 
 from codex_otel_logging.receiver import ReceivedEvent, ReceivedRequest, events_of
 
 Answer = tuple[int, dict[str, str], bytes]
-"""Status, headers and body; None instead of one hangs up."""
+"""An HTTP status, headers and body; None instead of one hangs up."""
 
 TEXT = {"Content-Type": "text/plain; charset=utf-8"}
 PROTOBUF = {"Content-Type": "application/x-protobuf"}
 JSON = {"Content-Type": "application/json"}
 
-OK: Answer = (200, PROTOBUF, b"")
+
+@dataclass(frozen=True)
+class Reply:
+    """What a collector replies to one request, over HTTP and over gRPC."""
+
+    status: int = 200
+    code: grpc.StatusCode = grpc.StatusCode.OK
+    message: str = ""
+    retry_after_s: int | None = None
+    rejected: int = 0
+
+    def to_http(self) -> Answer:
+        if self.status == 200:
+            return 200, PROTOBUF, self.response().SerializeToString()
+        more = {} if self.retry_after_s is None else {"Retry-After": str(self.retry_after_s)}
+        return self.status, {**TEXT, **more}, self.message.encode()
+
+    def response(self) -> ExportLogsServiceResponse:
+        if not self.rejected:
+            return ExportLogsServiceResponse()
+        partial = ExportLogsPartialSuccess(
+            rejected_log_records=self.rejected, error_message=self.message
+        )
+        return ExportLogsServiceResponse(partial_success=partial)
 
 
-class HttpCollector(ThreadingHTTPServer):
-    """Gives one answer after the other, the last one for ever, and keeps what it accepted.
+OK = Reply()
+PARTIAL = Reply(rejected=1, message="too old")
+UNAVAILABLE = Reply(503, grpc.StatusCode.UNAVAILABLE, "not now")
+BUSY = Reply(503, grpc.StatusCode.RESOURCE_EXHAUSTED, "later", retry_after_s=1)
+BUSY_NO_MORE = Reply(429, grpc.StatusCode.UNAVAILABLE, "again", retry_after_s=0)
+UNAUTHENTICATED = Reply(401, grpc.StatusCode.UNAUTHENTICATED, "no token")
+FORBIDDEN = Reply(403, grpc.StatusCode.PERMISSION_DENIED, "not yours")
+BAD_REQUEST = Reply(400, grpc.StatusCode.INVALID_ARGUMENT, "not understood")
+NOT_FOUND = Reply(404, grpc.StatusCode.UNIMPLEMENTED, "not here")
+REDIRECT = Reply(307, grpc.StatusCode.UNKNOWN, "elsewhere")
+TOO_LARGE = Reply(413, grpc.StatusCode.RESOURCE_EXHAUSTED, "too much")
+HANG_UP = None
 
-    It takes `delay_s` for each.
-    """
 
-    daemon_threads = True
+class _Script:
+    """The replies in their order, and what the collector has seen and accepted so far."""
 
-    def __init__(self, *answers: Answer | None, delay_s: float = 0.0) -> None:
+    def __init__(self, replies: tuple[Any, ...], delay_s: float) -> None:
+        self._replies = chain(replies, repeat(replies[-1]))
         self._delay_s = delay_s
-        self._answers = chain(answers, repeat(answers[-1]))
+        self._arrival = threading.Condition()
         self.requests: list[dict[str, str]] = []
         self.sizes: list[int] = []
         self.events: list[ReceivedEvent] = []
-        self.connections = 0
-        self._arrival = threading.Condition()
-        super().__init__(("127.0.0.1", 0), _Handler)
 
-    @property
-    def endpoint(self) -> str:
-        return f"http://127.0.0.1:{self.server_port}/v1/logs"
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """Say nothing of a client that hung up."""
-
-    def take(self, headers: dict[str, str], body: bytes) -> Answer | None:
+    def next_reply(self, headers: dict[str, str], size: int) -> Any:
+        """Return the reply to a request, after the delay that each one takes."""
         threading.Event().wait(self._delay_s)
-        answer = next(self._answers)
-        self.requests.append(headers)
-        self.sizes.append(len(body))
-        if answer is not None and answer[0] == 200 and headers["content-type"].endswith("protobuf"):
-            message = ExportLogsServiceRequest.FromString(body)
-            with self._arrival:
-                self.events += events_of(ReceivedRequest("http/protobuf", headers, message))
-                self._arrival.notify_all()
-        return answer
+        with self._arrival:
+            self.requests.append(headers)
+            self.sizes.append(size)
+            return next(self._replies)
+
+    def accept(self, request: ReceivedRequest) -> None:
+        with self._arrival:
+            self.events += events_of(request)
+            self._arrival.notify_all()
 
     def wait_for(self, count: int) -> bool:
         with self._arrival:
             return self._arrival.wait_for(lambda: len(self.events) >= count, timeout=10)
 
 
+class HttpCollector(ThreadingHTTPServer, _Script):
+    """Gives `Reply`s, or `Answer`s as they are. It takes `delay_s` for each."""
+
+    daemon_threads = True
+
+    def __init__(self, *replies: Reply | Answer | None, delay_s: float = 0.0) -> None:
+        _Script.__init__(self, replies, delay_s)
+        self.connections = 0
+        ThreadingHTTPServer.__init__(self, ("127.0.0.1", 0), _Handler)
+        threading.Thread(target=self.serve_forever, args=(0.01,), daemon=True).start()
+
+    @property
+    def endpoint(self) -> str:
+        return f"http://127.0.0.1:{self.server_port}/v1/logs"
+
+    @property
+    def exporter(self) -> dict[str, Any]:
+        return {"otlp-http": {"endpoint": self.endpoint}}
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Say nothing of a client that hung up."""
+
+    def answer(self, headers: dict[str, str], body: bytes) -> Answer | None:
+        reply = self.next_reply(headers, len(body))
+        answer: Answer | None = reply.to_http() if isinstance(reply, Reply) else reply
+        if answer is not None and answer[0] == 200 and headers["content-type"].endswith("protobuf"):
+            message = ExportLogsServiceRequest.FromString(body)
+            self.accept(ReceivedRequest("http/protobuf", headers, message))
+        return answer
+
+    def reason(self, reply: Reply) -> str:
+        return f"HTTP {reply.status} {responses[reply.status]}: {reply.message}"
+
+    def stop(self) -> None:
+        self.shutdown()
+        self.server_close()
+
+
 class _Handler(BaseHTTPRequestHandler):
     server: HttpCollector
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
 
     def setup(self) -> None:
         self.server.connections += 1
@@ -73,7 +157,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         headers = {name.lower(): value for name, value in self.headers.items()}
-        answer = self.server.take(headers, self.rfile.read(int(headers["content-length"])))
+        answer = self.server.answer(headers, self.rfile.read(int(headers["content-length"])))
         if answer is None:
             self.close_connection = True
             return
@@ -86,3 +170,174 @@ class _Handler(BaseHTTPRequestHandler):
 
     def log_message(self, format: str, *args: Any) -> None:
         pass
+
+
+class GrpcCollector(_Script):
+    """Gives `Reply`s, or what a function of the call returns; hanging up is a cancelled call."""
+
+    def __init__(
+        self,
+        *replies: Reply | Callable[[Any], ExportLogsServiceResponse] | None,
+        delay_s: float = 0,
+    ) -> None:
+        super().__init__(replies, delay_s)
+        self._server = grpc.server(ThreadPoolExecutor(4), options=[("grpc.so_reuseport", 0)])
+        logs_service_pb2_grpc.add_LogsServiceServicer_to_server(self, self._server)  # type: ignore[no-untyped-call]
+        self.endpoint = f"http://127.0.0.1:{self._server.add_insecure_port('127.0.0.1:0')}"
+        self._server.start()
+
+    @property
+    def exporter(self) -> dict[str, Any]:
+        return {"otlp-grpc": {"endpoint": self.endpoint}}
+
+    def Export(self, message: Any, context: Any) -> ExportLogsServiceResponse:  # noqa: N802
+        headers = dict(context.invocation_metadata())
+        reply = self.next_reply(headers, message.ByteSize())
+        if reply is HANG_UP:
+            reply = Reply(code=grpc.StatusCode.CANCELLED)
+        if not isinstance(reply, Reply):
+            response: ExportLogsServiceResponse = reply(context)
+            return response
+        if reply.code is not grpc.StatusCode.OK:
+            abort(reply.code, reply.message, retry_s=reply.retry_after_s)(context)
+        self.accept(ReceivedRequest("grpc", headers, message))
+        return reply.response()
+
+    def reason(self, reply: Reply) -> str:
+        return f"gRPC {reply.code.name}: {reply.message}"
+
+    def stop(self) -> None:
+        self._server.stop(0).wait(5)
+
+
+def abort(
+    code: grpc.StatusCode,
+    message: str = "says no",
+    *,
+    retry_s: float | None = None,
+    details: tuple[str, bytes] | None = None,
+) -> Callable[[Any], ExportLogsServiceResponse]:
+    """Return what ends a gRPC call with a status, and more if it is given."""
+
+    def answer(context: Any) -> ExportLogsServiceResponse:
+        if retry_s is not None:
+            info = RetryInfo()
+            info.retry_delay.FromTimedelta(timedelta(seconds=retry_s))
+            status = Status(code=8)
+            status.details.add().Pack(info)
+            packed = ("grpc-status-details-bin", status.SerializeToString())
+            context.set_trailing_metadata((packed,))
+        elif details is not None:
+            context.set_trailing_metadata((details,))
+        context.abort(code, message)
+        raise AssertionError
+
+    return answer
+
+
+class Gate:
+    """A port of its own in front of the collector at `endpoint`; open, until told otherwise.
+
+    Whoever is connected when it changes is hung up on. What it holds is always the same port.
+    """
+
+    def __init__(self, endpoint: str) -> None:
+        parts = urlsplit(endpoint)
+        self._target = (parts.hostname, parts.port)
+        self._lock = threading.Lock()
+        self._connections: list[socket.socket] = []
+        self._connected = threading.Condition(self._lock)
+        self._listener = self._bind(0)
+        self._port: int = self._listener.getsockname()[1]
+        self.endpoint = parts._replace(netloc=f"127.0.0.1:{self._port}").geturl()
+        self.open()
+
+    def open(self) -> None:
+        """Pass everything on."""
+        self._change(self._pass_on)
+
+    def refuse(self) -> None:
+        """Be absent: nobody listens there."""
+        self._change(None)
+
+    def hang(self) -> None:
+        """Accept connections, and never read or say a word."""
+        self._change(lambda _: None)
+
+    def reset(self) -> None:
+        """Break each connection as soon as something is sent."""
+        self._change(_reset)
+
+    def wait_for_connection(self) -> bool:
+        """Wait until somebody is connected."""
+        with self._connected:
+            return self._connected.wait_for(lambda: bool(self._connections), timeout=10)
+
+    def close(self) -> None:
+        with self._lock:
+            self._listener.close()
+        self._hang_up()
+
+    def _bind(self, port: int) -> socket.socket:
+        bound = socket.socket()
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        bound.bind(("127.0.0.1", port))
+        return bound
+
+    def _change(self, serve: Callable[[socket.socket], None] | None) -> None:
+        with self._lock:
+            with suppress(OSError):
+                self._listener.shutdown(socket.SHUT_RDWR)  # wakes the thread that accepts
+            self._listener.close()
+            self._listener = listener = self._bind(self._port)
+        self._hang_up()
+        if serve is not None:
+            listener.listen(128)
+            threading.Thread(target=self._accept, args=(listener, serve), daemon=True).start()
+
+    def _accept(self, listener: socket.socket, serve: Callable[[socket.socket], None]) -> None:
+        with suppress(OSError):  # it was closed
+            while True:
+                connection = listener.accept()[0]
+                with self._connected:
+                    if listener is not self._listener:
+                        connection.close()
+                        return
+                    self._connections.append(connection)
+                    self._connected.notify_all()
+                threading.Thread(target=serve, args=(connection,), daemon=True).start()
+
+    def _pass_on(self, client: socket.socket) -> None:
+        try:
+            collector = socket.create_connection(self._target)
+        except OSError:
+            client.close()
+            return
+        with self._lock:
+            self._connections.append(collector)
+        threading.Thread(target=_pump, args=(collector, client), daemon=True).start()
+        _pump(client, collector)
+
+    def _hang_up(self) -> None:
+        with self._lock:
+            connections, self._connections = self._connections, []
+        for connection in connections:
+            with suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+            connection.close()
+
+
+def _pump(source: socket.socket, sink: socket.socket) -> None:
+    with suppress(OSError):
+        while data := source.recv(65_536):
+            sink.sendall(data)
+    for end in (source, sink):
+        with suppress(OSError):
+            end.shutdown(socket.SHUT_RDWR)
+
+
+def _reset(connection: socket.socket) -> None:
+    with suppress(OSError):
+        connection.recv(1)
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        connection.close()

@@ -6,21 +6,22 @@ import logging
 import os
 import subprocess
 import sys
-import threading
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from codex_otel_logging import CodexOtelHandler, Receiver
-from collectors import Answer, HttpCollector
+from collectors import GrpcCollector, HttpCollector
 
 ROOT = Path(__file__).parent.parent
 
 OLD_API_WARNING = "ignore:SelectableGroups dict interface is deprecated:DeprecationWarning"
 
 HandlerFactory = Callable[..., CodexOtelHandler]
+Scripted = Callable[..., "HttpCollector | GrpcCollector"]
 RunPython = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
@@ -69,19 +70,36 @@ def exporter(request: pytest.FixtureRequest, receiver: Receiver) -> dict[str, An
 
 @pytest.fixture
 def http_collector() -> Iterator[Callable[..., HttpCollector]]:
-    """Starts collectors that give the answers they are told."""
+    """Starts HTTP collectors that reply as they are told."""
+    with _started(HttpCollector) as start:
+        yield start
+
+
+@pytest.fixture
+def grpc_collector() -> Iterator[Callable[..., GrpcCollector]]:
+    """Starts gRPC collectors that reply as they are told."""
+    with _started(GrpcCollector) as start:
+        yield start
+
+
+@pytest.fixture(params=[HttpCollector, GrpcCollector], ids=["otlp-http", "otlp-grpc"])
+def scripted(request: pytest.FixtureRequest) -> Iterator[Scripted]:
+    """Starts collectors that reply as they are told: once over HTTP, once over gRPC."""
+    with _started(request.param) as start:
+        yield start
+
+
+@contextmanager
+def _started(kind: Any) -> Iterator[Any]:
     collectors = []
 
-    def start(*answers: Answer | None, delay_s: float = 0.0) -> HttpCollector:
-        collector = HttpCollector(*answers, delay_s=delay_s)
-        collectors.append(collector)
-        threading.Thread(target=collector.serve_forever, args=(0.01,), daemon=True).start()
-        return collector
+    def start(*replies: Any, delay_s: float = 0.0) -> Any:
+        collectors.append(kind(*replies, delay_s=delay_s))
+        return collectors[-1]
 
     yield start
     for collector in collectors:
-        collector.shutdown()
-        collector.server_close()
+        collector.stop()
 
 
 @pytest.fixture

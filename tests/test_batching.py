@@ -10,27 +10,31 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import (
-    ExportLogsPartialSuccess,
-    ExportLogsServiceResponse,
-)
 
 from codex_otel_logging import CodexOtelHandler, Receiver, Stats
 from codex_otel_logging.batching import BatchProcessor
 from codex_otel_logging.exporters import Outcome
 from codex_otel_logging.settings import BatchConfig
-from collectors import OK, PROTOBUF, TEXT, Answer, HttpCollector
-from conftest import HandlerFactory, RunPython
+from collectors import (
+    BAD_REQUEST,
+    BUSY_NO_MORE,
+    HANG_UP,
+    OK,
+    PARTIAL,
+    TOO_LARGE,
+    UNAUTHENTICATED,
+    UNAVAILABLE,
+    GrpcCollector,
+    HttpCollector,
+    Reply,
+)
+from conftest import HandlerFactory, RunPython, Scripted
 
 LOGGER = logging.getLogger("codex_otel")
 REPORTS = "codex_otel_logging"
 
-Collector = Callable[..., HttpCollector]
+Collector = HttpCollector | GrpcCollector
 Attach = Callable[..., CodexOtelHandler]
-
-UNAVAILABLE: Answer = (503, {}, b"")
-
-TOO_LARGE: Answer = (413, {}, b"")
 
 
 def log(count: int, **more: Any) -> None:
@@ -43,10 +47,10 @@ def log(count: int, **more: Any) -> None:
 def attach_to(attach: HandlerFactory) -> Attach:
     """Attaches a handler to a collector; events wait until they are flushed."""
 
-    def attach_to(collector: HttpCollector, **batch: Any) -> CodexOtelHandler:
-        exporter = {"otlp-http": {"endpoint": collector.endpoint}}
+    def attach_to(collector: Collector, **batch: Any) -> CodexOtelHandler:
         batch = {"schedule_delay_ms": 600_000, **batch}
-        return attach({"exporter": exporter, "max_attribute_length": 0, "batch": batch})
+        otel = {"exporter": collector.exporter, "max_attribute_length": 0, "batch": batch}
+        return attach(otel)
 
     return attach_to
 
@@ -57,19 +61,19 @@ def reports(caplog: pytest.LogCaptureFixture) -> Callable[[], list[str]]:
 
     def reports() -> list[str]:
         messages = (r.getMessage() for r in caplog.records if r.name == REPORTS)
-        return [message.partition("/v1/logs: ")[2] for message in messages]
+        return [message.partition(": ")[2] for message in messages]
 
     return reports
 
 
-def numbers(collector: HttpCollector) -> list[Any]:
+def numbers(collector: Collector) -> list[Any]:
     return [event.attributes["duration_ms"] for event in collector.events]
 
 
 def test_an_outage_loses_nothing_and_is_two_lines(
-    http_collector: Collector, attach_to: Attach, reports: Callable[[], list[str]]
+    scripted: Scripted, attach_to: Attach, reports: Callable[[], list[str]]
 ) -> None:
-    collector = http_collector(UNAVAILABLE, UNAVAILABLE, UNAVAILABLE, OK)
+    collector = scripted(UNAVAILABLE, UNAVAILABLE, UNAVAILABLE, OK)
     handler = attach_to(collector)
     log(3)
     assert handler.flush()
@@ -79,7 +83,7 @@ def test_an_outage_loses_nothing_and_is_two_lines(
     assert handler.stats() == Stats(accepted=5, exported=5)
     began, ended = reports()
     assert began == (
-        "events are not delivered (HTTP 503 Service Unavailable); they are kept and tried again"
+        f"events are not delivered ({collector.reason(UNAVAILABLE)}); they are kept and tried again"
     )
     assert ended.startswith("events are delivered again, after ")
     assert ended.endswith(" s; 0 lost meanwhile")
@@ -113,10 +117,9 @@ def test_an_outage_brings_no_word_of_the_exporters(run_python: RunPython, name: 
 
 
 def test_losses_that_come_and_go_are_reported_once(
-    http_collector: Collector, attach_to: Attach, reports: Callable[[], list[str]]
+    scripted: Scripted, attach_to: Attach, reports: Callable[[], list[str]]
 ) -> None:
-    refused: Answer = (400, {}, b"")
-    collector = http_collector(refused, OK, refused, OK, refused)
+    collector = scripted(BAD_REQUEST, OK, BAD_REQUEST, OK, BAD_REQUEST)
     handler = attach_to(collector, max_batch_size=1)
     log(5)
     assert handler.flush()
@@ -125,9 +128,9 @@ def test_losses_that_come_and_go_are_reported_once(
 
 
 def test_ctrl_c_while_the_worker_is_started_stops_nothing(
-    http_collector: Collector, attach_to: Attach, monkeypatch: pytest.MonkeyPatch
+    scripted: Scripted, attach_to: Attach, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    collector = http_collector(OK)
+    collector = scripted(OK)
     handler = attach_to(collector, schedule_delay_ms=0)
 
     def interrupted(thread: threading.Thread) -> None:
@@ -143,9 +146,9 @@ def test_ctrl_c_while_the_worker_is_started_stops_nothing(
 
 
 def test_ctrl_c_while_the_worker_is_woken_stops_nothing(
-    http_collector: Collector, attach_to: Attach, monkeypatch: pytest.MonkeyPatch
+    scripted: Scripted, attach_to: Attach, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    collector = http_collector(OK)
+    collector = scripted(OK)
     handler = attach_to(collector, schedule_delay_ms=0)
     log(1)
     assert handler.flush()
@@ -162,10 +165,10 @@ def test_ctrl_c_while_the_worker_is_woken_stops_nothing(
 
 
 def test_one_failure_alone_is_not_worth_a_word(
-    http_collector: Collector, attach_to: Attach, reports: Callable[[], list[str]]
+    scripted: Scripted, attach_to: Attach, reports: Callable[[], list[str]]
 ) -> None:
     """A collector may have closed a connection that was idle."""
-    collector = http_collector(OK, None, OK)
+    collector = scripted(OK, None, OK)
     handler = attach_to(collector)
     for _ in range(3):
         log(1)
@@ -175,27 +178,24 @@ def test_one_failure_alone_is_not_worth_a_word(
 
 
 def test_what_is_refused_is_counted_and_reported_once(
-    http_collector: Collector, attach_to: Attach, reports: Callable[[], list[str]]
+    scripted: Scripted, attach_to: Attach, reports: Callable[[], list[str]]
 ) -> None:
-    collector = http_collector((401, TEXT, b"no token"))
+    collector = scripted(UNAUTHENTICATED)
     handler = attach_to(collector, max_batch_size=2)
     log(4)
     assert handler.flush()
     assert handler.stats() == Stats(accepted=4, rejected=4)
     assert len(collector.requests) == 2
     assert reports() == [
-        "2 events lost (HTTP 401 Unauthorized: no token); "
+        f"2 events lost ({collector.reason(UNAUTHENTICATED)}); "
         "more losses of this kind are counted, not reported"
     ]
 
 
 def test_partial_success_counts_what_was_left_out(
-    http_collector: Collector, attach_to: Attach, reports: Callable[[], list[str]]
+    scripted: Scripted, attach_to: Attach, reports: Callable[[], list[str]]
 ) -> None:
-    partial = ExportLogsServiceResponse(
-        partial_success=ExportLogsPartialSuccess(rejected_log_records=1, error_message="too old")
-    )
-    handler = attach_to(http_collector((200, PROTOBUF, partial.SerializeToString()), OK))
+    handler = attach_to(scripted(PARTIAL, OK))
     log(3)
     assert handler.flush()
     assert handler.stats() == Stats(accepted=3, exported=2, rejected=1)
@@ -203,9 +203,9 @@ def test_partial_success_counts_what_was_left_out(
 
 
 def test_a_batch_that_is_too_large_is_halved_until_it_fits(
-    http_collector: Collector, attach_to: Attach
+    scripted: Scripted, attach_to: Attach
 ) -> None:
-    collector = http_collector(TOO_LARGE, TOO_LARGE, OK)
+    collector = scripted(TOO_LARGE, TOO_LARGE, OK)
     handler = attach_to(collector)
     log(8)
     assert handler.flush()
@@ -213,10 +213,8 @@ def test_a_batch_that_is_too_large_is_halved_until_it_fits(
     assert handler.stats() == Stats(accepted=8, exported=8)
 
 
-def test_one_event_that_is_too_large_is_lost_alone(
-    http_collector: Collector, attach_to: Attach
-) -> None:
-    collector = http_collector(TOO_LARGE, TOO_LARGE, TOO_LARGE, OK)
+def test_one_event_that_is_too_large_is_lost_alone(scripted: Scripted, attach_to: Attach) -> None:
+    collector = scripted(TOO_LARGE, TOO_LARGE, TOO_LARGE, OK)
     handler = attach_to(collector)
     log(4)
     assert handler.flush()
@@ -224,8 +222,8 @@ def test_one_event_that_is_too_large_is_lost_alone(
     assert handler.stats() == Stats(accepted=4, exported=3, rejected=1)
 
 
-def test_a_request_stays_within_its_bytes(http_collector: Collector, attach_to: Attach) -> None:
-    collector = http_collector(OK)
+def test_a_request_stays_within_its_bytes(scripted: Scripted, attach_to: Attach) -> None:
+    collector = scripted(OK)
     handler = attach_to(collector, max_request_bytes=10_000)
     log(10, text="é" * 1000)
     log(1, text="x" * 20_000)
@@ -237,9 +235,9 @@ def test_a_request_stays_within_its_bytes(http_collector: Collector, attach_to: 
 
 
 def test_a_full_queue_drops_the_newest_and_counts(
-    http_collector: Collector, attach_to: Attach, reports: Callable[[], list[str]]
+    scripted: Scripted, attach_to: Attach, reports: Callable[[], list[str]]
 ) -> None:
-    collector = http_collector(OK)
+    collector = scripted(OK)
     handler = attach_to(collector, max_queue_size=4, max_batch_size=4)
     processor = handler._processor
     assert processor is not None
@@ -256,8 +254,8 @@ def test_a_full_queue_drops_the_newest_and_counts(
     ]
 
 
-def test_the_queue_is_bounded_in_bytes_too(http_collector: Collector, attach_to: Attach) -> None:
-    collector = http_collector(OK)
+def test_the_queue_is_bounded_in_bytes_too(scripted: Scripted, attach_to: Attach) -> None:
+    collector = scripted(OK)
     handler = attach_to(collector, max_queue_bytes=10_000)
     processor = handler._processor
     assert processor is not None
@@ -272,21 +270,21 @@ def test_the_queue_is_bounded_in_bytes_too(http_collector: Collector, attach_to:
 
 
 def test_what_cannot_be_delivered_for_too_long_is_given_up(
-    http_collector: Collector, attach_to: Attach, reports: Callable[[], list[str]]
+    scripted: Scripted, attach_to: Attach, reports: Callable[[], list[str]]
 ) -> None:
-    collector = http_collector(UNAVAILABLE)
+    collector = scripted(UNAVAILABLE)
     handler = attach_to(collector, retry_for_ms=0)
     log(2)
     assert handler.flush()
     assert handler.stats() == Stats(accepted=2, dropped=2)
     assert reports() == [
-        "2 events lost (given up: HTTP 503 Service Unavailable); "
+        f"2 events lost (given up: {collector.reason(UNAVAILABLE)}); "
         "more losses of this kind are counted, not reported"
     ]
 
 
 def test_a_failing_batch_of_one_poisoned_event_is_lost_alone(
-    http_collector: Collector, attach_to: Attach, monkeypatch: pytest.MonkeyPatch
+    scripted: Scripted, attach_to: Attach, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whatever makes an event impossible to encode, its neighbours arrive."""
     from codex_otel_logging.records import Event
@@ -299,7 +297,7 @@ def test_a_failing_batch_of_one_poisoned_event_is_lost_alone(
         return attributes_with(self, defaults)
 
     monkeypatch.setattr(Event, "attributes_with", poisoned)
-    collector = http_collector(OK)
+    collector = scripted(OK)
     handler = attach_to(collector)
     log(5)
     assert handler.flush()
@@ -336,20 +334,14 @@ def test_no_wait_is_too_long_for_python(attach: HandlerFactory, receiver: Receiv
     assert handler.flush(float("inf"))
 
 
-ANSWERS: dict[str, Answer | None] = {
+REPLIES: dict[str, Reply | None] = {
     "accepted": OK,
-    "partly accepted": (
-        200,
-        PROTOBUF,
-        ExportLogsServiceResponse(
-            partial_success=ExportLogsPartialSuccess(rejected_log_records=1)
-        ).SerializeToString(),
-    ),
+    "partly accepted": PARTIAL,
     "unavailable": UNAVAILABLE,
-    "busy": (429, {"Retry-After": "0"}, b""),
-    "refused": (401, {}, b""),
+    "busy": BUSY_NO_MORE,
+    "refused": UNAUTHENTICATED,
     "too large": TOO_LARGE,
-    "hangs up": None,
+    "hangs up": HANG_UP,
 }
 
 
@@ -360,19 +352,19 @@ ANSWERS: dict[str, Answer | None] = {
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @given(
-    answers=st.lists(st.sampled_from(sorted(ANSWERS)), max_size=12),
+    replies=st.lists(st.sampled_from(sorted(REPLIES)), max_size=12),
     bursts=st.lists(st.integers(1, 9), min_size=1, max_size=5),
 )
 def test_the_counts_agree_with_what_the_collector_saw(
-    http_collector: Collector,
+    scripted: Scripted,
     attach_to: Attach,
     monkeypatch: pytest.MonkeyPatch,
-    answers: list[str],
+    replies: list[str],
     bursts: list[int],
 ) -> None:
-    """Whatever it answers, and in whatever order."""
+    """Whatever it replies, and in whatever order."""
     monkeypatch.setattr("codex_otel_logging.batching._BACKOFF_S", (0.001,))
-    collector = http_collector(*(ANSWERS[answer] for answer in answers), OK)
+    collector = scripted(*(REPLIES[reply] for reply in replies), OK)
     handler = attach_to(collector, max_batch_size=4)
     for number, burst in enumerate(bursts, start=1):
         log(burst)
@@ -383,5 +375,5 @@ def test_the_counts_agree_with_what_the_collector_saw(
     stats = handler.stats()
     assert stats.accepted == sum(bursts) == stats.exported + stats.rejected
     assert (stats.dropped, stats.queued) == (0, 0)
-    partly = answers[: len(collector.requests)].count("partly accepted")
+    partly = replies[: len(collector.requests)].count("partly accepted")
     assert stats.exported == len(collector.events) - partly

@@ -6,7 +6,6 @@ import inspect
 import sys
 from base64 import b64encode
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import datetime, timedelta, timezone
 from email.utils import format_datetime
@@ -16,9 +15,7 @@ from typing import Any
 
 import grpc
 import pytest
-from google.rpc.error_details_pb2 import RetryInfo
 from google.rpc.status_pb2 import Status
-from opentelemetry.proto.collector.logs.v1 import logs_service_pb2_grpc
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import (
     ExportLogsPartialSuccess,
     ExportLogsServiceResponse,
@@ -29,7 +26,7 @@ from codex_otel_logging.exporters import DELIVERED, Exporter, Origin, Outcome, c
 from codex_otel_logging.records import Event, EventReader
 from codex_otel_logging.redaction import Redaction
 from codex_otel_logging.settings import ExporterConfig
-from collectors import JSON, PROTOBUF, TEXT, Answer, HttpCollector
+from collectors import JSON, OK, PROTOBUF, TEXT, Answer, GrpcCollector, HttpCollector, abort
 from test_records import record
 
 ORIGIN = Origin({"service.name": "s"}, {"app.version": "1"})
@@ -51,60 +48,6 @@ def connected(config: ExporterConfig) -> Iterator[Exporter]:
         yield exporter
     finally:
         exporter.shutdown()
-
-
-class GrpcCollector:
-    """Answers each call through `answer`, and counts them."""
-
-    def __init__(self, answer: Callable[[Any], ExportLogsServiceResponse]) -> None:
-        self._answer = answer
-        self.calls: list[dict[str, str]] = []
-        self._server = grpc.server(ThreadPoolExecutor(2))
-        logs_service_pb2_grpc.add_LogsServiceServicer_to_server(self, self._server)  # type: ignore[no-untyped-call]
-        self.endpoint = f"http://127.0.0.1:{self._server.add_insecure_port('127.0.0.1:0')}"
-        self._server.start()
-
-    def Export(self, request: Any, context: Any) -> ExportLogsServiceResponse:  # noqa: N802
-        self.calls.append(dict(context.invocation_metadata()))
-        return self._answer(context)
-
-    def stop(self) -> None:
-        self._server.stop(0).wait(5)
-
-
-@pytest.fixture
-def grpc_collector() -> Iterator[Callable[..., GrpcCollector]]:
-    servers = []
-
-    def start(answer: Callable[[Any], ExportLogsServiceResponse]) -> GrpcCollector:
-        servers.append(GrpcCollector(answer))
-        return servers[-1]
-
-    yield start
-    for server in servers:
-        server.stop()
-
-
-def abort(
-    code: grpc.StatusCode,
-    *,
-    retry_s: float | None = None,
-    details: tuple[str, bytes] | None = None,
-) -> Callable[[Any], ExportLogsServiceResponse]:
-    def answer(context: Any) -> ExportLogsServiceResponse:
-        if retry_s is not None:
-            info = RetryInfo()
-            info.retry_delay.FromTimedelta(timedelta(seconds=retry_s))
-            status = Status(code=8)
-            status.details.add().Pack(info)
-            packed = ("grpc-status-details-bin", status.SerializeToString())
-            context.set_trailing_metadata((packed,))
-        elif details is not None:
-            context.set_trailing_metadata((details,))
-        context.abort(code, "says no")
-        raise AssertionError
-
-    return answer
 
 
 @pytest.mark.parametrize(
@@ -325,7 +268,7 @@ def test_grpc_answers(
     collector = grpc_collector(answer)
     with connected(ExporterConfig("otlp-grpc", collector.endpoint)) as exporter:
         assert exporter.export([event()]) == outcome
-    assert len(collector.calls) == 1
+    assert len(collector.requests) == 1
 
 
 def test_grpc_no_collector() -> None:
@@ -392,13 +335,13 @@ def test_with_an_endpoint_nothing_else_adds_to_http_requests(
 def test_with_an_endpoint_nothing_else_adds_to_grpc_calls(
     grpc_collector: Callable[..., GrpcCollector], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    collector = grpc_collector(lambda _: ExportLogsServiceResponse())
+    collector = grpc_collector(OK)
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_HEADERS", "authorization=theirs,x-a=theirs")
     for headers in ({}, {"x-a": "ours"}):
         with connected(ExporterConfig("otlp-grpc", collector.endpoint, headers)) as exporter:
             assert exporter.export([event()]) == DELIVERED
-    assert [set(call) for call in collector.calls] == [{"user-agent"}, {"user-agent", "x-a"}]
-    assert "theirs" not in str(collector.calls)
+    assert [set(call) for call in collector.requests] == [{"user-agent"}, {"user-agent", "x-a"}]
+    assert "theirs" not in str(collector.requests)
 
 
 @pytest.mark.parametrize("compression", ["none", "", None])

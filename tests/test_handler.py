@@ -21,7 +21,7 @@ from codex_otel_logging import (
     from_toml,
 )
 from codex_otel_logging.catalog import EventType, Field
-from collectors import OK, HttpCollector
+from collectors import OK, UNAVAILABLE, HttpCollector
 from conftest import HandlerFactory
 
 LOGGER = logging.getLogger("codex_otel")
@@ -344,7 +344,7 @@ def test_an_applications_broken_filter_harms_no_delivery(
     console = logging.StreamHandler()
     console.addFilter(broken)
     logging.getLogger(REPORTS).addHandler(console)
-    collector = http_collector((503, {}, b""), (503, {}, b""), OK)
+    collector = http_collector(UNAVAILABLE, UNAVAILABLE, OK)
     handler = attach({"exporter": {"otlp-http": {"endpoint": collector.endpoint}}})
     log()
     LOGGER.info("codex.nothing s3cr3t")
@@ -389,7 +389,7 @@ def test_reconfiguring_logging_waits_for_nothing(
     attach: HandlerFactory, http_collector: Callable[..., HttpCollector]
 ) -> None:
     """Logging holds its lock meanwhile, and the worker may need that to go on."""
-    collector = http_collector((503, {}, b""), OK)
+    collector = http_collector(UNAVAILABLE, OK)
     handler = attach({"exporter": {"otlp-http": {"endpoint": collector.endpoint}}})
     log()
     with logging._lock:  # type: ignore[attr-defined]
