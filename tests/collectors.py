@@ -68,7 +68,7 @@ class Reply:
 OK = Reply()
 PARTIAL = Reply(rejected=1, message="too old")
 UNAVAILABLE = Reply(503, grpc.StatusCode.UNAVAILABLE, "not now")
-BUSY = Reply(503, grpc.StatusCode.RESOURCE_EXHAUSTED, "later", retry_after_s=1)
+BUSY = Reply(503, grpc.StatusCode.RESOURCE_EXHAUSTED, "later", retry_after_s=2)
 BUSY_NO_MORE = Reply(429, grpc.StatusCode.UNAVAILABLE, "again", retry_after_s=0)
 UNAUTHENTICATED = Reply(401, grpc.StatusCode.UNAUTHENTICATED, "no token")
 FORBIDDEN = Reply(403, grpc.StatusCode.PERMISSION_DENIED, "not yours")

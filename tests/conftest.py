@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from codex_otel_logging import CodexOtelHandler, Receiver
-from collectors import GrpcCollector, HttpCollector
+from collectors import Gate, GrpcCollector, HttpCollector
 
 ROOT = Path(__file__).parent.parent
 
@@ -23,6 +23,21 @@ OLD_API_WARNING = "ignore:SelectableGroups dict interface is deprecated:Deprecat
 HandlerFactory = Callable[..., CodexOtelHandler]
 Scripted = Callable[..., "HttpCollector | GrpcCollector"]
 RunPython = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--soak",
+        type=float,
+        default=3.0,
+        metavar="SECONDS",
+        help="how long tests last that only grow more likely to find something (default: 3)",
+    )
+
+
+@pytest.fixture
+def soak_s(request: pytest.FixtureRequest) -> float:
+    return float(request.config.getoption("--soak"))
 
 
 @pytest.fixture(autouse=True)
@@ -66,6 +81,22 @@ def exporter(request: pytest.FixtureRequest, receiver: Receiver) -> dict[str, An
     over_http = request.param == "otlp-http"
     endpoint = receiver.http_endpoint if over_http else receiver.grpc_endpoint
     return {request.param: {"endpoint": endpoint}}
+
+
+@pytest.fixture
+def gate(exporter: dict[str, Any]) -> Iterator[Gate]:
+    """Stands in front of the receiver, as the exporter's setting names it."""
+    (settings,) = exporter.values()
+    gate = Gate(settings["endpoint"])
+    yield gate
+    gate.close()
+
+
+@pytest.fixture
+def gated(exporter: dict[str, Any], gate: Gate) -> dict[str, Any]:
+    """The `exporter` setting for the receiver behind its gate."""
+    (name,) = exporter
+    return {name: {"endpoint": gate.endpoint}}
 
 
 @pytest.fixture

@@ -1,63 +1,28 @@
-"""Collectors that are absent, hang, die and come back: all events arrive, none twice."""
+"""Collectors that cannot be reached, die and come back: all events arrive, none twice."""
 
 from __future__ import annotations
 
 import logging
-import socket
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
-from urllib.parse import urlsplit
 
 import pytest
 
 from codex_otel_logging import CodexOtelHandler, Receiver, Stats
-from conftest import HandlerFactory, RunPython
+from collectors import BUSY, OK, Gate
+from conftest import HandlerFactory, RunPython, Scripted
 
 LOGGER = logging.getLogger("codex_otel")
 
 
-class Place:
-    """A port for a collector to be absent from, and to come back to."""
-
-    def __init__(self, exporter: str) -> None:
-        self.exporter = exporter
-        with Receiver() as receiver:
-            over_http = exporter == "otlp-http"
-            self.endpoint = receiver.http_endpoint if over_http else receiver.grpc_endpoint
-        self.port = urlsplit(self.endpoint).port or 0
-        self.numbers: list[int] = []
-
-    @contextmanager
-    def hanging(self) -> Iterator[None]:
-        """Somebody listens there, and never says a word."""
-        with socket.socket() as listening:
-            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            listening.bind(("127.0.0.1", self.port))
-            listening.listen(64)
-            yield
-
-    @contextmanager
-    def healthy(self) -> Iterator[Receiver]:
-        """A collector is there; what it received is in `numbers` afterwards."""
-        over_http = self.exporter == "otlp-http"
-        ports = (self.port, 0) if over_http else (0, self.port)
-        with Receiver(http_port=ports[0], grpc_port=ports[1]) as receiver:
-            yield receiver
-        self.numbers += [event.attributes["duration_ms"] for event in receiver.events]
-
-
-@pytest.fixture(params=["otlp-http", "otlp-grpc"])
-def place(request: pytest.FixtureRequest) -> Place:
-    return Place(request.param)
-
-
 @pytest.fixture
-def handler(attach: HandlerFactory, place: Place) -> CodexOtelHandler:
-    settings: dict[str, Any] = {"endpoint": place.endpoint, "timeout_ms": 500}
+def handler(attach: HandlerFactory, gated: dict[str, Any]) -> CodexOtelHandler:
+    ((name, settings),) = gated.items()
     return attach(
-        {"exporter": {place.exporter: settings}, "batch": {"schedule_delay_ms": 20}},
+        {
+            "exporter": {name: {**settings, "timeout_ms": 500}},
+            "batch": {"schedule_delay_ms": 20},
+        }
     )
 
 
@@ -74,83 +39,64 @@ def log() -> Callable[[int], None]:
     return log
 
 
-def test_a_collector_that_comes_late(
-    handler: CodexOtelHandler, place: Place, log: Callable[[int], None]
+def numbers(receiver: Receiver) -> list[Any]:
+    return [event.attributes["duration_ms"] for event in receiver.events]
+
+
+FAULTS = {"absent": Gate.refuse, "hanging": Gate.hang, "resetting": Gate.reset}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_collector_that_is_not_there_yet(
+    handler: CodexOtelHandler,
+    receiver: Receiver,
+    gate: Gate,
+    log: Callable[[int], None],
+    fault: str,
 ) -> None:
+    FAULTS[fault](gate)
     log(300)
-    assert handler.flush(0.3) is False  # some attempts have failed by then
+    assert handler.flush(0.8) is False  # some attempts have failed by then
     log(200)
-    with place.healthy():
-        assert handler.flush(30)
-    assert place.numbers == list(range(500))
+    gate.open()
+    assert handler.flush(30)
+    assert numbers(receiver) == list(range(500))
     assert handler.stats() == Stats(accepted=500, exported=500)
 
 
-def test_a_collector_that_hangs_before_it_works(
-    handler: CodexOtelHandler, place: Place, log: Callable[[int], None]
-) -> None:
-    with place.hanging():
-        log(300)
-        assert handler.flush(0.8) is False  # the first attempt has timed out by then
-        log(200)
-    with place.healthy():
-        assert handler.flush(30)
-    assert place.numbers == list(range(500))
-    assert handler.stats() == Stats(accepted=500, exported=500)
-
-
+@pytest.mark.parametrize("fault", FAULTS)
 def test_a_collector_that_dies_in_the_middle_and_comes_back(
-    handler: CodexOtelHandler, place: Place, log: Callable[[int], None]
+    handler: CodexOtelHandler,
+    receiver: Receiver,
+    gate: Gate,
+    log: Callable[[int], None],
+    fault: str,
 ) -> None:
-    with place.healthy():
-        log(100)
-        assert handler.flush(30)
     log(100)
-    assert handler.flush(0.3) is False
-    with place.healthy():
-        assert handler.flush(30)
-        log(100)
-        assert handler.flush(30)
-    assert place.numbers == list(range(300))
+    assert handler.flush(30)
+    FAULTS[fault](gate)
+    log(100)
+    assert handler.flush(0.8) is False
+    gate.open()
+    assert handler.flush(30)
+    log(100)
+    assert handler.flush(30)
+    assert numbers(receiver) == list(range(300))
     assert handler.stats() == Stats(accepted=300, exported=300)
 
 
-def test_the_counts_are_right_at_every_moment_of_it(
-    handler: CodexOtelHandler, place: Place, log: Callable[[int], None]
+def test_a_collector_that_asks_for_time_gets_it(
+    scripted: Scripted, attach: HandlerFactory, log: Callable[[int], None]
 ) -> None:
-    """Eight threads log, flush and read, while the collector comes and goes."""
-    stop = threading.Event()
-    wrong: list[object] = []
-    logged = [0] * 8
-
-    def use(slot: int) -> None:
-        while not stop.is_set() and logged[slot] < 2000:
-            extra = {"duration_ms": slot * 100_000 + logged[slot], "conversation.id": "c"}
-            LOGGER.info("codex.turn_ttft", extra=extra)
-            logged[slot] += 1
-            stats = handler.stats()
-            settled = stats.exported + stats.rejected + stats.dropped
-            if stats.accepted != settled + stats.queued or stats.accepted < logged[slot]:
-                wrong.append(stats)
-            if logged[slot] % 500 == 0:
-                handler.flush(0.01)
-
-    threads = [threading.Thread(target=use, args=(slot,)) for slot in range(8)]
-    for thread in threads:
-        thread.start()
-    for _ in range(3):
-        with place.healthy() as receiver:
-            receiver.wait_for(100, timeout=30)
-            handler.flush(0.2)
-    for thread in threads:
-        thread.join(30)
-    stop.set()
-    with place.healthy():
-        assert handler.flush(60)
-    assert wrong == []
-    total = sum(logged)
-    assert handler.stats() == Stats(accepted=total, exported=total)
-    assert len(set(place.numbers)) == total
+    """Also from somebody who waits for `flush`."""
+    collector = scripted(BUSY, OK)
+    handler = attach({"exporter": collector.exporter})
+    log(500)
+    assert handler.flush(0.3) is False
+    assert len(collector.requests) == 1
+    assert handler.flush(30)
+    assert [event.attributes["duration_ms"] for event in collector.events] == list(range(500))
+    assert handler.stats() == Stats(accepted=500, exported=500)
 
 
 @pytest.mark.parametrize("name", ["otlp-grpc", "otlp-http"])
