@@ -77,10 +77,11 @@ class BatchProcessor:
         self._exporter: Exporter | None = None
         self._closing = False
         self._connecting = False
-        self._connections = 0
+        self._progressed_at = 0.0
         self._hurrying = False
         self._at_the_end = False
         self._given_up = False
+        self._reported_left = False
         self._nudges = 0
         self._waiters: list[SimpleQueue[None]] = []
         self._troubles = Troubles(self._destination)
@@ -88,8 +89,13 @@ class BatchProcessor:
     def put(self, event: Event) -> None:
         """Accept an event. Never blocks: with the queue full, the event is dropped and counted.
 
-        Only when the process is at its end does it deliver first, as nothing may come afterwards.
+        Only when the process is at its end does it deliver first, as nothing may come afterwards;
+        and when Python is being taken down, nothing can be delivered any more.
         """
+        if self._at_the_end and sys.is_finalizing():
+            # Other threads have stopped where they were, perhaps with the lock. None runs again.
+            self._overflowed += 1
+            return
         try:
             with self._lock:
                 length = len(self._queue) + 1
@@ -172,14 +178,12 @@ class BatchProcessor:
         return self._settled
 
     @property
-    def progress(self) -> int:
-        """A number that grows with each settlement and each connection."""
-        return self._settled + self._connections
+    def progressed_at(self) -> float:
+        """The monotonic time of the last settlement or connection; now, while connecting.
 
-    @property
-    def is_connecting(self) -> bool:
-        """Whether the exporter is being imported and built, which takes as long as it takes."""
-        return self._connecting
+        Connecting means importing and building the exporter, which takes as long as it takes.
+        """
+        return time.monotonic() if self._connecting else self._progressed_at
 
     def work(self, until: float) -> bool:
         """Make sure that somebody sends: the worker, or this thread until the time `until`.
@@ -205,9 +209,12 @@ class BatchProcessor:
         """Return how many events are left and why, the first time any are."""
         self._hurrying = self._at_the_end
         left = self.stats().queued
-        if not left or self._given_up:
+        if not left:
             return None
         self._given_up = True
+        if self._reported_left:
+            return None
+        self._reported_left = True
         return left, f"{self._destination}: {self._troubles.reason or 'no answer yet'}"
 
     def _wake(self) -> None:
@@ -364,15 +371,18 @@ class BatchProcessor:
                 self._connecting = True
                 try:
                     self._exporter = self._connect()
-                    self._connections += 1
                 except Exception as error:
                     return Outcome("retry", f"no exporter: {type(error).__name__}: {error}")
                 finally:
+                    self._progressed_at = time.monotonic()
                     self._connecting = False
                     self._notify()
             timeout_s = None if until is None else max(until - time.monotonic(), 0.001)
             try:
                 return self._exporter.export(events, timeout_s)
+            except OSError as error:  # the connection is of no use any more
+                self._exporter = None
+                return Outcome("retry", f"no connection: {error.strerror or type(error).__name__}")
             except Exception as error:
                 return Outcome("not encodable", type(error).__name__)
 
@@ -388,6 +398,7 @@ class BatchProcessor:
             self._dropped += dropped
             self._settled += len(events)
             self._given_up &= not exported
+            self._progressed_at = time.monotonic()
         self._notify()
 
     def _notify(self) -> None:
@@ -466,18 +477,13 @@ def _settle_all(
     progress, all as `time.monotonic` has it.
     """
     waiter: SimpleQueue[None] = SimpleQueue()
-    started = progress = time.monotonic()
-    progress_before = -1
+    started = time.monotonic()
     targets: list[tuple[BatchProcessor, int]] = []
     try:
         targets += [(p, p.expect(waiter)) for p in processors]
         while pending := [p for p, target in targets if p.settled < target]:
-            now = time.monotonic()
-            total = sum(p.progress for p in processors)
-            if total != progress_before or any(p.is_connecting for p in pending):
-                progress_before, progress = total, now
-            until = deadline(started, progress)
-            if now >= until:
+            until = deadline(started, max(started, *(p.progressed_at for p in processors)))
+            if time.monotonic() >= until:
                 return False
             for processor in pending:
                 if not processor.work(until):

@@ -19,6 +19,7 @@ from types import ModuleType
 from typing import Any, Literal, Protocol, cast
 
 from .config import ResourceValue
+from .forks import no_fork
 from .records import Event
 from .settings import ExporterConfig
 from .values import AttributeValue
@@ -82,6 +83,10 @@ class Exporter(Protocol):
         """Send the events in one request.
 
         Blocks for about the timeout of the settings at most, or for `timeout_s` if that is less.
+
+        Raises:
+            OSError: the connection is lost for good; another exporter is needed.
+
         """
 
     def shutdown(self) -> None:
@@ -142,10 +147,6 @@ def _is_installed(package: str) -> bool:
         return False
 
 
-import_lock = threading.RLock()
-"""Held while OpenTelemetry is being imported: a process forked meanwhile could never finish it."""
-
-
 def connect(config: ExporterConfig, origin: Origin) -> Exporter:
     """Build the exporter of the settings. Imports OpenTelemetry; opens no connection yet.
 
@@ -154,7 +155,7 @@ def connect(config: ExporterConfig, origin: Origin) -> Exporter:
 
     """
     package, _ = _MODULES[config.name, config.protocol]
-    with import_lock:
+    with no_fork():
         _import_with_sdk(f"{package}._log_exporter")
         module: Any = _import_with_sdk(
             f"{__package__}.{'otlp_http' if config.name == 'otlp-http' else 'otlp_grpc'}"

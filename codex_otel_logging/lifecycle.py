@@ -8,18 +8,21 @@ when they end, but finalizers of their own.
 
 from __future__ import annotations
 
+import _thread
 import atexit
 import os
 import signal
 import sys
 import weakref
+from contextlib import suppress
+from queue import Empty, SimpleQueue
 from types import FrameType
+from typing import Any, Literal
 
 from .batching import BatchProcessor, finish
-from .exporters import import_lock
 
-_FORK_WAIT_S = 5.0
-"""How long a fork waits at most for OpenTelemetry's import to end."""
+_PATIENCE_S = 0.5
+"""How long a signal's handler waits without progress before it lets the application go on."""
 
 _watched: weakref.WeakSet[BatchProcessor] = weakref.WeakSet()
 
@@ -29,7 +32,6 @@ class _Process:
 
     ending = False
     has_finalizer = False
-    fork_holds_import_lock = False
 
 
 def watch(processor: BatchProcessor) -> None:
@@ -59,17 +61,7 @@ def _at_exit() -> None:
     finish(list(_watched))
 
 
-def _before_fork() -> None:
-    _Process.fork_holds_import_lock = import_lock.acquire(timeout=_FORK_WAIT_S)
-
-
-def _after_fork() -> None:
-    if _Process.fork_holds_import_lock:
-        import_lock.release()
-
-
 def _after_fork_in_child() -> None:
-    _after_fork()
     _Process.has_finalizer = False
     for processor in list(_watched):
         processor.reset()
@@ -77,11 +69,7 @@ def _after_fork_in_child() -> None:
 
 atexit.register(_at_exit)
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(
-        before=_before_fork,
-        after_in_parent=_after_fork,
-        after_in_child=_after_fork_in_child,
-    )
+    os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
 def flush_on_sigterm() -> None:
@@ -97,16 +85,61 @@ def flush_on_sigterm() -> None:
 
     """
     previous = signal.getsignal(signal.SIGTERM)
-    if getattr(previous, "flushes_events", False):
-        return
+    if not isinstance(previous, _FlushFirst):
+        signal.signal(signal.SIGTERM, _FlushFirst(previous))
 
-    def on_sigterm(number: int, frame: FrameType | None) -> None:
-        finish(list(_watched), for_good=False)
-        if callable(previous):
-            previous(number, frame)
-        elif previous is not signal.SIG_IGN:
+
+class _FlushFirst:
+    """A signal's handler that has events delivered before the one that was there takes effect.
+
+    It waits for the delivery as long as that makes progress. Without, the frame that it interrupted
+    may hold what the worker needs (the lock of a queue, of a handler, of an import); so it returns,
+    and the thread that delivers sends the signal again when it has done what it can. Until then,
+    the same signal changes nothing.
+    """
+
+    def __init__(self, previous: Any) -> None:
+        self._previous = previous
+        self._delivering_in = 0  # a process id: a child that is forked meanwhile is not waiting
+        self._delivered = False
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        if self._delivering_in == os.getpid():
+            return
+        if not self._delivered and not self._deliver(number):
+            return
+        self._delivered = False
+        if callable(self._previous):
+            self._previous(number, frame)
+        elif self._previous is not signal.SIG_IGN:
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
 
-    on_sigterm.flushes_events = True  # type: ignore[attr-defined]
-    signal.signal(signal.SIGTERM, on_sigterm)
+    def _deliver(self, number: int) -> bool:
+        """Return True when events are delivered, or False: then the signal will come again."""
+        processors = list(_watched)
+        done: SimpleQueue[None] = SimpleQueue()
+        first = _thread.allocate_lock()  # taken by who is first: the thread done, or we impatient
+
+        def deliver() -> None:
+            finish(processors, for_good=False)
+            self._delivered = True
+            self._delivering_in = 0
+            done.put(None)
+            if not first.acquire(blocking=False):
+                os.kill(os.getpid(), number)
+
+        self._delivering_in = os.getpid()
+        try:
+            # Not a `threading.Thread`: the interrupted frame may be just starting one.
+            _thread.start_new_thread(deliver, ())
+        except RuntimeError:  # Python starts no threads any more
+            self._delivering_in = 0
+            finish(processors, for_good=False)
+            return True
+        progress = -1
+        while progress != (progress := sum(p.settled for p in processors)):
+            with suppress(Empty):
+                done.get(timeout=_PATIENCE_S)
+                break
+        return not first.acquire(blocking=False)

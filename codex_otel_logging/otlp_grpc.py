@@ -8,8 +8,10 @@ specification says: https://opentelemetry.io/docs/specs/otlp/#otlpgrpc-response
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ from google.rpc.status_pb2 import Status
 from opentelemetry.exporter.otlp.proto.grpc._log_exporter import OTLPLogExporter
 
 from .exporters import Origin, Outcome, delivered, safe_reason
+from .forks import no_fork
 from .otlp_records import OtlpRecords
 from .records import Event
 from .settings import ExporterConfig, TlsConfig
@@ -36,6 +39,9 @@ _NO_OWN_RETRIES = (grpc.StatusCode.OK,)
 """The codes on which the exporter retries by itself: one that no failure has, as none at all
 would mean its default."""
 
+_SPARE_DESCRIPTORS = 16
+"""How many files gRPC may have to open for a channel, with some room."""
+
 
 class GrpcExporter:
     """Sends events to an OTLP/gRPC collector; see `exporters.Exporter`."""
@@ -52,11 +58,16 @@ class GrpcExporter:
         self._answers.last = None
         self._answers.timeout_s = timeout_s
         try:
-            self._exporter.export(records)
+            with no_fork(give_up=self._exporter.hang_up):
+                self._exporter.export(records)
+        except OSError:
+            raise
         except Exception:
             if self._answers.last is None:
                 raise
             # The exporter fell over the answer, for example over details it could not read.
+        if self._exporter.has_hung_up:
+            raise InterruptedError(errno.EINTR, "interrupted by a fork")
         if self._answers.last is None:
             raise ValueError("the exporter made no call")
         return self._judge(self._answers.last)
@@ -121,12 +132,31 @@ class _InterceptedExporter(OTLPLogExporter):
 
     def __init__(self, answers: _Answers, **arguments: Any) -> None:
         self._answers = answers
+        self.has_hung_up = False
         super().__init__(retryable_error_codes=_NO_OWN_RETRIES, **arguments)
 
+    def hang_up(self) -> None:
+        """End the call that another thread is making; no other can be made any more."""
+        self.has_hung_up = True
+        self.shutdown()
+
     def _initialize_channel_and_stub(self) -> None:
+        _spare_descriptors()
         super()._initialize_channel_and_stub()  # type: ignore[no-untyped-call]
         channel = grpc.intercept_channel(self._channel, self._answers)
         self._client = self._stub(channel)
+
+
+def _spare_descriptors() -> None:
+    """Raise where too few files can be opened: gRPC's C core would end the whole process.
+
+    Raises:
+        OSError: the process has as many files open as it may.
+
+    """
+    with ExitStack() as opened:
+        for _ in range(_SPARE_DESCRIPTORS):
+            opened.enter_context(open(os.devnull))  # noqa: PTH123
 
 
 class _Answers(grpc.UnaryUnaryClientInterceptor):  # type: ignore[misc]

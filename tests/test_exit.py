@@ -167,6 +167,35 @@ started.wait()
     assert len(set(numbers)) == len(numbers)
 
 
+@pytest.mark.parametrize("before", [0, 1], ids=["first event", "later event"])
+@pytest.mark.parametrize("locked", [False, True], ids=["", "locked"])
+def test_events_of_finalizers_when_python_is_taken_down_are_counted(
+    run_python: RunPython, receiver: Receiver, exporter: dict[str, Any], before: int, locked: bool
+) -> None:
+    """No thread runs any more, not even one that holds a lock, and none can be started."""
+    end = f"""
+import threading
+class Late:
+    def __del__(self, log=logger.info, stats=handler.stats, print=print):
+        log("codex.turn_ttft", extra={{"duration_ms": -1}})
+        handler._processor._lock = threading.RLock()
+        print(stats().dropped, flush=True)
+late = Late()
+late.itself = late
+if {locked}:
+    at_the_end, held = threading.Event(), threading.Event()
+    names = {{"at_the_end": at_the_end, "held": held, "lock": handler._processor._lock}}
+    hold = "at_the_end.wait(); lock.acquire(); held.set(); at_the_end.__class__().wait()"
+    # Of its own names, or else its frame would keep `late` alive for ever.
+    threading.Thread(target=exec, args=(hold, names), daemon=True).start()
+    last.append(lambda: (at_the_end.set(), held.wait()))
+"""
+    last = "import atexit\nlast = []\natexit.register(lambda: [call() for call in last])\n"
+    done = run_python(last + PROGRAM, otel(exporter), str(before), end)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "1\n", "")
+    assert len(receiver.events) == before
+
+
 @pytest.mark.parametrize("end", ["KeyboardInterrupt", "SystemExit"])
 def test_an_asyncio_application_that_is_interrupted(
     run_python: RunPython, receiver: Receiver, exporter: dict[str, Any], end: str
@@ -398,10 +427,10 @@ def test_a_fork_waits_for_the_workers_import(run_python: RunPython) -> None:
 import os, threading, warnings
 warnings.simplefilter("ignore")
 import codex_otel_logging
-from codex_otel_logging.exporters import import_lock
+from codex_otel_logging.forks import no_fork
 importing, imported = threading.Event(), threading.Event()
 def importer():
-    with import_lock:
+    with no_fork():
         importing.set()
         threading.Timer(0.3, imported.set).start()
         imported.wait()
@@ -409,7 +438,7 @@ threading.Thread(target=importer).start()
 importing.wait()
 child = os.fork()
 if not child:
-    with import_lock:
+    with no_fork():
         os._exit(0 if imported.is_set() else 1)
 print(imported.is_set(), os.waitpid(child, 0)[1])
 """
@@ -469,6 +498,30 @@ def test_flush_on_sigterm_lets_the_applications_own_handler_run(
     )
     assert (status, output) == (5, "own\n")
     assert len(receiver.events) == 10
+
+
+def test_flush_on_sigterm_in_the_middle_of_a_logging_call(
+    terminated: Any, receiver: Receiver, exporter: dict[str, Any]
+) -> None:
+    """The call holds a lock that the worker needs; waiting there, all that is queued is lost."""
+    interrupt = """
+import collections, os, signal, time
+class Interrupted(collections.deque):
+    def append(self, event):
+        super().append(event)
+        if event.fields["duration_ms"] == 4:
+            print("ready", flush=True)
+            sys.stdin.read()
+            os.kill(os.getpid(), signal.SIGTERM)
+handler._processor._queue = Interrupted()
+for number in range(5):
+    logger.info("codex.turn_ttft", extra={"duration_ms": number, "conversation.id": "c"})
+while True: time.sleep(0.01)
+"""
+    program = SIGTERM_PROGRAM.replace("print('ready', flush=True)", "")
+    status, _ = terminated(program, otel(exporter), "0", interrupt)
+    assert status == -signal.SIGTERM
+    assert [event.attributes["duration_ms"] for event in receiver.events] == list(range(5))
 
 
 def test_flush_on_sigterm_is_for_the_main_thread(run_python: RunPython) -> None:

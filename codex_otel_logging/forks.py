@@ -1,0 +1,87 @@
+"""What a fork must not cut in two: the import of OpenTelemetry, and a gRPC call.
+
+A child that is born in the middle of the import could never finish it; one that is born while a
+thread is inside gRPC's C core may abort or hang when it calls gRPC itself. So a fork waits for
+either to end. A call that takes long is given up, and made again after the fork.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+
+_PATIENCE_S = 1.0
+"""How long a fork waits before it has calls given up."""
+
+_LONGEST_WAIT_S = 5.0
+"""How long a fork waits in all, for imports too; then it happens all the same."""
+
+
+class _Sections:
+    """The threads that must not be forked from just now, and how to have each give up."""
+
+    def __init__(self) -> None:
+        self._registered = False
+        self.reset()
+
+    def reset(self) -> None:
+        self._condition = threading.Condition()
+        self._inside: dict[int, Callable[[], None] | None] = {}
+
+    def enter(self, give_up: Callable[[], None] | None) -> None:
+        if not self._registered:
+            self._register()
+        with self._condition:
+            self._inside[threading.get_ident()] = give_up
+
+    def leave(self) -> None:
+        with self._condition:
+            self._inside.pop(threading.get_ident(), None)
+            self._condition.notify_all()
+
+    def _register(self) -> None:
+        """Have forks wait from now on.
+
+        `concurrent.futures.thread`, which the import of OpenTelemetry uses, has a hook that takes a
+        lock. Hooks run in reverse order: ours must be the later one, or the fork would hold that
+        lock while it waits for the import.
+        """
+        with suppress(RuntimeError):  # the interpreter is ending, where it cannot be imported
+            import concurrent.futures.thread  # noqa: F401
+        if hasattr(os, "register_at_fork") and not self._registered:
+            self._registered = True
+            os.register_at_fork(
+                before=self._before,
+                after_in_parent=lambda: self._condition.release(),
+                after_in_child=self.reset,
+            )
+
+    def _before(self) -> None:
+        """Wait, and keep everybody out until the fork is done."""
+        self._condition.acquire()
+        if not self._condition.wait_for(self._is_empty, _PATIENCE_S):
+            for give_up in self._inside.values():
+                if give_up is not None:
+                    give_up()
+            self._condition.wait_for(self._is_empty, _LONGEST_WAIT_S - _PATIENCE_S)
+
+    def _is_empty(self) -> bool:
+        return not self._inside.keys() - {threading.get_ident()}
+
+
+_sections = _Sections()
+
+
+@contextmanager
+def no_fork(give_up: Callable[[], None] | None = None) -> Iterator[None]:
+    """Let no fork happen while this thread is inside; `give_up` has it leave soon.
+
+    Not to be nested. `give_up` is called by the thread that forks.
+    """
+    _sections.enter(give_up)
+    try:
+        yield
+    finally:
+        _sections.leave()
