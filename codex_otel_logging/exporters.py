@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import importlib.util
 import logging
+import os
+import sys
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -155,7 +157,7 @@ def connect(config: ExporterConfig, origin: Origin) -> Exporter:
 
     """
     package, _ = _MODULES[config.name, config.protocol]
-    with no_fork():
+    with no_fork(), _quiet_core():
         _import_with_sdk(f"{package}._log_exporter")
         module: Any = _import_with_sdk(
             f"{__package__}.{'otlp_http' if config.name == 'otlp-http' else 'otlp_grpc'}"
@@ -165,6 +167,26 @@ def connect(config: ExporterConfig, origin: Origin) -> Exporter:
             return cast("Exporter", module.HttpExporter(config, origin))
         return cast("Exporter", module.GrpcExporter(config, origin))
 
+
+@contextmanager
+def _quiet_core() -> Iterator[None]:
+    """Keep gRPC's C core, which is in use for the first time, from writing to stderr.
+
+    It writes a line for each failed TLS handshake, and reads how much to write only once. Where the
+    application has imported gRPC before, or says itself how much, that stands.
+    """
+    if "grpc" in sys.modules or _VERBOSITY in os.environ:
+        yield
+        return
+    os.environ[_VERBOSITY] = "ERROR"
+    try:
+        yield
+    finally:
+        os.environ.pop(_VERBOSITY, None)
+
+
+_VERBOSITY = "GRPC_VERBOSITY"
+"""https://github.com/grpc/grpc/blob/master/doc/environment_variables.md"""
 
 _LOUD = ("opentelemetry", "urllib3", "requests", "grpc", "charset_normalizer")
 

@@ -11,6 +11,9 @@ from .stats import Stats
 _REPORT_AGAIN_S = 300.0
 """How long after a report of events lost, or left out, the next one may follow."""
 
+_OUTAGE_AGAIN_S = 60.0
+"""How long after an outage began that was reported the next one may be."""
+
 
 class Troubles:
     """The troubles of one `BatchProcessor`, each reported once until it is over.
@@ -23,6 +26,7 @@ class Troubles:
         self.reason = ""
         self._since: float | None = None
         self._before = Stats()
+        self._outage_at = -_REPORT_AGAIN_S
         self._refusing = False
         self._refused_at = -_REPORT_AGAIN_S
         self._partial_at = -_REPORT_AGAIN_S
@@ -30,10 +34,14 @@ class Troubles:
         self._overflowing = False
 
     def failed(self, reason: str, stats: Stats, *, visible: bool) -> None:
-        """Tell that nothing gets through, the first time it is visible."""
+        """Tell that nothing gets through, the first time it is visible.
+
+        A collector that comes and goes all the time is told of once in a while.
+        """
         self.reason = reason
-        if self._since is None and visible:
-            self._since = time.monotonic()
+        now = time.monotonic()
+        if self._since is None and visible and now - self._outage_at >= _OUTAGE_AGAIN_S:
+            self._since = self._outage_at = now
             self._before = stats
             reports.warn(
                 "%s: events are not delivered (%s); they are kept and tried again",

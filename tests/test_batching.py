@@ -116,6 +116,48 @@ def test_an_outage_brings_no_word_of_the_exporters(run_python: RunPython, name: 
     assert [line.startswith(own) for line in done.stderr.splitlines()] == [True, True]
 
 
+def test_grpcs_core_writes_nothing_about_tls_that_fails(run_python: RunPython) -> None:
+    with Receiver() as receiver:
+        endpoint = receiver.grpc_endpoint.replace("http:", "https:")
+        done = run_python(OUTAGE, "otlp-grpc", endpoint)
+    own = f"codex_otel_logging: otlp-grpc {endpoint}: "
+    assert [line.startswith(own) for line in done.stderr.splitlines()] == [True, True]
+
+
+def test_too_many_open_files_end_nothing(run_python: RunPython) -> None:
+    """GRPC's core would abort the process; the events wait until files are closed again."""
+    program = """
+import logging, os, resource, sys
+import codex_otel_logging
+handler = codex_otel_logging.from_table({"exporter": {"otlp-grpc": {"endpoint": sys.argv[1]}}})
+logger = logging.getLogger("codex_otel")
+logger.addHandler(handler)
+logger.setLevel("INFO")
+log = lambda: logger.info("codex.turn_ttft", extra={"duration_ms": 1, "conversation.id": "c"})
+log()
+first = handler.flush(20)
+worker = handler._processor._worker
+handler.close()
+worker.join(20)
+hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+resource.setrlimit(resource.RLIMIT_NOFILE, (64, hard))
+files = []
+try:
+    while True:
+        files.append(os.open(os.devnull, os.O_RDONLY))
+except OSError:
+    pass
+log()
+waiting = handler.flush(0.3)
+for file in files:
+    os.close(file)
+print(first, waiting, handler.flush(20), handler.stats().exported)
+"""
+    with Receiver() as receiver:
+        done = run_python(program, receiver.grpc_endpoint)
+    assert done.stdout == "True False True 2\n"
+
+
 def test_losses_that_come_and_go_are_reported_once(
     scripted: Scripted, attach_to: Attach, reports: Callable[[], list[str]]
 ) -> None:
@@ -162,6 +204,22 @@ def test_ctrl_c_while_the_worker_is_woken_stops_nothing(
             log(1)
     log(1)
     assert collector.wait_for(3)
+
+
+def test_a_collector_that_comes_and_goes_is_reported_once(
+    scripted: Scripted,
+    attach_to: Attach,
+    reports: Callable[[], list[str]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("codex_otel_logging.batching._BACKOFF_S", (0.001,))
+    collector = scripted(*(UNAVAILABLE, UNAVAILABLE, OK) * 10, OK)
+    handler = attach_to(collector)
+    for _ in range(10):
+        log(1)
+        assert handler.flush()
+    assert len(collector.requests) == 30
+    assert len(reports()) == 2
 
 
 def test_one_failure_alone_is_not_worth_a_word(

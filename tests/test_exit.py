@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from codex_otel_logging import Receiver
-from collectors import OK, HttpCollector
+from collectors import OK, Gate, HttpCollector
 from conftest import ROOT, RunPython
 
 PROGRAM = """
@@ -418,6 +418,89 @@ def test_a_forked_child_begins_empty_and_delivers_its_own(
     )
     done = run_python(PROGRAM, otel(exporter), "3", fork)
     assert done.returncode == 0
+    assert sorted(event.attributes["duration_ms"] for event in receiver.events) == [0, 1, 2, 10]
+
+
+FORK_UNDER_LOAD = """
+import os, threading, warnings
+warnings.simplefilter("ignore")
+stop = threading.Event()
+logged = [0, 0]
+def extra(number): return {"duration_ms": number, "conversation.id": "c"}
+def load(slot):
+    while not stop.wait(0.0005):
+        logger.info("codex.turn_ttft", extra=extra(slot * 100_000 + logged[slot]))
+        logged[slot] += 1
+        if logged[slot] % 10 == 0: handler.flush(0)
+threads = [threading.Thread(target=load, args=(slot,)) for slot in (0, 1)]
+for thread in threads: thread.start()
+children = []
+for child in range(10):
+    stop.wait(0.02)
+    pid = os.fork()
+    if not pid:
+        logger.info("codex.turn_ttft", extra=extra(1_000_000 + child))
+        os._exit(0 if handler.flush(20) and handler.stats().exported == 1 else 1)
+    children.append(pid)
+statuses = [os.waitpid(pid, 0)[1] for pid in children]
+stop.set()
+for thread in threads: thread.join()
+print(statuses, *logged)
+"""
+
+
+def test_forks_while_events_are_sent(
+    run_python: RunPython, receiver: Receiver, exporter: dict[str, Any]
+) -> None:
+    """Children of a process that is just calling gRPC would abort, or hang."""
+    done = run_python(PROGRAM, otel(exporter), "0", FORK_UNDER_LOAD)
+    assert (done.returncode, done.stderr) == (0, "")
+    statuses, _, logged = done.stdout.rpartition("] ")
+    assert statuses == str([0] * 10).removesuffix("]")
+    expected = [1_000_000 + child for child in range(10)]
+    for slot, count in enumerate(logged.split()):
+        expected += range(slot * 100_000, slot * 100_000 + int(count))
+    assert sorted(event.attributes["duration_ms"] for event in receiver.events) == sorted(expected)
+
+
+def test_a_fork_gives_up_a_call_that_hangs(
+    run_python: RunPython, receiver: Receiver, exporter: dict[str, Any], gate: Gate
+) -> None:
+    """The child delivers, and so does the parent, afterwards."""
+    ((name, settings),) = exporter.items()
+    fork = f"""
+import os, warnings
+warnings.simplefilter("ignore")
+handler.flush(1.5)
+child = os.fork()
+if not child:
+    otel = {{"exporter": {{"{name}": {{"endpoint": "{settings["endpoint"]}"}}}}}}
+    other = codex_otel_logging.from_table(otel)
+    logger.handlers[:] = [other]
+    logger.info("codex.turn_ttft", extra={{"duration_ms": 10, "conversation.id": "c"}})
+    os._exit(0 if other.flush(20) else 1)
+print(os.waitpid(child, 0)[1], flush=True)
+sys.stdin.read()
+"""
+    gate.hang()
+    hanging = {
+        name: {"endpoint": gate.endpoint, "timeout_ms": 30_000 if name == "otlp-grpc" else 500}
+    }
+    process = subprocess.Popen(
+        [sys.executable, "-c", PROGRAM, otel(hanging), "3", fork],
+        env={"PYTHONPATH": str(ROOT)},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    with process:
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "0\n"
+            gate.open()
+            process.communicate(timeout=30)
+        finally:
+            process.kill()
     assert sorted(event.attributes["duration_ms"] for event in receiver.events) == [0, 1, 2, 10]
 
 
