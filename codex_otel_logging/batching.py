@@ -31,6 +31,9 @@ from .troubles import Troubles, report_left
 _BACKOFF_S = (0.1, 0.5, 1.0, 2.0, 3.0)
 """How long to wait after the first, second, ... failure in a row; the last is the longest."""
 
+_COMMON_SIZE = 600
+"""The bytes that what an event shares with others takes in a request, as each repeats it."""
+
 _BACKOFF_AT_EXIT_S = 0.25
 _LONGEST_WAIT_S = 60.0
 
@@ -57,6 +60,8 @@ class BatchProcessor:
         destination: str,
     ) -> None:
         self._config = config
+        self._max_size = config.max_queue_size
+        self._max_bytes = config.max_queue_bytes
         self._connect = connect
         self._inspect = inspect
         self._on_start = on_start
@@ -100,8 +105,8 @@ class BatchProcessor:
             with self._lock:
                 length = len(self._queue) + 1
                 if (
-                    length + len(self._batch) > self._config.max_queue_size
-                    or self._queued_bytes + event.size > self._config.max_queue_bytes
+                    length + len(self._batch) > self._max_size
+                    or self._queued_bytes + event.size > self._max_bytes
                 ):
                     self._overflowed += 1
                     return
@@ -297,7 +302,7 @@ class BatchProcessor:
         size = 0
         queue = self._queue
         while queue and len(batch) < self._config.max_batch_size:
-            size += queue[0].size
+            size += queue[0].size + _COMMON_SIZE
             if batch and size > self._config.max_request_bytes:
                 break
             batch.append(queue.popleft())

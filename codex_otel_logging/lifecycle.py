@@ -17,7 +17,7 @@ import weakref
 from contextlib import suppress
 from queue import Empty, SimpleQueue
 from types import FrameType
-from typing import Any, Literal
+from typing import Any
 
 from .batching import BatchProcessor, finish
 

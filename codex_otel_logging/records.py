@@ -1,9 +1,11 @@
 """A `logging.LogRecord` becomes an `Event`: named, redacted, safe, and nobody else's any more.
 
-`EventReader` runs on the application's thread and is most of what a logging call costs, so it makes
-one pass over the record, and a second one only over events that hold more than short text and
-numbers. What does not change meanwhile is left for the worker's thread (`Event.attributes_with`):
-the conversation's attributes, the timestamp's text. The record itself is never changed.
+`EventReader` runs on the application's thread and is most of what a logging call costs. Records
+that log the same event mostly hold the same keys, so which of them are fields is found out once
+(`_Plan.shape_of`); then one pass over the values is enough, and a second one is only for events
+that hold more than short text and numbers. What does not change meanwhile is left for the worker's
+thread (`Event.attributes_with`): the conversation's attributes, the timestamp's text. The record
+itself is never changed.
 """
 
 from __future__ import annotations
@@ -15,7 +17,6 @@ import traceback
 from collections.abc import Mapping
 from contextlib import suppress
 from datetime import datetime, timedelta, timezone
-from itertools import islice
 from typing import TYPE_CHECKING, Any, cast
 
 from . import catalog
@@ -42,8 +43,14 @@ _STANDARD = tuple(logging.makeLogRecord({}).__dict__)
 _NOT_FIELDS = frozenset({*_STANDARD, "message", "asctime", "event.name", RECORD_KEY})
 """What a record holds that is no field of the event; a formatter adds `message` and `asctime`."""
 
-_EVENT_SIZE = 600
-_ATTRIBUTE_SIZE = 40
+EVENT_SIZE = 300
+ATTRIBUTE_SIZE = 58
+"""The bytes an event takes in memory beside its attributes, and each of those beside its text."""
+
+_LONG_INTEGER = 1 << 63
+
+_MAX_SHAPES = 64
+"""For how many sets of keys an event's type remembers which are fields."""
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 
@@ -51,13 +58,14 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 class Event:
     """One event, as it waits to be sent; nothing outside can change it.
 
-    `size` estimates the bytes it takes, in memory and in a request alike, rather too high.
+    `values` are the fields' values in the order of `keys`, a tuple that many events share. `size`
+    estimates the bytes it takes in memory.
     """
 
     __slots__ = (
         "conversation",
         "created",
-        "fields",
+        "keys",
         "levelname",
         "levelno",
         "logger_name",
@@ -65,10 +73,12 @@ class Event:
         "size",
         "span_context",
         "type",
+        "values",
     )
 
     type: catalog.EventType
-    fields: dict[str, AttributeValue]
+    keys: tuple[str, ...]
+    values: tuple[AttributeValue, ...]
     conversation: Conversation | None
     logger_name: str
     levelno: int
@@ -77,6 +87,11 @@ class Event:
     observed_ns: int
     span_context: SpanContext | None
     size: int
+
+    @property
+    def fields(self) -> dict[str, AttributeValue]:
+        """The event's own attributes, a copy."""
+        return dict(zip(self.keys, self.values, strict=True))
 
     @property
     def time_ns(self) -> int:
@@ -99,7 +114,7 @@ class Event:
             attributes.update(self.conversation.attributes)
         for key, value in defaults.items():
             attributes.setdefault(key, value)
-        attributes.update(self.fields)
+        attributes.update(zip(self.keys, self.values, strict=True))
         return attributes
 
 
@@ -143,38 +158,41 @@ class EventReader:
         if not is_event_logger(logger_name):
             return None
 
-        # The fields of extra= stand behind the standard ones, unless this record was put together
-        # in another way; then all of it is searched.
-        items = islice(contents.items(), len(_STANDARD) - 1, None)
-        if next(items, ("",))[0] != _STANDARD[-1]:
-            items = islice(contents.items(), None)
-        fields = {key: value for key, value in items if key not in _NOT_FIELDS}
-
-        size = _EVENT_SIZE + _ATTRIBUTE_SIZE * len(fields)
-        plain = plan.plain and record.exc_info is None and plan.removed.isdisjoint(fields)
-        if plain:
+        names = (*contents,)
+        try:
+            shape = plan.shapes[names]
+        except KeyError:
+            shape = plan.shape_of(names)
+        plain = shape is not None and record.exc_info is None
+        if shape is not None and plain:
+            keys = shape.keys
+            values: Any = (*contents.values(),)[shape.place]
+            size = shape.size
             max_length = self._max_length
-            for key, value in fields.items():
+            for value in values:
                 kind = type(value)
-                if type(key) is not str:
-                    plain = False
-                    break
                 if kind is str:
                     length = len(value)
                     if length > max_length:
                         plain = False
                         break
                     size += length if value.isascii() else 4 * length
-                elif kind is not int and kind is not float:
+                elif kind is int:
+                    if not -_LONG_INTEGER <= value < _LONG_INTEGER:
+                        plain = False
+                        break
+                elif kind is not float:
                     plain = False
                     break
         if not plain:
-            fields = self._mended(record, plan, fields)
-            size = _EVENT_SIZE + sum(_ATTRIBUTE_SIZE + size_of(v) for v in fields.values())
+            fields = self._mended(record, plan)
+            keys, values = (*fields,), (*fields.values(),)
+            size = EVENT_SIZE + sum(ATTRIBUTE_SIZE + size_of(value) for value in values)
 
         event = Event()
         event.type = plan.type
-        event.fields = fields
+        event.keys = keys
+        event.values = values
         event.conversation = contents.get(RECORD_KEY)
         if not issubclass(type(event.conversation), Conversation):
             event.conversation = bound_conversation()
@@ -203,11 +221,11 @@ class EventReader:
                 return self._plans.setdefault(name, _Plan(event, self._redaction, has_limit))
         return None
 
-    def _mended(
-        self, record: logging.LogRecord, plan: _Plan, fields: Mapping[Any, object]
-    ) -> dict[str, AttributeValue]:
+    def _mended(self, record: logging.LogRecord, plan: _Plan) -> dict[str, AttributeValue]:
         """Return the fields as attributes, whatever they were."""
-        fields = {key_text(key): value for key, value in fields.items()}
+        fields: dict[str, object] = {
+            key_text(key): value for key, value in record.__dict__.items() if key not in _NOT_FIELDS
+        }
         fields = _exception_fields(record.exc_info) | fields
         attributes: dict[str, AttributeValue] = {}
         for key, value in redacted(fields, plan.removed, plan.measured).items():
@@ -229,10 +247,21 @@ class EventReader:
         return attributes
 
 
+class _Shape:
+    """Which of a record's attributes are fields of its event, for records with the same keys."""
+
+    __slots__ = ("keys", "place", "size")
+
+    def __init__(self, keys: tuple[str, ...], place: slice) -> None:
+        self.keys = keys
+        self.place = place
+        self.size = EVENT_SIZE + ATTRIBUTE_SIZE * len(keys)
+
+
 class _Plan:
     """What an event's type and the settings decide once for all its events."""
 
-    __slots__ = ("boolean_strings", "measured", "plain", "removed", "type")
+    __slots__ = ("_plain", "boolean_strings", "measured", "removed", "shapes", "type")
 
     def __init__(
         self, event: catalog.EventType, redaction: Redaction, output_has_limit: bool
@@ -241,7 +270,25 @@ class _Plan:
         self.removed = redaction.removed_fields(event)
         self.boolean_strings = event.boolean_strings
         self.measured = event.measured
-        self.plain = not event.measured and not output_has_limit
+        self._plain = not event.measured and not output_has_limit
+        self.shapes: dict[tuple[Any, ...], _Shape | None] = {}
+
+    def shape_of(self, names: tuple[Any, ...]) -> _Shape | None:
+        """Return where the fields are among a record's attributes of these names.
+
+        None when it takes more than that: something is to be removed or computed, a key is no
+        text, or the record was put together in an unusual way. The fields of `extra=` stand behind
+        the standard attributes, and what a formatter or a conversation's logger adds behind them.
+        """
+        shape = None
+        if self._plain and all(type(name) is str for name in names):
+            keys = tuple(sys.intern(name) for name in names if name not in _NOT_FIELDS)
+            place = slice(len(_STANDARD), len(_STANDARD) + len(keys))
+            if names[place] == keys and self.removed.isdisjoint(keys):
+                shape = _Shape(keys, place)
+        if len(self.shapes) < _MAX_SHAPES:
+            self.shapes[names] = shape
+        return shape
 
 
 def is_event_logger(name: str) -> bool:

@@ -1,5 +1,8 @@
+import gc
 import logging
 import sys
+import tracemalloc
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -309,6 +312,37 @@ def test_an_odd_time_stops_nothing(created: Any) -> None:
     event.created = created
     assert 0 <= event.time_ns < 1 << 63
     assert event.attributes_with({})["event.timestamp"]
+
+
+MEMORY: dict[str, Callable[[int], dict[str, Any]]] = {
+    "text": lambda n: {"tool_name": f"shell {n}", "output": f"{n:500}"},
+    "wide text": lambda n: {"tool_name": chr(0x1F600 + n % 50) * 100},
+    "numbers": lambda n: {f"field_{i}": n * 1000.5 + i for i in range(50)},
+    "long integers": lambda n: {"number": (1 << 16_000) + n},
+    "list of integers": lambda n: {"items": [n * 1000 + i for i in range(100)]},
+    "list of texts": lambda n: {"items": [f"{n} {i}" for i in range(100)]},
+    "list of empty lists": lambda n: {"items": [[] for _ in range(100)]},
+    "list of lists": lambda n: {"items": [[n * 1000 + i] for i in range(100)]},
+    "list of dicts": lambda n: {"items": [{f"key {i}": n * 1000.5} for i in range(50)]},
+    "list of long integers": lambda n: {"items": [(1 << 16_000) + n for _ in range(10)]},
+}
+
+
+@pytest.mark.parametrize("kind", MEMORY)
+def test_size_is_no_less_than_the_memory_it_takes(kind: str) -> None:
+    """The queue's limit in bytes would mean nothing."""
+    reader = EventReader(Redaction())
+    events = [reader.read(record("codex.tool_result", extra=MEMORY[kind](200)))]
+    tracemalloc.start()
+    try:
+        events += [
+            reader.read(record("codex.tool_result", extra=MEMORY[kind](n))) for n in range(200)
+        ]
+        gc.collect()
+        taken = tracemalloc.get_traced_memory()[0]
+    finally:
+        tracemalloc.stop()
+    assert taken <= 1.1 * sum(event.size for event in events[1:] if event is not None)
 
 
 def test_size_counts_text_rather_too_high() -> None:
