@@ -40,6 +40,9 @@ LOGGER = "codex_otel"
 _BELOW = LOGGER + "."
 
 _STANDARD = tuple(logging.makeLogRecord({}).__dict__)
+_BEFORE_FIELDS = len(_STANDARD) - 1
+"""Where the last standard attribute stands; in records made by a logger, fields begin behind it."""
+
 _NOT_FIELDS = frozenset({*_STANDARD, "message", "asctime", "event.name", RECORD_KEY})
 """What a record holds that is no field of the event; a formatter adds `message` and `asctime`."""
 
@@ -49,8 +52,8 @@ ATTRIBUTE_SIZE = 58
 
 _LONG_INTEGER = 1 << 63
 
-_MAX_SHAPES = 64
-"""For how many sets of keys an event's type remembers which are fields."""
+_MAX_REMEMBERED = 64
+"""How many loggers are remembered, and for each event how many sets of keys."""
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 
@@ -140,6 +143,7 @@ class EventReader:
         self._max_length = max_attribute_length or sys.maxsize
         self._max_output_bytes = max_output_bytes
         self._plans: dict[str, _Plan] = {}
+        self._loggers: set[str] = set()
 
     def read(self, record: logging.LogRecord) -> Event | None:
         """Return the event that `record` logs.
@@ -155,10 +159,11 @@ class EventReader:
                 return None
             plan = found
         logger_name = record.name
-        if not is_event_logger(logger_name):
+        known = type(logger_name) is str and logger_name in self._loggers
+        if not known and not self._is_event_logger(logger_name):
             return None
 
-        names = (*contents,)
+        names = (*contents,)[_BEFORE_FIELDS:]
         try:
             shape = plan.shapes[names]
         except KeyError:
@@ -204,6 +209,13 @@ class EventReader:
         event.span_context = _span_context() if "opentelemetry.trace" in sys.modules else None
         event.size = size
         return event
+
+    def _is_event_logger(self, name: str) -> bool:
+        """Return whether the records of a logger are events, and remember it if they are."""
+        known = is_event_logger(name)
+        if known and type(name) is str and len(self._loggers) < _MAX_REMEMBERED:
+            self._loggers.add(name)
+        return known
 
     def _plan_of(self, record: logging.LogRecord) -> _Plan | None:
         """Return the plan for the event that `record` names, or None when it names none."""
@@ -274,7 +286,7 @@ class _Plan:
         self.shapes: dict[tuple[Any, ...], _Shape | None] = {}
 
     def shape_of(self, names: tuple[Any, ...]) -> _Shape | None:
-        """Return where the fields are among a record's attributes of these names.
+        """Return where the fields are in a record whose last attributes have these names.
 
         None when it takes more than that: something is to be removed or computed, a key is no
         text, or the record was put together in an unusual way. The fields of `extra=` stand behind
@@ -282,11 +294,13 @@ class _Plan:
         """
         shape = None
         if self._plain and all(type(name) is str for name in names):
-            keys = tuple(sys.intern(name) for name in names if name not in _NOT_FIELDS)
-            place = slice(len(_STANDARD), len(_STANDARD) + len(keys))
-            if names[place] == keys and self.removed.isdisjoint(keys):
-                shape = _Shape(keys, place)
-        if len(self.shapes) < _MAX_SHAPES:
+            last, *others = names or [""]
+            keys = tuple(sys.intern(name) for name in others if name not in _NOT_FIELDS)
+            is_usual = last == _STANDARD[-1] and others[: len(keys)] == [*keys]
+            if is_usual and self.removed.isdisjoint(keys):
+                begin = len(_STANDARD)
+                shape = _Shape(keys, slice(begin, begin + len(keys)))
+        if len(self.shapes) < _MAX_REMEMBERED:
             self.shapes[names] = shape
         return shape
 
