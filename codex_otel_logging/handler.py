@@ -90,11 +90,13 @@ class CodexOtelHandler(logging.Handler):
         if self._processor is None:
             return False
         passed: bool | logging.LogRecord = self.filter(record)
-        if isinstance(passed, logging.LogRecord):
-            record = passed
-        if passed:
-            self.emit(record)
-        return bool(passed)
+        if passed is not True:
+            if not passed:
+                return False
+            if isinstance(passed, logging.LogRecord):
+                record = passed
+        self.emit(record)
+        return True
 
     def emit(self, record: logging.LogRecord) -> None:
         """Queue the event that a record logs; a record that logs none is counted as ignored."""

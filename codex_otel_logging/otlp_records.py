@@ -22,7 +22,7 @@ from .exporters import Origin
 from .records import Event
 from .values import AttributeValue, encodable, encodable_text, key_text
 
-_SDK_ATTRIBUTES = {
+SDK_ATTRIBUTES = {
     "telemetry.sdk.language": "python",
     "telemetry.sdk.name": "opentelemetry",
     "telemetry.sdk.version": sdk_version,
@@ -38,7 +38,7 @@ class OtlpRecords:
 
     def __init__(self, origin: Origin) -> None:
         self._defaults = origin.defaults
-        attributes: dict[str, Any] = {**_SDK_ATTRIBUTES, **origin.resource}
+        attributes: dict[str, Any] = {**SDK_ATTRIBUTES, **origin.resource}
         self._resource = Resource({key: encodable(value) for key, value in attributes.items()})
         self._scopes: dict[str, InstrumentationScope] = {}
 
@@ -56,7 +56,7 @@ class OtlpRecords:
             severity_text=severity_text(event.levelname),
             body=name,
             event_name=name,
-            attributes=_encodable_keys(event.attributes_with(self._defaults)),
+            attributes=encodable_keys(event.attributes_with(self._defaults)),
         )
         if event.span_context is not None:
             record.trace_id = event.span_context.trace_id
@@ -72,8 +72,11 @@ class OtlpRecords:
         return scope
 
 
-def _encodable_keys(attributes: Mapping[str, AttributeValue]) -> dict[str, AttributeValue]:
-    # https://opentelemetry.io/docs/specs/otel/common/#attribute wants keys that are not empty.
+def encodable_keys(attributes: Mapping[str, AttributeValue]) -> dict[str, AttributeValue]:
+    """Return attributes as protobuf accepts them, in a new mapping.
+
+    https://opentelemetry.io/docs/specs/otel/common/#attribute wants keys that are not empty.
+    """
     return {encodable_text(key) or "<empty>": encodable(v) for key, v in attributes.items()}
 
 

@@ -14,9 +14,10 @@ import logging
 import sys
 import time
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from datetime import datetime, timedelta, timezone
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any, cast
 
 from . import catalog
@@ -163,7 +164,7 @@ class EventReader:
         if not known and not self._is_event_logger(logger_name):
             return None
 
-        names = (*contents,)[_BEFORE_FIELDS:]
+        names = tuple(contents)[_BEFORE_FIELDS:]
         try:
             shape = plan.shapes[names]
         except KeyError:
@@ -171,7 +172,7 @@ class EventReader:
         plain = shape is not None and record.exc_info is None
         if shape is not None and plain:
             keys = shape.keys
-            values: Any = (*contents.values(),)[shape.place]
+            values: Any = shape.values_in(contents)
             size = shape.size
             max_length = self._max_length
             for value in values:
@@ -262,12 +263,16 @@ class EventReader:
 class _Shape:
     """Which of a record's attributes are fields of its event, for records with the same keys."""
 
-    __slots__ = ("keys", "place", "size")
+    __slots__ = ("keys", "size", "values_in")
 
-    def __init__(self, keys: tuple[str, ...], place: slice) -> None:
+    def __init__(self, keys: tuple[str, ...]) -> None:
         self.keys = keys
-        self.place = place
         self.size = EVENT_SIZE + ATTRIBUTE_SIZE * len(keys)
+        self.values_in: Callable[[dict[str, Any]], tuple[Any, ...]] = (
+            itemgetter(*keys)
+            if len(keys) > 1
+            else lambda contents: tuple(contents[key] for key in keys)
+        )
 
 
 class _Plan:
@@ -286,20 +291,17 @@ class _Plan:
         self.shapes: dict[tuple[Any, ...], _Shape | None] = {}
 
     def shape_of(self, names: tuple[Any, ...]) -> _Shape | None:
-        """Return where the fields are in a record whose last attributes have these names.
+        """Return which are fields in a record whose last attributes have these names.
 
         None when it takes more than that: something is to be removed or computed, a key is no
-        text, or the record was put together in an unusual way. The fields of `extra=` stand behind
-        the standard attributes, and what a formatter or a conversation's logger adds behind them.
+        text, or the record was put together in an unusual way, so that fields may stand elsewhere
+        than behind the standard attributes.
         """
         shape = None
         if self._plain and all(type(name) is str for name in names):
-            last, *others = names or [""]
-            keys = tuple(sys.intern(name) for name in others if name not in _NOT_FIELDS)
-            is_usual = last == _STANDARD[-1] and others[: len(keys)] == [*keys]
-            if is_usual and self.removed.isdisjoint(keys):
-                begin = len(_STANDARD)
-                shape = _Shape(keys, slice(begin, begin + len(keys)))
+            keys = tuple(sys.intern(name) for name in names if name not in _NOT_FIELDS)
+            if names[:1] == _STANDARD[-1:] and self.removed.isdisjoint(keys):
+                shape = _Shape(keys)
         if len(self.shapes) < _MAX_REMEMBERED:
             self.shapes[names] = shape
         return shape

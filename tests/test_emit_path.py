@@ -1,0 +1,140 @@
+"""What a logging call costs, told without a clock: calls made, modules imported, locks taken."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from types import FrameType
+from typing import Any
+
+import pytest
+
+from codex_otel_logging import CodexOtelHandler, Conversation
+from conftest import HandlerFactory, RunPython
+
+LOGGER = logging.getLogger("codex_otel.tools")
+EXTRA = {
+    "tool_name": "shell",
+    "call_id": "call_1",
+    "arguments": '{"command": ["ls"]}',
+    "duration_ms": 177,
+    "success": "true",
+    "output": "README.md",
+}
+
+PYTHON_CALLS = [
+    "handler.handle",
+    "handler.emit",
+    "records.read",
+    "batching.put",
+]
+"""The package's own functions that run for an event, once each, and no others."""
+
+C_CALLS = 9
+"""How many C functions they call beside what looks at each field: at most this many."""
+
+
+@pytest.fixture
+def handler(attach: HandlerFactory) -> Iterator[CodexOtelHandler]:
+    """A handler whose worker never runs, and that has seen such an event before."""
+    handler = attach({"exporter": {"otlp-http": {"endpoint": "http://127.0.0.1:9/v1/logs"}}})
+    assert handler._processor is not None
+    handler._processor._start = lambda: True  # type: ignore[method-assign]
+    LOGGER.info("codex.tool_result", extra=EXTRA)
+    yield handler
+    handler._processor.reset()
+
+
+def calls_of_one_event() -> tuple[list[str], Counter[str]]:
+    """Return the Python functions of the package that ran, and the C functions they called."""
+    python: list[str] = []
+    c: Counter[str] = Counter()
+
+    def profile(frame: FrameType, event: str, argument: Any) -> None:
+        module = frame.f_globals.get("__name__", "")
+        if not module.startswith("codex_otel_logging."):
+            return
+        if event == "call":
+            python.append(f"{module.rpartition('.')[2]}.{frame.f_code.co_name}")
+        elif event == "c_call":
+            c[argument.__name__] += 1
+
+    sys.setprofile(profile)
+    try:
+        LOGGER.info("codex.tool_result", extra=EXTRA)
+    finally:
+        sys.setprofile(None)
+    return python, c
+
+
+@pytest.mark.usefixtures("handler")
+def test_an_event_takes_a_bounded_number_of_calls() -> None:
+    with Conversation("c", "m").bind():
+        calls_of_one_event()
+        python, c = calls_of_one_event()
+    spans = python.count("records._span_context")  # where the tests have imported OpenTelemetry
+    assert [name for name in python if name != "records._span_context"] == PYTHON_CALLS
+    assert spans <= 1
+    assert c["isascii"] <= len(EXTRA)
+    assert sum(c.values()) - c["isascii"] - c["len"] <= C_CALLS + spans
+
+
+def test_an_event_is_not_formatted(
+    handler: CodexOtelHandler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def formatted(*_: object) -> str:
+        raise AssertionError
+
+    monkeypatch.setattr(logging.getLogger("codex_otel"), "handlers", [handler])  # not pytest's
+    monkeypatch.setattr(logging.LogRecord, "getMessage", formatted)
+    monkeypatch.setattr(logging.Formatter, "format", formatted)
+    monkeypatch.setattr(logging.Formatter, "formatTime", formatted)
+    LOGGER.info("codex.tool_result", extra=EXTRA)
+    assert handler.stats().accepted == 2
+
+
+def test_an_event_takes_one_lock_once(handler: CodexOtelHandler) -> None:
+    """That of the queue, and not the handler's, which `logging.shutdown` holds while it flushes."""
+    processor = handler._processor
+    assert processor is not None
+
+    class Counted:
+        def __init__(self, lock: Any) -> None:
+            self.lock, self.times = lock, 0
+
+        def __enter__(self) -> None:
+            self.times += 1
+            self.lock.acquire()
+
+        def __exit__(self, *_: object) -> None:
+            self.lock.release()
+
+        acquire, release = __enter__, __exit__
+
+    queue, own = Counted(processor._lock), Counted(handler.lock)
+    processor._lock, handler.lock = queue, own  # type: ignore[assignment]
+    LOGGER.info("codex.tool_result", extra=EXTRA)
+    processor._lock, handler.lock = queue.lock, own.lock
+    assert (queue.times, own.times) == (1, 0)
+
+
+def test_a_start_imports_nothing_heavy(run_python: RunPython) -> None:
+    """Neither when the handler is built, nor on the caller's thread by the first event."""
+    program = """
+import logging, sys
+before = set(sys.modules)
+import codex_otel_logging
+otel = {"exporter": {"otlp-http": {"endpoint": "http://127.0.0.1:9/"}}}
+handler = codex_otel_logging.from_table(otel)
+logger = logging.getLogger("codex_otel")
+logger.addHandler(handler)
+logger.setLevel("INFO")
+handler._processor._start = lambda: True
+logger.info("codex.turn_ttft", extra={"duration_ms": 1, "conversation.id": "c"})
+heavy = "opentelemetry google requests urllib3 grpc ssl socket email asyncio".split()
+names = {name.partition(".")[0] for name in set(sys.modules) - before}
+print(sorted(names & {*heavy}), len(set(sys.modules) - before) <= 85)
+"""
+    assert run_python(program).stdout == "[] True\n"

@@ -1,0 +1,256 @@
+"""A request is what the official encoder would have made of the events, attribute by attribute."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from opentelemetry.exporter.otlp.proto.common._log_encoder import encode_logs
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
+from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
+from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord
+from opentelemetry.trace import SpanContext, TraceFlags
+
+from codex_otel_logging import Conversation, catalog
+from codex_otel_logging.conversation import RECORD_KEY
+from codex_otel_logging.exporters import Origin
+from codex_otel_logging.otlp_records import OtlpRecords
+from codex_otel_logging.otlp_requests import OtlpRequests
+from codex_otel_logging.records import Event, EventReader
+from codex_otel_logging.redaction import Redaction
+
+ORIGIN = Origin(
+    {"service.name": "codex-cli", "odd\ud800": "a\udfffb", "huge": 1 << 64, "list": [1, 2], "": 0},
+    {"app.version": "1.2.3", "terminal.type": "xterm\ud800"},
+)
+BARE = Origin({}, {})
+
+CREATED = 1_795_459_487.409
+TEXT = st.text(st.characters(codec=None, exclude_categories=()), max_size=8)
+KEYS = st.sampled_from(["model", "event.name", "event.timestamp", "app.version", "a", "b"]) | TEXT
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.binary(max_size=4) | TEXT,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXT, inner, max_size=3),
+    max_leaves=6,
+)
+CONVERSATIONS = [
+    None,
+    Conversation("c-1", "m"),
+    Conversation("c-1", "m", app_version="9"),
+    Conversation("c-1", "m", account_id="a\ud800", auth_mode="ApiKey", terminal_type="t"),
+]
+
+
+def event(
+    fields: dict[str, Any] | None = None,
+    *,
+    conversation: Conversation | None = None,
+    logger: str = "codex_otel.agent",
+    name: str = "codex.tool_result",
+    **changes: Any,
+) -> Event:
+    """An event as the reader makes it, with its fields and `changes` as they are."""
+    record = logging.LogRecord(logger, logging.INFO, "app.py", 1, name, (), None)
+    record.created = CREATED
+    record.__dict__[RECORD_KEY] = conversation
+    made = EventReader(Redaction()).read(record)
+    assert made is not None
+    fields = fields or {}
+    made.keys, made.values = tuple(fields), tuple(fields.values())
+    for attribute, value in changes.items():
+        setattr(made, attribute, value)
+    return made
+
+
+def records_of(request: ExportLogsServiceRequest) -> list[LogRecord]:
+    return [
+        record
+        for resource_logs in request.resource_logs
+        for scope_logs in resource_logs.scope_logs
+        for record in scope_logs.log_records
+    ]
+
+
+def give_values(pairs: Iterable[KeyValue]) -> None:
+    """Write None as an empty value; encoders before 1.45 leave the value out."""
+    for pair in pairs:
+        pair.value.SetInParent()
+        give_values_within(pair.value)
+
+
+def give_values_within(value: AnyValue) -> None:
+    kind = value.WhichOneof("value")
+    if kind == "array_value":
+        for item in value.array_value.values:
+            give_values_within(item)
+    elif kind == "kvlist_value":
+        give_values(value.kvlist_value.values)
+
+
+def assert_official(
+    events: Sequence[Event], requests: OtlpRequests, origin: Origin = ORIGIN
+) -> None:
+    """Compare first what a failure shows well, then the bytes, which tell NaN from NaN as well."""
+    request = requests.request(events)
+    official = encode_logs(OtlpRecords(origin).batch(events))
+    for record in records_of(official):
+        give_values(record.attributes)
+    resources = request.resource_logs, official.resource_logs
+    for ours, theirs in zip(*resources, strict=True):
+        # The SDK and the encoder leave out the resource's attributes that they refuse.
+        kept = [a for a in ours.resource.attributes if a.key not in ("<empty>", "odd\ufffd")]
+        assert kept == list(theirs.resource.attributes)
+        del ours.resource.attributes[:], theirs.resource.attributes[:]
+    assert str(request) == str(official)
+    assert request.SerializeToString() == official.SerializeToString()
+
+
+@given(
+    st.lists(
+        st.builds(
+            event,
+            st.dictionaries(KEYS, VALUES, max_size=5),
+            conversation=st.sampled_from(CONVERSATIONS),
+            logger=st.sampled_from(["codex_otel", "codex_otel.a", "codex_otel.\ud800"]),
+            name=st.sampled_from(["codex.tool_result", "codex.turn_ttft"]),
+            levelno=st.integers(-5, 60),
+            levelname=st.sampled_from(["INFO", "WARNING", "Level 7", "\ud800"]),
+            created=st.floats() | st.floats(0, 4e9),
+        ),
+        max_size=6,
+    )
+)
+def test_any_events(events: list[Event]) -> None:
+    requests = OtlpRequests(ORIGIN)
+    assert_official(events, requests)
+    assert_official(events, requests)  # from its templates
+
+
+FIELDS: dict[str, dict[str, Any]] = {
+    "none": {},
+    "plain": {"tool_name": "shell", "duration_ms": 7, "ratio": 0.5, "success": True},
+    "empty": {"text": "", "zero": 0, "list": [], "map": {}, "bytes": b"", "none": None},
+    "surrogate": {"before": 1, "text": "a\ud800b", "after": ["\udfff", {"\ud800": "\ud800"}]},
+    "64 bits": {"least": -(1 << 63), "most": (1 << 63) - 1},
+    "beyond 64 bits": {"a": 1 << 63, "b": -(1 << 63) - 1, "c": 1 << 100_000, "d": [1 << 64]},
+    "floats": {"nan": math.nan, "inf": -math.inf, "zero": -0.0},
+    "nested": {"deep": [[[None, {"k": [True, 1, 1.0, "x", b"x"]}]]], "": {"": {"": None}}},
+    "overriding": {"a": 1, "model": "other", "conversation.id": None, "app.version": [1], "z": 2},
+    "overriding what comes first": {"event.timestamp": "then", "event.name": {"not": "a name"}},
+    "odd keys": {"": 1, "\ud800": 2, "é☕": 3},
+    "keys that become one": {"\ud800": [1], "x": 0, chr(0xDFFF): [2], "<empty>": "text", "": None},
+    "many": {f"key {number}": number for number in range(1000)},
+}
+
+
+@pytest.mark.parametrize("conversation", CONVERSATIONS, ids=["none", "short", "other", "full"])
+@pytest.mark.parametrize("fields", FIELDS.values(), ids=FIELDS)
+def test_fields(fields: dict[str, Any], conversation: Conversation | None) -> None:
+    requests = OtlpRequests(ORIGIN)
+    events = [event(f, conversation=conversation) for f in (fields, {"a": 1}, fields)]
+    assert_official(events, requests)
+
+
+def test_values_of_another_kind_under_the_same_keys() -> None:
+    """Nothing of the event that a template was made from is in the next one."""
+    values = ["text", 1, [1, 2], {"a": 1}, None, [3], {}, "", b"x", True, 0.5, "\ud800", []]
+    span = SpanContext(trace_id=1, span_id=2, is_remote=False, trace_flags=TraceFlags(1))
+    for first in values:
+        events = [event({"key": value, "model": value}) for value in [first, *values]]
+        events[0].span_context = span
+        assert_official(events, OtlpRequests(ORIGIN))
+
+
+@pytest.mark.parametrize(
+    ("trace_id", "span_id", "flags"), [(1, 2, 1), ((1 << 128) - 1, (1 << 64) - 1, 0), (0, 0, 0)]
+)
+def test_span(trace_id: int, span_id: int, flags: int) -> None:
+    span = SpanContext(trace_id, span_id, is_remote=False, trace_flags=TraceFlags(flags))
+    assert_official([event(span_context=span), event()], OtlpRequests(ORIGIN))
+
+
+def test_scopes_in_order_of_their_first_event() -> None:
+    loggers = [
+        "codex_otel.b",
+        "codex_otel",
+        "codex_otel.b",
+        "codex_otel.\ud800",
+        "codex_otel.\udc00",
+    ]
+    events = [event({"n": number}, logger=logger) for number, logger in enumerate(loggers)]
+    requests = OtlpRequests(ORIGIN)
+    assert_official(events, requests)
+    (resource_logs,) = requests.request(events).resource_logs
+    assert [len(scope.log_records) for scope in resource_logs.scope_logs] == [2, 1, 2]
+
+
+@pytest.mark.parametrize("levelname", ["INFO", "WARNING", "Level 20", "", "\ud800", None, 7])
+def test_levels(levelname: Any) -> None:
+    """Also levels that are equal and yet have different severities, one after the other."""
+    levels = [20, 20.0, 1, True, 1.0, 21, 0, -1, 1000, None, "20", 20]
+    events = [event(levelno=level, levelname=levelname) for level in levels]
+    assert_official(events, OtlpRequests(ORIGIN))
+
+
+@pytest.mark.parametrize(
+    "times",
+    [
+        [CREATED, CREATED, CREATED + 0.0004, CREATED + 0.6, CREATED - 86400, CREATED],
+        [0.0, 0.999999, 1.0, -1.0, 4e9, 1e300, math.nan, math.inf],
+    ],
+    ids=["usual", "odd"],
+)
+def test_times(times: list[float]) -> None:
+    assert_official([event(created=time) for time in times], OtlpRequests(ORIGIN))
+
+
+def test_an_event_type_of_the_applications_own() -> None:
+    events = [event(type=catalog.EventType(name)) for name in ("app.\ud800", "", "app.x")]
+    assert_official(events, OtlpRequests(ORIGIN))
+
+
+def test_no_events_and_nothing_in_common() -> None:
+    assert_official([], OtlpRequests(ORIGIN))
+    assert_official([event(), event({"a": 1})], OtlpRequests(BARE), BARE)
+
+
+def test_conversations_that_are_equal_but_not_the_same() -> None:
+    """Their attributes are not compared."""
+    first, second = Conversation("c", "m"), Conversation("c", "m")
+    second.attributes["model"] = "other"
+    assert first == second
+    assert_official([event(conversation=c) for c in (first, second, first)], OtlpRequests(ORIGIN))
+
+
+def test_many_conversations() -> None:
+    """More than templates are kept for; those gone may leave their id to the next."""
+    requests = OtlpRequests(ORIGIN)
+    kept = 0
+    for number in range(3000):
+        events = [event({"n": 1}, conversation=Conversation(str(number), "m"))]
+        (record,) = records_of(requests.request(events))
+        assert record.attributes[2].value.string_value == str(number)
+        kept = max(kept, len(requests._templates))
+    assert 1 < kept <= 1024
+
+
+def test_large_templates_are_not_kept() -> None:
+    requests = OtlpRequests(ORIGIN)
+    events = [event(conversation=Conversation("x" * 10_000, "m")), event({"k" * 10_000: 1})]
+    assert_official(events * 2, requests)
+    assert not requests._templates
+
+
+@pytest.mark.parametrize("value", [object(), {1}, [object()], {"key": {1}}], ids=repr)
+def test_an_event_that_cannot_be_encoded_is_not_left_out(value: Any) -> None:
+    requests = OtlpRequests(ORIGIN)
+    good = event({"key": 1})
+    for events in ([event({"key": value})], [good, event({"key": value}), good]):
+        with pytest.raises(TypeError):
+            requests.request(events)
+    assert_official([good, good], requests)
