@@ -1,0 +1,145 @@
+"""Runs `measure` in fresh processes, the subjects in turn, round after round, before collectors."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from importlib import metadata
+from pathlib import Path
+from statistics import median
+
+from subjects import SUBJECTS
+
+_HERE = Path(__file__).parent
+_CHECKOUT = _HERE.parent.parent
+_TIMEOUT_S = 900.0
+
+Figures = dict[str, float]
+
+
+class Rounds(dict[str, list[Figures]]):
+    """The figures of each subject, round by round. A subject that was not measured is not there."""
+
+    def median(self, name: str, figure: str) -> float:
+        """Return the median of the rounds."""
+        return median(figures[figure] for figures in self[name])
+
+    def worst(self, name: str, figure: str) -> float:
+        """Return the largest of all rounds."""
+        return max(figures[figure] for figures in self[name])
+
+    def ratio(self, name: str, reference: str, figure: str) -> float:
+        """Return the median of the ratios to another subject, each within one round."""
+        pairs = zip(self[name], self[reference], strict=True)
+        return median(figures[figure] / other[figure] for figures, other in pairs)
+
+
+class Bench(ExitStack):
+    """Measures subjects before collectors on loopback; a context manager that ends them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.failures: list[str] = []
+        self._sinks: dict[str, _Sink] = {}
+
+    def rounds(
+        self, what: str, names: Iterable[str], *, rounds: int, count: int, threads: int = 1
+    ) -> Rounds:
+        """Measure the subjects in turn, `rounds` times, every second time in reverse order."""
+        measured = Rounds({name: [] for name in names if not missing(name)})
+        for number in range(rounds):
+            for name in list(measured)[:: -1 if number % 2 else 1]:
+                print(f"\r\033[K{what} {number + 1}/{rounds}: {name}", end="", file=sys.stderr)
+                try:
+                    measured[name].append(self._measure(what, name, count, threads))
+                except (OSError, ValueError, subprocess.SubprocessError) as error:
+                    self.failures.append(f"{what}, {SUBJECTS[name].title}: {error}")
+                    del measured[name]
+        print("\r\033[K", end="", file=sys.stderr)
+        return measured
+
+    def _measure(self, what: str, name: str, count: int, threads: int) -> Figures:
+        transport = SUBJECTS[name].transport
+        sink = self._sink(transport or "http")
+        arguments = [what, name, sink.endpoint, str(count), str(threads)]
+        done = _python("measure.py", *arguments)
+        events = sink.take()["events"]
+        if done.returncode:
+            raise ValueError(f"exit status {done.returncode}: {done.stderr.strip()[-500:]}")
+        figures: Figures = json.loads(done.stdout)
+        if transport:
+            figures["lost"] = figures["logged"] - events
+        return figures
+
+    def _sink(self, transport: str) -> _Sink:
+        if transport not in self._sinks:
+            self._sinks[transport] = self.enter_context(_Sink.started(transport))
+        return self._sinks[transport]
+
+
+class _Sink:
+    """A collector, `sink.py`, in a process of its own."""
+
+    def __init__(self, transport: str, process: subprocess.Popen[str]) -> None:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        self._requests, self._answers = process.stdin, process.stdout
+        port = int(self._answers.readline())
+        path = "/v1/logs" if transport == "http" else ""
+        self.endpoint = f"http://127.0.0.1:{port}{path}"
+
+    @classmethod
+    @contextmanager
+    def started(cls, transport: str) -> Iterator[_Sink]:
+        command = [sys.executable, str(_HERE / "sink.py"), transport]
+        with subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        ) as process:
+            yield cls(transport, process)
+
+    def take(self) -> dict[str, int]:
+        """Return what has been received since the last time."""
+        print(file=self._requests, flush=True)
+        counts: dict[str, int] = json.loads(self._answers.readline())
+        return counts
+
+
+def _python(program: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run a program of this folder on the checkout's package, with no settings from outside."""
+    environment = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("OTEL_", "SENTRY_", "LOGFIRE_")) and "proxy" not in name.lower()
+    }
+    environment["PYTHONPATH"] = str(_CHECKOUT)
+    return subprocess.run(
+        [sys.executable, str(_HERE / program), *arguments],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=_TIMEOUT_S,
+        check=False,
+    )
+
+
+def missing(name: str) -> bool:
+    """Return whether a package that the subject needs is not installed."""
+    return any(version(package) is None for package in SUBJECTS[name].packages)
+
+
+def version(package: str) -> str | None:
+    """Return the installed version of a package, or None."""
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def versions(names: Sequence[str]) -> dict[str, str]:
+    """Return the version of each installed package that the subjects use."""
+    packages = sorted({package for name in names for package in SUBJECTS[name].packages})
+    return {package: found for package in packages if (found := version(package))}

@@ -1,0 +1,117 @@
+"""A collector that answers at once, in a process of its own: its work is not the senders'.
+
+It decodes nothing: each event holds its `call_id` once, so that counting these counts the events.
+`python sink.py http` or `grpc` prints its port and then, for each line it reads, how many events it
+has received since the last one; it ends with its standard input.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import socket
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from typing import Any, BinaryIO
+
+from application import CALL_ID
+
+_ANSWER = b"HTTP/1.1 200 OK\r\nContent-Type: application/x-protobuf\r\nContent-Length: 0\r\n\r\n"
+
+
+class Counts:
+    """What has been received since it was last told."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._events = self._requests = self._bytes = 0
+
+    def add(self, body: bytes) -> None:
+        if body.startswith(b"\x1f\x8b"):
+            body = gzip.decompress(body)
+        events = body.count(CALL_ID.encode())
+        with self._lock:
+            self._events += events
+            self._requests += 1
+            self._bytes += len(body)
+
+    def take(self) -> dict[str, int]:
+        with self._lock:
+            counts = {"events": self._events, "requests": self._requests, "bytes": self._bytes}
+            self._events = self._requests = self._bytes = 0
+        return counts
+
+
+def serve_http(counts: Counts) -> int:
+    """Start to answer HTTP/1.1 requests, whatever they are; return the port."""
+    listener = socket.create_server(("127.0.0.1", 0), backlog=128)
+
+    def accept() -> None:
+        while True:
+            connection = listener.accept()[0]
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            threading.Thread(target=answer, args=(connection,), daemon=True).start()
+
+    def answer(connection: socket.socket) -> None:
+        with suppress(OSError), connection, connection.makefile("rb") as stream:
+            while (body := _request_body(stream)) is not None:
+                connection.sendall(_ANSWER)
+                counts.add(body)
+
+    threading.Thread(target=accept, daemon=True).start()
+    port: int = listener.getsockname()[1]
+    return port
+
+
+def _request_body(stream: BinaryIO) -> bytes | None:
+    """Read one request; return its body, or None when the client has hung up."""
+    length = 0
+    chunked = False
+    if not stream.readline():
+        return None
+    while (line := stream.readline().lower()) not in (b"\r\n", b""):
+        name, _, value = line.partition(b":")
+        if name == b"content-length":
+            length = int(value)
+        elif name == b"transfer-encoding":
+            chunked = b"chunked" in value
+    if not chunked:
+        return stream.read(length)
+    body = b""
+    while size := int(stream.readline(), 16):
+        body += stream.read(size + 2)[:size]
+    stream.readline()
+    return body
+
+
+def serve_grpc(counts: Counts) -> int:
+    """Start to answer calls of the OTLP log service; return the port."""
+    import grpc
+
+    def export(request: bytes, _context: Any) -> bytes:
+        counts.add(request)
+        return b""
+
+    method = grpc.unary_unary_rpc_method_handler(export)
+    service = "opentelemetry.proto.collector.logs.v1.LogsService"
+    server = grpc.server(ThreadPoolExecutor(4), options=[("grpc.so_reuseport", 0)])
+    handler = grpc.method_handlers_generic_handler(service, {"Export": method})
+    server.add_generic_rpc_handlers((handler,))
+    port: int = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    # A server that nobody refers to stops.
+    threading.Thread(target=server.wait_for_termination, daemon=True).start()
+    return port
+
+
+def main(transport: str) -> None:
+    counts = Counts()
+    print((serve_grpc if transport == "grpc" else serve_http)(counts), flush=True)
+    for _ in sys.stdin:
+        print(json.dumps(counts.take()), flush=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

@@ -1,0 +1,69 @@
+"""What is compared: this package, the floor below it, and its peers.
+
+Nothing is imported here that a subject could need itself: how long that takes is measured too.
+"""
+
+from __future__ import annotations
+
+import logging
+from importlib import import_module
+
+from application import Subject, WithConversation
+from peers import Logfire, Nothing, Official, OfficialGrpc, Queued, Sentry, Structlog
+
+
+class Floor(WithConversation):
+    title = "a handler whose `emit` returns"
+
+    def configure(self, endpoint: str) -> None:
+        self.logger.addHandler(Nothing())
+
+
+class Null(WithConversation):
+    title = "`logging.NullHandler`"
+
+    def configure(self, endpoint: str) -> None:
+        self.logger.addHandler(logging.NullHandler())
+
+
+class Ours(WithConversation):
+    title = "ours, otlp-http"
+    packages: tuple[str, ...] = ("opentelemetry-exporter-otlp-proto-http",)
+    transport: str | None = "http"
+
+    def configure(self, endpoint: str) -> None:
+        ours = import_module("codex_otel_logging")
+        exporter = {f"otlp-{self.transport}": {"endpoint": endpoint}} if self.transport else "none"
+        self._handler = ours.CodexOtelHandler({"exporter": exporter}, app_version="0.44.0")
+        self.logger.addHandler(self._handler)
+
+    def flush(self) -> None:
+        if not self._handler.flush(120):
+            raise TimeoutError("events were not delivered in time")
+
+
+class OursGrpc(Ours):
+    title = "ours, otlp-grpc"
+    packages: tuple[str, ...] = ("opentelemetry-exporter-otlp-proto-grpc",)
+    transport = "grpc"
+
+
+class OursNone(Ours):
+    title = "ours, exporter none"
+    packages: tuple[str, ...] = ()
+    transport = None
+
+
+SUBJECTS: dict[str, type[Subject]] = {
+    "floor": Floor,
+    "null": Null,
+    "none": OursNone,
+    "ours": Ours,
+    "ours-grpc": OursGrpc,
+    "official": Official,
+    "official-grpc": OfficialGrpc,
+    "structlog": Structlog,
+    "logfire": Logfire,
+    "sentry": Sentry,
+    "queue": Queued,
+}
