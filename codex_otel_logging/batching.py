@@ -103,15 +103,14 @@ class BatchProcessor:
             return
         try:
             with self._lock:
-                length = len(self._queue) + 1
-                if (
-                    length + len(self._batch) > self._max_size
-                    or self._queued_bytes + event.size > self._max_bytes
-                ):
+                queue = self._queue
+                length = len(queue) + 1
+                size = self._queued_bytes + event.size
+                if size > self._max_bytes or length + len(self._batch) > self._max_size:
                     self._overflowed += 1
                     return
-                self._queue.append(event)
-                self._queued_bytes += event.size
+                queue.append(event)
+                self._queued_bytes = size
                 self._enqueued += 1
                 wake = length >= self._wake_at
                 if wake:

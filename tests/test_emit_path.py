@@ -87,11 +87,12 @@ def test_an_event_is_not_formatted(
     def formatted(*_: object) -> str:
         raise AssertionError
 
-    monkeypatch.setattr(logging.getLogger("codex_otel"), "handlers", [handler])  # not pytest's
-    monkeypatch.setattr(logging.LogRecord, "getMessage", formatted)
-    monkeypatch.setattr(logging.Formatter, "format", formatted)
-    monkeypatch.setattr(logging.Formatter, "formatTime", formatted)
-    LOGGER.info("codex.tool_result", extra=EXTRA)
+    with monkeypatch.context() as patch:
+        patch.setattr(logging.getLogger("codex_otel"), "handlers", [handler])  # not pytest's
+        patch.setattr(logging.LogRecord, "getMessage", formatted)
+        patch.setattr(logging.Formatter, "format", formatted)
+        patch.setattr(logging.Formatter, "formatTime", formatted)
+        LOGGER.info("codex.tool_result", extra=EXTRA)
     assert handler.stats().accepted == 2
 
 

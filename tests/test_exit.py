@@ -421,6 +421,29 @@ def test_a_forked_child_begins_empty_and_delivers_its_own(
     assert sorted(event.attributes["duration_ms"] for event in receiver.events) == [0, 1, 2, 10]
 
 
+TERMINATED_POOL = (
+    PROCESSES.partition("if __name__")[0]
+    + """
+if __name__ == "__main__":
+    context = multiprocessing.get_context(sys.argv[3])
+    with context.Pool(2, initializer=codex_otel_logging.flush_on_sigterm) as pool:
+        pool.map(work, range(4), chunksize=1)
+"""
+)
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_workers_of_a_pool_that_is_terminated_deliver_what_they_are_told_to_flush(
+    run_processes: Callable[..., subprocess.CompletedProcess[str]],
+    receiver: Receiver,
+    method: str,
+) -> None:
+    """At the end of its `with` block a pool sends SIGTERM to its workers."""
+    done = run_processes(TERMINATED_POOL, method)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert sorted(event.attributes["duration_ms"] for event in receiver.events) == [0, 1, 2, 3]
+
+
 FORK_UNDER_LOAD = """
 import os, threading, warnings
 warnings.simplefilter("ignore")
