@@ -17,9 +17,8 @@ import traceback
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from datetime import datetime, timedelta, timezone
-from functools import partial
 from operator import itemgetter
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from . import catalog
 from .conversation import RECORD_KEY, Conversation, bound_conversation
@@ -52,7 +51,7 @@ EVENT_SIZE = 300
 ATTRIBUTE_SIZE = 58
 """The bytes an event takes in memory beside its attributes, and each of those beside its text."""
 
-_LONG_INTEGER = 1 << 63
+_LEAST_INTEGER, _GREATEST_INTEGER = -(1 << 63), (1 << 63) - 1
 
 _MAX_REMEMBERED = 64
 """How many loggers are remembered, and for each event how many sets of keys."""
@@ -60,12 +59,26 @@ _MAX_REMEMBERED = 64
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 
 
-class Event(NamedTuple):
+class Event:
     """One event, as it waits to be sent; nothing outside can change it.
 
     `values` are the fields' values in the order of `keys`, a tuple that many events share. `size`
-    estimates the bytes it takes in memory. A tuple, as that is what is made fastest.
+    estimates the bytes it takes in memory.
     """
+
+    __slots__ = (
+        "conversation",
+        "created",
+        "keys",
+        "levelname",
+        "levelno",
+        "logger_name",
+        "observed_ns",
+        "size",
+        "span_context",
+        "type",
+        "values",
+    )
 
     type: catalog.EventType
     keys: tuple[str, ...]
@@ -107,9 +120,6 @@ class Event(NamedTuple):
             attributes.setdefault(key, value)
         attributes.update(zip(self.keys, self.values, strict=True))
         return attributes
-
-
-_new_event: Callable[[tuple[Any, ...]], Event] = partial(tuple.__new__, Event)
 
 
 class EventReader:
@@ -163,46 +173,42 @@ class EventReader:
         if shape is not None and plain:
             keys = shape.keys
             values: Any = shape.values_in(contents)
-            size = shape.size
-            max_length = self._max_length
+            text = 0
             for value in values:
                 kind = type(value)
                 if kind is str:
-                    length = len(value)
-                    if length > max_length:
-                        plain = False
-                        break
-                    size += length if value.isascii() else 4 * length
+                    text += len(value) if value.isascii() else 4 * len(value)
                 elif kind is int:
-                    if not -_LONG_INTEGER <= value < _LONG_INTEGER:
+                    if not _LEAST_INTEGER <= value <= _GREATEST_INTEGER:
                         plain = False
                         break
                 elif kind is not float:
                     plain = False
                     break
+            if text > self._max_length:
+                plain = False  # one of them may be too long
+            size = shape.size + text
         if not plain:
             fields = self._mended(record, plan)
             keys, values = (*fields,), (*fields.values(),)
             size = EVENT_SIZE + sum(ATTRIBUTE_SIZE + size_of(value) for value in values)
 
+        event = Event()
+        event.type = plan.type
+        event.keys = keys
+        event.values = values
         conversation = contents.get(RECORD_KEY)
-        if not issubclass(type(conversation), Conversation):
+        if conversation is None or not issubclass(type(conversation), Conversation):
             conversation = bound_conversation()
-        return _new_event(
-            (
-                plan.type,
-                keys,
-                values,
-                conversation,
-                logger_name,
-                record.levelno,
-                record.levelname,
-                record.created,
-                time.time_ns(),
-                _span_context() if "opentelemetry.trace" in sys.modules else None,
-                size,
-            )
-        )
+        event.conversation = conversation
+        event.logger_name = logger_name
+        event.levelno = record.levelno
+        event.levelname = record.levelname
+        event.created = record.created
+        event.observed_ns = time.time_ns()
+        event.span_context = _span_context() if "opentelemetry.trace" in sys.modules else None
+        event.size = size
+        return event
 
     def _is_event_logger(self, name: str) -> bool:
         """Return whether the records of a logger are events, and remember it if they are."""

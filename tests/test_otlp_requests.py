@@ -61,7 +61,10 @@ def event(
     made = EventReader(Redaction()).read(record)
     assert made is not None
     fields = fields or {}
-    return made._replace(keys=tuple(fields), values=tuple(fields.values()), **changes)
+    made.keys, made.values = tuple(fields), tuple(fields.values())
+    for attribute, value in changes.items():
+        setattr(made, attribute, value)
+    return made
 
 
 def records_of(request: ExportLogsServiceRequest) -> list[LogRecord]:
@@ -159,7 +162,7 @@ def test_values_of_another_kind_under_the_same_keys() -> None:
     span = SpanContext(trace_id=1, span_id=2, is_remote=False, trace_flags=TraceFlags(1))
     for first in values:
         events = [event({"key": value, "model": value}) for value in [first, *values]]
-        events[0] = events[0]._replace(span_context=span)
+        events[0].span_context = span
         assert_official(events, OtlpRequests(ORIGIN))
 
 

@@ -281,7 +281,7 @@ def test_attributes_merge_fields_over_conversation_over_defaults() -> None:
     conversation = Conversation("id-1", "m", app_version="conversation's")
     with conversation.bind():
         event = read(extra={"model": "event's", "tool_name": "shell"})
-    event = event._replace(created=1_700_000_000.1239)
+    event.created = 1_700_000_000.1239
     assert event.attributes_with({"app.version": "default's", "terminal.type": "xterm"}) == {
         "event.name": "codex.tool_decision",
         "event.timestamp": "2023-11-14T22:13:20.123Z",
@@ -308,7 +308,8 @@ def test_timestamps_have_milliseconds_and_end_in_z(seconds: float, text: str) ->
 
 @pytest.mark.parametrize("created", [float("nan"), float("inf"), "odd", None, -5.0, 1e300])
 def test_an_odd_time_stops_nothing(created: Any) -> None:
-    event = read()._replace(created=created)
+    event = read()
+    event.created = created
     assert 0 <= event.time_ns < 1 << 63
     assert event.attributes_with({})["event.timestamp"]
 
