@@ -90,7 +90,7 @@ class BatchConfig:
     schedule_delay_ms: int = 1000
     max_batch_size: int = 512
     max_queue_size: int = 131_072
-    max_queue_bytes: int = 64 * 1024 * 1024
+    max_queue_bytes: int = 88 * 1024 * 1024
     max_request_bytes: int = 3_670_016
     retry_for_ms: int = 300_000
     shutdown_timeout_ms: int = 2000
