@@ -18,9 +18,12 @@ from codex_otel_logging.settings import BatchConfig
 from collectors import (
     BAD_REQUEST,
     BUSY_NO_MORE,
+    FORBIDDEN,
     HANG_UP,
+    NOT_FOUND,
     OK,
     PARTIAL,
+    REDIRECT,
     TOO_LARGE,
     UNAUTHENTICATED,
     UNAVAILABLE,
@@ -235,19 +238,28 @@ def test_one_failure_alone_is_not_worth_a_word(
     assert reports() == []
 
 
+@pytest.mark.parametrize(
+    "refusal",
+    [UNAUTHENTICATED, FORBIDDEN, BAD_REQUEST, NOT_FOUND, REDIRECT],
+    ids=lambda refusal: str(refusal.status),
+)
 def test_what_is_refused_is_counted_and_reported_once(
-    scripted: Scripted, attach_to: Attach, reports: Callable[[], list[str]]
+    scripted: Scripted, attach_to: Attach, reports: Callable[[], list[str]], refusal: Reply
 ) -> None:
-    collector = scripted(UNAUTHENTICATED)
+    collector = scripted(refusal)
     handler = attach_to(collector, max_batch_size=2)
     log(4)
     assert handler.flush()
     assert handler.stats() == Stats(accepted=4, rejected=4)
     assert len(collector.requests) == 2
-    assert reports() == [
-        f"2 events lost ({collector.reason(UNAUTHENTICATED)}); "
+    (report,) = reports()
+    if refusal is REDIRECT and isinstance(collector, HttpCollector):
+        assert "a redirect; give the address it leads to as endpoint" in report
+        return
+    assert report == (
+        f"2 events lost ({collector.reason(refusal)}); "
         "more losses of this kind are counted, not reported"
-    ]
+    )
 
 
 def test_partial_success_counts_what_was_left_out(

@@ -81,6 +81,16 @@ def test_an_event_takes_a_bounded_number_of_calls() -> None:
     assert sum(c.values()) - c["isascii"] - c["len"] <= C_CALLS + spans
 
 
+def test_a_full_queue_makes_no_call_dearer(handler: CodexOtelHandler) -> None:
+    assert handler._processor is not None
+    handler._processor._max_size = 1
+    calls_of_one_event()
+    python, c = calls_of_one_event()
+    assert set(python) <= {*PYTHON_CALLS, "records._span_context"}
+    assert sum(c.values()) - c["isascii"] - c["len"] <= C_CALLS + 1
+    assert handler.stats().dropped == 2
+
+
 def test_an_event_is_not_formatted(
     handler: CodexOtelHandler, monkeypatch: pytest.MonkeyPatch
 ) -> None:
