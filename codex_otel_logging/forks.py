@@ -29,11 +29,12 @@ class _Sections:
     def reset(self) -> None:
         self._condition = threading.Condition()
         self._inside: dict[int, Callable[[], None] | None] = {}
+        self._forking = 0
 
     def enter(self, give_up: Callable[[], None] | None) -> None:
-        if not self._registered:
-            self._register()
         with self._condition:
+            # Who comes while a fork waits would have it wait for ever.
+            self._condition.wait_for(lambda: not self._forking, _LONGEST_WAIT_S)
             self._inside[threading.get_ident()] = give_up
 
     def leave(self) -> None:
@@ -41,37 +42,49 @@ class _Sections:
             self._inside.pop(threading.get_ident(), None)
             self._condition.notify_all()
 
-    def _register(self) -> None:
-        """Have forks wait from now on.
-
-        `concurrent.futures.thread`, which the import of OpenTelemetry uses, has a hook that takes a
-        lock. Hooks run in reverse order: ours must be the later one, or the fork would hold that
-        lock while it waits for the import.
-        """
+    def register(self) -> None:
+        if self._registered or not hasattr(os, "register_at_fork"):
+            return
         with suppress(RuntimeError):  # the interpreter is ending, where it cannot be imported
             import concurrent.futures.thread  # noqa: F401
-        if hasattr(os, "register_at_fork") and not self._registered:
-            self._registered = True
-            os.register_at_fork(
-                before=self._before,
-                after_in_parent=lambda: self._condition.release(),
-                after_in_child=self.reset,
-            )
+        self._registered = True
+        os.register_at_fork(
+            before=self._before,
+            after_in_parent=self._after,
+            after_in_child=self.reset,
+        )
 
     def _before(self) -> None:
         """Wait, and keep everybody out until the fork is done."""
         self._condition.acquire()
+        self._forking += 1
         if not self._condition.wait_for(self._is_empty, _PATIENCE_S):
             for give_up in self._inside.values():
                 if give_up is not None:
                     give_up()
             self._condition.wait_for(self._is_empty, _LONGEST_WAIT_S - _PATIENCE_S)
 
+    def _after(self) -> None:
+        self._forking -= 1
+        self._condition.notify_all()
+        self._condition.release()
+
     def _is_empty(self) -> bool:
         return not self._inside.keys() - {threading.get_ident()}
 
 
 _sections = _Sections()
+
+
+def worker_starts() -> None:
+    """Have forks wait from now on; called on the thread that starts a worker.
+
+    `concurrent.futures.thread`, which the import of OpenTelemetry uses, has fork hooks of its own,
+    and one of them takes a lock. Hooks run in reverse order: ours must be the later one, or a fork
+    would hold that lock while it waits for the import. So that module is imported first, and before
+    there is a worker: a fork in the middle of this import would harm the child as well.
+    """
+    _sections.register()
 
 
 @contextmanager

@@ -19,6 +19,7 @@ from queue import Empty, SimpleQueue
 from types import FrameType
 from typing import Any
 
+from . import forks
 from .batching import BatchProcessor, finish
 
 _PATIENCE_S = 0.5
@@ -45,7 +46,8 @@ def is_ending() -> bool:
 
 
 def worker_starts() -> None:
-    """Have events flushed at the end of a process that `multiprocessing` started."""
+    """Have forks wait, and events flushed at the end of a process of `multiprocessing`."""
+    forks.worker_starts()
     util = sys.modules.get("multiprocessing.util")
     if util is None or _Process.has_finalizer:
         return

@@ -448,18 +448,18 @@ FORK_UNDER_LOAD = """
 import os, threading, warnings
 warnings.simplefilter("ignore")
 stop = threading.Event()
-logged = [0, 0]
+logged = [0, 0, 0, 0]
 def extra(number): return {"duration_ms": number, "conversation.id": "c"}
 def load(slot):
     while not stop.wait(0.0005):
         logger.info("codex.turn_ttft", extra=extra(slot * 100_000 + logged[slot]))
         logged[slot] += 1
-        if logged[slot] % 10 == 0: handler.flush(0)
-threads = [threading.Thread(target=load, args=(slot,)) for slot in (0, 1)]
+        if logged[slot] % 10 == 0: handler.flush(0.01)
+threads = [threading.Thread(target=load, args=(slot,)) for slot in range(4)]
 for thread in threads: thread.start()
 children = []
-for child in range(10):
-    stop.wait(0.02)
+for child in range(30):
+    stop.wait(0.01)
     pid = os.fork()
     if not pid:
         logger.info("codex.turn_ttft", extra=extra(1_000_000 + child))
@@ -474,12 +474,12 @@ print(statuses, *logged)
 
 def test_forks_while_events_are_sent(run_python: RunPython, scripted: Scripted) -> None:
     """Children of a process that is just calling gRPC would abort, or hang."""
-    collector = scripted(OK, delay_s=0.03)
+    collector = scripted(OK, delay_s=0.01)
     done = run_python(PROGRAM, otel(collector.exporter), "0", FORK_UNDER_LOAD)
     assert (done.returncode, done.stderr) == (0, "")
     statuses, _, logged = done.stdout.rpartition("] ")
-    assert statuses == str([0] * 10).removesuffix("]")
-    expected = [1_000_000 + child for child in range(10)]
+    assert statuses == str([0] * 30).removesuffix("]")
+    expected = [1_000_000 + child for child in range(30)]
     for slot, count in enumerate(logged.split()):
         expected += range(slot * 100_000, slot * 100_000 + int(count))
     assert sorted(event.attributes["duration_ms"] for event in collector.events) == sorted(expected)
@@ -535,7 +535,8 @@ def test_a_fork_waits_for_the_workers_import(run_python: RunPython) -> None:
 import os, threading, warnings
 warnings.simplefilter("ignore")
 import codex_otel_logging
-from codex_otel_logging.forks import no_fork
+from codex_otel_logging.forks import no_fork, worker_starts
+worker_starts()
 importing, imported = threading.Event(), threading.Event()
 def importer():
     with no_fork():
