@@ -15,8 +15,6 @@ from pathlib import Path
 from typing import Any, cast
 from urllib.parse import unquote
 
-import tomli
-
 from .endpoints import (
     grpc_endpoint_problem,
     http_endpoint_problem,
@@ -94,6 +92,8 @@ class OtelConfig:
 
         """
         name = os.path.expandvars(path)
+        import tomli  # not needed by who has a table
+
         try:
             file = Path(name).expanduser()
             document = tomli.loads(file.read_bytes().decode("utf-8-sig"))
