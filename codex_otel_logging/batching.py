@@ -402,6 +402,7 @@ class BatchProcessor:
             self._dropped += dropped
             self._settled += len(events)
             self._given_up &= not exported
+            self._reported_left &= self._at_the_end or not exported
             self._progressed_at = time.monotonic()
         self._notify()
 

@@ -91,9 +91,9 @@ class OtelConfig:
             ConfigError: the file cannot be read, is not TOML, or the table has faults.
 
         """
-        name = os.path.expandvars(path)
-        import tomli  # not needed by who has a table
+        import tomli  # here, because who has a table does without
 
+        name = os.path.expandvars(path)
         try:
             file = Path(name).expanduser()
             document = tomli.loads(file.read_bytes().decode("utf-8-sig"))

@@ -47,8 +47,8 @@ _BEFORE_FIELDS = len(_STANDARD) - 1
 _NOT_FIELDS = frozenset({*_STANDARD, "message", "asctime", "event.name", RECORD_KEY})
 """What a record holds that is no field of the event; a formatter adds `message` and `asctime`."""
 
-EVENT_SIZE = 300
-ATTRIBUTE_SIZE = 58
+_EVENT_SIZE = 300
+_ATTRIBUTE_SIZE = 58
 """The bytes an event takes in memory beside its attributes, and each of those beside its text."""
 
 _LEAST_INTEGER, _GREATEST_INTEGER = -(1 << 63), (1 << 63) - 1
@@ -191,7 +191,7 @@ class EventReader:
         if not plain:
             fields = self._mended(record, plan)
             keys, values = (*fields,), (*fields.values(),)
-            size = EVENT_SIZE + sum(ATTRIBUTE_SIZE + size_of(value) for value in values)
+            size = _EVENT_SIZE + sum(_ATTRIBUTE_SIZE + size_of(value) for value in values)
 
         event = Event()
         event.type = plan.type
@@ -266,7 +266,7 @@ class _Shape:
 
     def __init__(self, keys: tuple[str, ...]) -> None:
         self.keys = keys
-        self.size = EVENT_SIZE + ATTRIBUTE_SIZE * len(keys)
+        self.size = _EVENT_SIZE + _ATTRIBUTE_SIZE * len(keys)
         self.values_in: Callable[[dict[str, Any]], tuple[Any, ...]] = (
             itemgetter(*keys)
             if len(keys) > 1
