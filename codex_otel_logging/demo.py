@@ -23,6 +23,7 @@ from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
 from . import catalog
+from .console import shown
 from .conversation import Conversation
 from .exporters import missing_package
 from .handler import CodexOtelHandler
@@ -210,20 +211,18 @@ _SHARED = _COMMON - {"event.name", "event.timestamp"}
 
 
 def _report(results: Sequence[Played]) -> Iterator[str]:
-    shown = results[0]
+    first = results[0]
     width = shutil.get_terminal_size((120, 24)).columns
     yield f"{'#':>3}  {'time':12}  {'event':25}  fields"
-    for number, event in enumerate(shown.received, start=1):
+    for number, event in enumerate(first.received, start=1):
         moment = datetime.fromtimestamp(event.time_unix_nano / 1e9, timezone.utc)
         fields = ", ".join(
-            f"{key}={_shown(value)}"
-            for key, value in event.attributes.items()
-            if key not in _COMMON
+            f"{key}={shown(value)}" for key, value in event.attributes.items() if key not in _COMMON
         )
         line = f"{number:>3}  {moment:%H:%M:%S}.{moment:%f}"[:-3] + f"  {event.name:25}  {fields}"
         yield line if len(line) <= width else line[: width - 3] + "..."
-    if shown.received:
-        event = shown.received[0]
+    if first.received:
+        event = first.received[0]
         yield "\nresource"
         yield from (f"  {key} = {value}" for key, value in event.resource.items())
         yield "\non every event"
@@ -231,7 +230,7 @@ def _report(results: Sequence[Played]) -> Iterator[str]:
             f"  {key} = {value}" for key, value in event.attributes.items() if key in _SHARED
         )
     yield "\nredacted"
-    for event in shown.received:
+    for event in first.received:
         for key, value in event.attributes.items():
             if value == REDACTED:
                 length = event.attributes.get(f"{key}_length")
@@ -248,8 +247,3 @@ def _report(results: Sequence[Played]) -> Iterator[str]:
     yield from (f"  {fault}" for fault in found[:_MAX_FAULTS])
     if len(found) > _MAX_FAULTS:
         yield f"  and {len(found) - _MAX_FAULTS} more"
-
-
-def _shown(value: Any) -> str:
-    text = str(value)
-    return text if text and text.isprintable() and " " not in text else repr(text)
