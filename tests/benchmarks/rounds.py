@@ -109,11 +109,15 @@ class _Sink:
 
 
 def _python(program: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run a program of this folder on the checkout's package, with no settings from outside."""
+    """Run a program of this folder on the checkout's package, with no settings from outside.
+
+    Python may keep what it compiled, as it does for installed packages.
+    """
     environment = {
         name: value
         for name, value in os.environ.items()
-        if not name.startswith(("OTEL_", "SENTRY_", "LOGFIRE_")) and "proxy" not in name.lower()
+        if not name.startswith(("OTEL_", "SENTRY_", "LOGFIRE_", "PYTHON"))
+        and "proxy" not in name.lower()
     }
     environment["PYTHONPATH"] = str(_CHECKOUT)
     return subprocess.run(
