@@ -6,8 +6,8 @@ An application logs its events with plain `logger.info(name, extra={...})` on lo
 `batching`, `exporters` and the `otlp_*` modules on the worker's; `handler` puts them together.
 Beside it, `config` reads the settings (with `tables` and `endpoints`, into `settings`), `catalog`
 holds the events, `checks`, `troubles` and `reports` tell people what is wrong, `stats` counts,
-`lifecycle` and `forks` know the ends of a process, and `receiver` is a collector for tests and the
-`demo`.
+`lifecycle`, `forks` and `sigterm` know the ends of a process, and `receiver` is a collector for
+tests and the `demo`.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from . import catalog
 from .config import ConfigError, OtelConfig
 from .conversation import Conversation
 from .handler import CodexOtelHandler, from_table, from_toml
-from .lifecycle import flush_on_sigterm
 from .stats import Stats
 
 if TYPE_CHECKING:
     from .receiver import Receiver
+    from .sigterm import flush_on_sigterm
 
 __all__ = [
     "CodexOtelHandler",
@@ -37,10 +37,13 @@ __all__ = [
     "from_toml",
 ]
 
+_LATE = {"Receiver": "receiver", "flush_on_sigterm": "sigterm"}
+"""What is imported when it is asked for, as not every application needs it, and from where."""
+
 
 def __getattr__(name: str) -> Any:
-    if name == "Receiver":  # its servers take long to import, and no application needs them
-        from .receiver import Receiver
+    if name in _LATE:
+        from importlib import import_module
 
-        return Receiver
+        return getattr(import_module(f"{__name__}.{_LATE[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

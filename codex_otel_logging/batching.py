@@ -12,7 +12,6 @@ the very end, when Python starts no thread any more, the one that flushes.
 
 from __future__ import annotations
 
-import random
 import sys
 import threading
 import time
@@ -414,6 +413,8 @@ class BatchProcessor:
 
     def _delay_s(self, failures: int, outcome: Outcome) -> float:
         """Return how long to wait before the next try; never less than the collector asks for."""
+        import random  # here, because who never fails does without
+
         delay_s = _BACKOFF_S[min(failures, len(_BACKOFF_S)) - 1]
         if self._hurrying:
             delay_s = min(delay_s, _BACKOFF_AT_EXIT_S)
