@@ -74,7 +74,7 @@ class BatchProcessor:
         self._batch: Sequence[Event] = ()
         self._queued_bytes = 0
         self._exported = self._rejected = self._dropped = self._overflowed = 0
-        self._enqueued = self._settled = 0
+        self._settled = 0
         self._signal: SimpleQueue[None] = SimpleQueue()
         self._wake_at = 1
         self._worker: threading.Thread | None = None
@@ -110,7 +110,6 @@ class BatchProcessor:
                     return
                 queue.append(event)
                 self._queued_bytes = size
-                self._enqueued += 1
                 wake = length >= self._wake_at
                 if wake:
                     self._wake_at = sys.maxsize
@@ -165,7 +164,7 @@ class BatchProcessor:
         with self._lock:
             self._nudges += 1
             self._waiters.append(waiter)
-            target = self._enqueued
+            target = self._settled + len(self._queue) + len(self._batch)
         if self.settled < target:
             self._wake()
         return target

@@ -2,7 +2,7 @@
 
 `EventReader` runs on the application's thread and is most of what a logging call costs. Records
 that log the same event mostly hold the same keys, so which of them are fields is found out once
-(`_Plan.shape_of`); then one pass over the values is enough, and a second one is only for events
+(`_Plan.learn`); then one pass over the values is enough, and a second one is only for events
 that hold more than short text and numbers. What does not change meanwhile is left for the worker's
 thread (`Event.attributes_with`): the conversation's attributes, the timestamp's text. The record
 itself is never changed.
@@ -14,7 +14,7 @@ import logging
 import sys
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta, timezone
 from operator import itemgetter
@@ -164,15 +164,15 @@ class EventReader:
         if not known and not self._is_event_logger(logger_name):
             return None
 
-        names = tuple(contents)[_BEFORE_FIELDS:]
+        shape = plan.shapes.get(len(contents)) or plan.learn(contents)
         try:
-            shape = plan.shapes[names]
-        except KeyError:
-            shape = plan.shape_of(names)
-        plain = shape is not None and record.exc_info is None
-        if shape is not None and plain:
-            keys = shape.keys
             values: Any = shape.values_in(contents)
+        except KeyError:  # as many attributes, but others
+            shape = plan.learn(contents)
+            values = shape.values_in(contents)
+        keys = shape.keys
+        plain = shape.is_plain and record.exc_info is None
+        if plain:
             text = 0
             for value in values:
                 kind = type(value)
@@ -260,24 +260,52 @@ class EventReader:
 
 
 class _Shape:
-    """Which of a record's attributes are fields of its event, for records with the same keys."""
+    """Which of a record's attributes are fields of its event, for records with the same ones.
 
-    __slots__ = ("keys", "size", "values_in")
+    Not plain are those of which something is to be removed or computed, that have a key that is no
+    text, or that were put together in an unusual way, so that fields may stand elsewhere than
+    behind the standard attributes.
+    """
 
-    def __init__(self, keys: tuple[str, ...]) -> None:
-        self.keys = keys
+    __slots__ = ("is_plain", "keys", "size", "values_in")
+
+    def __init__(self, keys: Sequence[str], others: Sequence[str], *, is_plain: bool) -> None:
+        self.is_plain = is_plain
+        self.keys = tuple(keys)
         self.size = _EVENT_SIZE + _ATTRIBUTE_SIZE * len(keys)
-        self.values_in: Callable[[dict[str, Any]], tuple[Any, ...]] = (
-            itemgetter(*keys)
-            if len(keys) > 1
-            else lambda contents: tuple(contents[key] for key in keys)
-        )
+        self.values_in = _getter(self.keys, tuple(others))
+
+
+def _getter(
+    keys: tuple[str, ...], others: tuple[str, ...]
+) -> Callable[[dict[str, Any]], tuple[Any, ...]]:
+    """Return what gets the values of `keys`; a `KeyError` if one of them all is not there."""
+    if len(keys) > 1 and not others:
+        return itemgetter(*keys)
+    every, count = (*keys, *others), len(keys)
+    return lambda contents: tuple([contents[key] for key in every][:count])
+
+
+_NO_SHAPE = _Shape((), (), is_plain=False)
 
 
 class _Plan:
-    """What an event's type and the settings decide once for all its events."""
+    """What an event's type and the settings decide once for all its events.
 
-    __slots__ = ("_plain", "boolean_strings", "measured", "removed", "shapes", "type")
+    `shapes` holds the last shape met of records with so many attributes. A record that has as many
+    and all that the shape asks for has no others; unless a filter took a standard attribute away
+    from this one, but not from the one before.
+    """
+
+    __slots__ = (
+        "_known",
+        "_may_be_plain",
+        "boolean_strings",
+        "measured",
+        "removed",
+        "shapes",
+        "type",
+    )
 
     def __init__(
         self, event: catalog.EventType, redaction: Redaction, output_has_limit: bool
@@ -286,24 +314,31 @@ class _Plan:
         self.removed = redaction.removed_fields(event)
         self.boolean_strings = event.boolean_strings
         self.measured = event.measured
-        self._plain = not event.measured and not output_has_limit
-        self.shapes: dict[tuple[Any, ...], _Shape | None] = {}
+        self.shapes: dict[int, _Shape] = {}
+        self._known: dict[tuple[Any, ...], _Shape] = {}
+        self._may_be_plain = not event.measured and not output_has_limit
 
-    def shape_of(self, names: tuple[Any, ...]) -> _Shape | None:
-        """Return which are fields in a record whose last attributes have these names.
-
-        None when it takes more than that: something is to be removed or computed, a key is no
-        text, or the record was put together in an unusual way, so that fields may stand elsewhere
-        than behind the standard attributes.
-        """
-        shape = None
-        if self._plain and all(type(name) is str for name in names):
-            keys = tuple(sys.intern(name) for name in names if name not in _NOT_FIELDS)
-            if names[:1] == _STANDARD[-1:] and self.removed.isdisjoint(keys):
-                shape = _Shape(keys)
-        if len(self.shapes) < _MAX_REMEMBERED:
-            self.shapes[names] = shape
+    def learn(self, contents: Mapping[Any, Any]) -> _Shape:
+        """Find out the shape of a record with these attributes, and expect it from now on."""
+        names = tuple(contents)[_BEFORE_FIELDS:]
+        shape = self._known.get(names)
+        if shape is None:
+            shape = self._shape_of(names)
+            if len(self._known) < _MAX_REMEMBERED:
+                self._known[names] = shape
+        if shape.is_plain:
+            self.shapes[len(contents)] = shape
         return shape
+
+    def _shape_of(self, names: Sequence[Any]) -> _Shape:
+        """Return which are fields in a record whose last attributes have these names."""
+        if not self._may_be_plain or not all(type(name) is str for name in names):
+            return _NO_SHAPE
+        keys = [sys.intern(name) for name in names if name not in _NOT_FIELDS]
+        if names[:1] != _STANDARD[-1:] or not self.removed.isdisjoint(keys):
+            return _NO_SHAPE
+        others = [name for name in names[1:] if name in _NOT_FIELDS]
+        return _Shape(keys, others, is_plain=True)
 
 
 def is_event_logger(name: str) -> bool:
