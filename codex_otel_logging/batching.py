@@ -5,9 +5,10 @@ is sending; together they are what is queued. Every other accepted event has bee
 counted exactly once, as exported, rejected or dropped. All of this changes under `_lock` only. The
 lock is held for a few instructions, never while encoding, sending, logging or waiting, and the
 thread that has it may take it again (in a signal handler or a finalizer). The worker waits on
-`_signal`; `_wake_at` is the length of the queue at which `put` must wake it, so that nearly every
-`put` wakes nobody. Only the thread in `_worker` touches the exporter: a thread of our own or, at
-the very end, when Python starts no thread any more, the one that flushes.
+`_signal`; `_wake_at` is the length of the queue at which `put` must wake it. For a while after a
+batch it looks by itself whether there is more, so that nearly every `put` wakes nobody. Only the
+thread in `_worker` touches the exporter: a thread of our own or, at the very end, when Python
+starts no thread any more, the one that flushes.
 """
 
 from __future__ import annotations
@@ -34,6 +35,9 @@ _COMMON_SIZE = 600
 """The bytes that what an event shares with others takes in a request, as each repeats it."""
 
 _BACKOFF_AT_EXIT_S = 0.25
+_LOOKS = 10
+"""How many times the worker looks for events by itself, before it waits to be woken."""
+
 _LONGEST_WAIT_S = 60.0
 
 
@@ -258,6 +262,8 @@ class BatchProcessor:
 
     def _next_batch(self) -> Sequence[Event] | None:
         """Wait for a batch: a full one, or what there is when it is due. None means the end."""
+        delay_s = self._config.schedule_delay_ms / 1000
+        looks = _LOOKS if delay_s else 0
         due = None
         while True:
             with self._lock:
@@ -269,11 +275,12 @@ class BatchProcessor:
                     if self._closing and not self._at_the_end:
                         exporter = self._retire()
                         break
+                    self._wake_at = self._config.max_batch_size if looks else 1
+                    timeout_s = delay_s if looks else _LONGEST_WAIT_S
+                    looks = max(looks - 1, 0)
                     due = None
-                    self._wake_at = 1
-                    timeout_s = _LONGEST_WAIT_S
                 else:
-                    due = due or now + self._config.schedule_delay_ms / 1000
+                    due = due or now + delay_s - _age_s(self._queue[0])
                     hurry = self._closing or self._hurrying or self._waiters
                     if waiting >= self._config.max_batch_size or hurry or now >= due:
                         return self._take()
@@ -498,6 +505,11 @@ def _settle_all(
     finally:
         for processor, _ in targets:
             processor.forget(waiter)
+
+
+def _age_s(event: Event) -> float:
+    """Return for how long an event has been queued; 0 where the clock has been set back since."""
+    return max(time.time_ns() - event.observed_ns, 0) / 1e9
 
 
 def _wait(signal: SimpleQueue[None], timeout_s: float) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from codex_otel_logging import CodexOtelHandler, Receiver, Stats
+from codex_otel_logging import CodexOtelHandler, Receiver, Stats, batching
 from codex_otel_logging.batching import BatchProcessor
 from codex_otel_logging.exporters import Outcome
 from codex_otel_logging.settings import BatchConfig
@@ -302,6 +303,48 @@ def test_a_request_stays_within_its_bytes(scripted: Scripted, attach_to: Attach)
     assert handler.stats() == Stats(accepted=12, exported=12)
     assert len(collector.sizes) > 2
     assert [size for size in collector.sizes if size > 10_000] == [max(collector.sizes)]
+
+
+def test_after_a_batch_the_worker_looks_by_itself(
+    scripted: Scripted, attach_to: Attach, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An event that comes then wakes nobody, and is sent all the same."""
+    collector = scripted(OK)
+    monkeypatch.setattr(batching, "_LOOKS", 1_000_000)
+    handler = attach_to(collector, schedule_delay_ms=20)
+    log(1)
+    assert collector.wait_for(1)
+    assert handler.flush()
+    with monkeypatch.context() as patch:
+        patch.setattr(BatchProcessor, "_wake", None)
+        log(1)
+    assert collector.wait_for(2)
+
+
+def test_a_worker_that_has_looked_long_enough_is_woken(
+    scripted: Scripted, attach_to: Attach, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    collector = scripted(OK)
+    monkeypatch.setattr(batching, "_LOOKS", 0)
+    attach_to(collector, schedule_delay_ms=20)
+    for count in (1, 2, 3):
+        log(1)
+        assert collector.wait_for(count)
+
+
+@pytest.mark.parametrize("hours", [-1, 1])
+def test_a_clock_that_is_set_holds_nothing_back(
+    scripted: Scripted, attach_to: Attach, monkeypatch: pytest.MonkeyPatch, hours: int
+) -> None:
+    collector = scripted(OK)
+    attach_to(collector, schedule_delay_ms=200)
+    clock, shift = time.time_ns, 0
+    monkeypatch.setattr(time, "time_ns", lambda: clock() + shift)
+    log(1)
+    assert collector.wait_for(1)
+    log(1)
+    shift = hours * 3_600_000_000_000
+    assert collector.wait_for(2)
 
 
 def test_a_full_queue_drops_the_newest_and_counts(

@@ -100,6 +100,29 @@ def test_a_record_put_together_in_another_order_is_read_whole() -> None:
     assert event.fields == {"request_id": "r-1", "tool_name": "shell"}
 
 
+def test_records_with_as_many_attributes_but_others_are_read_whole() -> None:
+    """Whichever comes after the other, and whatever of theirs is no field."""
+    reader = EventReader(Redaction())
+    alike: list[dict[str, Any]] = [
+        {"tool_name": "a", "call_id": "b"},
+        {"tool_name": "a", "other": "b"},
+        {"tool_name": "a", "message": "b"},
+        {"tool_name": "a", "asctime": "b"},
+        {"tool_name": "a", RECORD_KEY: Conversation("c", "m")},
+        {"tool_name": "a", "event.name": "codex.tool_decision"},
+    ]
+    for before in alike:
+        for extra in alike:
+            for contents in (before, extra):
+                logged = record()
+                logged.__dict__.update(contents)
+                event = reader.read(logged)
+            assert event is not None
+            names = {"tool_name", "call_id", "other"}
+            assert event.fields == {key: v for key, v in extra.items() if key in names}
+            assert (event.conversation is None) == (RECORD_KEY not in extra)
+
+
 def test_a_record_that_lost_an_attribute_is_read_whole() -> None:
     made = record(extra={"tool_name": "shell", "call_id": "1"})
     del made.stack_info
