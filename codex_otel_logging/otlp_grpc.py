@@ -37,6 +37,9 @@ _RETRYABLE = (
     grpc.StatusCode.DATA_LOSS,
 )
 
+_TONIC_TOO_LARGE = "message length too large"
+"""What servers built with Rust's tonic say of a message beyond their limit, as OUT_OF_RANGE."""
+
 _NO_OWN_RETRIES = (grpc.StatusCode.OK,)
 """The codes on which the exporter retries by itself: one that no failure has, as none at all
 would mean its default."""
@@ -85,6 +88,8 @@ class GrpcExporter:
             return delivered(success.rejected_log_records, success.error_message, self._config)
         reason = safe_reason(f"gRPC {code.name}: {call.details()}", self._config)
         retry_after_s = _retry_after_s(call)
+        if code is grpc.StatusCode.OUT_OF_RANGE and _TONIC_TOO_LARGE in reason:
+            return Outcome("too large", reason)
         if code in _RETRYABLE:
             return Outcome("retry", reason, retry_after_s=retry_after_s)
         if code is grpc.StatusCode.RESOURCE_EXHAUSTED:
