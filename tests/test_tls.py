@@ -130,6 +130,27 @@ def test_json(
     assert headers["content-type"] == "application/json"
 
 
+@pytest.mark.parametrize("fault", ["unknown authority", "no TLS"])
+def test_json_to_bad_ones(
+    http_collector: Callable[..., HttpCollector],
+    attach: HandlerFactory,
+    certificates: Certificates,
+    caplog: pytest.LogCaptureFixture,
+    fault: str,
+) -> None:
+    bad = BAD[fault]
+    collector = http_collector(OK, tls=bad.collector(certificates))
+    settings = exporter(collector, certificates.settings(), protocol="json")
+    table = {"exporter": settings, "batch": {"retry_for_ms": 0}}
+    handler = attach(table)
+    log()
+    assert handler.flush(10)
+    assert handler.stats() == Stats(accepted=1, dropped=1)
+    assert collector.requests == []
+    (message,) = caplog.messages
+    assert re.fullmatch(pattern(bad, table, LOST), message), message
+
+
 @pytest.mark.parametrize("client", [False, True])
 def test_a_bare_name_takes_the_files_of_the_standard_variables(
     scripted: Scripted,
@@ -259,8 +280,12 @@ BAD = {
 }
 
 
+LOST = "1 event lost (given up: REASON); more losses of this kind are counted, not reported"
+WAITING = "events are not delivered (REASON); they are kept and tried again"
+
+
 def pattern(bad: Bad, table: dict[str, Any], line: str) -> str:
-    """What is said about a collector's fault, as a pattern; `line` has the reason's place."""
+    """What is said about a collector's fault, as a pattern; REASON in `line` is where it stands."""
     ((name, settings),) = table["exporter"].items()
     said = bad.said if name == "otlp-http" else f"gRPC UNAVAILABLE: {bad.grpc or bad.said}"
     before, after = line.split("REASON")
@@ -285,9 +310,8 @@ def test_bad_ones_are_refused_and_told_of_once(
         assert handler.flush(10)
         assert handler.stats() == Stats(accepted=number, dropped=number)
     assert collector.requests == []
-    line = "1 event lost (given up: REASON); more losses of this kind are counted, not reported"
     (message,) = caplog.messages
-    assert re.fullmatch(pattern(bad, table, line), message), message
+    assert re.fullmatch(pattern(bad, table, LOST), message), message
     (record,) = caplog.records
     assert (record.name, record.levelname) == ("codex_otel_logging", "WARNING")
 
@@ -318,13 +342,12 @@ def test_bad_ones_bring_no_other_word(
         tables.append({"exporter": exporter(collector, tls), "batch": {"retry_for_ms": 0}})
     done = run_python(PROGRAM, json.dumps(tables))
     assert done.stdout == "True 1\n" * len(BAD)
-    line = "1 event lost (given up: REASON); more losses of this kind are counted, not reported"
     lines = done.stderr.splitlines()
     for bad, table, said in zip(BAD.values(), tables, lines, strict=True):
-        assert re.fullmatch(pattern(bad, table, line), said), said
+        assert re.fullmatch(pattern(bad, table, LOST), said), said
 
 
-WAITING = """
+UNTIL_WARNED = """
 import json, logging, sys, threading
 import codex_otel_logging
 warned = threading.Event()
@@ -350,11 +373,10 @@ def test_events_wait_for_a_collector_that_can_be_trusted(
     collector = scripted(OK, tls=bad.collector(certificates))
     batch = {"shutdown_timeout_ms": 0}
     table = {"exporter": exporter(collector, certificates.settings()), "batch": batch}
-    done = run_python(WAITING, json.dumps(table))
+    done = run_python(UNTIL_WARNED, json.dumps(table))
     assert done.stdout == "True False 3\n"
     trouble, at_the_end = done.stderr.splitlines()
-    line = "events are not delivered (REASON); they are kept and tried again"
-    assert re.fullmatch(pattern(bad, table, line), trouble), trouble
+    assert re.fullmatch(pattern(bad, table, WAITING), trouble), trouble
     assert at_the_end.startswith("3 events not delivered before the end (")
     assert at_the_end.endswith("certificate has expired)")
 
