@@ -11,6 +11,7 @@ from __future__ import annotations
 import importlib.util
 import logging
 import os
+import re
 import sys
 import threading
 from collections.abc import Iterator, Mapping, Sequence
@@ -68,6 +69,32 @@ def safe_reason(text: str, config: ExporterConfig) -> str:
             text = text.replace(secret, "***")
     line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
     return line if len(line) <= _MAX_REASON else line[:_MAX_REASON] + "..."
+
+
+_CLIENT_CERTIFICATE = "the collector wants a client certificate that it accepts"
+
+_TLS_HINTS = (
+    ("local issuer", "its authority is not known here, see ca-certificate"),
+    ("self.signed certificate", "its authority is not known here, see ca-certificate"),
+    ("mismatch", "it is for another host than the endpoint's"),
+    ("wrong version number|record layer failure", "the collector does not speak TLS there"),
+    ("alert .*(certificate|unknown ca)", _CLIENT_CERTIFICATE),
+)
+"""What OpenSSL's words about a certificate, or about a connection, mean to a reader."""
+
+PERHAPS_CLIENT_CERTIFICATE = f"; perhaps {_CLIENT_CERTIFICATE}"
+"""What may be behind a collector that hangs up over TLS; it need not say why."""
+
+
+def tls_failure(what: str, why: str = "") -> str:
+    """Return in words why TLS failed, from OpenSSL's name for what failed and its reason for it.
+
+    Without the host's name, which a variable may hold.
+    """
+    why = why.partition(", certificate is not valid for")[0]
+    text = ": ".join(filter(None, (what.lower().replace("_", " "), why)))
+    hint = next((hint for words, hint in _TLS_HINTS if re.search(words, text)), "")
+    return f"TLS failed: {text}" + (f"; {hint}" if hint else "")
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -22,7 +23,14 @@ from google.rpc.error_details_pb2 import RetryInfo
 from google.rpc.status_pb2 import Status
 from opentelemetry.exporter.otlp.proto.grpc._log_exporter import OTLPLogExporter
 
-from .exporters import Origin, Outcome, delivered, safe_reason
+from .exporters import (
+    PERHAPS_CLIENT_CERTIFICATE,
+    Origin,
+    Outcome,
+    delivered,
+    safe_reason,
+    tls_failure,
+)
 from .forks import no_fork
 from .otlp_requests import OtlpRequests
 from .records import Event
@@ -36,6 +44,20 @@ _RETRYABLE = (
     grpc.StatusCode.UNAVAILABLE,
     grpc.StatusCode.DATA_LOSS,
 )
+
+_TONIC_TOO_LARGE = "message length too large"
+"""What servers built with Rust's tonic say of a message beyond their limit, as OUT_OF_RANGE."""
+
+_NOT_RESOLVED = re.compile(
+    r"(?:errors resolving|DNS resolution failed for) .*: (?P<why>[^:\]]+)\]?", re.DOTALL
+)
+_NOT_CONNECTED = re.compile(
+    r"failed to connect to all addresses; last error: [A-Z_]+: \S+: (?P<why>.*)", re.DOTALL
+)
+_OPENSSL = re.compile(r"OPENSSL_internal:(?P<what>\w+)(?:: (?P<why>.*?))?(?:: OK)?$", re.DOTALL)
+_OTHER_HOST = "Hostname Verification Check failed"
+_HUNG_UP = re.compile("Socket closed|Connection reset by peer|Broken pipe")
+"""What gRPC's C core says when there is no connection."""
 
 _NO_OWN_RETRIES = (grpc.StatusCode.OK,)
 """The codes on which the exporter retries by itself: one that no failure has, as none at all
@@ -83,8 +105,11 @@ class GrpcExporter:
         if code is grpc.StatusCode.OK:
             success = call.result().partial_success
             return delivered(success.rejected_log_records, success.error_message, self._config)
-        reason = safe_reason(f"gRPC {code.name}: {call.details()}", self._config)
+        words = _what_failed(call.details() or "", self._config)
+        reason = safe_reason(f"gRPC {code.name}: {words}", self._config)
         retry_after_s = _retry_after_s(call)
+        if code is grpc.StatusCode.OUT_OF_RANGE and _TONIC_TOO_LARGE in reason:
+            return Outcome("too large", reason)
         if code in _RETRYABLE:
             return Outcome("retry", reason, retry_after_s=retry_after_s)
         if code is grpc.StatusCode.RESOURCE_EXHAUSTED:
@@ -200,6 +225,26 @@ class _CallDetails(grpc.ClientCallDetails):  # type: ignore[misc]
         self.credentials = details.credentials
         self.wait_for_ready = details.wait_for_ready
         self.compression = details.compression
+
+
+def _what_failed(details: str, config: ExporterConfig) -> str:
+    """Return what gRPC says of a failed call; where it could not be made, in a few words why.
+
+    Without the collector's name and addresses, which a variable may hold.
+    """
+    if found := _NOT_RESOLVED.match(details):
+        return f"no address: {found['why']}"
+    found = _NOT_CONNECTED.match(details)
+    if not found:
+        return details
+    why: str = found["why"]
+    if _OTHER_HOST in why:
+        return tls_failure("certificate verify failed", "hostname mismatch")
+    if found := _OPENSSL.search(why):
+        verifying = found["what"] == "CERTIFICATE_VERIFY_FAILED"
+        return tls_failure(found["what"], (verifying and found["why"]) or "")
+    over_tls = config.endpoint is not None and not config.endpoint.lower().startswith("http://")
+    return why + (PERHAPS_CLIENT_CERTIFICATE if over_tls and _HUNG_UP.search(why) else "")
 
 
 def _retry_after_s(call: Any) -> float | None:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import ssl
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -29,7 +30,14 @@ from opentelemetry.sdk.version import __version__ as sdk_version
 from requests.structures import CaseInsensitiveDict
 from requests.utils import default_headers, get_auth_from_url
 
-from .exporters import Origin, Outcome, delivered, safe_reason
+from .exporters import (
+    PERHAPS_CLIENT_CERTIFICATE,
+    Origin,
+    Outcome,
+    delivered,
+    safe_reason,
+    tls_failure,
+)
 from .otlp_records import OtlpRecords
 from .otlp_requests import OtlpRequests
 from .records import Event
@@ -49,6 +57,8 @@ _COMPRESS: dict[Any, Callable[[bytes], bytes]] = {"gzip": gzip.compress, "deflat
 """How a body is compressed, by the header that says it is."""
 
 _MAX_BODY = 65_536
+
+_HUNG_UP = (ssl.SSLEOFError, ssl.SSLZeroReturnError, ConnectionResetError, BrokenPipeError)
 
 
 @dataclass(slots=True)
@@ -288,9 +298,14 @@ def _what_failed(error: Exception, config: ExporterConfig) -> str:
     cause: BaseException = error
     while (deeper := _cause_of(cause)) is not None:
         cause = deeper
+    if isinstance(cause, ssl.SSLError) and cause.reason:
+        return tls_failure(cause.reason, getattr(cause, "verify_message", ""))
     what = "TLS failed" if isinstance(error, requests.exceptions.SSLError) else "no connection"
     text = (isinstance(cause, OSError) and cause.strerror) or str(cause) or type(cause).__name__
-    return f"{what}: {text}"
+    text = text.partition(" (_ssl.c:")[0]
+    over_tls = (config.endpoint or "").lower().startswith("https://")
+    hint = PERHAPS_CLIENT_CERTIFICATE if over_tls and isinstance(cause, _HUNG_UP) else ""
+    return f"{what}: {text}{hint}"
 
 
 def _cause_of(error: BaseException) -> BaseException | None:

@@ -39,7 +39,7 @@ class OtlpRecords:
     def __init__(self, origin: Origin) -> None:
         self._defaults = origin.defaults
         attributes: dict[str, Any] = {**SDK_ATTRIBUTES, **origin.resource}
-        self._resource = Resource({key: encodable(value) for key, value in attributes.items()})
+        self._resource = Resource(encodable_keys(attributes))
         self._scopes: dict[str, InstrumentationScope] = {}
 
     def batch(self, events: Sequence[Event]) -> list[ReadableLogRecord]:

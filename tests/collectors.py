@@ -7,6 +7,7 @@ A `Gate` stands in front of any collector and has the faults of a network.
 from __future__ import annotations
 
 import socket
+import ssl
 import struct
 import threading
 from collections.abc import Callable
@@ -17,7 +18,7 @@ from datetime import timedelta
 from http.client import responses
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import chain, repeat
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlsplit
 
 import grpc
@@ -31,6 +32,9 @@ from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import (
 )
 
 from codex_otel_logging.receiver import ReceivedEvent, ReceivedRequest, events_of
+
+if TYPE_CHECKING:
+    import trustme
 
 Answer = tuple[int, dict[str, str], bytes]
 """An HTTP status, headers and body; None instead of one hangs up."""
@@ -79,6 +83,29 @@ TOO_LARGE = Reply(413, grpc.StatusCode.RESOURCE_EXHAUSTED, "too much")
 HANG_UP = None
 
 
+class Tls(NamedTuple):
+    """The certificate a collector shows, and the authority its clients need one of, if any."""
+
+    certificate: trustme.LeafCert
+    clients: trustme.CA | None = None
+
+    def context(self) -> ssl.SSLContext:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        self.certificate.configure_cert(context)
+        if self.clients is not None:
+            self.clients.configure_trust(context)
+            context.verify_mode = ssl.CERT_REQUIRED
+        return context
+
+    def credentials(self) -> grpc.ServerCredentials:
+        chain = b"".join(pem.bytes() for pem in self.certificate.cert_chain_pems)
+        return grpc.ssl_server_credentials(
+            [(self.certificate.private_key_pem.bytes(), chain)],
+            root_certificates=self.clients and self.clients.cert_pem.bytes(),
+            require_client_auth=self.clients is not None,
+        )
+
+
 class _Script:
     """The replies in their order, and what the collector has seen and accepted so far."""
 
@@ -113,19 +140,31 @@ class HttpCollector(ThreadingHTTPServer, _Script):
 
     daemon_threads = True
 
-    def __init__(self, *replies: Reply | Answer | None, delay_s: float = 0.0) -> None:
+    def __init__(
+        self, *replies: Reply | Answer | None, delay_s: float = 0.0, tls: Tls | None = None
+    ) -> None:
         _Script.__init__(self, replies, delay_s)
         self.connections = 0
+        self.tls = tls and tls.context()
         ThreadingHTTPServer.__init__(self, ("127.0.0.1", 0), _Handler)
         threading.Thread(target=self.serve_forever, args=(0.01,), daemon=True).start()
 
     @property
     def endpoint(self) -> str:
-        return f"http://127.0.0.1:{self.server_port}/v1/logs"
+        return f"{'https' if self.tls else 'http'}://127.0.0.1:{self.server_port}/v1/logs"
 
     @property
     def exporter(self) -> dict[str, Any]:
         return {"otlp-http": {"endpoint": self.endpoint}}
+
+    def get_request(self) -> tuple[socket.socket, Any]:
+        connection, address = super().get_request()
+        if self.tls is None:
+            return connection, address
+        # The first read shakes hands, in the connection's own thread.
+        return self.tls.wrap_socket(
+            connection, server_side=True, do_handshake_on_connect=False
+        ), address
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Say nothing of a client that hung up."""
@@ -179,11 +218,16 @@ class GrpcCollector(_Script):
         self,
         *replies: Reply | Callable[[Any], ExportLogsServiceResponse] | None,
         delay_s: float = 0,
+        tls: Tls | None = None,
     ) -> None:
         super().__init__(replies, delay_s)
         self._server = grpc.server(ThreadPoolExecutor(4), options=[("grpc.so_reuseport", 0)])
         logs_service_pb2_grpc.add_LogsServiceServicer_to_server(self, self._server)  # type: ignore[no-untyped-call]
-        self.endpoint = f"http://127.0.0.1:{self._server.add_insecure_port('127.0.0.1:0')}"
+        if tls is None:
+            self.endpoint = f"http://127.0.0.1:{self._server.add_insecure_port('127.0.0.1:0')}"
+        else:
+            port = self._server.add_secure_port("127.0.0.1:0", tls.credentials())
+            self.endpoint = f"https://127.0.0.1:{port}"
         self._server.start()
 
     @property

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from codex_otel_logging import CodexOtelHandler, Receiver
-from collectors import Gate, GrpcCollector, HttpCollector
+from collectors import Gate, GrpcCollector, HttpCollector, Tls
 
 ROOT = Path(__file__).parent.parent
 
@@ -124,8 +124,8 @@ def scripted(request: pytest.FixtureRequest) -> Iterator[Scripted]:
 def _started(kind: Any) -> Iterator[Any]:
     collectors = []
 
-    def start(*replies: Any, delay_s: float = 0.0) -> Any:
-        collectors.append(kind(*replies, delay_s=delay_s))
+    def start(*replies: Any, delay_s: float = 0.0, tls: Tls | None = None) -> Any:
+        collectors.append(kind(*replies, delay_s=delay_s, tls=tls))
         return collectors[-1]
 
     yield start

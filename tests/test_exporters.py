@@ -236,6 +236,13 @@ def test_a_collector_that_never_answers(name: Any) -> None:
             abort(grpc.StatusCode.RESOURCE_EXHAUSTED),
             Outcome("too large", "gRPC RESOURCE_EXHAUSTED: says no"),
         ),
+        (abort(grpc.StatusCode.OUT_OF_RANGE), Outcome("retry", "gRPC OUT_OF_RANGE: says no")),
+        (
+            abort(grpc.StatusCode.OUT_OF_RANGE, "Error, decoded message length too large: found"),
+            Outcome(
+                "too large", "gRPC OUT_OF_RANGE: Error, decoded message length too large: found"
+            ),
+        ),
         (
             abort(grpc.StatusCode.RESOURCE_EXHAUSTED, retry_s=2.5),
             Outcome("retry", "gRPC RESOURCE_EXHAUSTED: says no", 0, 2.5),

@@ -290,24 +290,3 @@ def test_the_formatted_message_never_leaves(
     assert b"s3cr3t" not in request.message.SerializeToString()
     (event,) = receiver.events
     assert event.body == event.event_name == "codex.user_prompt"
-
-
-def test_json_says_the_same_as_protobuf(attach: HandlerFactory, receiver: Receiver) -> None:
-    pytest.importorskip("opentelemetry.exporter.otlp.json.http")
-    endpoint = receiver.http_endpoint
-    for protocol in ("binary", "json"):
-        handler = attach({"exporter": {"otlp-http": {"endpoint": endpoint, "protocol": protocol}}})
-        with CONVERSATION.bind():
-            for event, fields, _ in EVENTS:
-                log_at(CREATED, event, fields)
-        assert handler.flush()
-        logging.getLogger("codex_otel").removeHandler(handler)
-    transports = [request.transport for request in receiver.requests]
-    assert transports == ["http/protobuf", "http/json"]
-    half = len(EVENTS)
-    assert len(receiver.events) == 2 * half
-    for binary, json in zip(receiver.events[:half], receiver.events[half:], strict=True):
-        assert binary.attributes == json.attributes
-        assert binary.resource == json.resource
-        assert binary.time_unix_nano == json.time_unix_nano
-        assert (binary.body, binary.event_name) == (json.body, json.event_name)
