@@ -11,6 +11,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -70,15 +71,18 @@ def lay_out(folder: Path, exporter: dict[str, Any], **batch: int) -> None:
 
 @contextmanager
 def running(folder: Path, *command: str, **options: Any) -> Iterator[subprocess.Popen[str]]:
-    """A program in `folder`, whose output may be read; killed at the end if it still runs."""
+    """A program in `folder`, whose output may be read; killed at the end, or if it takes long."""
     environment = {"PATH": os.defpath, "HOME": str(folder), "PYTHONPATH": str(ROOT)}
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
     with subprocess.Popen(
         [sys.executable, *command], cwd=folder, env=environment, text=True, **{**pipes, **options}
     ) as process:
+        too_long = threading.Timer(40, process.kill)
+        too_long.start()
         try:
             yield process
         finally:
+            too_long.cancel()
             process.kill()
 
 
