@@ -70,13 +70,13 @@ def lay_out(folder: Path, exporter: dict[str, Any], **batch: int) -> None:
 
 
 @contextmanager
-def running(folder: Path, *command: str, **options: Any) -> Iterator[subprocess.Popen[str]]:
+def running(folder: Path, *command: str) -> Iterator[subprocess.Popen[str]]:
     """A program in `folder`, whose output may be read; killed at the end, or if it takes long."""
     environment = {"PATH": os.defpath, "HOME": str(folder), "PYTHONPATH": str(ROOT)}
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
     with subprocess.Popen(
-        [sys.executable, *command], cwd=folder, env=environment, text=True, **{**pipes, **options}
-    ) as process:
+        [sys.executable, *command], cwd=folder, env=environment, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+    ) as process:  # fmt: skip
         too_long = threading.Timer(40, process.kill)
         too_long.start()
         try:
