@@ -140,6 +140,9 @@ def attach() -> Iterator[HandlerFactory]:
     handlers = []
 
     def attach(otel: Mapping[str, Any], **options: Any) -> CodexOtelHandler:
+        exporter = otel.get("exporter")
+        if isinstance(exporter, Mapping) and "json" in exporter.get("otlp-http", {}).values():
+            pytest.importorskip("opentelemetry.exporter.otlp.json.http")
         handler = CodexOtelHandler(otel, **options)
         logger.addHandler(handler)
         logger.setLevel(logging.DEBUG)
