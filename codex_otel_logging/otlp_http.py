@@ -19,6 +19,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
+from http.client import BadStatusLine, RemoteDisconnected
 from http.cookiejar import DefaultCookiePolicy
 from typing import TYPE_CHECKING, Any
 
@@ -288,6 +289,8 @@ def _what_failed(error: Exception, config: ExporterConfig) -> str:
     cause: BaseException = error
     while (deeper := _cause_of(cause)) is not None:
         cause = deeper
+    if isinstance(cause, BadStatusLine) and not isinstance(cause, RemoteDisconnected):
+        return "no connection: what came is not HTTP"  # and the cause's text is what came
     what = "TLS failed" if isinstance(error, requests.exceptions.SSLError) else "no connection"
     text = (isinstance(cause, OSError) and cause.strerror) or str(cause) or type(cause).__name__
     return f"{what}: {text}"

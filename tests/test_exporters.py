@@ -192,6 +192,15 @@ def test_http_no_collector() -> None:
     assert outcome == Outcome("retry", "no connection: Connection refused")
 
 
+def test_http_to_a_port_that_speaks_grpc() -> None:
+    with (
+        Receiver() as receiver,
+        connected(ExporterConfig("otlp-http", receiver.grpc_endpoint)) as exporter,
+    ):
+        outcome = exporter.export([event()])
+    assert outcome == Outcome("retry", "no connection: what came is not HTTP")
+
+
 def test_http_collector_that_hangs_up(http_collector: Callable[..., HttpCollector]) -> None:
     collector = http_collector(None)
     with connected(ExporterConfig("otlp-http", collector.endpoint)) as exporter:
