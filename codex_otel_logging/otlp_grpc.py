@@ -22,7 +22,7 @@ from google.rpc.error_details_pb2 import RetryInfo
 from google.rpc.status_pb2 import Status
 from opentelemetry.exporter.otlp.proto.grpc._log_exporter import OTLPLogExporter
 
-from .exporters import Origin, Outcome, delivered, safe_reason
+from .exporters import Origin, Outcome, Verdict, delivered, safe_reason
 from .forks import no_fork
 from .otlp_requests import OtlpRequests
 from .records import Event
@@ -85,14 +85,15 @@ class GrpcExporter:
             return delivered(success.rejected_log_records, success.error_message, self._config)
         reason = safe_reason(f"gRPC {code.name}: {call.details()}", self._config)
         retry_after_s = _retry_after_s(call)
+        verdict: Verdict = "refused"
         if code in _RETRYABLE:
-            return Outcome("retry", reason, retry_after_s=retry_after_s)
-        if code is grpc.StatusCode.RESOURCE_EXHAUSTED:
+            verdict = "retry"
+        elif code is grpc.StatusCode.RESOURCE_EXHAUSTED:
             # With a time to wait the collector is busy; without one the message is too large.
-            if retry_after_s is not None:
-                return Outcome("retry", reason, retry_after_s=retry_after_s)
-            return Outcome("too large", reason)
-        return Outcome("refused", reason)
+            verdict = "too large" if retry_after_s is None else "retry"
+        if verdict != "retry":
+            retry_after_s = None
+        return Outcome(verdict, reason, retry_after_s=retry_after_s, status=code.name)
 
 
 def _arguments(config: ExporterConfig) -> dict[str, Any]:

@@ -30,7 +30,7 @@ from opentelemetry.sdk.version import __version__ as sdk_version
 from requests.structures import CaseInsensitiveDict
 from requests.utils import default_headers, get_auth_from_url
 
-from .exporters import Origin, Outcome, delivered, safe_reason
+from .exporters import Origin, Outcome, Verdict, delivered, safe_reason
 from .otlp_records import OtlpRecords
 from .otlp_requests import OtlpRequests
 from .records import Event
@@ -105,12 +105,20 @@ class HttpExporter:
             reason += ", a redirect; give the address it leads to as endpoint"
         elif message := _message(answer):
             reason += f": {message}"
+        verdict: Verdict = "refused"
         if answer.status in _RETRYABLE:
-            return self._outcome("retry", reason, _retry_after_s(answer))
-        return self._outcome("too large" if answer.status == _TOO_LARGE else "refused", reason)
+            verdict = "retry"
+        elif answer.status == _TOO_LARGE:
+            verdict = "too large"
+        return self._outcome(verdict, reason, answer)
 
-    def _outcome(self, verdict: Any, reason: str, retry_after_s: float | None = None) -> Outcome:
-        return Outcome(verdict, safe_reason(reason, self._config), retry_after_s=retry_after_s)
+    def _outcome(self, verdict: Verdict, reason: str, answer: Answer | None = None) -> Outcome:
+        return Outcome(
+            verdict,
+            safe_reason(reason, self._config),
+            retry_after_s=_retry_after_s(answer) if answer and verdict == "retry" else None,
+            status=answer.status if answer else None,
+        )
 
 
 def _protobuf_exporter(config: ExporterConfig, session: _Session) -> LogRecordExporter:
