@@ -1,4 +1,4 @@
-"""The command line: `python -m codex_otel_logging demo` and `catalog`."""
+"""The command line: `python -m codex_otel_logging demo`, `check` and `catalog`."""
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         return int(options.run(options))
+    except KeyboardInterrupt:
+        return 130  # as a shell counts it: 128 and the signal's number
     except BrokenPipeError:  # the reader of our output, such as head, has seen enough
         sys.stderr.close()
         return 1
@@ -45,6 +47,27 @@ def _parser() -> argparse.ArgumentParser:
     )
     demo.set_defaults(run=_demo)
 
+    check = commands.add_parser(
+        "check",
+        help="show the settings in effect, and with --send whether they work",
+        description="Shows the settings in effect and where each came from; with --send, delivers "
+        "one event and says what happened. Exit status 0 if all is well, 1 if the event was not "
+        "delivered, 2 if the settings have faults or cannot be read.",
+    )
+    check.add_argument(
+        "path",
+        nargs="?",
+        default="~/.codex/config.toml",
+        metavar="PATH",
+        help="the TOML file with the [otel] table (default: %(default)s)",
+    )
+    check.add_argument("--send", action="store_true", help="deliver one marked event")
+    check.add_argument("--json", action="store_true", help="as one JSON object")
+    check.add_argument(
+        "--schema", action="store_true", help="print the JSON Schema of the file instead"
+    )
+    check.set_defaults(run=_check)
+
     shown = commands.add_parser(
         "catalog",
         help="show the events and their fields",
@@ -65,6 +88,17 @@ def _demo(options: argparse.Namespace) -> int:
     except (ImportError, ConfigError) as error:  # an exporter that is not installed
         print(error, file=sys.stderr)
         return 1
+
+
+def _check(options: argparse.Namespace) -> int:
+    if options.schema:
+        from .schema import schema
+
+        print(json.dumps(schema(), indent=2))
+        return 0
+    from . import check
+
+    return check.run(options.path, send=options.send, as_json=options.json)
 
 
 def _catalog(options: argparse.Namespace) -> int:

@@ -12,7 +12,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple, cast, get_args
 from urllib.parse import unquote
 
 from .endpoints import (
@@ -21,32 +21,35 @@ from .endpoints import (
     http_header_problem,
     metadata_problem,
 )
-from .settings import BatchConfig, Compression, ExporterConfig, ExporterName, Protocol, TlsConfig
+from .settings import (
+    EXAMPLE_ENDPOINTS,
+    LARGEST,
+    BatchConfig,
+    Compression,
+    ExporterConfig,
+    ExporterName,
+    Key,
+    Protocol,
+    TlsConfig,
+    about,
+    key_of,
+    keys_of,
+)
 from .tables import Faults, TableReader, nearest, type_name
 
 ResourceValue = str | bool | int | float | list[Any]
 
-_EXPORTERS = ("none", "otlp-http", "otlp-grpc")
+EXPORTERS = ("none", *get_args(ExporterName))
 
-_OTHER_SIGNALS = ("trace_exporter", "metrics_exporter", "span_attributes", "tracestate")
+OTHER_SIGNALS = ("trace_exporter", "metrics_exporter", "span_attributes", "tracestate")
 """Keys that Codex has in its `[otel]` table for traces and metrics; accepted and left alone."""
 
-_SET_ELSEWHERE = {
+SET_ELSEWHERE = {
     "service.name": "service_name",
     "service.version": "the handler's app_version",
     "env": "environment",
 }
 """Resource attributes that have a setting of their own."""
-
-_BATCH_VARIABLES = {
-    "schedule_delay_ms": "OTEL_BLRP_SCHEDULE_DELAY",
-    "max_batch_size": "OTEL_BLRP_MAX_EXPORT_BATCH_SIZE",
-    "max_queue_size": "OTEL_BLRP_MAX_QUEUE_SIZE",
-}
-"""https://opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables/"""
-
-_MAY_BE_ZERO = ("schedule_delay_ms", "retry_for_ms", "shutdown_timeout_ms")
-_LARGEST = (1 << 31) - 1
 
 
 class ConfigError(ValueError):
@@ -64,15 +67,49 @@ class ConfigError(ValueError):
 class OtelConfig:
     """All settings. `OtelConfig()` holds the defaults, under which nothing is sent."""
 
-    environment: str = "dev"
-    service_name: str = "codex-cli"
-    exporter: ExporterConfig | None = None
-    log_user_prompt: bool = False
-    log_tool_payloads: bool = True
-    resource_attributes: Mapping[str, ResourceValue] = field(default_factory=dict)
-    max_attribute_length: int = 65_536
-    max_output_bytes: int | None = None
-    batch: BatchConfig = field(default_factory=BatchConfig)
+    environment: str = field(default="dev", metadata=about("resource attribute `env`"))
+    service_name: str = field(
+        default="codex-cli", metadata=about("resource attribute `service.name`")
+    )
+    exporter: ExporterConfig | None = field(
+        default=None,
+        metadata=about(
+            '`"none"`; `"otlp-http"` or `"otlp-grpc"`, configured by the standard '
+            "`OTEL_EXPORTER_OTLP_*` variables; or a table for one of the two"
+        ),
+    )
+    log_user_prompt: bool = field(
+        default=False, metadata=about("send the text of prompts, instead of `[REDACTED]`")
+    )
+    log_tool_payloads: bool = field(
+        default=True,
+        metadata=about(
+            "send `arguments` and `output` of tools; if not, they are `[REDACTED]` and their "
+            "lengths are sent"
+        ),
+    )
+    resource_attributes: Mapping[str, ResourceValue] = field(
+        default_factory=dict, metadata=about("further attributes of the resource")
+    )
+    max_attribute_length: int = field(
+        default=65_536,
+        metadata=about(
+            "characters of a text attribute, and elements of an array or map; what is longer is "
+            "cut, and `<key>.truncated_length` says how long it was; 0 means no limit",
+            smallest=0,
+        ),
+    )
+    max_output_bytes: int | None = field(
+        default=None,
+        metadata=about(
+            "bytes of a tool's `output`; no limit if absent",
+            name="tool_result.max_bytes",
+            smallest=0,
+        ),
+    )
+    batch: BatchConfig = field(
+        default_factory=BatchConfig, metadata=about("how events are queued, batched and retried")
+    )
 
     @classmethod
     def from_toml(
@@ -91,34 +128,7 @@ class OtelConfig:
             ConfigError: the file cannot be read, is not TOML, or the table has faults.
 
         """
-        import tomli  # here, because who has a table does without
-
-        name = os.path.expandvars(path)
-        try:
-            file = Path(name).expanduser()
-            document = tomli.loads(file.read_bytes().decode("utf-8-sig"))
-        except FileNotFoundError:
-            if missing_ok:
-                return cls()
-            raise ConfigError(
-                f"{name}: no such file; create it, or pass missing_ok=True to run without"
-            ) from None
-        except OSError as error:
-            raise ConfigError(f"{name}: cannot be read: {error.strerror}") from None
-        except UnicodeDecodeError as error:
-            raise ConfigError(
-                f"{name}: not UTF-8 at byte {error.start}; save it as UTF-8"
-            ) from None
-        except tomli.TOMLDecodeError as error:
-            raise ConfigError(f"{name}: not valid TOML: {error}") from None
-        except (ValueError, RuntimeError) as error:
-            # a NUL in the path, a home that nobody has, tables nested too deep, huge integers
-            raise ConfigError(f"{name!r}: cannot be read: {error}") from None
-        otel = document.get("otel", {})
-        if not isinstance(otel, dict):
-            raise ConfigError(f"{name}: otel: expected a table, got {type_name(otel)}")
-        where = f"{name}: [otel]"
-        return cls.from_table(otel, where=where, folder=file.parent, environ=environ)
+        return OtelFile.read(path, missing_ok=missing_ok).config(environ)
 
     @classmethod
     def from_table(
@@ -152,6 +162,56 @@ class OtelConfig:
         return config
 
 
+class OtelFile(NamedTuple):
+    """The `[otel]` table of a TOML file as it is written; empty where there is none."""
+
+    name: str
+    folder: Path
+    otel: Mapping[str, Any]
+
+    @classmethod
+    def read(cls, path: str | os.PathLike[str], *, missing_ok: bool = False) -> OtelFile:
+        """Read a file; `~` and `$VAR` in the path are expanded.
+
+        Raises:
+            ConfigError: the file cannot be read, or is not TOML.
+
+        """
+        import tomli  # here, because who has a table does without
+
+        name = os.path.expandvars(path)
+        try:
+            file = Path(name).expanduser()
+            document = tomli.loads(file.read_bytes().decode("utf-8-sig"))
+        except FileNotFoundError:
+            if missing_ok:
+                return cls(str(name), file.parent, {})
+            raise ConfigError(
+                f"{name}: no such file; create it, or pass missing_ok=True to run without"
+            ) from None
+        except OSError as error:
+            raise ConfigError(f"{name}: cannot be read: {error.strerror}") from None
+        except UnicodeDecodeError as error:
+            raise ConfigError(
+                f"{name}: not UTF-8 at byte {error.start}; save it as UTF-8"
+            ) from None
+        except tomli.TOMLDecodeError as error:
+            raise ConfigError(f"{name}: not valid TOML: {error}") from None
+        except (ValueError, RuntimeError) as error:
+            # a NUL in the path, a home that nobody has, tables nested too deep, huge integers
+            raise ConfigError(f"{name!r}: cannot be read: {error}") from None
+        otel = document.get("otel", {})
+        if not isinstance(otel, dict):
+            raise ConfigError(f"{name}: otel: expected a table, got {type_name(otel)}")
+        return cls(str(name), file.parent, otel)
+
+    def config(self, environ: Mapping[str, str] | None = None) -> OtelConfig:
+        """Return the settings of the table; see `OtelConfig.from_table`."""
+        return OtelConfig.from_table(
+            self.otel, where=f"{self.name}: [otel]", folder=self.folder, environ=environ
+        )
+
+
 class _OtelTable:
     """Reads the parts of the table."""
 
@@ -163,7 +223,7 @@ class _OtelTable:
     def read(self) -> OtelConfig:
         table = self._table
         defaults = OtelConfig()
-        for key in _OTHER_SIGNALS:
+        for key in OTHER_SIGNALS:
             table.get(key)
         if "otel" in table:
             table.get("otel")
@@ -179,7 +239,10 @@ class _OtelTable:
             log_tool_payloads=table.boolean("log_tool_payloads", defaults.log_tool_payloads),
             resource_attributes=self._resource_attributes(),
             max_attribute_length=table.integer(
-                "max_attribute_length", defaults.max_attribute_length, 0, _LARGEST
+                "max_attribute_length",
+                defaults.max_attribute_length,
+                key_of(OtelConfig, "max_attribute_length").smallest,
+                LARGEST,
             ),
             max_output_bytes=self._max_output_bytes(),
             batch=self._batch(),
@@ -192,7 +255,7 @@ class _OtelTable:
         value = table.get("exporter")
         if not isinstance(value, Mapping):
             name = table.string("exporter", "none")
-            if name in _EXPORTERS[1:]:
+            if name in EXPORTERS[1:]:
                 self._check_variables(bare=True)
                 return ExporterConfig(cast("ExporterName", name))
             if name is not None and name != "none":
@@ -202,7 +265,7 @@ class _OtelTable:
             table.fault("exporter", "expected one exporter in the table: otlp-http or otlp-grpc")
             return None
         (name,) = value
-        if name not in _EXPORTERS[1:]:
+        if name not in EXPORTERS[1:]:
             table.fault("exporter", _unknown_exporter(str(name)))
             return None
         outer = table.table("exporter")
@@ -214,22 +277,35 @@ class _OtelTable:
 
     def _exporter_table(self, name: ExporterName, table: TableReader) -> ExporterConfig:
         over_http = name == "otlp-http"
+        defaults = ExporterConfig(name)
         endpoint = table.string("endpoint")
         if "endpoint" not in table:
-            example = "https://localhost:4318/v1/logs" if over_http else "https://localhost:4317"
+            example = EXAMPLE_ENDPOINTS[name]
             table.fault("endpoint", f"missing; give the collector's address, such as {example!r}")
         elif endpoint is not None:
             problem = (http_endpoint_problem if over_http else grpc_endpoint_problem)(endpoint)
             if problem:
                 table.fault("endpoint", problem)
-        protocol = table.choice("protocol", "binary", ("binary", "json")) if over_http else "binary"
+        protocol = (
+            table.choice("protocol", defaults.protocol, get_args(Protocol))
+            if over_http
+            else defaults.protocol
+        )
         config = ExporterConfig(
             name=name,
             endpoint=endpoint or "",
             headers=self._headers(table, over_http=over_http),
             protocol=cast("Protocol", protocol),
-            compression=cast("Compression", table.choice("compression", "none", ("none", "gzip"))),
-            timeout_ms=table.integer("timeout_ms", ExporterConfig(name).timeout_ms, 1, _LARGEST),
+            compression=cast(
+                "Compression",
+                table.choice("compression", defaults.compression, get_args(Compression)),
+            ),
+            timeout_ms=table.integer(
+                "timeout_ms",
+                defaults.timeout_ms,
+                key_of(ExporterConfig, "timeout_ms").smallest,
+                LARGEST,
+            ),
             tls=self._tls(table, plaintext=(endpoint or "").lower().startswith("http://")),
             written_endpoint=table.get("endpoint"),
         )
@@ -280,7 +356,7 @@ class _OtelTable:
             return None
         if plaintext:
             exporter.fault("tls", "the endpoint is plaintext; begin it with https:// to use TLS")
-        keys = ("ca-certificate", "client-certificate", "client-private-key")
+        keys = [each.name for _, each in keys_of(TlsConfig)]
         files = {key: self._file(table, key) for key in keys}
         table.finish()
         authority, certificate, private_key = files.values()
@@ -311,8 +387,8 @@ class _OtelTable:
         for key in table.names() if table else ():
             assert table is not None
             value = table.get(key)
-            if key in _SET_ELSEWHERE:
-                table.fault(key, f"cannot be set here; set {_SET_ELSEWHERE[key]} instead")
+            if key in SET_ELSEWHERE:
+                table.fault(key, f"cannot be set here; set {SET_ELSEWHERE[key]} instead")
             elif not key:
                 table.fault(key, "an attribute needs a name")
             elif not _is_resource_value(value):
@@ -349,7 +425,8 @@ class _OtelTable:
         table = self._table.table("tool_result")
         if table is None:
             return None
-        limit = table.integer("max_bytes", -1, 0, _LARGEST)
+        smallest = key_of(OtelConfig, "max_output_bytes").smallest
+        limit = table.integer("max_bytes", -1, smallest, LARGEST)
         table.finish()
         return None if limit < 0 else limit
 
@@ -357,16 +434,15 @@ class _OtelTable:
         table = self._table.table("batch")
         defaults = BatchConfig()
         values = {}
-        for key in BatchConfig.__slots__:
-            smallest = 0 if key in _MAY_BE_ZERO else 1
-            default = getattr(defaults, key)
-            if table is not None and key in table:
-                values[key] = table.integer(key, default, smallest, _LARGEST)
+        for each, key in keys_of(BatchConfig):
+            default = getattr(defaults, each.name)
+            if table is not None and each.name in table:
+                values[each.name] = table.integer(each.name, default, key.smallest, LARGEST)
             else:
-                values[key] = self._batch_variable(key, default, smallest)
+                values[each.name] = self._batch_variable(key, default)
         if table is not None:
-            for key in BatchConfig.__slots__:
-                table.get(key)
+            for name in BatchConfig.__slots__:
+                table.get(name)
             table.finish()
         config = BatchConfig(**values)
         if config.max_batch_size > config.max_queue_size >= 1:
@@ -377,16 +453,16 @@ class _OtelTable:
             )
         return config
 
-    def _batch_variable(self, key: str, default: int, smallest: int) -> int:
-        name = _BATCH_VARIABLES.get(key, "")
+    def _batch_variable(self, key: Key, default: int) -> int:
+        name, smallest = key.variable, key.smallest
         text = self._environ.get(name, "").strip()
         if not text:
             return default
-        if text.isdecimal() and len(text) <= 10 and smallest <= int(text) <= _LARGEST:
+        if text.isdecimal() and len(text) <= 10 and smallest <= int(text) <= LARGEST:
             return int(text)
         self._table.fault(
             "batch",
-            f"the environment variable {name} should be an integer from {smallest} to {_LARGEST}",
+            f"the environment variable {name} should be an integer from {smallest} to {LARGEST}",
         )
         return default
 
@@ -396,16 +472,16 @@ def _unknown_exporter(name: str) -> str:
         return "'statsig' is for metrics only; events go to 'otlp-http' or 'otlp-grpc'"
     if name == "none":
         return "'none' has no table; write exporter = \"none\""
-    text = f"expected one of {', '.join(map(repr, _EXPORTERS))}"
+    text = f"expected one of {', '.join(map(repr, EXPORTERS))}"
     if not re.fullmatch(r"[\w-]{1,32}", name):  # perhaps an address, with a password in it
         return text
-    hint = nearest(name, _EXPORTERS)
+    hint = nearest(name, EXPORTERS)
     return f"{text}; got {name!r}{hint if 'did you mean' in hint else ''}"
 
 
 def _is_positive(text: str) -> bool:
     try:
-        return 0 < float(text) < _LARGEST
+        return 0 < float(text) < LARGEST
     except ValueError:
         return False
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 import re
 from urllib.parse import SplitResult, urlsplit
 
-_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
-_METADATA_KEY = re.compile(r"[0-9A-Za-z_.-]+")
+TOKEN = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
+METADATA_KEY = r"[0-9A-Za-z_.-]+"
 _EXPORTERS_OWN = ("content-encoding", "content-length", "content-type", "transfer-encoding")
 
 
@@ -62,7 +62,7 @@ def _split(endpoint: str) -> SplitResult | str:
 
 def http_header_problem(name: str, value: str) -> str | None:
     """Check a header: https://www.rfc-editor.org/rfc/rfc9110#section-5."""
-    if not _TOKEN.fullmatch(name):
+    if not re.fullmatch(TOKEN, name):
         return "not a header name; use letters, digits and hyphens"
     if name.lower() in _EXPORTERS_OWN:
         return "this header is the exporter's own; protocol and compression set it"
@@ -79,7 +79,7 @@ def http_header_problem(name: str, value: str) -> str | None:
 
 def metadata_problem(name: str, value: str) -> str | None:
     """Check a key and a value of gRPC metadata: https://grpc.io/docs/guides/metadata/."""
-    if not _METADATA_KEY.fullmatch(name):
+    if not re.fullmatch(METADATA_KEY, name):
         return "not a metadata key; use letters, digits, hyphens, dots and underscores"
     if name.lower().startswith("grpc-"):
         return "keys that begin with grpc- belong to gRPC itself"

@@ -16,7 +16,7 @@ import sys
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.machinery import PathFinder
 from types import ModuleType
 from typing import Any, Literal, Protocol, cast
@@ -37,13 +37,15 @@ class Outcome:
     `verdict` says whether it was delivered, may be delivered later (`retry`), never will be
     (`refused`), or may be if it holds less (`too large`, `not encodable`). `rejected` counts the
     events a collector left out of a delivered one. `retry_after_s` is how long it asked to be left
-    alone. `reason` says what happened in words that may be logged.
+    alone. `reason` says what happened in words that may be logged. `status` is what a collector
+    answered: HTTP's number, gRPC's name, or None if nothing.
     """
 
     verdict: Verdict
     reason: str = ""
     rejected: int = 0
     retry_after_s: float | None = None
+    status: int | str | None = field(default=None, compare=False)
 
 
 DELIVERED = Outcome("delivered")

@@ -71,7 +71,7 @@ class CodexOtelHandler(logging.Handler):
         )
         if self._exporter_config is not None:
             self._processor = _processor(
-                self._exporter_config, _origin(settings, app_version), settings, self._checks
+                self._exporter_config, origin_of(settings, app_version), settings, self._checks
             )
             lifecycle.watch(self._processor)
             # A handler that nobody closed must not leave its thread behind.
@@ -182,8 +182,7 @@ def _settings(config: object, *, missing_ok: bool) -> OtelConfig:
 def _usable_exporter(settings: OtelConfig, *, strict: bool) -> ExporterConfig | None:
     """Return the exporter of the settings, or None when nothing is to be sent or can be."""
     exporter = settings.exporter
-    # https://opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables/
-    if exporter is None or os.environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
+    if exporter is None or is_disabled():
         return None
     if (missing := missing_package(exporter)) is None:
         return exporter
@@ -191,6 +190,14 @@ def _usable_exporter(settings: OtelConfig, *, strict: bool) -> ExporterConfig | 
         raise ConfigError(missing)
     reports.warn("%s", missing)
     return None
+
+
+def is_disabled() -> bool:
+    """Return whether the environment turns everything off.
+
+    https://opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables/
+    """
+    return os.environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true"
 
 
 def _processor(
@@ -205,7 +212,8 @@ def _processor(
     )
 
 
-def _origin(settings: OtelConfig, app_version: str | None) -> Origin:
+def origin_of(settings: OtelConfig, app_version: str | None) -> Origin:
+    """Return what all events have in common under these settings."""
     version = "unknown" if app_version is None else str(app_version)
     return Origin(
         resource={

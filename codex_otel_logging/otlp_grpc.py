@@ -27,6 +27,7 @@ from .exporters import (
     PERHAPS_CLIENT_CERTIFICATE,
     Origin,
     Outcome,
+    Verdict,
     delivered,
     safe_reason,
     tls_failure,
@@ -108,16 +109,17 @@ class GrpcExporter:
         words = _what_failed(call.details() or "", self._config)
         reason = safe_reason(f"gRPC {code.name}: {words}", self._config)
         retry_after_s = _retry_after_s(call)
+        verdict: Verdict = "refused"
         if code is grpc.StatusCode.OUT_OF_RANGE and _TONIC_TOO_LARGE in reason:
-            return Outcome("too large", reason)
-        if code in _RETRYABLE:
-            return Outcome("retry", reason, retry_after_s=retry_after_s)
-        if code is grpc.StatusCode.RESOURCE_EXHAUSTED:
+            verdict = "too large"
+        elif code in _RETRYABLE:
+            verdict = "retry"
+        elif code is grpc.StatusCode.RESOURCE_EXHAUSTED:
             # With a time to wait the collector is busy; without one the message is too large.
-            if retry_after_s is not None:
-                return Outcome("retry", reason, retry_after_s=retry_after_s)
-            return Outcome("too large", reason)
-        return Outcome("refused", reason)
+            verdict = "too large" if retry_after_s is None else "retry"
+        if verdict != "retry":
+            retry_after_s = None
+        return Outcome(verdict, reason, retry_after_s=retry_after_s, status=code.name)
 
 
 def _arguments(config: ExporterConfig) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
+from http.client import BadStatusLine, RemoteDisconnected
 from http.cookiejar import DefaultCookiePolicy
 from typing import TYPE_CHECKING, Any
 
@@ -34,6 +35,7 @@ from .exporters import (
     PERHAPS_CLIENT_CERTIFICATE,
     Origin,
     Outcome,
+    Verdict,
     delivered,
     safe_reason,
     tls_failure,
@@ -114,12 +116,20 @@ class HttpExporter:
             reason += ", a redirect; give the address it leads to as endpoint"
         elif message := _message(answer):
             reason += f": {message}"
+        verdict: Verdict = "refused"
         if answer.status in _RETRYABLE:
-            return self._outcome("retry", reason, _retry_after_s(answer))
-        return self._outcome("too large" if answer.status == _TOO_LARGE else "refused", reason)
+            verdict = "retry"
+        elif answer.status == _TOO_LARGE:
+            verdict = "too large"
+        return self._outcome(verdict, reason, answer)
 
-    def _outcome(self, verdict: Any, reason: str, retry_after_s: float | None = None) -> Outcome:
-        return Outcome(verdict, safe_reason(reason, self._config), retry_after_s=retry_after_s)
+    def _outcome(self, verdict: Verdict, reason: str, answer: Answer | None = None) -> Outcome:
+        return Outcome(
+            verdict,
+            safe_reason(reason, self._config),
+            retry_after_s=_retry_after_s(answer) if answer and verdict == "retry" else None,
+            status=answer.status if answer else None,
+        )
 
 
 def _protobuf_exporter(config: ExporterConfig, session: _Session) -> LogRecordExporter:
@@ -300,6 +310,8 @@ def _what_failed(error: Exception, config: ExporterConfig) -> str:
         cause = deeper
     if isinstance(cause, ssl.SSLError) and cause.reason:
         return tls_failure(cause.reason, getattr(cause, "verify_message", ""))
+    if isinstance(cause, BadStatusLine) and not isinstance(cause, RemoteDisconnected):
+        return "no connection: what came is not HTTP"  # and the cause's text is what came
     what = "TLS failed" if isinstance(error, requests.exceptions.SSLError) else "no connection"
     text = (isinstance(cause, OSError) and cause.strerror) or str(cause) or type(cause).__name__
     text = text.partition(" (_ssl.c:")[0]

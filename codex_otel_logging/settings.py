@@ -1,28 +1,89 @@
 """The parts of the settings: exporter, TLS, batching; frozen, with the documented defaults.
 
-Their `repr` shows neither a header's value nor anything that `${NAME}` was replaced by.
+A field with `about` is a key of the `[otel]` table. What is to be known of it stands there and
+nowhere else: reading, the schema and README take it from there. The settings' `repr` shows neither
+a header's value nor anything that `${NAME}` was replaced by.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Literal
+from dataclasses import Field, dataclass, field, fields
+from typing import Any, Literal
 from urllib.parse import unquote, urlsplit
 
 ExporterName = Literal["otlp-http", "otlp-grpc"]
 Protocol = Literal["binary", "json"]
 Compression = Literal["none", "gzip"]
 
+LARGEST = (1 << 31) - 1
+"""The largest integer of any setting."""
+
+EXAMPLE_ENDPOINTS: dict[ExporterName, str] = {
+    "otlp-http": "https://localhost:4318/v1/logs",
+    "otlp-grpc": "https://localhost:4317",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """What is to be known of a key of the table beside its type and default.
+
+    `means` says it in Markdown. `name` is the key where the field is called something else,
+    `smallest` the lower limit of an integer, `variable` the environment variable that decides where
+    the key is absent, `only` the one exporter that has the key.
+    """
+
+    means: str
+    name: str = ""
+    smallest: int = 1
+    variable: str = ""
+    required: bool = False
+    only: ExporterName | None = None
+
+
+def about(means: str, **more: Any) -> dict[str, Key]:
+    """Return the metadata of a field that is a key; `more` are the other arguments of `Key`."""
+    return {"key": Key(means, **more)}
+
+
+def keys_of(settings: Any) -> list[tuple[Field[Any], Key]]:
+    """Return the fields of a class of settings that are keys, and what is to be known of each."""
+    return [(each, each.metadata["key"]) for each in fields(settings) if "key" in each.metadata]
+
+
+def key_of(settings: Any, name: str) -> Key:
+    """Return what is to be known of the field `name`."""
+    return next(found for each, found in keys_of(settings) if each.name == name)
+
 
 @dataclass(frozen=True, slots=True, repr=False)
 class TlsConfig:
     """The files of a TLS connection; None means the system's authorities, no client certificate."""
 
-    ca_certificate: str | None = None
-    client_certificate: str | None = None
-    client_private_key: str | None = None
+    ca_certificate: str | None = field(
+        default=None,
+        metadata=about(
+            "PEM file of the authorities to trust instead of the usual ones, relative to the TOML "
+            "file",
+            name="ca-certificate",
+        ),
+    )
+    client_certificate: str | None = field(
+        default=None,
+        metadata=about(
+            "PEM file of the certificate to show to the collector, relative to the TOML file",
+            name="client-certificate",
+        ),
+    )
+    client_private_key: str | None = field(
+        default=None,
+        metadata=about(
+            "PEM file of that certificate's key, not encrypted, relative to the TOML file",
+            name="client-private-key",
+        ),
+    )
 
     def __repr__(self) -> str:
         given = ", ".join(f"{name}=..." for name in self.__slots__ if getattr(self, name))
@@ -39,12 +100,23 @@ class ExporterConfig:
     """
 
     name: ExporterName
-    endpoint: str | None = None
-    headers: Mapping[str, str] = field(default_factory=dict)
-    protocol: Protocol = "binary"
-    compression: Compression = "none"
-    timeout_ms: int = 10_000
-    tls: TlsConfig | None = None
+    endpoint: str | None = field(
+        default=None,
+        metadata=about(
+            "the collector's address, used exactly as written; over gRPC `http://` means "
+            "plaintext, anything else TLS",
+            required=True,
+        ),
+    )
+    headers: Mapping[str, str] = field(
+        default_factory=dict, metadata=about("sent with every request")
+    )
+    protocol: Protocol = field(
+        default="binary", metadata=about('`"binary"` or `"json"`; HTTP only', only="otlp-http")
+    )
+    compression: Compression = field(default="none", metadata=about('`"none"` or `"gzip"`'))
+    timeout_ms: int = field(default=10_000, metadata=about("how long one request may take"))
+    tls: TlsConfig | None = field(default=None, metadata=about("the files of a TLS connection"))
     written_endpoint: str | None = field(default=None, compare=False)
 
     def __repr__(self) -> str:
@@ -85,12 +157,46 @@ class ExporterConfig:
 
 @dataclass(frozen=True, slots=True)
 class BatchConfig:
-    """How events are queued, batched and retried; times in milliseconds, sizes in bytes."""
+    """How events are queued, batched and retried; times in milliseconds, sizes in bytes.
 
-    schedule_delay_ms: int = 1000
-    max_batch_size: int = 512
-    max_queue_size: int = 131_072
-    max_queue_bytes: int = 88 * 1024 * 1024
-    max_request_bytes: int = 3_670_016
-    retry_for_ms: int = 300_000
-    shutdown_timeout_ms: int = 2000
+    The variables: https://opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables/
+    """
+
+    schedule_delay_ms: int = field(
+        default=1000,
+        metadata=about(
+            "how long an event waits for others to be sent with",
+            smallest=0,
+            variable="OTEL_BLRP_SCHEDULE_DELAY",
+        ),
+    )
+    max_batch_size: int = field(
+        default=512,
+        metadata=about("events in one request", variable="OTEL_BLRP_MAX_EXPORT_BATCH_SIZE"),
+    )
+    max_queue_size: int = field(
+        default=131_072,
+        metadata=about(
+            "events that wait at most; what comes then is dropped and counted",
+            variable="OTEL_BLRP_MAX_QUEUE_SIZE",
+        ),
+    )
+    max_queue_bytes: int = field(
+        default=88 * 1024 * 1024,
+        metadata=about(
+            "the same in bytes of memory: 88 MiB, which hold 100,000 tool results of the usual size"
+        ),
+    )
+    max_request_bytes: int = field(default=3_670_016, metadata=about("bytes in one request"))
+    retry_for_ms: int = field(
+        default=300_000,
+        metadata=about(
+            "how long events that cannot be delivered are kept and tried again", smallest=0
+        ),
+    )
+    shutdown_timeout_ms: int = field(
+        default=2000,
+        metadata=about(
+            "how long the end of the program waits for a collector that takes nothing", smallest=0
+        ),
+    )

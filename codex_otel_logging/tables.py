@@ -11,17 +11,19 @@ import re
 from collections.abc import Collection, Mapping
 from typing import Any
 
+_NAME = r"[A-Za-z_][A-Za-z0-9_]*"
+_DEFAULT = r"(?:[^$}]|\$+[^${}])*\$*"  # with no variable in it
+
 _VARIABLE = re.compile(
-    r"""
-    \$\$                            # $$, a dollar sign
-    | \$\{ (?:
-        ([A-Za-z_][A-Za-z0-9_]*)    # ${NAME
-        (?: :- ((?:(?!\$\{)[^}])*) )?   # :-default, with no variable in it
-        \}
-    )?
+    rf"""
+    \$\$                                      # $$, a dollar sign
+    | \$\{{ (?: ({_NAME}) (?: :- ({_DEFAULT}) )? \}} )?   # ${{NAME}} or ${{NAME:-default}}
     """,
     re.VERBOSE,
 )
+
+EXPANDABLE = rf"^(?:[^$]|\$\$|\$[^{{$]|\$\{{{_NAME}(?::-{_DEFAULT})?\}})*\$?$"
+"""What a string must match for `expand` to take it: each `${` begins a variable."""
 
 _PLAIN_KEY = re.compile(r"[ -~]+")
 
@@ -181,6 +183,11 @@ def type_name(value: object) -> str:
         if isinstance(value, kind):
             return name if kind is not bool else "a boolean"
     return type(value).__name__
+
+
+def variables_in(text: str) -> list[str]:
+    """Return the names of the variables that `expand` looks up for `text`."""
+    return [match[1] for match in _VARIABLE.finditer(text) if match[1]]
 
 
 def expand(text: str, environ: Mapping[str, str]) -> str:

@@ -11,7 +11,7 @@ from datetime import datetime, timedelta, timezone
 from email.utils import format_datetime
 from http.client import responses
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import grpc
 import pytest
@@ -26,7 +26,19 @@ from codex_otel_logging.exporters import DELIVERED, Exporter, Origin, Outcome, c
 from codex_otel_logging.records import Event, EventReader
 from codex_otel_logging.redaction import Redaction
 from codex_otel_logging.settings import ExporterConfig
-from collectors import JSON, OK, PROTOBUF, TEXT, Answer, GrpcCollector, HttpCollector, abort
+from collectors import (
+    BUSY,
+    JSON,
+    OK,
+    PROTOBUF,
+    TEXT,
+    UNAUTHENTICATED,
+    Answer,
+    GrpcCollector,
+    HttpCollector,
+    abort,
+)
+from conftest import Scripted
 from test_records import record
 
 ORIGIN = Origin({"service.name": "s"}, {"app.version": "1"})
@@ -190,6 +202,22 @@ def test_http_no_collector() -> None:
     with connected(ExporterConfig("otlp-http", endpoint)) as exporter:
         outcome = exporter.export([event()])
     assert outcome == Outcome("retry", "no connection: Connection refused")
+
+
+def test_an_outcome_has_the_status_of_an_answer(scripted: Scripted) -> None:
+    ((name, settings),) = scripted(UNAUTHENTICATED, BUSY).exporter.items()
+    with connected(ExporterConfig(cast("Any", name), settings["endpoint"])) as exporter:
+        statuses = [exporter.export([event()]).status for _ in range(2)]
+    assert statuses in ([401, 503], ["UNAUTHENTICATED", "RESOURCE_EXHAUSTED"])
+
+
+def test_http_to_a_port_that_speaks_grpc() -> None:
+    with (
+        Receiver() as receiver,
+        connected(ExporterConfig("otlp-http", receiver.grpc_endpoint)) as exporter,
+    ):
+        outcome = exporter.export([event()])
+    assert outcome == Outcome("retry", "no connection: what came is not HTTP")
 
 
 def test_http_collector_that_hangs_up(http_collector: Callable[..., HttpCollector]) -> None:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
-from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 import tomli
 
 from codex_otel_logging import OtelConfig, Receiver, catalog
-from codex_otel_logging.settings import BatchConfig, ExporterConfig
+from codex_otel_logging.schema import schema
 from conftest import ROOT, RunPython
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -77,38 +77,6 @@ def test_settings_parse(toml: str) -> None:
     assert config.exporter is not None
 
 
-def table_below(heading: str) -> dict[str, str]:
-    """The first two columns of the table that begins with `heading`."""
-    rows = README[README.index(f"| {heading} |") :].split("\n\n")[0].splitlines()[2:]
-    cells = [[cell.strip().replace("`", "") for cell in row.split("|")] for row in rows]
-    return {cell[1]: cell[2] for cell in cells}
-
-
-def test_the_settings_table_has_every_key_with_its_default() -> None:
-    def shown(value: object) -> str:
-        if isinstance(value, Mapping):
-            return "{}"
-        return str(value).lower() if isinstance(value, (bool, int)) else f'"{value}"'
-
-    expected = {
-        key: shown(getattr(OtelConfig(), key))
-        for key in OtelConfig.__slots__
-        if key not in ("exporter", "batch", "max_output_bytes")
-    }
-    expected |= {"exporter": '"none"', "tool_result.max_bytes": "no limit"}
-    expected |= {f"batch.{key}": str(getattr(BatchConfig(), key)) for key in BatchConfig.__slots__}
-    assert table_below("key") == expected
-    exporter = ExporterConfig("otlp-http")
-    assert table_below("key of an exporter") == {
-        "endpoint": "",
-        "headers": "{}",
-        "protocol": f'"{exporter.protocol}"',
-        "compression": f'"{exporter.compression}"',
-        "timeout_ms": str(exporter.timeout_ms),
-        "tls": "",
-    }
-
-
 def test_the_events_table_is_the_catalog() -> None:
     shown = README.partition("<!-- catalog -->\n")[2].partition("<!-- end of catalog -->")[0]
     assert shown == catalog.markdown()
@@ -135,3 +103,36 @@ def test_the_demos_output_is_what_the_demo_prints(capsys: pytest.CaptureFixture[
     assert demo.run(["http", "grpc"]) == 0
     (shown,) = blocks("text")
     assert comparable(shown) == comparable(capsys.readouterr().out)
+
+
+def check_output(run_python: RunPython, receiver: Receiver) -> list[str]:
+    """What `check --send` prints, as with a collector at its usual port; times are left out."""
+    program = "from codex_otel_logging.__main__ import main; main(['check', '--send'])"
+    output = run_python(program).stdout
+    port = receiver.http_endpoint.rpartition(":")[2].partition("/")[0]
+    return comparable_check(re.sub(rf"\b{port}\b", "4318", output))
+
+
+def comparable_check(text: str) -> list[str]:
+    text = re.sub(r" +[\d.]+ ms ", " TIME ", text)
+    text = re.sub(r"check-[0-9a-f-]{36}", "ID", text)
+    text = re.sub(r"localhost is .*|connected to .*,", "ADDRESS", text)
+    return [re.sub("  +", "  ", line) for line in text.splitlines()]
+
+
+def test_the_output_of_check_is_what_it_prints(
+    run_python: RunPython, home: Path, receiver: Receiver
+) -> None:
+    settings = home / ".codex" / "config.toml"
+    settings.write_text(settings.read_text().replace("127.0.0.1", "localhost"))
+    good, bad = (block.partition("\n")[2] for block in blocks("console"))
+    assert check_output(run_python, receiver) == comparable_check(good)
+    receiver.close()
+    assert check_output(run_python, receiver)[-4:] == comparable_check(bad)
+
+
+def test_the_schema_is_printed_as_said(run_python: RunPython) -> None:
+    (command,) = (code for code in blocks("sh") if "--schema" in code)
+    arguments = command.partition("codex_otel_logging ")[2].partition(" > ")[0].split()
+    program = "import sys; from codex_otel_logging.__main__ import main; main(sys.argv[1:])"
+    assert json.loads(run_python(program, *arguments).stdout) == schema()

@@ -111,6 +111,22 @@ def test_demo_names_the_package_it_needs(run_python: RunPython, core_python: str
     )
 
 
+def test_check_names_the_package_it_needs(run_python: RunPython, core_python: str) -> None:
+    program = """
+import sys
+from pathlib import Path
+from codex_otel_logging.__main__ import main
+Path("otel.toml").write_text('[otel]\\nexporter = "otlp-http"')
+sys.exit(10 * main(["check", "otel.toml"]) + main(["check", "otel.toml", "--send"]))
+"""
+    done = run_python(program, python=core_python, PYTHONPATH="")
+    assert done.returncode == 1
+    assert (
+        "Nothing is sent: exporter 'otlp-http' needs an extra package: pip install" in done.stdout
+    )
+    assert done.stderr == ""
+
+
 def test_building_a_handler_imports_nothing_heavy_also_where_it_is_installed(
     run_python: RunPython,
 ) -> None:
