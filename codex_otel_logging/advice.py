@@ -100,6 +100,6 @@ def advice_on_port(
         advice.append("use exporter otlp-http, or the collector's port for gRPC, usually 4317")
     if advice:
         return "; ".join(advice)
-    if "handshake failed" in outcome.reason:
+    if "TLS failed" in outcome.reason:
         return f"gRPC does not trust a certificate that this machine trusts; {SET_AUTHORITY}"
     return f"the collector is there, but takes no events now: {_SEE_ITS_LOG}"
