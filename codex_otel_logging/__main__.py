@@ -74,8 +74,8 @@ def _parser() -> argparse.ArgumentParser:
         "ends it, and sums up each conversation. When the output is slow, up to 32 MiB wait to be "
         "printed; senders of more are told to send it again.",
         epilog="Exit status: 0 when ended by Ctrl-C or SIGTERM, 1 if a port is taken, a package "
-        f"for it is missing, or nobody reads its output any more; {_ALWAYS}, 130 also by a second "
-        "Ctrl-C.",
+        "for it is missing, or nobody reads its output any more; 2 for a wrong command line, 130 "
+        "when a second Ctrl-C cuts the end short.",
     )
     listen.add_argument(
         "--http-port",
@@ -94,7 +94,8 @@ def _parser() -> argparse.ArgumentParser:
     listen.add_argument(
         "--json",
         action="store_true",
-        help="a JSON object per line: one for each event, and at the end one for each conversation",
+        help="a JSON object per line, for each event, and at the end for each conversation; "
+        "README lists their keys",
     )
     listen.set_defaults(run=_listen)
 

@@ -27,8 +27,8 @@ class Console(Protocol):
     def line(self, text: str = "", style: str = "") -> None:
         """Print a line."""
 
-    def parts(self, parts: Sequence[Part]) -> None:
-        """Print a line of several parts; on a terminal it is cut to the width of that."""
+    def parts(self, parts: Sequence[Part], *, cut: bool = True) -> None:
+        """Print a line of several parts; with `cut`, no longer than a terminal is wide."""
 
     def table(self, header: Row, rows: Sequence[Row], styles: Sequence[str] = ()) -> None:
         """Print a table; `styles` holds one for each row, or nothing."""
@@ -64,9 +64,10 @@ class _Plain:
     def line(self, text: str = "", style: str = "") -> None:
         print(text)
 
-    def parts(self, parts: Sequence[Part]) -> None:
+    def parts(self, parts: Sequence[Part], *, cut: bool = True) -> None:
         text = "".join(text for text, _ in parts)
-        width = shutil.get_terminal_size().columns if sys.stdout.isatty() else len(text)
+        cut = cut and sys.stdout.isatty()
+        width = shutil.get_terminal_size().columns if cut else len(text)
         print(text if len(text) <= width else f"{text[: max(width - 3, 0)]}...")
 
     def table(self, header: Row, rows: Sequence[Row], styles: Sequence[str] = ()) -> None:
@@ -93,8 +94,12 @@ class _Rich:
     def line(self, text: str = "", style: str = "") -> None:
         self._console.print(text, style=style or None, soft_wrap=True)
 
-    def parts(self, parts: Sequence[Part]) -> None:
-        self._console.print(self._one_line(parts))
+    def parts(self, parts: Sequence[Part], *, cut: bool = True) -> None:
+        if cut:
+            line = self._one_line(parts)
+            self._console.print(line, no_wrap=line.no_wrap, overflow=line.overflow)
+        else:
+            self._console.print(self._text.assemble(*parts), soft_wrap=True)
 
     def table(self, header: Row, rows: Sequence[Row], styles: Sequence[str] = ()) -> None:
         from rich.table import Table

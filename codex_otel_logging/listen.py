@@ -62,6 +62,11 @@ _REQUEST_BYTES = 1024
 _POLL_S = 1.0
 
 _COMMON = frozenset(field.name for field in catalog.COMMON_FIELDS)
+_FIRST = (
+    *("event.kind", "tool_name", "decision", "success"),
+    *("http.response.status_code", "error.message"),
+)
+_LAST = ("call_id", "cf_ray")
 _STYLES = {
     "codex.conversation_starts": "bold cyan",
     "codex.user_prompt": "bold green",
@@ -298,7 +303,7 @@ class _Text:
         said |= {key: event.resource.get(key) for key in ("service.name", "env")}
         said["transport"] = event.transport
         fields = _fields((key, value) for key, value in said.items() if value is not None)
-        self._line(event, summary, "new conversation", "bold", fields)
+        self._line(event, summary, "new conversation", "bold", fields, cut=False)
 
     def event(self, event: ReceivedEvent, summary: ConversationSummary | None) -> None:
         if summary is None:
@@ -322,6 +327,8 @@ class _Text:
         name: str,
         style: str,
         fields: Sequence[Part],
+        *,
+        cut: bool = True,
     ) -> None:
         moment = _local(time_of(event))
         if self._day != (day := f"{moment:%Y-%m-%d}"):
@@ -336,7 +343,8 @@ class _Text:
                 (f"{label:3} ", label_style),
                 (f"{name:19}", style),
                 *fields,
-            ]
+            ],
+            cut=cut,
         )
 
     def status(self, text: str) -> None:
@@ -447,15 +455,22 @@ def _how_to_send(addresses: Sequence[str]) -> Iterator[str]:
 
 
 def _own_fields(event: ReceivedEvent) -> Iterator[tuple[str, Any]]:
-    """Yield an event's own fields: the catalog's in its order, long ones later, then all others."""
+    """Yield an event's own fields: the catalog's, what matters most first, then all others."""
     attributes = event.attributes
     declared = catalog.find(event.name)
-    fields = sorted(declared.fields if declared else (), key=lambda f: f.sensitive is not None)
+    fields = sorted(declared.fields if declared else (), key=_rank)
     names = [field.name for field in fields if field.name in attributes]
     yield from ((name, attributes[name]) for name in names)
     for name, value in attributes.items():
         if name not in _COMMON and name not in names:
             yield name, value
+
+
+def _rank(field: catalog.Field) -> int:
+    """Return where a field stands in its line; those of equal rank stay in their order."""
+    if field.name in _FIRST:
+        return _FIRST.index(field.name)
+    return len(_FIRST) + (2 if field.sensitive else field.name in _LAST)
 
 
 def _fields(fields: Iterable[tuple[str, Any]]) -> list[Part]:

@@ -40,6 +40,7 @@ TOKENS = ("input", "output", "cached", "reasoning", "tool")
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 _MICROSECOND = timedelta(microseconds=1)
+_LATEST_NS = (1 << 64) - 1
 _LARGEST = float(1 << 63)
 _FIRST_HTTP_ERROR = 400
 _SEVERITY_ERROR = 17
@@ -67,9 +68,10 @@ def _nanoseconds(timestamp: object) -> int:
         moment = datetime.fromisoformat(text)
         if moment.tzinfo is None:
             moment = moment.replace(tzinfo=timezone.utc)
-        return max((moment - _EPOCH) // _MICROSECOND * 1000, 0)
     except (ValueError, OverflowError):
         return 0
+    nanoseconds = (moment - _EPOCH) // _MICROSECOND * 1000
+    return nanoseconds if 0 < nanoseconds <= _LATEST_NS else 0
 
 
 def is_event(event: ReceivedEvent) -> bool:
