@@ -58,6 +58,12 @@ from .summaries import (
 MAX_WAITING_BYTES = 32 << 20
 """How many bytes of requests may wait to be printed, as encoded; in memory they take more."""
 
+EVENT_KEYS = (
+    *("type", "time", "name", "conversation", "attributes", "resource"),
+    *("body", "scope", "severity", "trace_id", "span_id", "transport"),
+)
+"""The keys of a JSON line for an event."""
+
 _REQUEST_BYTES = 1024
 _POLL_S = 1.0
 
@@ -386,22 +392,21 @@ class _Json:
 
     def event(self, event: ReceivedEvent, summary: ConversationSummary | None) -> None:
         conversation = event.attributes.get("conversation.id")
-        self._print(
-            {
-                "type": "record" if summary is None else "event",
-                "time": timestamp_text(time_of(event)),
-                "name": event.name,
-                "conversation": None if conversation is None else str(conversation),
-                "attributes": event.attributes,
-                "resource": event.resource,
-                "body": event.body,
-                "scope": event.scope,
-                "severity": event.severity_text,
-                "trace_id": event.trace_id,
-                "span_id": event.span_id,
-                "transport": event.transport,
-            }
+        values = (
+            "record" if summary is None else "event",
+            timestamp_text(time_of(event)),
+            event.name,
+            None if conversation is None else str(conversation),
+            event.attributes,
+            event.resource,
+            event.body,
+            event.scope,
+            event.severity_text,
+            event.trace_id,
+            event.span_id,
+            event.transport,
         )
+        self._print(dict(zip(EVENT_KEYS, values, strict=True)))
 
     def status(self, text: str) -> None:
         pass
@@ -489,15 +494,16 @@ def _sums(summary: ConversationSummary) -> Iterator[tuple[str, str, str]]:
     yield "time", f"{first:%Y-%m-%d} {_clock(first)} to {until}: {lasted}", ""
     yield "events", str(summary.events), ""
     yield "turns", str(summary.turns), ""
-    failed = f", {summary.api_failures} failed" if summary.api_failures else ""
-    yield "requests", f"{summary.api_requests}{failed}", ""
+    if summary.api_requests:
+        yield "requests", f"{summary.api_requests}, {summary.api_failures} failed", ""
     tokens = summary.tokens
-    yield (
-        "tokens",
-        f"{tokens['input']:,} in, {tokens['cached']:,} of them cached; "
-        f"{tokens['output']:,} out, {tokens['reasoning']:,} of them reasoning",
-        "",
-    )
+    if any(tokens.values()):
+        yield (
+            "tokens",
+            f"{tokens['input']:,} in, {tokens['cached']:,} of them cached; "
+            f"{tokens['output']:,} out, {tokens['reasoning']:,} of them reasoning",
+            "",
+        )
     if summary.decisions:
         yield "decisions", f"{summary.decisions}, {summary.denied} denied", ""
     for name, tool in summary.tools.items():

@@ -97,7 +97,7 @@ class Command:
         """Return where `listen` listens: the ports for HTTP and gRPC."""
         http = self.read_until(r"http://127\.0\.0\.1:(\d+)/v1/logs\n")
         grpc = self.read_until(r"http://127\.0\.0\.1:(\d+)\n")
-        self.read_until(r"exporter = .*\n\n?")
+        self.read_until(r"exporter = .*\n")
         return int(http[1]), int(grpc[1])
 
     def wait_for_output(self) -> None:

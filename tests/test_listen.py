@@ -63,7 +63,7 @@ def listening(tmp_path: Path) -> Iterator[Command]:
 
 def test_it_says_where_it_listens_and_how_to_send(listening: Command) -> None:
     http_port, grpc_port = listening.ports()
-    assert listening.output == (
+    assert listening.output.rstrip("\n") == (
         "Listening for events; Ctrl-C ends and sums up.\n"
         f"  OTLP/HTTP  http://127.0.0.1:{http_port}/v1/logs\n"
         f"  OTLP/gRPC  http://127.0.0.1:{grpc_port}\n"
@@ -72,8 +72,7 @@ def test_it_says_where_it_listens_and_how_to_send(listening: Command) -> None:
         "\n"
         "[otel]\n"
         f'exporter = {{ otlp-http = {{ endpoint = "http://127.0.0.1:{http_port}/v1/logs", '
-        'protocol = "binary" } }\n'
-        "\n"
+        'protocol = "binary" } }'
     )
 
 
