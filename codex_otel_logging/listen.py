@@ -254,8 +254,8 @@ class _Listening:
             self._view.conversation_ends(summary)
         if self._arrivals.turned_away:
             self._view.warn(
-                f"{_count(self._arrivals.turned_away, 'request')} came faster than they could be "
-                "printed; their senders were told to send them again"
+                f"the output was too slow for {_count(self._arrivals.turned_away, 'request')}: "
+                "the sender was told to send again"
             )
 
     def _show(self, request: ReceivedRequest) -> None:

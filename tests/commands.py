@@ -26,6 +26,7 @@ class Command:
 
     Args:
         arguments: the command and its options.
+        program: what is run instead of the module, with the same arguments.
         home: folder it runs in, its home as well.
         columns: the width of its terminal; without it, it prints to a pipe.
         pipe_bytes: how much the pipe holds.
@@ -36,6 +37,7 @@ class Command:
     def __init__(
         self,
         *arguments: str,
+        program: str | None = None,
         home: Path,
         columns: int | None = None,
         pipe_bytes: int | None = None,
@@ -50,7 +52,8 @@ class Command:
         self.process = subprocess.Popen(
             [
                 *(sys.executable, "-W", "error", "-W", OLD_API_WARNING),
-                *("-m", "codex_otel_logging", *arguments),
+                *(("-m", "codex_otel_logging") if program is None else ("-c", program)),
+                *arguments,
             ],
             cwd=home,
             env={

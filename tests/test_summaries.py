@@ -240,6 +240,8 @@ def test_what_is_kept_of_a_conversation_is_bounded() -> None:
     assert len(summary.failures) == summaries.MAX_FAILURES
     assert summary.other_failures == 1000 - summaries.MAX_FAILURES
     assert len(summary.models) == summaries.MAX_MODELS
+    texts = [summary.app_version, *summary.models, *summary.tools, *sum(summary.failures, ())]
+    assert max(map(len, texts)) == summaries.MAX_TEXT
     assert len(json.dumps(summary.as_json())) < 60_000
 
 
