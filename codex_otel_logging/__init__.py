@@ -6,8 +6,8 @@ An application logs its events with plain `logger.info(name, extra={...})` on lo
 `batching`, `exporters` and the `otlp_*` modules on the worker's; `handler` puts them together.
 Beside it, `config` reads the settings (with `tables` and `endpoints`, into `settings`), `catalog`
 holds the events, `checks`, `troubles` and `reports` tell people what is wrong, `stats` counts,
-`lifecycle` and `forks` know the ends of a process, and `receiver` is a collector for tests and the
-`demo`.
+`lifecycle` and `forks` know the ends of a process, and `receiver` is a collector for tests, the
+`demo`, and `listen`, which sums up in `summaries` and prints through `console`.
 """
 
 from __future__ import annotations

@@ -103,9 +103,14 @@ class Command:
         self.read_until(r"exporter = .*\n")
         return int(http[1]), int(grpc[1])
 
-    def wait_for_output(self) -> None:
-        """Wait until it has printed something, and read nothing of it."""
-        assert select.select([self._output], [], [], 20)[0]
+    def wait_for_output(self, size: int = 1) -> None:
+        """Wait until it has printed so many bytes, and read nothing of it."""
+        for _ in range(2000):
+            there = fcntl.ioctl(self._output, termios.FIONREAD, struct.pack("i", 0))
+            if struct.unpack("i", there)[0] >= size:
+                return
+            time.sleep(0.01)
+        raise AssertionError(f"it does not print {size} bytes")
 
     def close_output(self) -> None:
         """Read nothing more of what it prints."""

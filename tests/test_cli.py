@@ -180,7 +180,7 @@ sys.exit(main())
 def test_catalog_is_interrupted_while_nobody_reads_what_it_prints(
     tmp_path: Path, form: str
 ) -> None:
-    """Markdown is more than the pipe holds, and less than Python would print at once."""
+    """Markdown is more than the pipe holds, and so little that Python prints it at the end."""
     program = LARGER_CATALOG
     with Command("catalog", form, program=program, home=tmp_path, pipe_bytes=4096) as command:
         command.wait_for_output()

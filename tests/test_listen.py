@@ -403,8 +403,8 @@ def test_what_arrives_while_it_ends_is_printed_as_well(tmp_path: Path) -> None:
 def test_a_second_interrupt_ends_it_where_nobody_reads(tmp_path: Path) -> None:
     with Command("listen", *FREE_PORTS, home=tmp_path, pipe_bytes=4096) as command:
         port, _ = command.ports()
-        post_events(port, {"event.name": "x.big", "text": 100_000 * "x"})
-        command.wait_for_output()
+        post_events(port, *10 * [{"event.name": "x.y", "text": 1000 * "x"}])
+        command.wait_for_output(3000)  # the pipe takes no fourth line
         command.process.send_signal(signal.SIGINT)
         command.wait_until_default(signal.SIGTERM)  # the first one has been taken
         command.process.send_signal(signal.SIGINT)
