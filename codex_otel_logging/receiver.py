@@ -205,7 +205,7 @@ class Receiver:
             return list(self._events)
 
     def close(self) -> None:
-        """Stop listening, and close the connections. Blocks for about a second at most."""
+        """Stop listening, and close the connections. Blocks for about two seconds at most."""
         self._http.shutdown()
         self._http.server_close()
         self._thread.join(timeout=1)
@@ -510,9 +510,9 @@ class _GrpcServer:
         return self._port
 
     def stop(self) -> None:
-        """Stop listening and hang up."""
+        """Stop listening, give calls that are under way a second to end, and hang up."""
         if self._server is not None:
-            self._server.stop(grace=0).wait(timeout=1)
+            self._server.stop(grace=1).wait(timeout=2)
             self._workers.shutdown()
 
     def Export(self, message: ExportLogsServiceRequest, context: Any) -> ExportLogsServiceResponse:

@@ -8,6 +8,7 @@ import socket
 import struct
 import threading
 from collections.abc import Callable, Iterator
+from concurrent import futures
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -259,6 +260,35 @@ def test_over_http_it_says_when_to_come_again(handing: Any) -> None:
     connection.request("POST", "/v1/logs", b"{}", {"Content-Type": "application/json"})
     assert connection.getresponse().getheader("Retry-After") == "1"
     connection.close()
+
+
+def test_a_grpc_call_that_is_under_way_is_answered_before_it_closes(handing: Any) -> None:
+    called, closing = threading.Event(), threading.Event()
+
+    def wait(_: ReceivedRequest) -> None:
+        called.set()
+        assert closing.wait(timeout=10)
+
+    receiver = handing(wait)
+    with futures.ThreadPoolExecutor(2) as threads:
+        sent = threads.submit(send, receiver, "grpc")
+        assert called.wait(timeout=10)
+        closed = threads.submit(receiver.close)
+        while not refuses(receiver.grpc_endpoint):
+            assert not closed.done()
+        assert futures.wait([sent], timeout=0.1).not_done  # it is not cancelled
+        closing.set()
+        assert sent.result(timeout=10) == (0, "")
+        closed.result(timeout=10)
+
+
+def refuses(endpoint: str) -> bool:
+    address = urlsplit(endpoint)
+    try:
+        socket.create_connection((address.hostname, address.port or 0), timeout=5).close()
+    except OSError:
+        return True
+    return False
 
 
 @pytest.mark.parametrize(("transport", "failed"), [("http", 500), ("grpc", 2)])
