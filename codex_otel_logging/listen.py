@@ -166,14 +166,15 @@ class _Arrivals:
             self._bytes += size
         self._queue.put((size, request))
 
-    def take(self, timeout_s: float) -> ReceivedRequest | None:
+    def take(self, *, wait: bool) -> ReceivedRequest | None:
         """Remove and return a request, or None for a call of `stop`.
 
         Raises:
-            Empty: there was none within `timeout_s`.
+            Empty: there is none; with `wait`, none came within a second.
 
         """
-        taken = self._queue.get(timeout=timeout_s)
+        # Not timeout=0, with which Python 3.10 may wait forever.
+        taken = self._queue.get(wait, _POLL_S if wait else None)
         if taken is None:
             return None
         size, request = taken
@@ -229,7 +230,7 @@ class _Listening:
         self._view.status(self._status())
         while True:
             try:
-                request = self._arrivals.take(_POLL_S)
+                request = self._arrivals.take(wait=True)
             except Empty:
                 continue
             if request is None:
@@ -241,7 +242,7 @@ class _Listening:
         """Show what is still waiting."""
         while True:
             try:
-                request = self._arrivals.take(0)
+                request = self._arrivals.take(wait=False)
             except Empty:
                 return
             if request is not None:

@@ -9,6 +9,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import suppress
 from importlib.util import find_spec
@@ -460,13 +461,30 @@ def test_too_much_that_waits_is_turned_away_until_some_is_printed(
         with pytest.raises(queue.Full):
             arrivals.put(arrival(""))
     assert arrivals.turned_away == 2
-    assert arrivals.take(0) is first
+    assert arrivals.take(wait=False) is first
     arrivals.put(arrival(""))
     arrivals.stop()
-    assert arrivals.take(0) is not None
-    assert arrivals.take(0) is None
+    assert arrivals.take(wait=False) is not None
+    assert arrivals.take(wait=False) is None
     with pytest.raises(queue.Empty):
-        arrivals.take(0)
+        arrivals.take(wait=False)
+
+
+def test_taking_without_waiting_never_waits() -> None:
+    """With a timeout of 0, the queue of Python 3.10 waits forever now and then."""
+    arrivals = listen._Arrivals()
+
+    def take_all() -> None:
+        for _ in range(100_000):
+            arrivals.stop()
+            assert arrivals.take(wait=False) is None
+            with suppress(queue.Empty):
+                arrivals.take(wait=False)
+
+    taking = threading.Thread(target=take_all, daemon=True)
+    taking.start()
+    taking.join(timeout=20)
+    assert not taking.is_alive()
 
 
 def test_empty_requests_are_not_for_free(monkeypatch: pytest.MonkeyPatch) -> None:
