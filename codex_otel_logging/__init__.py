@@ -7,8 +7,9 @@ An application logs its events with plain `logger.info(name, extra={...})` on lo
 Beside it, `config` reads the settings (with `tables` and `endpoints`, into `settings`), `catalog`
 holds the events, `checks`, `troubles` and `reports` tell people what is wrong, `stats` counts,
 `lifecycle`, `forks` and `sigterm` know the ends of a process, and `receiver` is a collector for
-tests and the `demo`. `check` shows the settings (`effective`; as a JSON Schema: `schema`) and tries
-them out: `diagnosis`, along a `route`, with `probes` and `advice`.
+tests, the `demo`, and `listen`, which sums up in `summaries`. `check` shows the settings
+(`effective`; as a JSON Schema: `schema`) and tries them out: `diagnosis`, along a `route`, with
+`probes` and `advice`. Commands print through `console`.
 """
 
 from __future__ import annotations

@@ -262,11 +262,16 @@ def markdown() -> str:
     return "\n".join(lines) + "\n"
 
 
-def _markdown_type(field: Field) -> str:
-    kind = " / ".join(f"`{choice}`" for choice in field.choices) or field.type
+def meaning(field: Field) -> str:
+    """Return what is to know of a field beside its type and when it is there; may be empty."""
     notes = [field.description] if field.description else []
     if field.computed:
         notes.append("computed when absent")
     if field.sensitive:
         notes.append("sensitive")
-    return f"{kind} ({'; '.join(notes)})" if notes else kind
+    return "; ".join(notes)
+
+
+def _markdown_type(field: Field) -> str:
+    kind = " / ".join(f"`{choice}`" for choice in field.choices) or field.type
+    return f"{kind} ({notes})" if (notes := meaning(field)) else kind

@@ -5,8 +5,11 @@ For the demo, the command line, and tests, an application's own included:
     with Receiver() as receiver:
         ...  # log to receiver.http_endpoint or receiver.grpc_endpoint
         events = receiver.wait_for(3, timeout=5)
+    assert [event.name for event in events] == [...]
+    assert events[0].attributes["prompt"] == "[REDACTED]"
 
-It listens on loopback, keeps everything in memory, and is no collector for production.
+It listens on loopback and keeps everything in memory, unless `on_request` takes it. It is no
+collector for production.
 """
 
 from __future__ import annotations
@@ -17,11 +20,13 @@ import json
 import socket
 import sys
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from queue import Full
 from socketserver import ThreadingMixIn
 from types import TracebackType
 from typing import Any, Literal
@@ -38,12 +43,22 @@ except ImportError as error:
         "the receiver needs an extra package: pip install 'codex_otel_logging[otel]'"
     ) from error
 
+from . import catalog
+from .console import shown
+from .redaction import REDACTED, Redaction
+
 Transport = Literal["http/protobuf", "http/json", "grpc"]
 
 LOGS_PATH = "/v1/logs"
 
+_BUSY = "not now; send it again"
+_MAX_NAMES = 20
+_MAX_SHOWN = 60
+_COMMON = frozenset(f.name for f in catalog.COMMON_FIELDS)
+_SENSITIVE = Redaction(log_user_prompt=False, log_tool_payloads=False)
 
-@dataclass(frozen=True, slots=True)
+
+@dataclass(frozen=True, slots=True, repr=False)
 class ReceivedEvent:
     """One log record, as it arrived. Ids are hexadecimal text, empty when there are none."""
 
@@ -65,14 +80,40 @@ class ReceivedEvent:
         """The event's name, wherever the sender put it: attribute, event name or body."""
         return str(self.attributes.get("event.name") or self.event_name or self.body or "")
 
+    def __repr__(self) -> str:
+        """Return its name and own attributes on one line: long values cut, no sensitive text."""
+        name = self.name
+        sensitive = _SENSITIVE.removed_fields(catalog.find(name) or catalog.EventType(name))
+        fields = (
+            f" {key}={_brief(value, key in sensitive)}"
+            for key, value in self.attributes.items()
+            if key not in _COMMON
+        )
+        return f"<{_brief(name, False)}{''.join(fields)}>"
+
+
+def _brief(value: Any, sensitive: bool) -> str:
+    text = str(value)
+    if len(text) > _MAX_SHOWN or (sensitive and text != REDACTED):
+        return f"({len(text)} characters)" if sensitive else f"{shown(text[:_MAX_SHOWN])}..."
+    return shown(text)
+
 
 @dataclass(frozen=True, slots=True)
 class ReceivedRequest:
     """One export request: how it came, its headers in lower case, and what was in it."""
 
     transport: Transport
-    headers: Mapping[str, str]
-    message: ExportLogsServiceRequest
+    headers: Mapping[str, str] = field(repr=False)
+    message: ExportLogsServiceRequest = field(repr=False)
+
+
+class PortError(OSError):
+    """A port that cannot be listened on; `port` is its number."""
+
+    def __init__(self, error: OSError, host: str, port: int) -> None:
+        super().__init__(error.errno, f"cannot listen on {host}:{port}: {error.strerror}")
+        self.port = port
 
 
 class Receiver:
@@ -85,20 +126,34 @@ class Receiver:
         host: address to listen on.
         http_port: port for HTTP; 0 takes a free one.
         grpc_port: port for gRPC; 0 takes a free one.
+        on_request: called with each request, instead of keeping it: what `events_of` finds in it is
+            the function's to keep, `events` and `requests` stay empty, and the memory used does not
+            grow. It is called from the receiver's threads, several at once, and the sender has no
+            answer before it returns. When it raises `queue.Full`, the sender is told to send
+            the request again (HTTP 503, gRPC UNAVAILABLE), so the `put_nowait` of a `queue.Queue`
+            will do. Any other exception fails the request for good, and is printed on stderr.
 
     Raises:
-        OSError: a port is taken.
+        PortError: a port is taken, or not allowed; an `OSError`.
 
     """
 
-    def __init__(self, host: str = "127.0.0.1", *, http_port: int = 0, grpc_port: int = 0) -> None:
+    def __init__(
+        self,
+        host: str = "127.0.0.1",
+        *,
+        http_port: int = 0,
+        grpc_port: int = 0,
+        on_request: Callable[[ReceivedRequest], object] | None = None,
+    ) -> None:
         self._arrival = threading.Condition()
         self._requests: list[ReceivedRequest] = []
         self._events: list[ReceivedEvent] = []
         self._host = host
-        self._http = _HttpServer((host, http_port), self._receive)
+        receive = on_request or self._keep
+        self._http = _HttpServer((host, http_port), receive)
         try:
-            self._grpc = _GrpcServer(f"{host}:{grpc_port}", self._receive)
+            self._grpc = _GrpcServer(host, grpc_port, receive)
         except BaseException:
             self._http.server_close()
             raise
@@ -138,18 +193,19 @@ class Receiver:
         """Wait until `count` events have arrived in all, and return all that have.
 
         Raises:
-            TimeoutError: fewer arrived within `timeout` seconds; says how many.
+            TimeoutError: fewer arrived within `timeout` seconds; says how many, and their names.
 
         """
         with self._arrival:
             if not self._arrival.wait_for(lambda: len(self._events) >= count, timeout):
                 raise TimeoutError(
                     f"{len(self._events)} of {count} events arrived within {timeout:g} s"
+                    f"{_names_of(self._events)}"
                 )
             return list(self._events)
 
     def close(self) -> None:
-        """Stop listening, and close the connections. Blocks for about a second at most."""
+        """Stop listening, and close the connections. Blocks for about two seconds at most."""
         self._http.shutdown()
         self._http.server_close()
         self._thread.join(timeout=1)
@@ -166,12 +222,24 @@ class Receiver:
     ) -> None:
         self.close()
 
-    def _receive(self, request: ReceivedRequest) -> None:
+    def _keep(self, request: ReceivedRequest) -> None:
         events = list(events_of(request))
         with self._arrival:
             self._requests.append(request)
             self._events += events
             self._arrival.notify_all()
+
+
+def _names_of(events: Iterable[ReceivedEvent]) -> str:
+    """Return the end of a message: which events there are, each name once."""
+    counts = Counter(event.name for event in events)
+    names = [
+        _brief(name, False) + (f" ({count} times)" if count > 1 else "")
+        for name, count in counts.most_common(_MAX_NAMES)
+    ]
+    if len(counts) > _MAX_NAMES:
+        names.append(f"and {len(counts) - _MAX_NAMES} more")
+    return f": {', '.join(names)}" if names else ""
 
 
 def events_of(request: ReceivedRequest) -> Iterator[ReceivedEvent]:
@@ -212,7 +280,15 @@ def _value(value: AnyValue) -> Any:
     return getattr(value, kind)
 
 
-_Receive = Callable[[ReceivedRequest], None]
+_Receive = Callable[[ReceivedRequest], object]
+
+
+def _bind(unbound: socket.socket, host: Any, port: int) -> None:
+    try:
+        unbound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        unbound.bind((host, port))
+    except OSError as error:
+        raise PortError(error, host, port) from error
 
 
 class _HttpServer(ThreadingMixIn, HTTPServer):
@@ -228,8 +304,7 @@ class _HttpServer(ThreadingMixIn, HTTPServer):
 
     def server_bind(self) -> None:
         """Bind without looking up a host name, which can take seconds."""
-        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        self.socket.bind(self.server_address)
+        _bind(self.socket, *self.server_address[:2])
         self.server_address = self.socket.getsockname()
         self.server_name, self.server_port = self.socket.getsockname()[:2]
 
@@ -287,7 +362,16 @@ class _HttpHandler(BaseHTTPRequestHandler):
         except _RefusalError as refusal:
             self._answer(refusal.status, "text/plain; charset=utf-8", f"{refusal}\n".encode())
             return
-        self.server.receive(ReceivedRequest(transport, headers, message))
+        try:
+            self.server.receive(ReceivedRequest(transport, headers, message))
+        except Full:
+            self._answer(
+                503, "text/plain; charset=utf-8", f"{_BUSY}\n".encode(), ("Retry-After", "1")
+            )
+            return
+        except BaseException:
+            self._answer(500, "text/plain; charset=utf-8", b"the receiver failed\n")
+            raise
         if transport == "http/json":
             self._answer(200, "application/json", b"{}")
         else:
@@ -332,8 +416,10 @@ class _HttpHandler(BaseHTTPRequestHandler):
             raise ValueError(size)
         return read
 
-    def _answer(self, status: int, content_type: str, body: bytes) -> None:
+    def _answer(self, status: int, content_type: str, body: bytes, *more: tuple[str, str]) -> None:
         self.send_response(status)
+        for name, value in more:
+            self.send_header(name, value)
         self.send_header("Content-Type", content_type)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
@@ -391,7 +477,7 @@ def _without_ids(value: Any) -> Any:
 class _GrpcServer:
     """Hands each request to `receive`; without the package `grpcio` it does nothing."""
 
-    def __init__(self, address: str, receive: _Receive) -> None:
+    def __init__(self, host: str, port: int, receive: _Receive) -> None:
         self._receive = receive
         self._server = None
         try:
@@ -399,17 +485,19 @@ class _GrpcServer:
             from opentelemetry.proto.collector.logs.v1 import logs_service_pb2_grpc
         except ImportError:
             return
+        with socket.socket() as probe:  # gRPC only prints what is wrong with a port
+            _bind(probe, host, port)
         # Without so_reuseport=0, two receivers would share a port and each get some of the events.
         self._workers = ThreadPoolExecutor(max_workers=4, thread_name_prefix="receiver")
         server = grpc.server(self._workers, options=[("grpc.so_reuseport", 0)])
         add_servicer: Any = logs_service_pb2_grpc.add_LogsServiceServicer_to_server
         add_servicer(self, server)
         try:
-            self._port: int = server.add_insecure_port(address)
+            self._port: int = server.add_insecure_port(f"{host}:{port}")
         except RuntimeError:
             self._port = 0
         if not self._port:
-            raise OSError(errno.EADDRINUSE, f"cannot listen on {address}")
+            raise PortError(OSError(errno.EADDRINUSE, "Address already in use"), host, port)
         server.start()
         self._server = server
 
@@ -422,13 +510,18 @@ class _GrpcServer:
         return self._port
 
     def stop(self) -> None:
-        """Stop listening and hang up."""
+        """Stop listening, give calls that are under way a second to end, and hang up."""
         if self._server is not None:
-            self._server.stop(grace=0).wait(timeout=1)
+            self._server.stop(grace=1).wait(timeout=2)
             self._workers.shutdown()
 
     def Export(self, message: ExportLogsServiceRequest, context: Any) -> ExportLogsServiceResponse:
         """Receive one export request; the name is the service's."""
         headers = dict(context.invocation_metadata())
-        self._receive(ReceivedRequest("grpc", headers, message))
+        try:
+            self._receive(ReceivedRequest("grpc", headers, message))
+        except Full:
+            import grpc
+
+            context.abort(grpc.StatusCode.UNAVAILABLE, _BUSY)
         return ExportLogsServiceResponse()

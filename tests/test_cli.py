@@ -1,14 +1,21 @@
+from __future__ import annotations
+
 import json
 import os
+import re
+import signal
 import subprocess
 import sys
 from dataclasses import replace
+from importlib.util import find_spec
+from pathlib import Path
 
 import pytest
 
 from codex_otel_logging import Receiver, catalog, demo, exporters
 from codex_otel_logging.__main__ import main
 from codex_otel_logging.demo import Transport, faults, play, recorded_session
+from commands import Command, needs_small_pipes
 
 
 @pytest.mark.parametrize(
@@ -127,6 +134,79 @@ def test_catalog_as_markdown_and_json(capsys: pytest.CaptureFixture[str]) -> Non
     document = json.loads(capsys.readouterr().out)
     assert [event["name"] for event in document["events"]] == [e.name for e in catalog.events()]
     assert document["common"][0]["name"] == "event.name"
+
+
+@pytest.mark.skipif(find_spec("rich") is None, reason="rich is not installed")
+def test_catalog_on_a_terminal_is_a_table_per_event(tmp_path: Path) -> None:
+    with Command("catalog", home=tmp_path, columns=120) as command:
+        assert command.wait() == 0
+        assert command.errors == ""
+        lines = re.sub(r"\x1b\[[\d;]*m", "", command.output).splitlines()
+    assert max(map(len, lines)) <= 120
+    titles = [lines[index - 1] for index, line in enumerate(lines) if line[:6] == "field "]
+    assert titles == [
+        "common fields  They are on every event.",
+        *(f"{event.name}  {event.description}" for event in catalog.events()),
+    ]
+    rows = [re.split(r"  +", line.strip()) for line in lines]
+    for fields in (catalog.COMMON_FIELDS, *(event.fields for event in catalog.events())):
+        for field in fields:
+            kind = " / ".join(field.choices) or field.type
+            meaning = [meant] if (meant := catalog.meaning(field)) else []
+            assert [field.name, kind, field.presence, *meaning] in rows
+
+
+def test_catalog_is_markdown_where_it_is_asked_for_and_where_rich_is_not(tmp_path: Path) -> None:
+    with Command("catalog", "--markdown", home=tmp_path, columns=120) as command:
+        assert command.wait() == 0
+        assert command.output == catalog.markdown()
+    (tmp_path / "rich.py").write_text("raise ImportError\n")
+    with Command("catalog", home=tmp_path, columns=120) as command:
+        assert command.wait() == 0
+        assert command.output == catalog.markdown()
+
+
+LARGER_CATALOG = """
+import sys
+from codex_otel_logging import catalog
+from codex_otel_logging.__main__ import main
+catalog.register(catalog.EventType("x.y", "", tuple(catalog.Field(f"f{n}") for n in range(70))))
+sys.exit(main())
+"""
+
+
+@needs_small_pipes
+@pytest.mark.parametrize("form", ["--json", "--markdown"])
+def test_catalog_is_interrupted_while_nobody_reads_what_it_prints(
+    tmp_path: Path, form: str
+) -> None:
+    """Markdown is more than the pipe holds, and so little that Python prints it at the end."""
+    program = LARGER_CATALOG
+    with Command("catalog", form, program=program, home=tmp_path, pipe_bytes=4096) as command:
+        command.wait_for_output()
+        command.process.send_signal(signal.SIGINT)
+        assert command.process.wait(timeout=20) == 130
+        command.wait()
+        assert command.errors == ""
+
+
+def test_demo_is_interrupted(tmp_path: Path) -> None:
+    with Command("demo", home=tmp_path, PYTHONUNBUFFERED="1") as command:
+        command.read_until("A recorded agent session")
+        assert command.end(signal.SIGINT) == 130
+        assert "KeyboardInterrupt" not in command.errors
+        assert "Everything arrived" not in command.output
+
+
+@pytest.mark.parametrize("command", [[], ["demo"], ["listen"], ["catalog"]])
+def test_help_says_what_the_exit_status_means(
+    capsys: pytest.CaptureFixture[str], command: list[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main([*command, "--help"])
+    assert ended.value.code == 0
+    said = capsys.readouterr().out.partition("Exit status: ")[2]
+    assert re.findall(r"\b\d+\b", said) == ["0", "1", "2", "130"]
 
 
 def test_it_is_a_module_to_run() -> None:

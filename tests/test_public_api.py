@@ -24,8 +24,8 @@ SIGNATURES = {
     "Conversation.bind": "(self) -> 'Iterator[Conversation]'",
     "Conversation.logger": "(self, name: 'str' = 'codex_otel') -> 'ConversationLogger'",
     "Conversation.replace": "(self, **changes: 'Any') -> 'Conversation'",
-    "Receiver": "(host: 'str' = '127.0.0.1', *, http_port: 'int' = 0, grpc_port: 'int' = 0)"
-    " -> 'None'",
+    "Receiver": "(host: 'str' = '127.0.0.1', *, http_port: 'int' = 0, grpc_port: 'int' = 0, "
+    "on_request: 'Callable[[ReceivedRequest], object] | None' = None) -> 'None'",
     "Receiver.wait_for": "(self, count: 'int', timeout: 'float' = 10.0) -> 'list[ReceivedEvent]'",
     "catalog.problems": "(name: 'str', fields: 'Mapping[str, object]') -> 'list[str]'",
     "catalog.register": "(event: 'EventType') -> 'None'",

@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 import tomli
 
-from codex_otel_logging import OtelConfig, Receiver, catalog
+from codex_otel_logging import OtelConfig, Receiver, catalog, listen, summaries
 from codex_otel_logging.schema import schema
+from commands import Command
 from conftest import ROOT, RunPython
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -101,7 +102,7 @@ def test_the_demos_output_is_what_the_demo_prints(capsys: pytest.CaptureFixture[
         return [line[:70].rstrip(".") for line in text.splitlines()]
 
     assert demo.run(["http", "grpc"]) == 0
-    (shown,) = blocks("text")
+    (shown,) = (text for text in blocks("text") if text.startswith("A recorded agent session"))
     assert comparable(shown) == comparable(capsys.readouterr().out)
 
 
@@ -136,3 +137,32 @@ def test_the_schema_is_printed_as_said(run_python: RunPython) -> None:
     arguments = command.partition("codex_otel_logging ")[2].partition(" > ")[0].split()
     program = "import sys; from codex_otel_logging.__main__ import main; main(sys.argv[1:])"
     assert json.loads(run_python(program, *arguments).stdout) == schema()
+
+
+def test_the_output_of_listen_is_what_listen_prints(run_python: RunPython, home: Path) -> None:
+    """But for times and ports. The smallest application sends, with its settings."""
+
+    def comparable(text: str) -> str:
+        text = re.sub(r"127\.0\.0\.1:\d+", "127.0.0.1:PORT", text)
+        text = re.sub(r"(\d{4}-\d\d-\d\d ?)?\d\d:\d\d:\d\d\.\d{3}", "TIME", text)
+        text = re.sub(r"(TIME: ).*", r"\1LASTED", text)
+        return re.sub(r"^\d{4}-\d\d-\d\d$", "DAY", text, flags=re.MULTILINE)
+
+    (program,) = (code for code in blocks("python") if "codex.user_prompt" in code)
+    settings = home / ".codex" / "config.toml"
+    with Command("listen", "--http-port", "0", "--grpc-port", "0", home=home) as command:
+        port, _ = command.ports()
+        toml = re.sub(r"http://[^/]*/", f"http://127.0.0.1:{port}/", settings.read_text())
+        settings.write_text(toml)
+        assert run_python(program, TERM="xterm").returncode == 0
+        command.read_until("tool_result.*\n")
+        assert command.end() == 0
+        printed = command.output
+    (shown,) = (text for text in blocks("text") if text.startswith("Listening"))
+    assert comparable(shown) == comparable(printed)
+
+
+def test_the_keys_of_a_json_line_are_named(receiver: Receiver) -> None:
+    section = README.partition("## See what is sent")[2].partition("\n## ")[0]
+    keys = [*summaries.ConversationSummary("", 0).as_json(), *listen.EVENT_KEYS]
+    assert [key for key in keys if f"`{key}`" not in section] == []

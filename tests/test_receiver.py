@@ -1,9 +1,14 @@
+from __future__ import annotations
+
 import gzip
 import http.client
 import json
+import queue
 import socket
 import struct
 import threading
+from collections.abc import Callable, Iterator
+from concurrent import futures
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -13,6 +18,7 @@ from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsSer
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2_grpc import LogsServiceStub
 
 from codex_otel_logging import Receiver
+from codex_otel_logging.receiver import PortError, ReceivedRequest, events_of, request_from_json
 
 REQUEST = {
     "resourceLogs": [
@@ -139,13 +145,168 @@ def test_wait_for_says_how_many_came(receiver: Receiver) -> None:
         receiver.wait_for(1, timeout=0.01)
 
 
-def test_a_port_that_is_taken_is_an_error(receiver: Receiver) -> None:
+def test_wait_for_names_what_came(receiver: Receiver) -> None:
+    for _ in range(2):
+        post(receiver, json.dumps(REQUEST).encode(), Content_Type="application/json")
+    other = json.dumps(REQUEST).replace("codex.x", "with space" + 60 * "x").encode()
+    post(receiver, other, Content_Type="application/json")
+    with pytest.raises(TimeoutError) as raised:
+        receiver.wait_for(4, timeout=0.01)
+    assert str(raised.value) == (
+        "3 of 4 events arrived within 0.01 s: codex.x (2 times), 'with space" + 50 * "x" + "'..."
+    )
+
+
+def test_wait_for_names_a_bounded_number(receiver: Receiver) -> None:
+    for number in range(23):
+        one = json.dumps(REQUEST).replace("codex.x", f"codex.x{number}").encode()
+        post(receiver, one, Content_Type="application/json")
+    with pytest.raises(TimeoutError, match=r"codex.x19, and 3 more$"):
+        receiver.wait_for(24, timeout=0.01)
+
+
+def test_the_repr_of_an_event_is_a_line_without_what_is_sensitive() -> None:
+    attributes = {
+        "event.name": "codex.tool_result",
+        "conversation.id": "c",
+        "tool_name": "shell",
+        "output": "the secret",
+        "note": "a b" + 100 * "x",
+    }
+    pairs = [{"key": key, "value": {"stringValue": text}} for key, text in attributes.items()]
+    records = [{"attributes": pairs}]
+    message = request_from_json({"resourceLogs": [{"scopeLogs": [{"logRecords": records}]}]})
+    request = ReceivedRequest("http/json", {"authorization": "secret"}, message)
+    (event,) = events_of(request)
+    note = "'a b" + 57 * "x" + "'..."
+    assert repr(event) == f"<codex.tool_result tool_name=shell output=(10 characters) note={note}>"
+    assert repr(request) == "ReceivedRequest(transport='http/json')"
+
+
+def test_a_port_that_is_taken_is_an_error_and_named(
+    receiver: Receiver, capfd: pytest.CaptureFixture[str]
+) -> None:
     http_port = urlsplit(receiver.http_endpoint).port or 0
     grpc_port = urlsplit(receiver.grpc_endpoint).port or 0
-    with pytest.raises(OSError, match="in use"):
+    with pytest.raises(PortError, match=rf"cannot listen on 127.0.0.1:{http_port}: .*in use"):
         Receiver(http_port=http_port)
-    with pytest.raises(OSError, match="cannot listen"):
+    with pytest.raises(PortError, match=rf"cannot listen on 127.0.0.1:{grpc_port}: .*in use") as r:
         Receiver(grpc_port=grpc_port)
+    assert r.value.port == grpc_port
+    assert capfd.readouterr().err == ""
+
+
+def send(receiver: Receiver, transport: str) -> tuple[int, str]:
+    """Send one event; return the answer's status (HTTP's, or gRPC's code) and text."""
+    if transport == "http":
+        body = json.dumps(REQUEST).encode()
+        status, answer = post(receiver, body, Content_Type="application/json")
+        return status, answer.decode()
+    with grpc.insecure_channel(receiver.grpc_endpoint.removeprefix("http://")) as channel:
+        stub: Any = LogsServiceStub(channel)  # type: ignore[no-untyped-call]
+        try:
+            stub.Export(request_from_json(REQUEST), timeout=5)
+        except grpc.RpcError as error:
+            failed: Any = error
+            return failed.code().value[0], failed.details()
+    return 0, ""
+
+
+@pytest.fixture
+def handing() -> Iterator[Callable[[Callable[[ReceivedRequest], object]], Receiver]]:
+    """Starts receivers that hand each request to a function."""
+    receivers = []
+
+    def start(on_request: Callable[[ReceivedRequest], object]) -> Receiver:
+        receivers.append(Receiver(on_request=on_request))
+        return receivers[-1]
+
+    yield start
+    for receiver in receivers:
+        receiver.close()
+
+
+def test_requests_are_handed_over_and_not_kept(handing: Any) -> None:
+    requests: queue.Queue[ReceivedRequest] = queue.Queue()
+    receiver = handing(requests.put)
+    assert send(receiver, "http") == (200, "{}")
+    assert send(receiver, "grpc") == (0, "")
+    taken = [requests.get_nowait() for _ in range(2)]
+    assert [request.transport for request in taken] == ["http/json", "grpc"]
+    assert [event.name for request in taken for event in events_of(request)] == 2 * ["codex.x"]
+    assert (receiver.events, receiver.requests) == ([], [])
+
+
+@pytest.mark.parametrize(("transport", "busy"), [("http", 503), ("grpc", 14)])
+def test_a_queue_that_is_full_tells_the_sender_to_come_again(
+    handing: Any, capfd: pytest.CaptureFixture[str], transport: str, busy: int
+) -> None:
+    requests: queue.Queue[ReceivedRequest] = queue.Queue(maxsize=1)
+    receiver = handing(requests.put_nowait)
+    assert send(receiver, transport)[0] in (200, 0)
+    status, text = send(receiver, transport)
+    assert (status, text.strip()) == (busy, "not now; send it again")
+    requests.get_nowait()
+    assert send(receiver, transport)[0] in (200, 0)
+    assert capfd.readouterr().err == ""
+
+
+def test_over_http_it_says_when_to_come_again(handing: Any) -> None:
+    def full(_: ReceivedRequest) -> None:
+        raise queue.Full
+
+    address = urlsplit(handing(full).http_endpoint).netloc
+    connection = http.client.HTTPConnection(address, timeout=5)
+    connection.request("POST", "/v1/logs", b"{}", {"Content-Type": "application/json"})
+    assert connection.getresponse().getheader("Retry-After") == "1"
+    connection.close()
+
+
+def test_a_grpc_call_that_is_under_way_is_answered_before_it_closes(handing: Any) -> None:
+    called, closing = threading.Event(), threading.Event()
+
+    def wait(_: ReceivedRequest) -> None:
+        called.set()
+        assert closing.wait(timeout=10)
+
+    receiver = handing(wait)
+    with futures.ThreadPoolExecutor(2) as threads:
+        sent = threads.submit(send, receiver, "grpc")
+        assert called.wait(timeout=10)
+        closed = threads.submit(receiver.close)
+        while not refuses(receiver.grpc_endpoint):
+            assert not closed.done()
+        assert futures.wait([sent], timeout=0.1).not_done  # it is not cancelled
+        closing.set()
+        assert sent.result(timeout=10) == (0, "")
+        closed.result(timeout=10)
+
+
+def refuses(endpoint: str) -> bool:
+    address = urlsplit(endpoint)
+    try:
+        socket.create_connection((address.hostname, address.port or 0), timeout=5).close()
+    except OSError:
+        return True
+    return False
+
+
+@pytest.mark.parametrize(("transport", "failed"), [("http", 500), ("grpc", 2)])
+def test_a_function_that_fails_fails_the_request_and_nothing_else(
+    handing: Any, capfd: pytest.CaptureFixture[str], transport: str, failed: int
+) -> None:
+    failures = iter([True, False])
+
+    def fail(_: ReceivedRequest) -> None:
+        if next(failures):
+            raise ZeroDivisionError
+
+    receiver = handing(fail)
+    assert send(receiver, transport)[0] == failed
+    assert send(receiver, transport)[0] in (200, 0)
+    receiver.close()
+    if transport == "http":
+        assert "ZeroDivisionError" in capfd.readouterr().err
 
 
 def test_close_leaves_nothing_behind() -> None:

@@ -102,9 +102,12 @@ def test_strict_raises_instead(run_python: RunPython, core_python: str) -> None:
     ) in errors
 
 
-def test_demo_names_the_package_it_needs(run_python: RunPython, core_python: str) -> None:
-    program = "import sys; from codex_otel_logging.__main__ import main; sys.exit(main(['demo']))"
-    done = run_python(program, python=core_python, PYTHONPATH="")
+@pytest.mark.parametrize("command", ["demo", "listen"])
+def test_a_command_names_the_package_it_needs(
+    run_python: RunPython, core_python: str, command: str
+) -> None:
+    program = "import sys; from codex_otel_logging.__main__ import main; sys.exit(main())"
+    done = run_python(program, command, python=core_python, PYTHONPATH="")
     assert done.returncode == 1
     assert done.stderr == (
         "the receiver needs an extra package: pip install 'codex_otel_logging[otel]'\n"
@@ -125,6 +128,13 @@ sys.exit(10 * main(["check", "otel.toml"]) + main(["check", "otel.toml", "--send
         "Nothing is sent: exporter 'otlp-http' needs an extra package: pip install" in done.stdout
     )
     assert done.stderr == ""
+
+
+def test_catalog_needs_nothing_more(run_python: RunPython, core_python: str) -> None:
+    program = "from codex_otel_logging.__main__ import main; main(['catalog'])"
+    done = run_python(program, python=core_python, PYTHONPATH="")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == codex_otel_logging.catalog.markdown()
 
 
 def test_building_a_handler_imports_nothing_heavy_also_where_it_is_installed(
