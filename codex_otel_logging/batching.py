@@ -513,5 +513,11 @@ def _age_s(event: Event) -> float:
 
 
 def _wait(signal: SimpleQueue[None], timeout_s: float) -> None:
+    """Wait for a signal, or until the time is over."""
+    with suppress(Empty):
+        signal.get_nowait()
+        return
+    # Python 3.10 would wait for ever where the time was over already when it asked for the first
+    # time; so that was just done, without a time.
     with suppress(Empty):
         signal.get(timeout=min(max(timeout_s, 0.0), _LONGEST_WAIT_S))
