@@ -447,7 +447,7 @@ def test_no_wait_is_too_short_for_python() -> None:
     signal: SimpleQueue[None] = SimpleQueue()
 
     def wait() -> None:
-        for number in range(50_000):
+        for number in range(20_000):
             signal.put(None)
             batching._wait(signal, 0)
             batching._wait(signal, number % 30 * 1e-7)
