@@ -10,21 +10,24 @@ holds the events, `checks`, `troubles` and `reports` tell people what is wrong, 
 tests, the `demo`, and `listen`, which sums up in `summaries`. `check` shows the settings
 (`effective`; as a JSON Schema: `schema`) and tries them out: `diagnosis`, along a `route`, with
 `probes` and `advice`. Commands print through `console`.
+
+The public names are imported when they are first used: pytest imports this package in every session
+of every project that has it, for the fixture of `pytest_plugin`.
 """
 
 from __future__ import annotations
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
-from . import catalog
-from .config import ConfigError, OtelConfig
-from .conversation import Conversation
-from .handler import CodexOtelHandler, from_table, from_toml
-from .stats import Stats
-
 if TYPE_CHECKING:
+    from . import catalog
+    from .config import ConfigError, OtelConfig
+    from .conversation import Conversation
+    from .handler import CodexOtelHandler, from_table, from_toml
     from .receiver import Receiver
     from .sigterm import flush_on_sigterm
+    from .stats import Stats
 
 __all__ = [
     "CodexOtelHandler",
@@ -39,13 +42,28 @@ __all__ = [
     "from_toml",
 ]
 
-_LATE = {"Receiver": "receiver", "flush_on_sigterm": "sigterm"}
-"""What is imported when it is asked for, as not every application needs it, and from where."""
+_MODULES = {
+    "CodexOtelHandler": "handler",
+    "ConfigError": "config",
+    "Conversation": "conversation",
+    "OtelConfig": "config",
+    "Receiver": "receiver",
+    "Stats": "stats",
+    "catalog": "catalog",
+    "flush_on_sigterm": "sigterm",
+    "from_table": "handler",
+    "from_toml": "handler",
+}
 
 
 def __getattr__(name: str) -> Any:
-    if name in _LATE:
-        from importlib import import_module
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module = importlib.import_module(f"{__name__}.{_MODULES[name]}")
+    value = module if name == "catalog" else getattr(module, name)
+    globals()[name] = value
+    return value
 
-        return getattr(import_module(f"{__name__}.{_LATE[name]}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 import codex_otel_logging
+from conftest import RunPython
 
 SIGNATURES = {
     "CodexOtelHandler": "(config: 'str | os.PathLike[str] | Mapping[str, Any] | OtelConfig | None'"
@@ -57,6 +58,18 @@ def test_all_holds_the_public_names() -> None:
     ]
     for name in codex_otel_logging.__all__:
         public(name)
+
+
+def test_the_package_alone_imports_none_of_its_modules(run_python: RunPython) -> None:
+    """As pytest imports it wherever it is installed; completion has the names all the same."""
+    program = """
+import sys
+import codex_otel_logging
+print([name for name in sys.modules if name.startswith("codex_otel_logging.")])
+print(set(codex_otel_logging.__all__) <= set(dir(codex_otel_logging)))
+print(codex_otel_logging.Conversation is codex_otel_logging.conversation.Conversation)
+"""
+    assert run_python(program).stdout == "[]\nTrue\nTrue\n"
 
 
 def test_nothing_else_is_public() -> None:
