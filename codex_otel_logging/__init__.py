@@ -54,6 +54,7 @@ _MODULES = {
     "from_table": "handler",
     "from_toml": "handler",
 }
+"""In which module each public name is."""
 
 
 def __getattr__(name: str) -> Any:
