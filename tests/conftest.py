@@ -16,6 +16,8 @@ import pytest
 from codex_otel_logging import CodexOtelHandler, Receiver
 from collectors import Gate, GrpcCollector, HttpCollector, Tls
 
+pytest_plugins = ["pytester"]
+
 ROOT = Path(__file__).parent.parent
 
 OLD_API_WARNING = "ignore:SelectableGroups dict interface is deprecated:DeprecationWarning"
