@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 
 import codex_otel_logging
+from codex_otel_logging.conversation import ConversationChanges
+from codex_otel_logging.handler import HandlerOptions
 from conftest import RunPython
 
 SIGNATURES = {
@@ -24,15 +26,17 @@ SIGNATURES = {
     "app_version: 'str | None' = None, terminal_type: 'str | None' = None) -> None",
     "Conversation.bind": "(self) -> 'Iterator[Conversation]'",
     "Conversation.logger": "(self, name: 'str' = 'codex_otel') -> 'ConversationLogger'",
-    "Conversation.replace": "(self, **changes: 'Any') -> 'Conversation'",
+    "Conversation.replace": "(self, **changes: 'Unpack[ConversationChanges]') -> 'Conversation'",
     "Receiver": "(host: 'str' = '127.0.0.1', *, http_port: 'int' = 0, grpc_port: 'int' = 0, "
     "on_request: 'Callable[[ReceivedRequest], object] | None' = None) -> 'None'",
     "Receiver.wait_for": "(self, count: 'int', timeout: 'float' = 10.0) -> 'list[ReceivedEvent]'",
     "catalog.problems": "(name: 'str', fields: 'Mapping[str, object]') -> 'list[str]'",
     "catalog.register": "(event: 'EventType') -> 'None'",
     "flush_on_sigterm": "() -> 'None'",
-    "from_table": "(otel: 'Mapping[str, Any]', **options: 'Any') -> 'CodexOtelHandler'",
-    "from_toml": "(path: 'str | os.PathLike[str]', **options: 'Any') -> 'CodexOtelHandler'",
+    "from_table": "(otel: 'Mapping[str, Any]', **options: 'Unpack[HandlerOptions]')"
+    " -> 'CodexOtelHandler'",
+    "from_toml": "(path: 'str | os.PathLike[str]', **options: 'Unpack[HandlerOptions]')"
+    " -> 'CodexOtelHandler'",
 }
 
 
@@ -81,12 +85,21 @@ def test_nothing_else_is_public() -> None:
     }
     assert others - set(codex_otel_logging.__all__) == {"annotations", "TYPE_CHECKING", "Any"}
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
-        _ = codex_otel_logging.nothing
+        _ = codex_otel_logging.nothing  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("name", SIGNATURES)
 def test_signatures(name: str) -> None:
     assert str(inspect.signature(public(name))) == SIGNATURES[name]
+
+
+def test_type_checkers_know_all_keyword_arguments() -> None:
+    def keywords(function: Any) -> list[str]:
+        parameters = inspect.signature(function).parameters.values()
+        return [p.name for p in parameters if p.name != "config"]
+
+    assert list(HandlerOptions.__annotations__) == keywords(public("CodexOtelHandler"))
+    assert list(ConversationChanges.__annotations__) == keywords(public("Conversation"))
 
 
 def test_everything_public_is_documented() -> None:
