@@ -20,7 +20,7 @@ from opentelemetry.sdk.version import __version__ as sdk_version
 
 from .exporters import Origin
 from .records import Event
-from .values import encodable, encodable_keys, encodable_text, key_text
+from .values import encodable_keys, encodable_text, key_text
 
 SDK_ATTRIBUTES = {
     "telemetry.sdk.language": "python",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import configparser
+import sys
 from collections.abc import Callable
 
 import pytest
@@ -20,6 +21,7 @@ def run_tests(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Run
     setup = configparser.ConfigParser()
     setup.read(ROOT / "setup.cfg")
     installed = pytester.mkdir("codex_otel_logging-1.dist-info")
+    (installed / "RECORD").write_text("codex_otel_logging/__init__.py,,\n")
     (installed / "METADATA").write_text("Name: codex_otel_logging\nVersion: 1\n")
     entry_points = setup["options.entry_points"]["pytest11"]
     (installed / "entry_points.txt").write_text(f"[pytest11]{entry_points}\n")
@@ -104,6 +106,16 @@ def test_imports():
     assert ours == ["codex_otel_logging", "codex_otel_logging.pytest_plugin"]
 """
     run_tests(tests).assert_outcomes(passed=1)
+
+
+def test_a_program_may_import_the_package_and_then_run_pytest(
+    pytester: pytest.Pytester, run_tests: RunTests
+) -> None:
+    run_tests(APPLICATION + USES)
+    program = "import codex_otel_logging, pytest, sys; sys.exit(pytest.main(['-W', 'error']))"
+    done = pytester.run(sys.executable, "-c", program)
+    done.assert_outcomes(passed=4)
+    assert done.stderr.lines == []
 
 
 def test_it_needs_no_opentelemetry(pytester: pytest.Pytester, run_tests: RunTests) -> None:
