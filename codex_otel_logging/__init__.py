@@ -6,11 +6,11 @@ An application logs its events with plain `logger.info(name, extra={...})` on lo
 `batching`, `exporters` and the `otlp_*` modules on the worker's; `handler` puts them together.
 Beside it, `config` reads the settings (with `tables` and `endpoints`, into `settings`), `catalog`
 holds the events, `checks`, `troubles` and `reports` tell people what is wrong, `stats` counts, and
-`lifecycle`, `forks` and `sigterm` know the ends of a process. An application's tests have `capture`,
-which `pytest_plugin` makes a fixture, its type checker has `fields`. `receiver` is a collector for
-tests, the `demo`, and `listen`, which sums up in `summaries`. `check` shows the settings
-(`effective`; as a JSON Schema: `schema`) and tries them out: `diagnosis`, along a `route`, with
-`probes` and `advice`. Commands print through `console`.
+`lifecycle`, `forks` and `sigterm` know the ends of a process. An application's tests have
+`capture`, which `pytest_plugin` makes a fixture, its type checker has `fields`. `receiver` is a
+collector for tests, the `demo`, and `listen`, which sums up in `summaries`. `check` shows the
+settings (`effective`; as a JSON Schema: `schema`) and tries them out: `diagnosis`, along a `route`,
+with `probes` and `advice`. Commands print through `console`.
 
 The public names are imported when they are first used: pytest imports this package in every session
 of every project that has it, for the fixture. PYTEST_DONT_REWRITE keeps pytest from warning a

@@ -2,38 +2,13 @@
 
 from __future__ import annotations
 
-import configparser
 import sys
-from collections.abc import Callable
 
 import pytest
 
-from conftest import OLD_API_WARNING, ROOT
+from conftest import RunTests
 
 PLUGIN = "codex_otel_logging.pytest_plugin"
-
-RunTests = Callable[..., pytest.RunResult]
-
-
-@pytest.fixture
-def run_tests(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> RunTests:
-    """Runs a file of tests in a pytest of its own, where the package is installed."""
-    setup = configparser.ConfigParser()
-    setup.read(ROOT / "setup.cfg")
-    installed = pytester.mkdir("codex_otel_logging-1.dist-info")
-    (installed / "RECORD").write_text("codex_otel_logging/__init__.py,,\n")
-    (installed / "METADATA").write_text("Name: codex_otel_logging\nVersion: 1\n")
-    entry_points = setup["options.entry_points"]["pytest11"]
-    (installed / "entry_points.txt").write_text(f"[pytest11]{entry_points}\n")
-    monkeypatch.setenv("PYTHONPATH", str(ROOT))
-
-    def run_tests(tests: str, *arguments: str) -> pytest.RunResult:
-        pytester.makepyfile(tests)
-        warnings = ("-W", "error", "-W", OLD_API_WARNING)
-        return pytester.runpytest_subprocess(*warnings, *arguments, timeout=60)
-
-    return run_tests
-
 
 APPLICATION = """
 import logging
