@@ -157,7 +157,7 @@ def test_the_output_of_listen_is_what_listen_prints(run_python: RunPython, home:
         text = re.sub(r"(TIME: ).*", r"\1LASTED", text)
         return re.sub(r"^\d{4}-\d\d-\d\d$", "DAY", text, flags=re.MULTILINE)
 
-    (program,) = (code for code in blocks("python") if "codex.user_prompt" in code)
+    (program,) = (code for code in PROGRAMS if "codex.user_prompt" in code)
     settings = home / ".codex" / "config.toml"
     with Command("listen", "--http-port", "0", "--grpc-port", "0", home=home) as command:
         port, _ = command.ports()
