@@ -5,26 +5,31 @@ An application logs its events with plain `logger.info(name, extra={...})` on lo
 `conversation` and `records` (with `redaction` and `values`) on the application's thread, then
 `batching`, `exporters` and the `otlp_*` modules on the worker's; `handler` puts them together.
 Beside it, `config` reads the settings (with `tables` and `endpoints`, into `settings`), `catalog`
-holds the events, `checks`, `troubles` and `reports` tell people what is wrong, `stats` counts,
-`lifecycle`, `forks` and `sigterm` know the ends of a process, and `receiver` is a collector for
-tests, the `demo`, and `listen`, which sums up in `summaries`. `check` shows the settings
-(`effective`; as a JSON Schema: `schema`) and tries them out: `diagnosis`, along a `route`, with
-`probes` and `advice`. Commands print through `console`.
+holds the events, `checks`, `troubles` and `reports` tell people what is wrong, `stats` counts, and
+`lifecycle`, `forks` and `sigterm` know the ends of a process. An application's tests have
+`capture`, which `pytest_plugin` makes a fixture, its type checker has `fields`. `receiver` is a
+collector for tests, the `demo`, and `listen`, which sums up in `summaries`. `check` shows the
+settings (`effective`; as a JSON Schema: `schema`) and tries them out: `diagnosis`, along a `route`,
+with `probes` and `advice`. Commands print through `console`.
+
+The public names are imported when they are first used: pytest imports this package in every session
+of every project that has it, for the fixture. PYTEST_DONT_REWRITE keeps pytest from warning a
+program that imports the package first and runs pytest then.
 """
 
 from __future__ import annotations
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
-from . import catalog
-from .config import ConfigError, OtelConfig
-from .conversation import Conversation
-from .handler import CodexOtelHandler, from_table, from_toml
-from .stats import Stats
-
 if TYPE_CHECKING:
+    from . import catalog
+    from .config import ConfigError, OtelConfig
+    from .conversation import Conversation
+    from .handler import CodexOtelHandler, from_table, from_toml
     from .receiver import Receiver
     from .sigterm import flush_on_sigterm
+    from .stats import Stats
 
 __all__ = [
     "CodexOtelHandler",
@@ -39,13 +44,31 @@ __all__ = [
     "from_toml",
 ]
 
-_LATE = {"Receiver": "receiver", "flush_on_sigterm": "sigterm"}
-"""What is imported when it is asked for, as not every application needs it, and from where."""
+_MODULES = {
+    "CodexOtelHandler": "handler",
+    "ConfigError": "config",
+    "Conversation": "conversation",
+    "OtelConfig": "config",
+    "Receiver": "receiver",
+    "Stats": "stats",
+    "catalog": "catalog",
+    "flush_on_sigterm": "sigterm",
+    "from_table": "handler",
+    "from_toml": "handler",
+}
+"""In which module each public name is."""
 
 
-def __getattr__(name: str) -> Any:
-    if name in _LATE:
-        from importlib import import_module
+if not TYPE_CHECKING:  # else a type checker would believe in any name
 
-        return getattr(import_module(f"{__name__}.{_LATE[name]}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    def __getattr__(name: str) -> Any:
+        if name not in _MODULES:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        module = importlib.import_module(f"{__name__}.{_MODULES[name]}")
+        value = module if name == "catalog" else getattr(module, name)
+        globals()[name] = value
+        return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

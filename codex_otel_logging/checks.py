@@ -48,22 +48,28 @@ class Checks:
 
     def ignored(self, record: logging.LogRecord) -> None:
         """Report a record that is no event: what was ignored, and where it was logged."""
-        if not is_event_logger(record.name):
-            what = f"logger {record.name!r}"
-            why = f"its records are no events; attach the handler to the logger {LOGGER!r} only"
-        else:
-            name = record.__dict__.get("event.name", record.msg)
-            names = [event.name for event in catalog.events()]
-            families = {known.partition(".")[0] for known in names}
-            shown = (
-                isinstance(name, str)
-                and _EVENT_NAME.fullmatch(name) is not None
-                and name.partition(".")[0] in families
-            )
-            what = f"{record.filename}:{record.lineno}: "
-            what += repr(name) if shown else f"a message on logger {record.name!r}"
-            hint = nearest(name, names) if shown else ""
-            why = "not an event of the catalog" + (hint if "did you mean" in hint else "")
+        what, why = ignored_record(record)
         if what not in self._ignored and len(self._ignored) < _MAX_REPORTS:
             self._ignored.add(what)
             reports.warn("ignored: %s: %s", what, why)
+
+
+def ignored_record(record: logging.LogRecord) -> tuple[str, str]:
+    """Return what was ignored, with the place where it was logged, and why."""
+    if not is_event_logger(record.name):
+        return (
+            f"logger {record.name!r}",
+            f"its records are no events; attach the handler to the logger {LOGGER!r} only",
+        )
+    name = record.__dict__.get("event.name", record.msg)
+    names = [event.name for event in catalog.events()]
+    families = {known.partition(".")[0] for known in names}
+    shown = (
+        isinstance(name, str)
+        and _EVENT_NAME.fullmatch(name) is not None
+        and name.partition(".")[0] in families
+    )
+    what = f"{record.filename}:{record.lineno}: "
+    what += repr(name) if shown else f"a message on logger {record.name!r}"
+    hint = nearest(name, names) if shown else ""
+    return what, "not an event of the catalog" + (hint if "did you mean" in hint else "")

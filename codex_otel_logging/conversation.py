@@ -13,11 +13,13 @@ import logging
 from collections.abc import Iterator, MutableMapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 from .values import AttributeValue, attribute_value
 
 if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
     _LoggerAdapter = logging.LoggerAdapter[logging.Logger]
 else:
     _LoggerAdapter = logging.LoggerAdapter
@@ -34,6 +36,18 @@ _ATTRIBUTES = {
     "model": "model",
     "slug": "slug",
 }
+
+
+class ConversationChanges(TypedDict, total=False):
+    """The keyword arguments of `Conversation.replace`, for type checkers."""
+
+    id: str
+    model: str
+    slug: str | None
+    auth_mode: str | None
+    account_id: str | None
+    app_version: str | None
+    terminal_type: str | None
 
 
 @dataclasses.dataclass(frozen=True, slots=True, repr=False)
@@ -67,7 +81,7 @@ class Conversation:
     def __repr__(self) -> str:
         return f"Conversation(id={self.id!r}, model={self.model!r})"
 
-    def replace(self, **changes: Any) -> Conversation:
+    def replace(self, **changes: Unpack[ConversationChanges]) -> Conversation:
         """Return a copy with some fields changed, for example after the user switched the model.
 
         A `slug` that is the model's name follows a change of `model`.

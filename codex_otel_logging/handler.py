@@ -7,7 +7,7 @@ import os
 import weakref
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 from . import lifecycle, reports
 from .batching import BatchProcessor, finish
@@ -18,6 +18,9 @@ from .records import EventReader
 from .redaction import Redaction
 from .settings import ExporterConfig
 from .stats import Stats
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 FLUSH_TIMEOUT_S = 10.0
 """How long `CodexOtelHandler.flush()` waits when it is not told."""
@@ -146,7 +149,16 @@ class CodexOtelHandler(logging.Handler):
         return replace(self._processor.stats(), ignored=self._ignored)
 
 
-def from_toml(path: str | os.PathLike[str], **options: Any) -> CodexOtelHandler:
+class HandlerOptions(TypedDict, total=False):
+    """The keyword arguments of `CodexOtelHandler`, for type checkers."""
+
+    app_version: str | None
+    missing_ok: bool
+    strict: bool
+    level: int | str
+
+
+def from_toml(path: str | os.PathLike[str], **options: Unpack[HandlerOptions]) -> CodexOtelHandler:
     """Build a handler from the `[otel]` table of a TOML file; a factory for `dictConfig`.
 
     `~` and `$VAR` in the path are expanded. `options` are the keyword arguments of
@@ -155,7 +167,7 @@ def from_toml(path: str | os.PathLike[str], **options: Any) -> CodexOtelHandler:
     return CodexOtelHandler(path, **options)
 
 
-def from_table(otel: Mapping[str, Any], **options: Any) -> CodexOtelHandler:
+def from_table(otel: Mapping[str, Any], **options: Unpack[HandlerOptions]) -> CodexOtelHandler:
     """Build a handler from an `[otel]` table that is parsed already; a factory for `dictConfig`.
 
     In a `dictConfig` dictionary, `"cfg://otel"` names the table under its key `otel`. `options` are

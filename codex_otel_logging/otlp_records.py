@@ -8,7 +8,7 @@ look for it there, and a message could carry a redacted prompt.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from opentelemetry._logs import LogRecord, SeverityNumber
@@ -20,7 +20,7 @@ from opentelemetry.sdk.version import __version__ as sdk_version
 
 from .exporters import Origin
 from .records import Event
-from .values import AttributeValue, encodable, encodable_text, key_text
+from .values import encodable_keys, encodable_text, key_text
 
 SDK_ATTRIBUTES = {
     "telemetry.sdk.language": "python",
@@ -70,14 +70,6 @@ class OtlpRecords:
             scope = InstrumentationScope(encodable_text(logger_name))
             self._scopes[logger_name] = scope
         return scope
-
-
-def encodable_keys(attributes: Mapping[str, AttributeValue]) -> dict[str, AttributeValue]:
-    """Return attributes as protobuf accepts them, in a new mapping.
-
-    https://opentelemetry.io/docs/specs/otel/common/#attribute wants keys that are not empty.
-    """
-    return {encodable_text(key) or "<empty>": encodable(v) for key, v in attributes.items()}
 
 
 _SEVERITIES = ((50, 21), (40, 17), (30, 13), (20, 9), (10, 5))

@@ -17,9 +17,9 @@ from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 
 from .conversation import Conversation
 from .exporters import Origin
-from .otlp_records import SDK_ATTRIBUTES, encodable_keys, severity_number, severity_text
+from .otlp_records import SDK_ATTRIBUTES, severity_number, severity_text
 from .records import Event, timestamp_text
-from .values import AttributeValue, encodable_text
+from .values import AttributeValue, encodable_keys, encodable_text
 
 if TYPE_CHECKING:
     from google.protobuf.internal.containers import RepeatedCompositeFieldContainer as Repeated

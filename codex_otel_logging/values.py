@@ -220,6 +220,14 @@ def encodable(value: AttributeValue) -> AttributeValue:
     return value
 
 
+def encodable_keys(attributes: Mapping[str, AttributeValue]) -> dict[str, AttributeValue]:
+    """Return attributes as protobuf accepts them, in a new mapping.
+
+    https://opentelemetry.io/docs/specs/otel/common/#attribute wants keys that are not empty.
+    """
+    return {encodable_text(key) or "<empty>": encodable(v) for key, v in attributes.items()}
+
+
 def encodable_text(text: str) -> str:
     """Return `text` with each lone surrogate replaced by U+FFFD."""
     if text.isascii():

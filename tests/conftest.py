@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import configparser
 import logging
 import os
 import subprocess
@@ -16,6 +17,8 @@ import pytest
 from codex_otel_logging import CodexOtelHandler, Receiver
 from collectors import Gate, GrpcCollector, HttpCollector, Tls
 
+pytest_plugins = ["pytester"]
+
 ROOT = Path(__file__).parent.parent
 
 OLD_API_WARNING = "ignore:SelectableGroups dict interface is deprecated:DeprecationWarning"
@@ -23,6 +26,7 @@ OLD_API_WARNING = "ignore:SelectableGroups dict interface is deprecated:Deprecat
 HandlerFactory = Callable[..., CodexOtelHandler]
 Scripted = Callable[..., "HttpCollector | GrpcCollector"]
 RunPython = Callable[..., "subprocess.CompletedProcess[str]"]
+RunTests = Callable[..., pytest.RunResult]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -175,3 +179,23 @@ def run_python(tmp_path: Path) -> RunPython:
         )
 
     return run_python
+
+
+@pytest.fixture
+def run_tests(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> RunTests:
+    """Runs a file of tests in a pytest of its own, where the package is installed."""
+    setup = configparser.ConfigParser()
+    setup.read(ROOT / "setup.cfg")
+    installed = pytester.mkdir("codex_otel_logging-1.dist-info")
+    (installed / "RECORD").write_text("codex_otel_logging/__init__.py,,\n")
+    (installed / "METADATA").write_text("Name: codex_otel_logging\nVersion: 1\n")
+    entry_points = setup["options.entry_points"]["pytest11"]
+    (installed / "entry_points.txt").write_text(f"[pytest11]{entry_points}\n")
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+
+    def run_tests(tests: str, *arguments: str) -> pytest.RunResult:
+        pytester.makepyfile(tests)
+        warnings = ("-W", "error", "-W", OLD_API_WARNING)
+        return pytester.runpytest_subprocess(*warnings, *arguments, timeout=60)
+
+    return run_tests

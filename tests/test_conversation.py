@@ -24,7 +24,7 @@ def test_replace_changes_nothing_else_and_refuses_unknown_names() -> None:
     changed = conversation.replace(app_version="2")
     assert changed.attributes == {**conversation.attributes, "app.version": "2"}
     with pytest.raises(TypeError):
-        conversation.replace(colour="red")
+        conversation.replace(colour="red")  # type: ignore[call-arg]
 
 
 def test_it_is_frozen_comparable_and_survives_pickling() -> None:

@@ -10,6 +10,9 @@ from typing import Any
 import pytest
 
 import codex_otel_logging
+from codex_otel_logging.conversation import ConversationChanges
+from codex_otel_logging.handler import HandlerOptions
+from conftest import RunPython
 
 SIGNATURES = {
     "CodexOtelHandler": "(config: 'str | os.PathLike[str] | Mapping[str, Any] | OtelConfig | None'"
@@ -23,15 +26,17 @@ SIGNATURES = {
     "app_version: 'str | None' = None, terminal_type: 'str | None' = None) -> None",
     "Conversation.bind": "(self) -> 'Iterator[Conversation]'",
     "Conversation.logger": "(self, name: 'str' = 'codex_otel') -> 'ConversationLogger'",
-    "Conversation.replace": "(self, **changes: 'Any') -> 'Conversation'",
+    "Conversation.replace": "(self, **changes: 'Unpack[ConversationChanges]') -> 'Conversation'",
     "Receiver": "(host: 'str' = '127.0.0.1', *, http_port: 'int' = 0, grpc_port: 'int' = 0, "
     "on_request: 'Callable[[ReceivedRequest], object] | None' = None) -> 'None'",
     "Receiver.wait_for": "(self, count: 'int', timeout: 'float' = 10.0) -> 'list[ReceivedEvent]'",
     "catalog.problems": "(name: 'str', fields: 'Mapping[str, object]') -> 'list[str]'",
     "catalog.register": "(event: 'EventType') -> 'None'",
     "flush_on_sigterm": "() -> 'None'",
-    "from_table": "(otel: 'Mapping[str, Any]', **options: 'Any') -> 'CodexOtelHandler'",
-    "from_toml": "(path: 'str | os.PathLike[str]', **options: 'Any') -> 'CodexOtelHandler'",
+    "from_table": "(otel: 'Mapping[str, Any]', **options: 'Unpack[HandlerOptions]')"
+    " -> 'CodexOtelHandler'",
+    "from_toml": "(path: 'str | os.PathLike[str]', **options: 'Unpack[HandlerOptions]')"
+    " -> 'CodexOtelHandler'",
 }
 
 
@@ -59,6 +64,18 @@ def test_all_holds_the_public_names() -> None:
         public(name)
 
 
+def test_the_package_alone_imports_none_of_its_modules(run_python: RunPython) -> None:
+    """As pytest imports it wherever it is installed; completion has the names all the same."""
+    program = """
+import sys
+import codex_otel_logging
+print([name for name in sys.modules if name.startswith("codex_otel_logging.")])
+print(set(codex_otel_logging.__all__) <= set(dir(codex_otel_logging)))
+print(codex_otel_logging.Conversation is codex_otel_logging.conversation.Conversation)
+"""
+    assert run_python(program).stdout == "[]\nTrue\nTrue\n"
+
+
 def test_nothing_else_is_public() -> None:
     """What is imported for other reasons, modules among it, is not in the way of completion."""
     others = {
@@ -68,12 +85,21 @@ def test_nothing_else_is_public() -> None:
     }
     assert others - set(codex_otel_logging.__all__) == {"annotations", "TYPE_CHECKING", "Any"}
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
-        _ = codex_otel_logging.nothing
+        _ = codex_otel_logging.nothing  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("name", SIGNATURES)
 def test_signatures(name: str) -> None:
     assert str(inspect.signature(public(name))) == SIGNATURES[name]
+
+
+def test_type_checkers_know_all_keyword_arguments() -> None:
+    def keywords(function: Any) -> list[str]:
+        parameters = inspect.signature(function).parameters.values()
+        return [p.name for p in parameters if p.name != "config"]
+
+    assert list(HandlerOptions.__annotations__) == keywords(public("CodexOtelHandler"))
+    assert list(ConversationChanges.__annotations__) == keywords(public("Conversation"))
 
 
 def test_everything_public_is_documented() -> None:

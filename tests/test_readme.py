@@ -13,7 +13,7 @@ import tomli
 from codex_otel_logging import OtelConfig, Receiver, catalog, listen, summaries
 from codex_otel_logging.schema import schema
 from commands import Command
-from conftest import ROOT, RunPython
+from conftest import ROOT, RunPython, RunTests
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 RECIPES = README[README.index("\n## Recipes\n") : README.index("\n## Speed\n")]
@@ -28,6 +28,10 @@ def ids(code: str) -> str:
     return f"line {README[: README.index(code)].count(chr(10)) + 1}"
 
 
+TESTS = [code for code in blocks("python") if "\ndef test_" in code]
+PROGRAMS = [code for code in blocks("python") if code not in TESTS]
+
+
 @pytest.fixture
 def home(tmp_path: Path, receiver: Receiver) -> Path:
     """A home whose `config.toml` is README's, with the receiver as the collector."""
@@ -40,7 +44,7 @@ def home(tmp_path: Path, receiver: Receiver) -> Path:
     return tmp_path
 
 
-@pytest.mark.parametrize("program", blocks("python"), ids=ids)
+@pytest.mark.parametrize("program", PROGRAMS, ids=ids)
 def test_programs_run_without_a_word(run_python: RunPython, home: Path, program: str) -> None:
     done = run_python(program)
     assert done.returncode == 0, done.stderr
@@ -48,10 +52,15 @@ def test_programs_run_without_a_word(run_python: RunPython, home: Path, program:
     assert own == []
 
 
+@pytest.mark.parametrize("code", TESTS, ids=ids)
+def test_tests_pass(run_tests: RunTests, code: str) -> None:
+    run_tests(code).assert_outcomes(passed=1)
+
+
 def test_the_smallest_application_delivers(
     run_python: RunPython, home: Path, receiver: Receiver
 ) -> None:
-    (program,) = (code for code in blocks("python") if "codex.user_prompt" in code)
+    (program,) = (code for code in PROGRAMS if "codex.user_prompt" in code)
     assert run_python(program).returncode == 0
     prompt, result = receiver.wait_for(2)
     assert prompt.attributes["prompt"] == "[REDACTED]"
@@ -63,8 +72,8 @@ def test_the_smallest_application_delivers(
 def test_the_conversation_reaches_both_threads(
     run_python: RunPython, home: Path, receiver: Receiver
 ) -> None:
-    (configuring,) = (code for code in blocks("python") if '"app_version": "1.2.3"' in code)
-    (threads,) = (code for code in blocks("python") if "threading" in code)
+    (configuring,) = (code for code in PROGRAMS if '"app_version": "1.2.3"' in code)
+    (threads,) = (code for code in PROGRAMS if "threading" in code)
     setup = configuring[: configuring.index("with Conversation")]
     assert run_python(setup + threads).returncode == 0
     for event in receiver.wait_for(2):
@@ -148,7 +157,7 @@ def test_the_output_of_listen_is_what_listen_prints(run_python: RunPython, home:
         text = re.sub(r"(TIME: ).*", r"\1LASTED", text)
         return re.sub(r"^\d{4}-\d\d-\d\d$", "DAY", text, flags=re.MULTILINE)
 
-    (program,) = (code for code in blocks("python") if "codex.user_prompt" in code)
+    (program,) = (code for code in PROGRAMS if "codex.user_prompt" in code)
     settings = home / ".codex" / "config.toml"
     with Command("listen", "--http-port", "0", "--grpc-port", "0", home=home) as command:
         port, _ = command.ports()

@@ -1,0 +1,143 @@
+"""The fields of each event as `TypedDict`s, so that a type checker knows what `extra=` should hold.
+
+    logger.info("codex.turn_ttft", extra=TurnTtft(duration_ms=352))
+
+They are dicts when the program runs, and nothing is checked then. What an event always has is
+required, but for the common fields, which conversation and handler supply, and `prompt_length`,
+which is computed. A field that may be left out may also be None, which means the same. Derive a
+class to add fields of your own. Nothing else of the package is imported here.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Literal, TypedDict
+
+Decision = Literal["approved", "approved_for_session", "denied", "abort"]
+"""What became of a tool call that had to be allowed."""
+
+DecisionSource = Literal["config", "user"]
+"""Who decided on a tool call."""
+
+CommonFields = TypedDict(
+    "CommonFields",
+    {
+        "event.name": str | None,
+        "event.timestamp": str | None,
+        "conversation.id": str | None,
+        "app.version": str | None,
+        "auth_mode": str | None,
+        "user.account_id": str | None,
+        "terminal.type": str | None,
+        "model": str | None,
+        "slug": str | None,
+    },
+    total=False,
+)
+
+
+class _ConversationStartsOptional(CommonFields, total=False):
+    reasoning_effort: str | None
+    reasoning_summary: str | None
+    context_window: int | None
+    max_output_tokens: int | None
+    auto_compact_token_limit: int | None
+    active_profile: str | None
+
+
+class ConversationStarts(_ConversationStartsOptional):
+    """`codex.conversation_starts`: A conversation begins, with the settings it runs under."""
+
+    provider_name: str
+    approval_policy: str
+    sandbox_policy: str
+    mcp_servers: str
+
+
+_ApiRequestOptional = TypedDict(
+    "_ApiRequestOptional",
+    {
+        "cf_ray": str | None,
+        "http.response.status_code": int | None,
+        "error.message": str | None,
+    },
+    total=False,
+)
+
+
+class ApiRequest(_ApiRequestOptional, CommonFields):
+    """`codex.api_request`: One attempt of a request to the model's API has ended."""
+
+    attempt: int
+    duration_ms: float | timedelta
+
+
+_SseEventOptional = TypedDict(
+    "_SseEventOptional",
+    {
+        "error.message": str | None,
+        "input_token_count": int | None,
+        "output_token_count": int | None,
+        "cached_token_count": int | None,
+        "reasoning_token_count": int | None,
+        "tool_token_count": int | None,
+    },
+    total=False,
+)
+_SseEventRequired = TypedDict("_SseEventRequired", {"event.kind": str})
+
+
+class SseEvent(_SseEventOptional, _SseEventRequired, CommonFields):
+    """`codex.sse_event`: A server-sent event of a streamed response has arrived.
+
+    That a completed response has token counts is nothing a type can say.
+    """
+
+    duration_ms: float | timedelta
+
+
+class _UserPromptOptional(CommonFields, total=False):
+    prompt_length: int | None
+
+
+class UserPrompt(_UserPromptOptional):
+    """`codex.user_prompt`: The user has sent a prompt."""
+
+    prompt: str
+
+
+class ToolDecision(CommonFields):
+    """`codex.tool_decision`: A tool call was allowed or refused."""
+
+    tool_name: str
+    call_id: str
+    decision: Decision
+    source: DecisionSource
+
+
+class ToolResult(CommonFields):
+    """`codex.tool_result`: A tool call has ended."""
+
+    tool_name: str
+    call_id: str
+    arguments: str
+    duration_ms: float | timedelta
+    success: bool | Literal["true", "false"]
+    output: str
+
+
+class TurnTtft(CommonFields):
+    """`codex.turn_ttft`: The first token of a turn has arrived."""
+
+    duration_ms: float | timedelta
+
+
+_StartupPhaseRequired = TypedDict(
+    "_StartupPhaseRequired", {"startup.phase": str, "startup.status": str}
+)
+
+
+class StartupPhase(_StartupPhaseRequired, CommonFields):
+    """`codex.startup_phase`: A phase of the application's start has ended."""
+
+    duration_ms: float | timedelta

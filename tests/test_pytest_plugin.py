@@ -1,0 +1,122 @@
+"""The fixture `codex_otel_events`, as the tests of somebody's application use it."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+
+from conftest import RunTests
+
+PLUGIN = "codex_otel_logging.pytest_plugin"
+
+APPLICATION = """
+import logging
+import logging.config
+
+import pytest
+
+def log(number):
+    logging.getLogger("codex_otel.app").info("codex.turn_ttft", extra={"duration_ms": number})
+
+def durations(events):
+    return [event.attributes["duration_ms"] for event in events]
+"""
+
+USES = """
+def test_configures_nothing(codex_otel_events):
+    log(1)
+    assert durations(codex_otel_events) == [1]
+
+@pytest.mark.parametrize("disable", [True, False])
+def test_configures_in_the_test(codex_otel_events, disable):
+    log(2)
+    logging.config.dictConfig({
+        "version": 1,
+        "disable_existing_loggers": disable,
+        "handlers": {"otel": {
+            "()": "codex_otel_logging.from_table",
+            "otel": {"exporter": {"otlp-http": {"endpoint": "http://127.0.0.1:1/v1/logs"}}},
+        }},
+        "loggers": {
+            "codex_otel": {"level": "INFO", "propagate": False, "handlers": ["otel"]},
+            "app": {},
+        },
+    })
+    log(3)
+    assert durations(codex_otel_events) == [2, 3]
+
+def test_configured_before(codex_otel_events):
+    handler = logging.getLogger("codex_otel").handlers[0]
+    log(4)
+    assert handler.flush(5)
+    assert handler.stats().accepted == 0
+    assert durations(codex_otel_events) == [4]
+"""
+
+
+@pytest.mark.parametrize("arguments", [(), ("-p", PLUGIN)], ids=["entry point", "entry point, -p"])
+def test_it_is_there_and_each_test_has_its_own(
+    run_tests: RunTests, arguments: tuple[str, ...]
+) -> None:
+    done = run_tests(APPLICATION + USES, *arguments)
+    done.assert_outcomes(passed=4)
+    assert done.stderr.lines == []
+
+
+def test_from_a_checkout(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, run_tests: RunTests
+) -> None:
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
+    run_tests(APPLICATION + USES).assert_outcomes(errors=4)
+    run_tests(APPLICATION + USES, "-p", PLUGIN).assert_outcomes(passed=4)
+
+
+def test_who_does_not_use_it_pays_for_two_small_modules(run_tests: RunTests) -> None:
+    tests = """
+import sys
+
+def test_imports():
+    ours = [name for name in sys.modules if name.startswith("codex_otel_logging")]
+    assert ours == ["codex_otel_logging", "codex_otel_logging.pytest_plugin"]
+"""
+    run_tests(tests).assert_outcomes(passed=1)
+
+
+def test_a_program_may_import_the_package_and_then_run_pytest(
+    pytester: pytest.Pytester, run_tests: RunTests
+) -> None:
+    run_tests(APPLICATION + USES)
+    program = "import codex_otel_logging, pytest, sys; sys.exit(pytest.main(['-W', 'error']))"
+    done = pytester.run(sys.executable, "-c", program)
+    done.assert_outcomes(passed=4)
+    assert done.stderr.lines == []
+
+
+def test_it_needs_no_opentelemetry(pytester: pytest.Pytester, run_tests: RunTests) -> None:
+    pytester.makeconftest(
+        """
+import sys
+sys.modules.update(dict.fromkeys(["opentelemetry", "google", "grpc", "requests"]))
+"""
+    )
+    run_tests(APPLICATION + USES).assert_outcomes(passed=4)
+
+
+def test_a_failure_shows_the_events_but_no_prompt(run_tests: RunTests) -> None:
+    tests = """
+def test_fails(codex_otel_events):
+    logger = logging.getLogger("codex_otel")
+    logger.propagate = False
+    log(5)
+    logger.info("codex.user_prompt", extra={"prompt": "".join(["sec", "ret"])})
+    logger.info("codex.turn_tftf")
+    assert codex_otel_events == []
+"""
+    done = run_tests(APPLICATION + tests)
+    done.assert_outcomes(failed=1)
+    done.stdout.fnmatch_lines(
+        "codex_otel_events = *<codex.turn_ttft duration_ms=5>, "
+        "<codex.user_prompt prompt=... prompt_length=6>* did you mean 'codex.turn_ttft'?*"
+    )
+    done.stdout.no_fnmatch_line("*secret*")
