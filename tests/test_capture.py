@@ -197,6 +197,7 @@ def test_logging_is_as_it_was_when_the_block_raises() -> None:
 def test_who_wraps_logging_in_between_stays(monkeypatch: pytest.MonkeyPatch) -> None:
     """Error trackers do it once in a process; taking that away would silence them for good."""
     seen = []
+    monkeypatch.setattr(logging.Logger, "callHandlers", logging.Logger.callHandlers)  # restores it
     with capture_events() as events:
         inner = logging.Logger.callHandlers
 
