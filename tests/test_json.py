@@ -11,12 +11,12 @@ import json
 import logging
 import math
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.version import __version__ as sdk_version
 
+import samples
 from codex_otel_logging import Receiver, Stats
 from codex_otel_logging.demo import recorded_session
 from collectors import JSON, Answer, HttpCollector
@@ -26,47 +26,7 @@ pytest.importorskip("opentelemetry.exporter.otlp.json.http")
 
 LOGGER = logging.getLogger("codex_otel")
 
-ODD: dict[str, Any] = {
-    "nested": [1, None, [2.5, ["x", {"deep": {"deeper": [True, None, b"\x00\xff"]}}]]],
-    "map": {"a": 1, "b": {"c": None}, "": "empty key", "\ud800": "odd key"},
-    "no elements": [],
-    "no entries": {},
-    "bytes": b"\x00\xff\xfb",
-    "no bytes": b"",
-    "most": (1 << 63) - 1,
-    "least": -(1 << 63),
-    "beyond 64 bits": 1 << 64,
-    "beyond doubles": (1 << 53) + 1,
-    "zero": 0,
-    "NaN": math.nan,
-    "infinity": math.inf,
-    "minus infinity": -math.inf,
-    "negative zero": -0.0,
-    "whole": 3.0,
-    "tiny": 5e-324,
-    "true": True,
-    "false": False,
-    "": "no key",
-    "no text": "",
-    "surrogate": "a\ud800b",
-    "unicode": "naïve ☕ \U0001f600 \u2028 \x00 \x1b[31m \u202e </script>",
-    "traceId": "00ff",
-    "map of ids": {"spanId": "zz"},
-}
-
-
-def records(receiver: Receiver, transport: str) -> list[str]:
-    """Each record with its resource and scope, as protobuf shows them, but for when it was seen."""
-    texts = []
-    for request in receiver.requests:
-        if request.transport != transport:
-            continue
-        for resource_logs in request.message.resource_logs:
-            for scope_logs in resource_logs.scope_logs:
-                for record in scope_logs.log_records:
-                    record.ClearField("observed_time_unix_nano")
-                    texts.append(f"{resource_logs.resource}{scope_logs.scope}{record}")
-    return texts
+ODD = {**samples.ODD, **samples.ODD_AS_JSON, "traceId": "00ff", "map of ids": {"spanId": "zz"}}
 
 
 @pytest.mark.parametrize("compression", ["none", "gzip"])
@@ -92,7 +52,10 @@ def test_the_same_as_protobuf(
     for handler in handlers:
         assert handler.flush(10)
         assert handler.stats() == Stats(accepted=logged, exported=logged)
-    binary, as_json = records(receiver, "http/protobuf"), records(receiver, "http/json")
+    binary, as_json = (
+        samples.records(receiver, "http/protobuf"),
+        samples.records(receiver, "http/json"),
+    )
     assert len(as_json) == logged
     assert as_json == binary
     for request in receiver.requests:

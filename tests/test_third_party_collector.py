@@ -6,7 +6,6 @@ What arrives behind it is compared with what arrives when the same is sent strai
 from __future__ import annotations
 
 import logging
-import math
 import socket
 import subprocess
 import sys
@@ -21,6 +20,7 @@ from typing import Any
 import pytest
 from opentelemetry.sdk.trace import TracerProvider
 
+import samples
 from codex_otel_logging import Receiver, Stats
 from codex_otel_logging.demo import recorded_session
 from conftest import HandlerFactory
@@ -43,40 +43,6 @@ if _trial.returncode != 0:
 LOGGER = logging.getLogger("codex_otel")
 SESSION = recorded_session()
 WAYS = ("binary", "json", "grpc")
-
-ODD: dict[str, Any] = {
-    "nested": [1, [2.5, ["x", {"deep": {"deeper": [True, b"\x00\xff"]}}]]],
-    "map": {"a": 1, "b": {"c": "d"}, "é☕": -1, "\ud800": "odd key"},
-    "bytes": b"\x00\xff\xfb",
-    "no bytes": b"",
-    "most": (1 << 63) - 1,
-    "least": -(1 << 63),
-    "beyond 64 bits": 1 << 64,
-    "beyond doubles": (1 << 53) + 1,
-    "zero": 0,
-    "negative zero": -0.0,
-    "whole float": 3.0,
-    "tiny": 5e-324,
-    "true": True,
-    "false": False,
-    "": "no key",
-    "no text": "",
-    "surrogate": "a\ud800b",
-    "unicode": "naïve ☕ \U0001f600 \u2028 \x00 \x1b[31m \u202e",
-    "long": "x" * 10_000,
-}
-
-NOT_AS_JSON: dict[str, Any] = {
-    "NaN": math.nan,
-    "infinity": math.inf,
-    "minus infinity": -math.inf,
-    "None in an array": [1, None],
-    "None in a map": {"a": None},
-    "no elements": [],
-    "no entries": {},
-    "empty key in a map": {"": 1},
-}
-"""What rotel takes as protobuf, but not as JSON."""
 
 
 class Rotel:
@@ -173,18 +139,6 @@ def rotel(request: pytest.FixtureRequest, receiver: Receiver, tmp_path: Path) ->
 OVER_HTTP = pytest.mark.parametrize("rotel", ["http"], indirect=True)
 
 
-def arrived(receiver: Receiver) -> list[str]:
-    """Each record with its resource and scope, as protobuf shows them, but for when it was seen."""
-    texts = []
-    for request in receiver.requests:
-        for resource_logs in request.message.resource_logs:
-            for scope_logs in resource_logs.scope_logs:
-                for record in scope_logs.log_records:
-                    record.ClearField("observed_time_unix_nano")
-                    texts.append(f"{resource_logs.resource}{scope_logs.scope}{record}")
-    return sorted(texts)
-
-
 def log(event: str, **fields: Any) -> None:
     LOGGER.info(event, extra={"conversation.id": "c", **fields})
 
@@ -206,7 +160,7 @@ def test_all_arrives_as_when_it_is_sent_straight(
             for event in SESSION.events:
                 logging.getLogger(event.logger).info(event.event, extra=dict(event.fields))
             with TracerProvider().get_tracer("app").start_as_current_span("turn"):
-                fields = ODD if way == "json" else {**ODD, **NOT_AS_JSON}
+                fields = samples.ODD if way == "json" else {**samples.ODD, **samples.ODD_AS_JSON}
                 logging.getLogger("codex_otel.\ud800").warning("codex.turn_ttft", extra=fields)
         ended = time.time_ns()
         sent = len(SESSION.events) + 1
@@ -215,7 +169,7 @@ def test_all_arrives_as_when_it_is_sent_straight(
             assert handler.stats() == Stats(accepted=sent, exported=sent)
         events = receiver.wait_for(sent)
         assert all(started <= event.observed_time_unix_nano <= ended for event in events)
-        assert arrived(receiver) == arrived(straight)
+        assert samples.records(receiver) == samples.records(straight)
     (odd,) = (event for event in events if event.severity_text == "WARN")
     assert (len(odd.trace_id), len(odd.span_id)) == (32, 16)
     assert odd.event_name == odd.body == "codex.turn_ttft"
@@ -224,7 +178,7 @@ def test_all_arrives_as_when_it_is_sent_straight(
 
 
 @OVER_HTTP
-@pytest.mark.parametrize("name", NOT_AS_JSON)
+@pytest.mark.parametrize("name", samples.ODD_AS_JSON)
 def test_what_it_does_not_take_as_json(
     rotel: Rotel,
     receiver: Receiver,
@@ -239,7 +193,7 @@ def test_what_it_does_not_take_as_json(
     rotel 0.0.1a15 does not: it misses the empty field, and text is no number to it.
     """
     handler = attach({"exporter": rotel.exporter("json")})
-    log("codex.turn_ttft", duration_ms=1, odd=NOT_AS_JSON[name])
+    log("codex.turn_ttft", duration_ms=1, odd=samples.ODD_AS_JSON[name])
     assert handler.flush(10)
     log("codex.turn_ttft", duration_ms=2)
     assert handler.flush(10)
