@@ -8,7 +8,8 @@ Beside it, `config` reads the settings (with `tables` and `endpoints`, into `set
 holds the events, `checks`, `troubles` and `reports` tell people what is wrong, `stats` counts, and
 `lifecycle`, `forks` and `sigterm` know the ends of a process. An application's tests have
 `capture`, which `pytest_plugin` makes a fixture, its type checker has `fields`. `receiver` is a
-collector for tests, the `demo`, and `listen`, which sums up in `summaries`. `check` shows the
+collector for tests, the `demo`, and `listen`, which sums up in `summaries` and shows in
+`views`. `check` shows the
 settings (`effective`; as a JSON Schema: `schema`) and tries them out: `diagnosis`, along a `route`,
 with `probes` and `advice`. Commands print through `console`.
 

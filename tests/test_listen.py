@@ -18,8 +18,7 @@ from typing import Any
 
 import pytest
 
-from codex_otel_logging import Conversation, Receiver, listen
-from codex_otel_logging.console import console
+from codex_otel_logging import Conversation, Receiver, listen, views
 from codex_otel_logging.receiver import ReceivedRequest, request_from_json
 from commands import Command, needs_small_pipes
 from conftest import HandlerFactory
@@ -202,7 +201,7 @@ def test_json_lines(tmp_path: Path) -> None:
         *("events", "turns", "api_requests", "api_failures", "tokens", "decisions", "denied"),
         *("tools", "failures", "other_failures"),
     ]
-    documented = listen.__doc__ or ""
+    documented = views.__doc__ or ""
     assert [key for key in [*event, *conversation] if key not in documented] == []
 
 
@@ -506,7 +505,7 @@ def test_what_was_turned_away_is_told_at_the_end(
     arrivals.put(arrival(""))
     with pytest.raises(queue.Full):
         arrivals.put(arrival(""))
-    view = listen._Json() if as_json else listen._Text(console())
+    view = views.make_view(as_json=as_json)
     listening = listen._Listening(arrivals, view)
     listening.rest()
     listening.end()
@@ -527,7 +526,8 @@ def test_forgotten_conversations_are_summed_up_when_they_are(
         attributes = {"event.name": "x.y", "conversation.id": name}
         message = request_from_json(request_of(record(attributes)))
         arrivals.put(ReceivedRequest("grpc", {}, message))
-    for view in (listen._Text(console()), listen._Json()):
+    for as_json in (False, True):
+        view = views.make_view(as_json=as_json)
         listening = listen._Listening(arrivals, view)
         listening.rest()
     output = capsys.readouterr().out
@@ -547,4 +547,4 @@ def test_forgotten_conversations_are_summed_up_when_they_are(
     ],
 )
 def test_durations_for_people(milliseconds: float, text: str) -> None:
-    assert listen._duration(milliseconds) == text
+    assert views._duration(milliseconds) == text

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import tomli
 
-from codex_otel_logging import OtelConfig, Receiver, catalog, listen, summaries
+from codex_otel_logging import OtelConfig, Receiver, catalog, summaries, views
 from codex_otel_logging.schema import schema
 from commands import Command
 from conftest import ROOT, RunPython, RunTests
@@ -173,5 +173,5 @@ def test_the_output_of_listen_is_what_listen_prints(run_python: RunPython, home:
 
 def test_the_keys_of_a_json_line_are_named(receiver: Receiver) -> None:
     section = README.partition("## See what is sent")[2].partition("\n## ")[0]
-    keys = [*summaries.ConversationSummary("", 0).as_json(), *listen.EVENT_KEYS]
+    keys = [*summaries.ConversationSummary("", 0).as_json(), *views.EVENT_KEYS]
     assert [key for key in keys if f"`{key}`" not in section] == []
