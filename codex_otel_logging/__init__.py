@@ -8,10 +8,7 @@ Beside it, `config` reads the settings (with `tables` and `endpoints`, into `set
 holds the events, `checks`, `troubles` and `reports` tell people what is wrong, `stats` counts, and
 `lifecycle`, `forks` and `sigterm` know the ends of a process. An application's tests have
 `capture`, which `pytest_plugin` makes a fixture, its type checker has `fields`. `receiver` is a
-collector for tests, the `demo`, and `listen`, which sums up in `summaries` and shows in
-`views`. `check` shows the
-settings (`effective`; as a JSON Schema: `schema`) and tries them out: `diagnosis`, along a `route`,
-with `probes` and `advice`. Commands print through `console`.
+collector for tests and for `commands`, which `__main__` runs.
 
 The public names are imported when they are first used: pytest imports this package in every session
 of every project that has it, for the fixture. PYTEST_DONT_REWRITE keeps pytest from warning a

@@ -11,8 +11,8 @@ from contextlib import suppress
 from dataclasses import asdict
 
 from . import catalog
+from .commands.console import Console, console
 from .config import ConfigError
-from .console import Console, console
 
 _LARGEST_PORT = 65535
 _INTERRUPTED = 130
@@ -135,7 +135,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _demo(options: argparse.Namespace) -> int:
     try:
-        from . import demo
+        from .commands import demo
 
         return demo.run(options.transports or demo.installed_transports())
     except (ImportError, ConfigError) as error:  # an exporter that is not installed
@@ -145,11 +145,11 @@ def _demo(options: argparse.Namespace) -> int:
 
 def _check(options: argparse.Namespace) -> int:
     if options.schema:
-        from .schema import schema
+        from .commands.schema import schema
 
         print(json.dumps(schema(), indent=2))
         return 0
-    from . import check
+    from .commands import check
 
     return check.run(options.path, send=options.send, as_json=options.json)
 
@@ -163,7 +163,7 @@ def _port(text: str) -> int:
 
 def _listen(options: argparse.Namespace) -> int:
     try:
-        from . import listen
+        from .commands import listen
     except ImportError as error:  # the receiver needs more than the package
         print(error, file=sys.stderr)
         return 1

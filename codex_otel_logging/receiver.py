@@ -44,7 +44,7 @@ except ImportError as error:
     ) from error
 
 from . import catalog
-from .console import shown
+from .commands.console import shown
 from .redaction import REDACTED, Redaction
 
 Transport = Literal["http/protobuf", "http/json", "grpc"]

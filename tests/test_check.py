@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 import requests
 
-from codex_otel_logging import check, exporters
+from codex_otel_logging import exporters
 from codex_otel_logging.__main__ import main
-from codex_otel_logging.effective import in_effect
+from codex_otel_logging.commands import check
+from codex_otel_logging.commands.effective import in_effect
 from codex_otel_logging.exporters import Origin, connect
 from codex_otel_logging.settings import ExporterConfig
 

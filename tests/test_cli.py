@@ -12,9 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from codex_otel_logging import Receiver, catalog, demo, exporters
+from codex_otel_logging import Receiver, catalog, exporters
 from codex_otel_logging.__main__ import main
-from codex_otel_logging.demo import Transport, faults, play, recorded_session
+from codex_otel_logging.commands import demo
+from codex_otel_logging.commands.demo import Transport, faults, play, recorded_session
 from commands import Command, needs_small_pipes
 
 

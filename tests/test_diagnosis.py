@@ -27,7 +27,7 @@ from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsSer
 
 from codex_otel_logging import Receiver
 from codex_otel_logging.__main__ import main
-from codex_otel_logging.diagnosis import EVENT
+from codex_otel_logging.commands.diagnosis import EVENT
 from collectors import (
     BAD_REQUEST,
     BUSY,

@@ -18,7 +18,7 @@ from opentelemetry.sdk.version import __version__ as sdk_version
 
 import samples
 from codex_otel_logging import Receiver, Stats
-from codex_otel_logging.demo import recorded_session
+from codex_otel_logging.commands.demo import recorded_session
 from collectors import JSON, Answer, HttpCollector
 from conftest import HandlerFactory
 

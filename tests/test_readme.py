@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 import tomli
 
-from codex_otel_logging import OtelConfig, Receiver, catalog, summaries, views
-from codex_otel_logging.schema import schema
+from codex_otel_logging import OtelConfig, Receiver, catalog
+from codex_otel_logging.commands import summaries, views
+from codex_otel_logging.commands.schema import schema
 from commands import Command
 from conftest import ROOT, RunPython, RunTests
 
@@ -103,7 +104,7 @@ def test_the_extras_table_names_every_extra() -> None:
 
 def test_the_demos_output_is_what_the_demo_prints(capsys: pytest.CaptureFixture[str]) -> None:
     """But for times, the SDK's version, and how wide the terminal was."""
-    from codex_otel_logging import demo
+    from codex_otel_logging.commands import demo
 
     def comparable(text: str) -> list[str]:
         text = re.sub(r"\d\d:\d\d:\d\d\.\d{3}", "TIME", text)

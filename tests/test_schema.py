@@ -15,7 +15,7 @@ import tomli
 import test_config
 from codex_otel_logging import ConfigError, OtelConfig
 from codex_otel_logging.__main__ import main
-from codex_otel_logging.schema import schema
+from codex_otel_logging.commands.schema import schema
 from codex_otel_logging.tables import EXPANDABLE, expand
 from conftest import ROOT
 from test_config import grpc, http

@@ -9,10 +9,9 @@ from typing import Any
 
 import pytest
 
-from codex_otel_logging import summaries
-from codex_otel_logging.demo import play, recorded_session
-from codex_otel_logging.receiver import ReceivedEvent, ReceivedRequest, events_of, request_from_json
-from codex_otel_logging.summaries import (
+from codex_otel_logging.commands import summaries
+from codex_otel_logging.commands.demo import play, recorded_session
+from codex_otel_logging.commands.summaries import (
     ConversationSummary,
     Summaries,
     failure_of,
@@ -21,6 +20,7 @@ from codex_otel_logging.summaries import (
     number,
     time_of,
 )
+from codex_otel_logging.receiver import ReceivedEvent, ReceivedRequest, events_of, request_from_json
 
 DATA = Path(__file__).parent / "data"
 

@@ -22,7 +22,7 @@ from opentelemetry.sdk.trace import TracerProvider
 
 import samples
 from codex_otel_logging import Receiver, Stats
-from codex_otel_logging.demo import recorded_session
+from codex_otel_logging.commands.demo import recorded_session
 from conftest import HandlerFactory
 
 rotel_package = pytest.importorskip(

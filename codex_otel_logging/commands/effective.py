@@ -14,10 +14,10 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal, cast
 from urllib.parse import unquote, urlsplit
 
-from .config import EXPORTERS, SET_ELSEWHERE, OtelConfig
+from ..config import EXPORTERS, SET_ELSEWHERE, OtelConfig
+from ..settings import BatchConfig, Compression, ExporterConfig, TlsConfig, keys_of
+from ..tables import variables_in
 from .route import GRPC_SCHEMES
-from .settings import BatchConfig, Compression, ExporterConfig, TlsConfig, keys_of
-from .tables import variables_in
 
 HIDDEN = "***"
 

@@ -22,14 +22,14 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
-from . import catalog
+from .. import catalog
+from ..conversation import Conversation
+from ..exporters import missing_package
+from ..handler import CodexOtelHandler
+from ..receiver import ReceivedEvent, Receiver
+from ..redaction import REDACTED
+from ..settings import ExporterConfig, ExporterName
 from .console import shown
-from .conversation import Conversation
-from .exporters import missing_package
-from .handler import CodexOtelHandler
-from .receiver import ReceivedEvent, Receiver
-from .redaction import REDACTED
-from .settings import ExporterConfig, ExporterName
 
 Transport = Literal["http", "grpc"]
 

@@ -32,10 +32,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Protocol
 
-from . import catalog
+from .. import catalog
+from ..receiver import ReceivedEvent
+from ..records import timestamp_text
 from .console import Console, Part, console, shown
-from .receiver import ReceivedEvent
-from .records import timestamp_text
 from .summaries import MAX_CONVERSATIONS, ConversationSummary, failure_of, is_denied, time_of
 
 EVENT_KEYS = (

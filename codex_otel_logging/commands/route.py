@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 from urllib.parse import unquote, urlsplit
 
-from .settings import ExporterConfig
+from ..settings import ExporterConfig
 
 GRPC_SCHEMES = ("dns:", "ipv4:", "ipv6:", "unix:", "unix-abstract:", "vsock:", "xds:")
 """How gRPC's own names of addresses begin: https://github.com/grpc/grpc/blob/master/doc/naming.md.

@@ -13,18 +13,18 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+from ..config import OtelConfig
+from ..conversation import Conversation
+from ..exporters import Outcome, connect, own_export, safe_reason
+from ..handler import origin_of
+from ..records import LOGGER, Event, EventReader
+from ..redaction import Redaction
+from ..settings import ExporterConfig
 from .advice import advice_on_answer, advice_on_port
-from .config import OtelConfig
-from .conversation import Conversation
 from .effective import in_effect
-from .exporters import Outcome, connect, own_export, safe_reason
-from .handler import origin_of
 from .probes import DeadEndError, Found, Spoken, resolve, shake_hands, spoken_at, tunnel
 from .probes import connect as connect_to
-from .records import LOGGER, Event, EventReader
-from .redaction import Redaction
 from .route import Route, route_to
-from .settings import ExporterConfig
 
 EVENT = "codex.startup_phase"
 

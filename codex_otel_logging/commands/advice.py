@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from urllib.parse import urlsplit
 
-from .exporters import Outcome
+from ..exporters import Outcome
+from ..settings import ExporterConfig
 from .probes import SET_AUTHORITY, Spoken
 from .route import Route
-from .settings import ExporterConfig
 
 _PATH = "/v1/logs"
 

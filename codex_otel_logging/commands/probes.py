@@ -15,8 +15,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
+from ..settings import ExporterConfig, TlsConfig
 from .route import Proxy, Route
-from .settings import ExporterConfig, TlsConfig
 
 PORTS = "4318 is usually the port of OTLP/HTTP, 4317 that of OTLP/gRPC"
 

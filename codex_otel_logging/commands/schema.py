@@ -13,9 +13,9 @@ from collections.abc import Mapping
 from dataclasses import MISSING, Field
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from .config import EXPORTERS, OTHER_SIGNALS, SET_ELSEWHERE, OtelConfig
-from .endpoints import METADATA_KEY, TOKEN
-from .settings import (
+from ..config import EXPORTERS, OTHER_SIGNALS, SET_ELSEWHERE, OtelConfig
+from ..endpoints import METADATA_KEY, TOKEN
+from ..settings import (
     EXAMPLE_ENDPOINTS,
     LARGEST,
     BatchConfig,
@@ -25,7 +25,7 @@ from .settings import (
     TlsConfig,
     keys_of,
 )
-from .tables import EXPANDABLE
+from ..tables import EXPANDABLE
 
 Schema = dict[str, Any]
 

@@ -11,12 +11,12 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from .config import ConfigError, OtelConfig, OtelFile
+from ..config import ConfigError, OtelConfig, OtelFile
+from ..exporters import missing_package
+from ..handler import is_disabled
 from .console import Console, console, shown
 from .diagnosis import EVENT, Delivery
 from .effective import Setting, in_effect, settings
-from .exporters import missing_package
-from .handler import is_disabled
 
 FINE, NOT_DELIVERED, BAD_SETTINGS = 0, 1, 2
 """The exit statuses."""

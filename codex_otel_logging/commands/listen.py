@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from queue import Empty, Full, SimpleQueue
 from typing import Any
 
-from .receiver import PortError, ReceivedRequest, Receiver, events_of
+from ..receiver import PortError, ReceivedRequest, Receiver, events_of
 from .summaries import Summaries, is_event, time_of
 from .views import View, are, counted, make_view
 

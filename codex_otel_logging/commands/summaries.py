@@ -13,11 +13,11 @@ from collections.abc import Iterator
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
 
-from . import catalog
-from .records import timestamp_text
+from .. import catalog
+from ..records import timestamp_text
 
 if TYPE_CHECKING:
-    from .receiver import ReceivedEvent
+    from ..receiver import ReceivedEvent
 
 MAX_CONVERSATIONS = 200
 """How many conversations are remembered at once."""
