@@ -76,13 +76,14 @@ class _Sections:
 _sections = _Sections()
 
 
-def worker_starts() -> None:
-    """Have forks wait from now on; called on the thread that starts a worker.
+def register() -> None:
+    """Have forks wait from now on; called when a handler is built.
 
     `concurrent.futures.thread`, which the import of OpenTelemetry uses, has fork hooks of its own,
     and one of them takes a lock. Hooks run in reverse order: ours must be the later one, or a fork
-    would hold that lock while it waits for the import. So that module is imported first, and before
-    there is a worker: a fork in the middle of this import would harm the child as well.
+    would hold that lock while it waits for the import. So that module is imported first, and now:
+    when a worker starts, another thread may be forking, in the middle of the import or of the
+    registration.
     """
     _sections.register()
 

@@ -28,6 +28,7 @@ class _Process:
 
 def watch(processor: BatchProcessor) -> None:
     """Flush this processor when the process ends, and empty it in a forked child."""
+    forks.register()
     _watched.add(processor)
 
 
@@ -42,8 +43,7 @@ def is_ending() -> bool:
 
 
 def worker_starts() -> None:
-    """Have forks wait, and events flushed at the end of a process of `multiprocessing`."""
-    forks.worker_starts()
+    """Have events flushed at the end of a process of `multiprocessing`."""
     util = sys.modules.get("multiprocessing.util")
     if util is None or _Process.has_finalizer:
         return

@@ -444,6 +444,39 @@ def test_workers_of_a_pool_that_is_terminated_deliver_what_they_are_told_to_flus
     assert sorted(event.attributes["duration_ms"] for event in receiver.events) == [0, 1, 2, 3]
 
 
+def test_a_fork_in_the_middle_of_the_first_import(
+    run_python: RunPython, receiver: Receiver, exporter: dict[str, Any]
+) -> None:
+    """A child born while another thread imports could never finish that import."""
+    slow = """
+import sys, threading
+class Slow:
+    def find_spec(self, name, path=None, target=None):
+        if name == "concurrent.futures.thread":
+            importing.set()
+            threading.Event().wait(0.2)
+importing = threading.Event()
+sys.meta_path.insert(0, Slow())
+"""
+    fork = """
+import os, warnings
+warnings.simplefilter("ignore")
+def log(number):
+    logger.info("codex.turn_ttft", extra={"duration_ms": number, "conversation.id": "c"})
+threading.Thread(target=log, args=(1,)).start()
+importing.wait()
+child = os.fork()
+if not child:
+    threading.Timer(10, os._exit, (2,)).start()
+    log(2)
+    os._exit(0 if handler.flush(5) else 1)
+print(os.waitpid(child, 0)[1])
+"""
+    done = run_python(slow + PROGRAM, otel(exporter), "0", fork)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "0\n", "")
+    assert sorted(event.attributes["duration_ms"] for event in receiver.events) == [1, 2]
+
+
 FORK_UNDER_LOAD = """
 import os, threading, warnings
 warnings.simplefilter("ignore")
@@ -535,8 +568,8 @@ def test_a_fork_waits_for_the_workers_import(run_python: RunPython) -> None:
 import os, threading, warnings
 warnings.simplefilter("ignore")
 import codex_otel_logging
-from codex_otel_logging.forks import no_fork, worker_starts
-worker_starts()
+from codex_otel_logging.forks import no_fork, register
+register()
 importing, imported = threading.Event(), threading.Event()
 def importer():
     with no_fork():
