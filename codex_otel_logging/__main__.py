@@ -8,7 +8,6 @@ import os
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import asdict
 
 from . import catalog
 from .commands.console import Console, console
@@ -173,8 +172,11 @@ def _listen(options: argparse.Namespace) -> int:
 def _catalog(options: argparse.Namespace) -> int:
     if options.json:
         document = {
-            "common": [asdict(field) for field in catalog.COMMON_FIELDS],
-            "events": [asdict(event) for event in catalog.events()],
+            "common": [field._asdict() for field in catalog.COMMON_FIELDS],
+            "events": [
+                {**event._asdict(), "fields": [field._asdict() for field in event.fields]}
+                for event in catalog.events()
+            ],
         }
         print(json.dumps(document, indent=2))
     elif options.markdown or not (out := console()).rich:

@@ -9,8 +9,7 @@ adds an application's own events beside them.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from .values import attribute_value
 
@@ -27,8 +26,7 @@ Sensitivity = Literal["prompt", "tool payload"]
 COMPLETED = "response.completed"
 
 
-@dataclass(frozen=True, slots=True)
-class Field:
+class Field(NamedTuple):
     """One attribute of an event."""
 
     name: str
@@ -50,8 +48,7 @@ class Field:
         return None
 
 
-@dataclass(frozen=True, slots=True)
-class EventType:
+class EventType(NamedTuple):
     """One kind of event: its name and the fields it has beside the common ones."""
 
     name: str

@@ -16,10 +16,9 @@ import sys
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from importlib.machinery import PathFinder
 from types import ModuleType
-from typing import Any, Literal, Protocol, cast
+from typing import Any, Literal, NamedTuple, Protocol, cast
 
 from .config import ResourceValue
 from .forks import no_fork
@@ -30,8 +29,7 @@ from .values import AttributeValue
 Verdict = Literal["delivered", "retry", "refused", "too large", "not encodable"]
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(NamedTuple):
     """What became of one request.
 
     `verdict` says whether it was delivered, may be delivered later (`retry`), never will be
@@ -45,7 +43,7 @@ class Outcome:
     reason: str = ""
     rejected: int = 0
     retry_after_s: float | None = None
-    status: int | str | None = field(default=None, compare=False)
+    status: int | str | None = None
 
 
 DELIVERED = Outcome("delivered")
@@ -99,8 +97,7 @@ def tls_failure(what: str, why: str = "") -> str:
     return f"TLS failed: {text}" + (f"; {hint}" if hint else "")
 
 
-@dataclass(frozen=True, slots=True)
-class Origin:
+class Origin(NamedTuple):
     """What all events of a handler have in common: their resource, and default attributes."""
 
     resource: Mapping[str, ResourceValue]

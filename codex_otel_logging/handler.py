@@ -6,7 +6,6 @@ import logging
 import os
 import weakref
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypedDict
 
 from . import lifecycle, reports
@@ -146,7 +145,7 @@ class CodexOtelHandler(logging.Handler):
         """Return what became of the records so far; consistent at every moment."""
         if self._processor is None:
             return Stats(ignored=self._ignored)
-        return replace(self._processor.stats(), ignored=self._ignored)
+        return self._processor.stats()._replace(ignored=self._ignored)
 
 
 class HandlerOptions(TypedDict, total=False):

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import Field, dataclass, field, fields
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 from urllib.parse import unquote, urlsplit
 
 ExporterName = Literal["otlp-http", "otlp-grpc"]
@@ -26,8 +26,7 @@ EXAMPLE_ENDPOINTS: dict[ExporterName, str] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Key:
+class Key(NamedTuple):
     """What is to be known of a key of the table beside its type and default.
 
     `means` says it in Markdown. `name` is the key where the field is called something else,

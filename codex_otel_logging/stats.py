@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 
-@dataclass(frozen=True, slots=True)
-class Stats:
+class Stats(NamedTuple):
     """What became of a handler's events, counted since it was built (in a fork: since the fork).
 
     `accepted == exported + rejected + dropped + queued` at every moment. `rejected` events were
