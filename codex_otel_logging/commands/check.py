@@ -14,7 +14,7 @@ from typing import Any
 from ..config import ConfigError, OtelConfig, OtelFile
 from ..exporters import missing_package
 from ..handler import is_disabled
-from .console import Console, console, shown
+from .console import Console, console, printable, shown
 from .diagnosis import EVENT, Delivery
 from .effective import Setting, in_effect, settings
 
@@ -37,12 +37,12 @@ def run(path: str, *, send: bool, as_json: bool) -> int:
     if as_json:
         return _as_json(file.name, config, found, send=send)
     out = console()
-    out.line(_printable(file.name))
+    out.line(printable(file.name))
     out.line()
     out.table(("setting", "value", "from"), [_row(setting) for setting in found])
     out.line()
     for line in _consequences(config):
-        out.line(_printable(line))
+        out.line(printable(line))
     return _send(out, config) if send else FINE
 
 
@@ -127,17 +127,12 @@ def _send(out: Console, config: OtelConfig) -> int:
     out.line()
     for step in delivery.steps():
         line = f"{step.name:10} {step.took_ms:>8.1f} ms  {step.text}"
-        out.line(_printable(line), "" if step.ok else "red")
+        out.line(printable(line), "" if step.ok else "red")
         if step.advice:
-            out.line(_printable(f"{'':24}{step.advice}"), "bold")
+            out.line(printable(f"{'':24}{step.advice}"), "bold")
     out.line()
     if delivery.delivered:
         out.line("Delivered. Look for this conversation.id where your events end up.", "green")
         return FINE
     out.line("NOT delivered.", "red")
     return NOT_DELIVERED
-
-
-def _printable(line: str) -> str:
-    """Return a line without control characters, which a path or a variable may hold."""
-    return "".join(character if character.isprintable() else " " for character in line)

@@ -58,6 +58,11 @@ def shown(value: object) -> str:
     return text if text and text.isprintable() and " " not in text else repr(text)
 
 
+def printable(line: str) -> str:
+    """Return a line with blanks in place of control characters."""
+    return "".join(character if character.isprintable() else " " for character in line)
+
+
 class _Plain:
     rich = False
 

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 from ..settings import ExporterConfig, TlsConfig
+from .console import printable
 from .route import Proxy, Route
 
 PORTS = "4318 is usually the port of OTLP/HTTP, 4317 that of OTLP/gRPC"
@@ -25,6 +26,7 @@ SET_AUTHORITY = (
     "collector's certificate"
 )
 
+_MAX_SHOWN = 80
 _PROBE_TIMEOUT_S = 2.0
 _ALERT_TIMEOUT_S = 0.3
 """How long a server may take to say that it wanted a client's certificate."""
@@ -148,19 +150,15 @@ def tunnel(connection: socket.socket, route: Route, proxy: Proxy) -> None:
     code = status.partition(" ")[2]
     if code.startswith("407"):
         raise DeadEndError(
-            f"the proxy wants to know who asks ({_printable(code)})",
+            f"the proxy wants to know who asks ({printable(code[:_MAX_SHOWN])})",
             f"put user and password into {proxy.variable}: http://user:password@host:port",
         )
     if not code.startswith("2"):
         raise DeadEndError(
-            f"the proxy does not connect to the collector ({_printable(code)})",
+            f"the proxy does not connect to the collector ({printable(code[:_MAX_SHOWN])})",
             "ask who runs the proxy to let this host and port through, or name the collector's "
             "host in no_proxy if it can be reached without",
         )
-
-
-def _printable(text: str) -> str:
-    return "".join(character if character.isprintable() else " " for character in text)[:80]
 
 
 def shake_hands(connection: socket.socket, exporter: ExporterConfig, route: Route) -> ssl.SSLSocket:
