@@ -29,6 +29,7 @@ from collectors import (
     TOO_LARGE,
     UNAUTHENTICATED,
     UNAVAILABLE,
+    Gate,
     GrpcCollector,
     HttpCollector,
     Reply,
@@ -456,6 +457,24 @@ def test_no_wait_is_too_short_for_python() -> None:
     waiting.start()
     waiting.join(timeout=20)
     assert not waiting.is_alive()
+
+
+def test_what_is_left_is_reported_again_when_events_got_through_in_between(
+    attach: HandlerFactory, gated: dict[str, Any], gate: Gate, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A process may outlive a signal that has its events delivered, and end much later."""
+    batch = {"schedule_delay_ms": 600_000, "shutdown_timeout_ms": 100}
+    handler = attach({"exporter": gated, "batch": batch})
+    assert handler._processor is not None
+    for _ in range(2):
+        gate.refuse()
+        log(1)
+        for _ in range(2):
+            batching.finish([handler._processor], for_good=False)
+        gate.open()
+        assert handler.flush(10)
+    left = [message for message in caplog.messages if "not delivered before the end" in message]
+    assert len(left) == 2
 
 
 def test_no_wait_is_too_long_for_python(attach: HandlerFactory, receiver: Receiver) -> None:
