@@ -29,6 +29,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _discard_output()
         return 1
     except KeyboardInterrupt:
+        # What was cut in two, such as an answer half read, may complain when it is cleared away.
+        sys.unraisablehook = lambda _: None
         _discard_output()
         return _INTERRUPTED
     return status

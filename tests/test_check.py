@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -408,6 +409,7 @@ def test_control_c_leaves_no_trace(
     def interrupted(*_: Any, **__: Any) -> Any:
         raise KeyboardInterrupt
 
+    monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)  # restores it
     monkeypatch.setattr(check, "settings", interrupted)
     assert main(["check", str(file)]) == 130
     assert capsys.readouterr().err == ""

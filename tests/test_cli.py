@@ -17,6 +17,7 @@ from codex_otel_logging.__main__ import main
 from codex_otel_logging.commands import demo
 from codex_otel_logging.commands.demo import Transport, faults, play, recorded_session
 from commands import Command, needs_small_pipes
+from conftest import RunPython
 
 
 @pytest.mark.parametrize(
@@ -223,3 +224,19 @@ def test_a_reader_that_has_seen_enough_is_no_error() -> None:
     done = subprocess.run(command, shell=True, capture_output=True, text=True, timeout=60)
     assert done.stderr == ""
     assert done.stdout.startswith("| common field")
+
+
+def test_what_an_interrupt_cuts_in_two_says_nothing(run_python: RunPython) -> None:
+    program = """
+import sys
+from codex_otel_logging import __main__ as commands
+class Half:
+    def __init__(self):
+        raise KeyboardInterrupt
+    def __del__(self):
+        self.second_half
+commands._catalog = lambda options: Half()
+sys.exit(commands.main(["catalog"]))
+"""
+    done = run_python(program)
+    assert (done.returncode, done.stderr) == (130, "")
