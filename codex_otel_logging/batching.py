@@ -517,7 +517,7 @@ def _wait(signal: SimpleQueue[None], timeout_s: float) -> None:
     with suppress(Empty):
         signal.get_nowait()
         return
-    # Python 3.10 would wait for ever where the time was over already when it asked for the first
-    # time; so that was just done, without a time.
+    # Python before 3.13 would wait for ever where the time was over already when it asked for the
+    # first time; so that was just done, without a time.
     with suppress(Empty):
         signal.get(timeout=min(max(timeout_s, 0.0), _LONGEST_WAIT_S))

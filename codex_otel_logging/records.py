@@ -320,6 +320,8 @@ class _Plan:
 
     def learn(self, contents: Mapping[Any, Any]) -> _Shape:
         """Find out the shape of a record with these attributes, and expect it from now on."""
+        if not self._may_be_plain:
+            return _NO_SHAPE
         names = tuple(contents)[_BEFORE_FIELDS:]
         shape = self._known.get(names)
         if shape is None:
@@ -332,7 +334,7 @@ class _Plan:
 
     def _shape_of(self, names: Sequence[Any]) -> _Shape:
         """Return which are fields in a record whose last attributes have these names."""
-        if not self._may_be_plain or not all(type(name) is str for name in names):
+        if not all(type(name) is str for name in names):
             return _NO_SHAPE
         keys = [sys.intern(name) for name in names if name not in _NOT_FIELDS]
         if names[:1] != _STANDARD[-1:] or not self.removed.isdisjoint(keys):
