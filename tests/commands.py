@@ -13,8 +13,8 @@ import subprocess
 import sys
 import termios
 import time
-from contextlib import suppress
 from pathlib import Path
+from typing import IO
 
 import pytest
 
@@ -43,7 +43,9 @@ class Command:
         pipe_bytes: int | None = None,
         **environment: str,
     ) -> None:
-        self._output, its_end = os.pipe() if columns is None else pty.openpty()
+        our_end, its_end = os.pipe() if columns is None else pty.openpty()
+        # A file closes its descriptor once; a second time it could be somebody else's by then.
+        self._output = os.fdopen(our_end, "rb", buffering=0)
         if columns is not None:
             size = struct.pack("HHHH", 50, columns, 0, 0)
             fcntl.ioctl(its_end, termios.TIOCSWINSZ, size)
@@ -71,9 +73,9 @@ class Command:
         )
         os.close(its_end)
         assert self.process.stderr is not None
-        self._errors = self.process.stderr.fileno()
-        self._read = {self._output: b"", self._errors: b""}
-        self._ended: set[int] = set()
+        self._errors = self.process.stderr
+        self._read: dict[IO[bytes], bytes] = {self._output: b"", self._errors: b""}
+        self._ended: set[IO[bytes]] = set()
 
     @property
     def output(self) -> str:
@@ -115,7 +117,7 @@ class Command:
     def close_output(self) -> None:
         """Read nothing more of what it prints."""
         self._ended.add(self._output)
-        os.close(self._output)
+        self._output.close()
 
     def wait_until_default(self, number: int) -> None:
         """Wait until it handles a signal no more; for Linux."""
@@ -145,7 +147,7 @@ class Command:
         readable = select.select(open_ends, [], [], max(timeout, 0))[0] if open_ends else []
         for end in readable:
             try:
-                data = os.read(end, 1 << 16)
+                data = os.read(end.fileno(), 1 << 16)
             except OSError:  # how the other end of a terminal is closed
                 data = b""
             self._read[end] += data
@@ -159,10 +161,8 @@ class Command:
     def __exit__(self, *_: object) -> None:
         self.process.kill()
         self.process.wait(timeout=10)
-        with suppress(OSError):  # it is closed already
-            os.close(self._output)
-        assert self.process.stderr is not None
-        self.process.stderr.close()
+        self._output.close()
+        self._errors.close()
 
 
 needs_small_pipes = pytest.mark.skipif(

@@ -14,7 +14,8 @@ from typing import Any
 
 import pytest
 
-from codex_otel_logging import CodexOtelHandler, Receiver
+from codex_otel_logging import CodexOtelHandler, Receiver, lifecycle
+from codex_otel_logging.exporters import Outcome
 from collectors import Gate, GrpcCollector, HttpCollector, Tls
 
 pytest_plugins = ["pytester"]
@@ -57,7 +58,21 @@ def _clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 @pytest.fixture(autouse=True)
-def _restored_logging() -> Iterator[None]:
+def _no_worker_left() -> Iterator[None]:
+    """No worker goes on trying to deliver while the next test counts, listens or opens files."""
+    before = lifecycle.watched()
+    yield
+    for processor in {*lifecycle.watched()} - {*before}:
+        if (worker := processor._worker) is not None:
+            processor._export = lambda *_: Outcome("refused", "the test is over")  # type: ignore[method-assign]
+            processor._at_the_end = False
+            processor.close()
+            worker.join(20)
+            assert not worker.is_alive()
+
+
+@pytest.fixture(autouse=True)
+def _restored_logging(_no_worker_left: None) -> Iterator[None]:
     """Loggers a test configured do not reach the next one."""
     names = (None, "codex_otel", "codex_otel.tools", "codex_otel_logging")
     loggers = [logging.getLogger(name) for name in names]
