@@ -5,7 +5,7 @@ is sending; together they are what is queued. Every other accepted event has bee
 counted exactly once, as exported, rejected or dropped. All of this changes under `_lock` only. The
 lock is held for a few instructions, never while encoding, sending, logging or waiting, and the
 thread that has it may take it again (in a signal handler or a finalizer). The worker waits on
-`_signal`; `_wake_at` is the length of the queue at which `put` must wake it. For a while after a
+`_wakeup`; `_wake_at` is the length of the queue at which `put` must wake it. For a while after a
 batch it looks by itself whether there is more, so that nearly every `put` wakes nobody. Only the
 thread in `_worker` touches the exporter: a thread of our own or, at the very end, when Python
 starts no thread any more, the one that flushes.
@@ -19,7 +19,6 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from queue import Empty, SimpleQueue
 
 from . import reports
 from .exporters import Exporter, Outcome, own_export
@@ -27,6 +26,7 @@ from .records import Event
 from .settings import BatchConfig
 from .stats import Stats
 from .troubles import Troubles, report_left
+from .wakeup import LONGEST_WAIT_S, Wakeup
 
 _BACKOFF_S = (0.1, 0.5, 1.0, 2.0, 3.0)
 """How long to wait after the first, second, ... failure in a row; the last is the longest."""
@@ -37,8 +37,6 @@ _COMMON_SIZE = 600
 _BACKOFF_AT_EXIT_S = 0.25
 _LOOKS = 10
 """How many times the worker looks for events by itself, before it waits to be woken."""
-
-_LONGEST_WAIT_S = 60.0
 
 
 class BatchProcessor:
@@ -79,7 +77,7 @@ class BatchProcessor:
         self._queued_bytes = 0
         self._exported = self._rejected = self._dropped = self._overflowed = 0
         self._settled = 0
-        self._signal: SimpleQueue[None] = SimpleQueue()
+        self._wakeup = Wakeup()
         self._wake_at = 1
         self._worker: threading.Thread | None = None
         self._exporter: Exporter | None = None
@@ -91,7 +89,7 @@ class BatchProcessor:
         self._given_up = False
         self._reported_left = False
         self._nudges = 0
-        self._waiters: list[SimpleQueue[None]] = []
+        self._waiters: list[Wakeup] = []
         self._troubles = Troubles(self._destination)
 
     def put(self, event: Event) -> None:
@@ -163,7 +161,7 @@ class BatchProcessor:
             self._nudges += 1
         self._wake()
 
-    def expect(self, waiter: SimpleQueue[None]) -> int:
+    def expect(self, waiter: Wakeup) -> int:
         """Hurry, and tell `waiter` of each settlement; return what `settled` will be in the end."""
         with self._lock:
             self._nudges += 1
@@ -173,7 +171,7 @@ class BatchProcessor:
             self._wake()
         return target
 
-    def forget(self, waiter: SimpleQueue[None]) -> None:
+    def forget(self, waiter: Wakeup) -> None:
         """Tell `waiter` no more."""
         with self._lock:
             self._waiters.remove(waiter)
@@ -226,7 +224,7 @@ class BatchProcessor:
     def _wake(self) -> None:
         if self._worker is None:
             self._start()
-        self._signal.put(None)
+        self._wakeup.set()
 
     def _start(self) -> bool:
         """Start the worker if there is none; False when Python starts no threads any more."""
@@ -276,7 +274,7 @@ class BatchProcessor:
                         exporter = self._retire()
                         break
                     self._wake_at = self._config.max_batch_size if looks else 1
-                    timeout_s = delay_s if looks else _LONGEST_WAIT_S
+                    timeout_s = delay_s if looks else LONGEST_WAIT_S
                     looks = max(looks - 1, 0)
                     due = None
                 else:
@@ -286,7 +284,7 @@ class BatchProcessor:
                         return self._take()
                     self._wake_at = self._config.max_batch_size
                     timeout_s = due - now
-            _wait(self._signal, timeout_s)
+            self._wakeup.wait(timeout_s)
         if exporter is not None:
             with own_export(), suppress(Exception):
                 exporter.shutdown()
@@ -415,7 +413,7 @@ class BatchProcessor:
         with self._lock:
             waiters = tuple(self._waiters)
         for waiter in waiters:
-            waiter.put(None)
+            waiter.set()
 
     def _delay_s(self, failures: int, outcome: Outcome) -> float:
         """Return how long to wait before the next try; never less than the collector asks for."""
@@ -431,7 +429,7 @@ class BatchProcessor:
         while (left_s := retry_at - time.monotonic()) > 0:
             if self._nudges != nudges and not throttled:
                 return
-            _wait(self._signal, left_s)
+            self._wakeup.wait(left_s)
 
     def _send_here(self, until: float) -> None:
         """Send what is queued on this thread, because no other can be started."""
@@ -488,7 +486,7 @@ def _settle_all(
     `deadline` gives the time to stop waiting from the time it began and the time of the last
     progress, all as `time.monotonic` has it.
     """
-    waiter: SimpleQueue[None] = SimpleQueue()
+    waiter = Wakeup()
     started = time.monotonic()
     targets: list[tuple[BatchProcessor, int]] = []
     try:
@@ -500,7 +498,7 @@ def _settle_all(
             for processor in pending:
                 if not processor.work(until):
                     return False
-            _wait(waiter, until - time.monotonic())
+            waiter.wait(until - time.monotonic())
         return True
     finally:
         for processor, _ in targets:
@@ -510,14 +508,3 @@ def _settle_all(
 def _age_s(event: Event) -> float:
     """Return for how long an event has been queued; 0 where the clock has been set back since."""
     return max(time.time_ns() - event.observed_ns, 0) / 1e9
-
-
-def _wait(signal: SimpleQueue[None], timeout_s: float) -> None:
-    """Wait for a signal, or until the time is over."""
-    with suppress(Empty):
-        signal.get_nowait()
-        return
-    # Python before 3.13 would wait for ever where the time was over already when it asked for the
-    # first time; so that was just done, without a time.
-    with suppress(Empty):
-        signal.get(timeout=min(max(timeout_s, 0.0), _LONGEST_WAIT_S))

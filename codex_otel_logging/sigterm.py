@@ -8,13 +8,12 @@ from __future__ import annotations
 import _thread
 import os
 import signal
-from contextlib import suppress
-from queue import Empty, SimpleQueue
 from types import FrameType
 from typing import Any
 
 from .batching import finish
 from .lifecycle import watched
+from .wakeup import Wakeup
 
 _PATIENCE_S = 0.5
 """How long a signal's handler waits without progress before it lets the application go on."""
@@ -66,14 +65,14 @@ class _FlushFirst:
     def _deliver(self, number: int) -> bool:
         """Return True when events are delivered, or False: then the signal will come again."""
         processors = watched()
-        done: SimpleQueue[None] = SimpleQueue()
+        done = Wakeup()
         first = _thread.allocate_lock()  # taken by who is first: the thread done, or we impatient
 
         def deliver() -> None:
             finish(processors, for_good=False)
             self._delivered = True
             self._delivering_in = 0
-            done.put(None)
+            done.set()
             if not first.acquire(blocking=False):
                 os.kill(os.getpid(), number)
 
@@ -87,7 +86,6 @@ class _FlushFirst:
             return True
         progress = -1
         while progress != (progress := sum(p.settled for p in processors)):
-            with suppress(Empty):
-                done.get(timeout=_PATIENCE_S)
+            if done.wait(_PATIENCE_S):
                 break
         return not first.acquire(blocking=False)

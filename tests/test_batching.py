@@ -6,7 +6,6 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from queue import SimpleQueue
 from typing import Any
 
 import pytest
@@ -441,22 +440,6 @@ def test_backoff_is_never_nothing_and_never_less_than_asked_for(
     delay_s = processor()._delay_s(failures, Outcome("retry", retry_after_s=retry_after_s))
     assert delay_s >= max(0.08, retry_after_s or 0.0)
     assert delay_s <= 7.0
-
-
-def test_no_wait_is_too_short_for_python() -> None:
-    """Before 3.13, a `SimpleQueue` may wait for ever with a timeout of next to nothing."""
-    signal: SimpleQueue[None] = SimpleQueue()
-
-    def wait() -> None:
-        for number in range(20_000):
-            signal.put(None)
-            batching._wait(signal, 0)
-            batching._wait(signal, number % 30 * 1e-7)
-
-    waiting = threading.Thread(target=wait, daemon=True)
-    waiting.start()
-    waiting.join(timeout=20)
-    assert not waiting.is_alive()
 
 
 def test_what_is_left_is_reported_again_when_events_got_through_in_between(

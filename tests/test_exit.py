@@ -279,14 +279,15 @@ def test_ctrl_c_ends_the_wait(run_python: RunPython) -> None:
         HANGING
         + """
 import logging, os, signal, threading
-import codex_otel_logging.batching
+import codex_otel_logging
+from codex_otel_logging.wakeup import Wakeup
 
-wait = codex_otel_logging.batching._wait
+wait = Wakeup.wait
 def interrupted(*arguments):
     if threading.current_thread() is threading.main_thread():
         os.kill(os.getpid(), signal.SIGINT)
-    wait(*arguments)
-codex_otel_logging.batching._wait = interrupted
+    return wait(*arguments)
+Wakeup.wait = interrupted
 
 batch = {"shutdown_timeout_ms": 600_000}
 otel = {"exporter": {"otlp-http": {"endpoint": endpoint}}, "batch": batch}

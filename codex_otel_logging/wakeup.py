@@ -1,0 +1,31 @@
+"""How one thread wakes another.
+
+Not a `queue.SimpleQueue`, whose `get` forgets its timeout on Python before 3.13 when a signal's
+handler runs until after it, or when there was next to no time. Not a `threading.Event` either: it
+takes a lock, with which a signal's handler or a finalizer would wait for the thread that it
+interrupted.
+"""
+
+from __future__ import annotations
+
+import threading
+from contextlib import suppress
+
+LONGEST_WAIT_S = 60.0
+
+
+class Wakeup:
+    """Ends the wait of the one thread that waits for it, or else its next one."""
+
+    def __init__(self) -> None:
+        self._unset = threading.Lock()
+        self._unset.acquire()
+
+    def set(self) -> None:
+        """End the wait. Never blocks; to be called by any thread, and in the middle of anything."""
+        with suppress(RuntimeError):  # it is set already
+            self._unset.release()
+
+    def wait(self, timeout_s: float) -> bool:
+        """Wait until it is set, then unset it; False when the time was over, or a minute."""
+        return self._unset.acquire(timeout=min(max(timeout_s, 0.0), LONGEST_WAIT_S))
