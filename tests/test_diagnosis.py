@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import socket
 import ssl
-import subprocess
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -46,7 +43,8 @@ from collectors import (
     HttpCollector,
     Reply,
 )
-from conftest import ROOT, RunPython, Scripted
+from commands import Command
+from conftest import RunPython, Scripted
 
 SECRET = "s3cr3t-t0ken"
 
@@ -836,33 +834,14 @@ def test_what_the_exporter_falls_over(
 
 @pytest.mark.parametrize("name", [HTTP, GRPC])
 def test_control_c_while_it_waits_for_an_answer(tmp_path: Path, name: str) -> None:
-    program = (
-        "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); "
-        "from codex_otel_logging.__main__ import main; "
-        "sys.exit(main(['check', sys.argv[1], '--send']))"
-    )
     with socket.create_server(("127.0.0.1", 0)) as listener:
         listener.settimeout(30)
         endpoint = f"http://127.0.0.1:{listener.getsockname()[1]}"
         table = {name: {"endpoint": endpoint, "timeout_ms": 60_000}}
         (tmp_path / "otel.toml").write_text(f"[otel]\nexporter = {inline(table)}\n")
-        process = subprocess.Popen(
-            [sys.executable, "-c", program, str(tmp_path / "otel.toml")],
-            env={"PATH": os.defpath, "HOME": str(tmp_path), "PYTHONPATH": str(ROOT)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        try:
-            probe = listener.accept()[0]
-            exporters = listener.accept()[0]
-            with probe, exporters:
+        with Command("check", "otel.toml", "--send", home=tmp_path) as command:
+            with listener.accept()[0], listener.accept()[0] as exporters:
                 assert exporters.recv(1)
-                process.send_signal(signal.SIGINT)
-                output, errors = process.communicate(timeout=30)
-        finally:
-            process.kill()
-            process.wait()
-    assert process.returncode == 130
-    assert errors == ""
-    assert "connected to 127.0.0.1" in output
+                assert command.end(signal.SIGINT) == 130
+            assert command.errors == ""
+            assert "connected to 127.0.0.1" in command.output
