@@ -12,6 +12,7 @@ import threading
 from contextlib import suppress
 
 LONGEST_WAIT_S = 60.0
+"""What a longer wait is cut to: there are times that are too long for Python."""
 
 
 class Wakeup:
