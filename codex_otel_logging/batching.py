@@ -420,8 +420,8 @@ class BatchProcessor:
         delay_s = _BACKOFF_S[min(failures, len(_BACKOFF_S)) - 1]
         if self._hurrying:
             delay_s = min(delay_s, _BACKOFF_AT_EXIT_S)
-        # The clock's last digits spread the retries of many processes.
-        jitter = 0.8 + time.monotonic_ns() % 1000 / 1000 * 0.4
+        # The last digits of the finest clock spread the retries of many processes.
+        jitter = 0.8 + time.perf_counter_ns() % 1000 / 1000 * 0.4
         return max(delay_s * jitter, outcome.retry_after_s or 0.0)
 
     def _wait_for_retry(self, retry_at: float, nudges: int, *, throttled: bool) -> None:

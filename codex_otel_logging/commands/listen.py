@@ -114,7 +114,7 @@ class _Arrivals:
             Empty: there is none; with `wait`, none came within a second.
 
         """
-        # Not timeout=0, with which Python 3.10 may wait forever.
+        # Not timeout=0, with which Python before 3.13 may wait forever.
         taken = self._queue.get(wait, _POLL_S if wait else None)
         if taken is None:
             return None
