@@ -20,8 +20,12 @@ FieldType = Literal["string", "integer", "number", "boolean string", "timestamp"
 Presence = Literal["always", "when available", "on failure", "on completion"]
 """When a field is there; `on completion` means `event.kind` is `response.completed`."""
 
-Sensitivity = Literal["prompt", "tool payload"]
-"""Which setting decides whether a value leaves: `log_user_prompt` or `log_tool_payloads`."""
+Sensitivity = Literal["prompt", "tool payload", "agent response", "guardian assessment"]
+"""Which setting decides whether a value is sent.
+
+In their order: `log_user_prompt`, `log_tool_payloads`, `log_agent_responses`,
+`log_guardian_assessments`.
+"""
 
 COMPLETED = "response.completed"
 

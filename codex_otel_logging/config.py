@@ -1,8 +1,9 @@
 """An `[otel]` table becomes an `OtelConfig`; a bad one a `ConfigError` that lists every fault.
 
-Reading is strict: an unknown key, a wrong type or a value that cannot work is a fault, never a
-warning. Nothing here talks to the network, and nothing of OpenTelemetry is imported. Header values,
-and what `${NAME}` was replaced by, appear in no message and no `repr`.
+A misspelt key, a wrong type or a value that cannot work is a fault. Only a key that resembles no
+known one is a warning: a newer Codex CLI may have defined it. Nothing here talks to the network,
+and nothing of OpenTelemetry is imported. Header values, and what `${NAME}` was replaced by, appear
+in no message and no `repr`.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple, cast, get_args
 from urllib.parse import unquote
@@ -41,8 +42,13 @@ ResourceValue = str | bool | int | float | list[Any]
 
 EXPORTERS = ("none", *get_args(ExporterName))
 
+DEFAULT_PATH = "${CODEX_HOME:-~/.codex}/config.toml"
+"""The Codex CLI's own settings file, as a path to be expanded."""
+
 OTHER_SIGNALS = ("trace_exporter", "metrics_exporter", "span_attributes", "tracestate")
-"""Keys that Codex has in its `[otel]` table for traces and metrics; accepted and left alone."""
+"""Keys of the Codex CLI's `[otel]` table for traces and metrics; accepted and ignored."""
+
+SERVICE_NAME_VARIABLE = "OTEL_SERVICE_NAME"
 
 SET_ELSEWHERE = {
     "service.name": "service_name",
@@ -88,6 +94,19 @@ class OtelConfig:
             "lengths are sent"
         ),
     )
+    log_agent_responses: bool = field(
+        default=False, metadata=about("send the text of `response`, instead of `[REDACTED]`")
+    )
+    log_guardian_assessments: bool = field(
+        default=False, metadata=about("send the text of `rationale`, instead of `[REDACTED]`")
+    )
+    log_sse_deltas: bool = field(
+        default=True,
+        metadata=about(
+            "send `codex.sse_event` of kind `response.output_text.delta`; if not, these are "
+            "counted as ignored"
+        ),
+    )
     resource_attributes: Mapping[str, ResourceValue] = field(
         default_factory=dict, metadata=about("further attributes of the resource")
     )
@@ -110,25 +129,36 @@ class OtelConfig:
     batch: BatchConfig = field(
         default_factory=BatchConfig, metadata=about("how events are queued, batched and retried")
     )
+    warnings: tuple[str, ...] = field(default=(), compare=False)
+    """What was ignored when the settings were read, one line each."""
 
     @classmethod
     def from_toml(
         cls,
-        path: str | os.PathLike[str],
+        path: str | os.PathLike[str] | None = None,
         *,
         missing_ok: bool = False,
+        strict: bool = False,
         environ: Mapping[str, str] | None = None,
     ) -> OtelConfig:
-        """Read the `[otel]` table of a TOML file; the file's other tables are not looked at.
+        """Read the `[otel]` table of a TOML file; the file's other tables are ignored.
 
-        `~` and `$VAR` in the path are expanded. A file without the table gives the defaults, and so
-        does a missing file if `missing_ok`. Paths under `tls` are relative to the file's folder.
+        A file without the table gives the defaults, and so does a missing file if `missing_ok`.
+        Paths under `tls` are relative to the file's folder.
+
+        Args:
+            path: the file. `~`, `$NAME`, `${NAME}` and `${NAME:-default}` in it are expanded. None
+                means `default_path()`.
+            missing_ok: whether a missing file gives the defaults.
+            strict: whether an unknown key is a fault instead of a warning.
+            environ: where `${NAME}` in the table and the `OTEL_*` variables are looked up; None
+                means `os.environ`.
 
         Raises:
             ConfigError: the file cannot be read, is not TOML, or the table has faults.
 
         """
-        return OtelFile.read(path, missing_ok=missing_ok).config(environ)
+        return OtelFile.read(path, missing_ok=missing_ok).config(environ, strict=strict)
 
     @classmethod
     def from_table(
@@ -137,6 +167,7 @@ class OtelConfig:
         *,
         where: str = "[otel]",
         folder: Path | None = None,
+        strict: bool = False,
         environ: Mapping[str, str] | None = None,
     ) -> OtelConfig:
         """Read an `[otel]` table that is parsed already.
@@ -145,6 +176,7 @@ class OtelConfig:
             otel: the table.
             where: how messages call it.
             folder: what paths under `tls` are relative to; None means the working directory.
+            strict: whether an unknown key is a fault instead of a warning.
             environ: where `${NAME}` and the `OTEL_*` variables are looked up; None means
                 `os.environ`.
 
@@ -152,14 +184,26 @@ class OtelConfig:
             ConfigError: the table has faults; all of them are in it.
 
         """
-        faults = Faults()
-        table = TableReader(otel, where, faults)
+        faults = Faults(strict=strict)
+        table = TableReader(otel, where, faults, belongs=_place_of)
         config = _OtelTable(
             table, folder or Path(), os.environ if environ is None else environ
         ).read()
         if found := faults.in_order():
             raise ConfigError(*found)
-        return config
+        return replace(config, warnings=faults.warnings_in_order())
+
+
+def default_path() -> str:
+    """Return the Codex CLI's settings file: in `$CODEX_HOME` if that is set, else in `~/.codex`."""
+    return _expanded(DEFAULT_PATH)
+
+
+def _expanded(path: str | os.PathLike[str]) -> str:
+    """Return a path with its variables replaced; one without a value or a default stays."""
+    text = os.fsdecode(path)
+    text = re.sub(r"\$\{(\w+):-([^}]*)\}", lambda found: os.environ.get(found[1]) or found[2], text)
+    return os.path.expandvars(text)
 
 
 class OtelFile(NamedTuple):
@@ -170,8 +214,10 @@ class OtelFile(NamedTuple):
     otel: Mapping[str, Any]
 
     @classmethod
-    def read(cls, path: str | os.PathLike[str], *, missing_ok: bool = False) -> OtelFile:
-        """Read a file; `~` and `$VAR` in the path are expanded.
+    def read(
+        cls, path: str | os.PathLike[str] | None = None, *, missing_ok: bool = False
+    ) -> OtelFile:
+        """Read a file; see `OtelConfig.from_toml`.
 
         Raises:
             ConfigError: the file cannot be read, or is not TOML.
@@ -179,7 +225,7 @@ class OtelFile(NamedTuple):
         """
         import tomli  # here, because who has a table does without
 
-        name = os.path.expandvars(path)
+        name = default_path() if path is None else _expanded(path)
         try:
             file = Path(name).expanduser()
             document = tomli.loads(file.read_bytes().decode("utf-8-sig"))
@@ -205,10 +251,16 @@ class OtelFile(NamedTuple):
             raise ConfigError(f"{name}: otel: expected a table, got {type_name(otel)}")
         return cls(str(name), file.parent, otel)
 
-    def config(self, environ: Mapping[str, str] | None = None) -> OtelConfig:
+    def config(
+        self, environ: Mapping[str, str] | None = None, *, strict: bool = False
+    ) -> OtelConfig:
         """Return the settings of the table; see `OtelConfig.from_table`."""
         return OtelConfig.from_table(
-            self.otel, where=f"{self.name}: [otel]", folder=self.folder, environ=environ
+            self.otel,
+            where=f"{self.name}: [otel]",
+            folder=self.folder,
+            strict=strict,
+            environ=environ,
         )
 
 
@@ -230,13 +282,18 @@ class _OtelTable:
             table.fault("otel", "unknown key; pass the table's contents, not what is around it")
         exporter = self._exporter()
         if exporter is None:
-            self._environ = {}  # which cannot harm who exports nothing
+            self._environ = {}  # a malformed variable must not harm where nothing is exported
         config = OtelConfig(
             environment=table.string("environment", defaults.environment) or "",
-            service_name=table.string("service_name", defaults.service_name) or "",
+            service_name=self._service_name(defaults.service_name),
             exporter=exporter,
             log_user_prompt=table.boolean("log_user_prompt", defaults.log_user_prompt),
             log_tool_payloads=table.boolean("log_tool_payloads", defaults.log_tool_payloads),
+            log_agent_responses=table.boolean("log_agent_responses", defaults.log_agent_responses),
+            log_guardian_assessments=table.boolean(
+                "log_guardian_assessments", defaults.log_guardian_assessments
+            ),
+            log_sse_deltas=table.boolean("log_sse_deltas", defaults.log_sse_deltas),
             resource_attributes=self._resource_attributes(),
             max_attribute_length=table.integer(
                 "max_attribute_length",
@@ -250,6 +307,14 @@ class _OtelTable:
         table.finish()
         return config
 
+    def _service_name(self, default: str) -> str:
+        """Return the service's name; `OTEL_SERVICE_NAME` counts where the table has none.
+
+        https://opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables/
+        """
+        default = self._environ.get(SERVICE_NAME_VARIABLE, "").strip() or default
+        return self._table.string("service_name", default) or ""
+
     def _exporter(self) -> ExporterConfig | None:
         table = self._table
         value = table.get("exporter")
@@ -258,7 +323,9 @@ class _OtelTable:
             if name in EXPORTERS[1:]:
                 self._check_variables(bare=True)
                 return ExporterConfig(cast("ExporterName", name))
-            if name is not None and name != "none":
+            if name == "statsig":
+                table.warn("exporter", _STATSIG)
+            elif name is not None and name != "none":
                 table.fault("exporter", _unknown_exporter(name))
             return None
         if len(value) != 1:
@@ -467,9 +534,32 @@ class _OtelTable:
         return default
 
 
+_TABLES = {
+    OtelConfig: "[otel]",
+    BatchConfig: "[otel.batch]",
+    ExporterConfig: "the exporter's table: exporter = { otlp-http = { ... } }",
+    TlsConfig: "the tls table of the exporter",
+}
+
+
+def _place_of(key: str) -> str | None:
+    """Return the fault of a key that stands in another table than its own; None if it has none."""
+    for settings, table in _TABLES.items():
+        for each, known in keys_of(settings):
+            outer, _, name = (known.name or each.name).rpartition(".")
+            if name == key:
+                place = f"belongs into {f'[otel.{outer}]' if outer else table}"
+                return f"{place} (only {known.only} has it)" if known.only else place
+    return None
+
+
+_STATSIG = (
+    "'statsig' is the Codex CLI's own service, which takes no events from here; nothing is sent. "
+    "Use 'otlp-http' or 'otlp-grpc'"
+)
+
+
 def _unknown_exporter(name: str) -> str:
-    if name == "statsig":
-        return "'statsig' is for metrics only; events go to 'otlp-http' or 'otlp-grpc'"
     if name == "none":
         return "'none' has no table; write exporter = \"none\""
     text = f"expected one of {', '.join(map(repr, EXPORTERS))}"

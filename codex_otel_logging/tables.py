@@ -1,14 +1,14 @@
 """Strict reading of a settings table: every key accounted for, every fault collected.
 
-A `TableReader` hands out the values of one table by key and type. What is wrong it notes in the
-`Faults` it shares with the readers of the tables around it, and goes on with a value that is never
-used, so that one reading finds all faults. `finish` reports the keys nobody asked for.
+A `TableReader` hands out the values of one table by key and type. Faults are collected in the
+`Faults` that all readers of one file share; reading goes on with a value that is never used, so
+that one reading finds all faults. `finish` judges the keys that were not read.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 _NAME = r"[A-Za-z_][A-Za-z0-9_]*"
@@ -37,19 +37,36 @@ _TYPE_NAMES: dict[type, str] = {
 }
 
 
-class Faults:
-    """The faults found so far, each with the place in the file it belongs to."""
+_MAX_TYPOS = 2
+"""A key that differs from a known one by at most this many edits is a misspelling of it."""
 
-    def __init__(self) -> None:
-        self._found: list[tuple[tuple[int, ...], str]] = []
+
+class Faults:
+    """The faults found so far, each with its position in the file.
+
+    `strict` turns warnings into faults.
+    """
+
+    def __init__(self, *, strict: bool = False) -> None:
+        self.strict = strict
+        self._faults: list[tuple[tuple[int, ...], str]] = []
+        self._warnings: list[tuple[tuple[int, ...], str]] = []
 
     def add(self, position: tuple[int, ...], text: str) -> None:
-        """Note a fault at a place: the indices of the keys that lead to it."""
-        self._found.append((position, text))
+        """Add a fault at a position: the indices of the keys that lead to it."""
+        self._faults.append((position, text))
+
+    def warn(self, position: tuple[int, ...], text: str) -> None:
+        """Add a warning at a position; a fault when reading is strict."""
+        (self._faults if self.strict else self._warnings).append((position, text))
 
     def in_order(self) -> tuple[str, ...]:
         """Return all faults in the order of the table."""
-        return tuple(text for _, text in sorted(self._found))
+        return tuple(text for _, text in sorted(self._faults))
+
+    def warnings_in_order(self) -> tuple[str, ...]:
+        """Return all warnings in the order of the table."""
+        return tuple(text for _, text in sorted(self._warnings))
 
 
 class TableReader:
@@ -61,6 +78,7 @@ class TableReader:
         faults: where to note what is wrong.
         position: the indices of the keys that lead here.
         environ: where `${NAME}` is looked up; None leaves strings as they are.
+        belongs: where a key that this table does not have belongs, in words; None if nowhere.
 
     """
 
@@ -71,6 +89,7 @@ class TableReader:
         faults: Faults,
         position: tuple[int, ...] = (),
         environ: Mapping[str, str] | None = None,
+        belongs: Callable[[str], str | None] = lambda _: None,
     ) -> None:
         self.where = where
         self._contents = contents
@@ -78,6 +97,7 @@ class TableReader:
         self._faults = faults
         self._position = position
         self._environ = environ
+        self._belongs = belongs
         self._asked: set[str] = set()
         for key in self._order:
             if not isinstance(key, str):
@@ -96,9 +116,16 @@ class TableReader:
         return self._contents.get(key)
 
     def fault(self, key: str, text: str) -> None:
-        """Note a fault of the value of `key`."""
+        """Add a fault of the value of `key`."""
+        self._faults.add(self._place(key), f"{self._path(key)}: {text}")
+
+    def warn(self, key: str, text: str) -> None:
+        """Add a warning about `key`; a fault when reading is strict."""
+        self._faults.warn(self._place(key), f"{self._path(key)}: {text}")
+
+    def _place(self, key: str) -> tuple[int, ...]:
         index = self._order.index(key) if key in self._contents else len(self._order)
-        self._faults.add((*self._position, index), f"{self._path(key)}: {text}")
+        return (*self._position, index)
 
     def _path(self, key: object) -> str:
         shown = key if isinstance(key, str) and _PLAIN_KEY.fullmatch(key) else repr(key)
@@ -156,15 +183,61 @@ class TableReader:
             value,
             self._path(key),
             self._faults,
-            (*self._position, self._order.index(key)),
+            self._place(key),
             self._environ if environ is None else environ,
+            self._belongs,
         )
 
     def finish(self) -> None:
-        """Report each key that nobody asked for, with the nearest one that is known."""
+        """Judge each key that was not read.
+
+        A key of another table, or a misspelt one, is a fault. Any other may be a setting of a newer
+        Codex CLI, so it is a warning.
+        """
         for key in self.names():
-            if key not in self._asked:
-                self.fault(key, f"unknown key{nearest(key, self._asked)}")
+            if key in self._asked:
+                continue
+            if (place := self._belongs(key)) is not None:
+                self.fault(key, place)
+            elif (meant := misspelt(key, self._asked)) is not None:
+                self.fault(key, f"unknown key; did you mean {meant!r}?")
+            elif self._faults.strict:
+                self.warn(key, f"unknown key{nearest(key, self._asked)}")
+            else:
+                hint = nearest(key, self._asked)
+                self.warn(key, f"unknown key, ignored{hint if 'did you mean' in hint else ''}")
+
+
+def misspelt(name: str, known: Collection[str]) -> str | None:
+    """Return the name of `known` that `name` misspells, or None: at most two edits away.
+
+    Upper and lower case, hyphens and underscores make no difference.
+    """
+    written = _plain(name)
+    distances = {
+        each: _distance(written, plain)
+        for each in sorted(known)
+        if abs(len(written) - len(plain := _plain(each))) <= _MAX_TYPOS
+    }
+    best = min(distances, key=distances.__getitem__, default="")
+    return best if best and distances[best] <= _MAX_TYPOS else None
+
+
+def _plain(name: str) -> str:
+    return name.casefold().replace("-", "").replace("_", "")
+
+
+def _distance(one: str, other: str) -> int:
+    """Return the Levenshtein distance: how many insertions, deletions and substitutions."""
+    row = list(range(len(other) + 1))
+    for above, a in enumerate(one, start=1):
+        diagonal, row[0] = row[0], above
+        for column, b in enumerate(other, start=1):
+            diagonal, row[column] = (
+                row[column],
+                min(row[column] + 1, row[column - 1] + 1, diagonal + (a != b)),
+            )
+    return row[-1]
 
 
 def nearest(name: str, known: Collection[str]) -> str:

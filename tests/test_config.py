@@ -1,13 +1,14 @@
 import os
 import pickle
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import tomli
 
-from codex_otel_logging import ConfigError, OtelConfig
+from codex_otel_logging import ConfigError, OtelConfig, Stats, from_toml
+from codex_otel_logging.config import default_path
 from codex_otel_logging.settings import BatchConfig, ExporterConfig, TlsConfig
 
 NONE_EXAMPLE = """\
@@ -97,8 +98,17 @@ def parse(toml: str, **environ: str) -> OtelConfig:
 def faults(otel: str | Mapping[str, Any], **environ: str) -> list[str]:
     """The faults of a table, without the `[otel] ` they all begin with."""
     table = tomli.loads(otel) if isinstance(otel, str) else otel
+    return faults_of(lambda: OtelConfig.from_table(table, environ=environ))
+
+
+def strict_faults(otel: Mapping[str, Any]) -> list[str]:
+    """The same of strict reading, with no variable set."""
+    return faults_of(lambda: OtelConfig.from_table(otel, strict=True, environ={}))
+
+
+def faults_of(read: Callable[[], OtelConfig]) -> list[str]:
     with pytest.raises(ConfigError) as caught:
-        OtelConfig.from_table(table, environ=environ)
+        read()
     assert str(caught.value) == "\n".join(caught.value.faults)
     assert all(fault.startswith("[otel] ") for fault in caught.value.faults)
     return [fault.removeprefix("[otel] ") for fault in caught.value.faults]
@@ -359,6 +369,7 @@ class TestFaults:
             (
                 {"a\nb": 2},
                 "'a\\nb': unknown key; known are batch, environment, exporter, "
+                "log_agent_responses, log_guardian_assessments, log_sse_deltas, "
                 "log_tool_payloads, log_user_prompt, max_attribute_length, metrics_exporter, "
                 "resource_attributes, service_name, span_attributes, tool_result, trace_exporter, "
                 "tracestate",
@@ -393,7 +404,8 @@ class TestFaults:
             ),
             (
                 {"exporter": "statsig"},
-                "exporter: 'statsig' is for metrics only; events go to 'otlp-http' or 'otlp-grpc'",
+                "exporter: 'statsig' is the Codex CLI's own service, which takes no events from "
+                "here; nothing is sent. Use 'otlp-http' or 'otlp-grpc'",
             ),
             ({"exporter": 5}, "exporter: expected a string, got an integer"),
             (
@@ -472,8 +484,8 @@ class TestFaults:
             ),
             (
                 grpc(protocol="binary"),
-                "exporter.otlp-grpc.protocol: unknown key; known are compression, endpoint, "
-                "headers, timeout_ms, tls",
+                "exporter.otlp-grpc.protocol: belongs into the exporter's table: "
+                "exporter = { otlp-http = { ... } } (only otlp-http has it)",
             ),
             (
                 http(protocol="xml"),
@@ -566,10 +578,11 @@ class TestFaults:
         ids=lambda value: value if isinstance(value, str) else "",
     )
     def test_each_has_its_own_message(self, table: dict[str, Any], fault: str) -> None:
-        assert faults(table) == [fault]
+        """Also those that are only a warning unless reading is strict."""
+        assert strict_faults(table) == [fault]
 
     def test_all_are_reported_at_once_in_the_order_of_the_file(self) -> None:
-        assert faults(
+        table = tomli.loads(
             """
             exportr = 1
             log_user_prompt = 1
@@ -582,7 +595,8 @@ class TestFaults:
             } }
             environment = []
             """
-        ) == [
+        )
+        assert strict_faults(table) == [
             "exportr: unknown key; did you mean 'exporter'?",
             "log_user_prompt: expected true or false, got an integer",
             "batch.max_batch_size: expected an integer, got a string",
@@ -795,3 +809,163 @@ def test_the_environment_of_the_process_is_the_default(monkeypatch: pytest.Monke
     config = OtelConfig.from_table(http(headers={"x": "${OTLP_TOKEN}"}))
     assert config.exporter is not None
     assert config.exporter.headers == {"x": "from the process"}
+
+
+CODEX_KEYS = {
+    "environment": "dev",
+    "exporter": "none",
+    "trace_exporter": {"otlp-http": {"endpoint": "http://c/v1/traces", "protocol": "binary"}},
+    "metrics_exporter": "statsig",
+    "log_user_prompt": True,
+    "tool_result": {"max_bytes": 100},
+    "log_agent_responses": True,
+    "log_guardian_assessments": True,
+    "log_sse_deltas": False,
+    "span_attributes": {"team": "x"},
+    "tracestate": {"vendor": {"key": "value"}},
+}
+"""Every key of the `[otel]` table of Codex CLI 0.169.0, none with its default."""
+
+
+class TestCodexFiles:
+    @pytest.mark.parametrize("exporter", ["none", "otlp-http", "otlp-grpc", "statsig"])
+    def test_every_key_loads_with_any_exporter(self, exporter: str) -> None:
+        config = OtelConfig.from_table({**CODEX_KEYS, "exporter": exporter}, environ={})
+        assert (config.log_user_prompt, config.max_output_bytes) == (True, 100)
+        assert (config.log_agent_responses, config.log_guardian_assessments) == (True, True)
+        assert config.log_sse_deltas is False
+        assert len(config.warnings) == (exporter == "statsig")
+
+    @pytest.mark.parametrize("key", ["log_agent_responses", "log_sse_deltas"])
+    def test_a_key_of_the_wrong_type_is_a_fault(self, key: str) -> None:
+        assert faults({key: 1}) == [f"{key}: expected true or false, got an integer"]
+
+    @pytest.mark.parametrize(
+        ("table", "warning"),
+        [
+            ({"log_foo": True}, "log_foo: unknown key, ignored"),
+            ({"batch": {"a_new_limit": 1}}, "batch.a_new_limit: unknown key, ignored"),
+            (http(retries=4), "exporter.otlp-http.retries: unknown key, ignored"),
+            ({"tool_result": {"unit": "x"}}, "tool_result.unit: unknown key, ignored"),
+            (
+                {"log_user_prompt_lengths": True},
+                "log_user_prompt_lengths: unknown key, ignored; did you mean 'log_user_prompt'?",
+            ),
+        ],
+    )
+    def test_a_key_that_no_release_knows_is_one_warning(
+        self, table: dict[str, Any], warning: str
+    ) -> None:
+        config = OtelConfig.from_table(table, environ={})
+        assert config.warnings == (f"[otel] {warning}",)
+        without = http() if "exporter" in table else {}
+        assert config == OtelConfig.from_table(without, environ={})
+
+    @pytest.mark.parametrize(
+        ("key", "meant"),
+        [
+            ("exportr", "exporter"),
+            ("expotrer", "exporter"),
+            ("log-user-prompt", "log_user_prompt"),
+            ("logUserPrompt", "log_user_prompt"),
+            ("log_sse_delta", "log_sse_deltas"),
+            ("log_agent_response", "log_agent_responses"),
+            ("enviroment", "environment"),
+            ("trace_exportr", "trace_exporter"),
+        ],
+    )
+    def test_a_misspelt_key_stays_a_fault(self, key: str, meant: str) -> None:
+        assert faults({key: 1}) == [f"{key}: unknown key; did you mean {meant!r}?"]
+
+    @pytest.mark.parametrize(
+        ("table", "fault"),
+        [
+            (
+                {"exporter": "otlp-http", "endpoint": "http://c/"},
+                "endpoint: belongs into the exporter's table: exporter = { otlp-http = { ... } }",
+            ),
+            (
+                {"exporter": "otlp-http", "headers": {}},
+                "headers: belongs into the exporter's table: exporter = { otlp-http = { ... } }",
+            ),
+            ({"max_queue_size": 1}, "max_queue_size: belongs into [otel.batch]"),
+            ({"max_bytes": 1}, "max_bytes: belongs into [otel.tool_result]"),
+            (
+                {"batch": {"environment": "x"}},
+                "batch.environment: belongs into [otel]",
+            ),
+            (
+                http(**{"ca-certificate": "x"}),
+                "exporter.otlp-http.ca-certificate: belongs into the tls table of the exporter",
+            ),
+        ],
+    )
+    def test_a_key_in_the_wrong_table_is_a_fault_that_says_where_it_belongs(
+        self, table: dict[str, Any], fault: str
+    ) -> None:
+        assert faults(table) == [fault]
+
+    def test_keys_of_headers_and_attributes_are_the_users(self) -> None:
+        table = {**http(headers={"enviroment": "x"}), "resource_attributes": {"exportr": "y"}}
+        assert OtelConfig.from_table(table, environ={}).warnings == ()
+
+    def test_a_huge_key_costs_no_time(self) -> None:
+        assert len(OtelConfig.from_table({"x" * 1_000_000: 1}, environ={}).warnings) == 1
+
+
+class TestServiceName:
+    ENVIRON: ClassVar = {"OTEL_SERVICE_NAME": "from-environment"}
+
+    def test_the_variable_counts_where_the_table_has_none(self) -> None:
+        config = OtelConfig.from_table({"exporter": "otlp-http"}, environ=self.ENVIRON)
+        assert config.service_name == "from-environment"
+
+    def test_the_table_wins(self) -> None:
+        table = {"exporter": "otlp-http", "service_name": "own"}
+        assert OtelConfig.from_table(table, environ=self.ENVIRON).service_name == "own"
+
+    @pytest.mark.parametrize("value", ["", "  "])
+    def test_empty_is_unset(self, value: str) -> None:
+        environ = {"OTEL_SERVICE_NAME": value}
+        config = OtelConfig.from_table({"exporter": "otlp-http"}, environ=environ)
+        assert config.service_name == "codex-cli"
+
+
+class TestDefaultPath:
+    def test_it_is_in_the_home(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+        monkeypatch.delenv("CODEX_HOME", raising=False)
+        assert default_path() == "~/.codex/config.toml"
+        (tmp_path / ".codex").mkdir()
+        (tmp_path / ".codex" / "config.toml").write_text('[otel]\nenvironment = "home"')
+        assert OtelConfig.from_toml().environment == "home"
+
+    def test_codex_home_moves_it(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+        monkeypatch.setenv("CODEX_HOME", str(tmp_path))
+        assert default_path() == f"{tmp_path}/config.toml"
+        (tmp_path / "config.toml").write_text('[otel]\nenvironment = "moved"')
+        assert OtelConfig.from_toml().environment == "moved"
+        assert from_toml().stats() == Stats()
+
+    def test_an_empty_codex_home_is_unset(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("CODEX_HOME", "")
+        assert default_path() == "~/.codex/config.toml"
+
+    def test_a_path_may_have_variables_with_defaults(
+        self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
+        (tmp_path / "otel.toml").write_text('[otel]\nenvironment = "there"')
+        monkeypatch.setenv("THERE", str(tmp_path))
+        for path in ("${THERE:-/nowhere}/otel.toml", "${NOT_SET:-~}/otel.toml", "$THERE/otel.toml"):
+            assert OtelConfig.from_toml(path).environment == "there"
+        with pytest.raises(ConfigError, match="no such file"):
+            OtelConfig.from_toml("${NOT_SET}/otel.toml")
+
+    def test_strict_reading_and_warnings_reach_the_handler(
+        self, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        file = tmp_path / "otel.toml"
+        file.write_text("[otel]\nlog_foo = true")
+        from_toml(file)
+        assert caplog.messages == [f"{file}: [otel] log_foo: unknown key, ignored"]
+        with pytest.raises(ConfigError, match="log_foo: unknown key; known are"):
+            from_toml(file, strict=True)

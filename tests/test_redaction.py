@@ -2,7 +2,8 @@ import pytest
 
 from codex_otel_logging import catalog
 from codex_otel_logging.catalog import EventType, Field
-from codex_otel_logging.redaction import REDACTED, Redaction, redacted
+from codex_otel_logging.redaction import REDACTED, Redaction, redacted, redacted_inside
+from codex_otel_logging.values import AttributeValue
 
 OWN = EventType("myapp.plan", "", (Field("plan", sensitive="prompt"), Field("steps", "integer")))
 
@@ -28,13 +29,14 @@ def test_settings_decide_for_every_event(
 ) -> None:
     """A sensitive name is sensitive also where the catalog does not expect it."""
     redaction = Redaction(log_user_prompt=log_user_prompt, log_tool_payloads=log_tool_payloads)
-    assert redaction.removed_fields(event(name)) == removed
+    always = {"response", "rationale"}
+    assert redaction.removed_fields(event(name)) == removed | always
 
 
 def test_an_applications_own_sensitive_field_is_removed_from_its_event_only() -> None:
-    assert Redaction().removed_fields(OWN) == {"prompt", "plan"}
+    assert Redaction().removed_fields(OWN) == {"prompt", "response", "rationale", "plan"}
     assert "plan" not in Redaction().removed_fields(event("codex.user_prompt"))
-    assert Redaction(log_user_prompt=True).removed_fields(OWN) == set()
+    assert Redaction(log_user_prompt=True).removed_fields(OWN) == {"response", "rationale"}
 
 
 def test_every_sensitive_field_of_the_catalog_has_a_setting_that_removes_it() -> None:
@@ -58,9 +60,35 @@ def test_an_applications_own_length_wins() -> None:
     assert redacted({"prompt": "abc", "prompt_length": 9}, ["prompt"])["prompt_length"] == 9
 
 
-@pytest.mark.parametrize("value", [["a", "secret"], {"text": "secret"}, b"secret", 5, object()])
-def test_whatever_stands_in_a_sensitive_field_is_removed(value: object) -> None:
+@pytest.mark.parametrize(
+    ("value", "length"),
+    [(["a", "secret"], 2), ({"text": "secret"}, 1), (b"secret", 6), (bytearray(3), 3), ((1,), 1)],
+)
+def test_any_value_of_a_sensitive_field_is_redacted_and_measured(
+    value: object, length: int
+) -> None:
+    expected = {"prompt": REDACTED, "prompt_length": length}
+    assert redacted({"prompt": value}, ["prompt"]) == expected
+
+
+@pytest.mark.parametrize("value", [5, 1.5, True, object()])
+def test_a_sensitive_value_without_a_length_is_redacted(value: object) -> None:
     assert redacted({"prompt": value}, ["prompt"]) == {"prompt": REDACTED}
+
+
+def test_maps_are_redacted_at_any_depth() -> None:
+    inner: dict[str, AttributeValue] = {"prompt": "abc", "kept": 1, "arguments": [1, 2]}
+    value: AttributeValue = [{"a": [inner]}, "prompt", {"prompt": None}]
+    shown: AttributeValue = {
+        "prompt": REDACTED,
+        "prompt_length": 3,
+        "kept": 1,
+        "arguments": REDACTED,
+        "arguments_length": 2,
+    }
+    removed = ["prompt", "arguments"]
+    assert redacted_inside(value, removed) == [{"a": [shown]}, "prompt", {"prompt": None}]
+    assert inner == {"prompt": "abc", "kept": 1, "arguments": [1, 2]}
 
 
 def test_what_is_absent_stays_absent() -> None:

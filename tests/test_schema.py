@@ -84,9 +84,9 @@ def accepts(otel: Any) -> bool:
 
 
 def fault(otel: dict[str, Any], **environ: str) -> str:
-    """What reading says; empty if the table is good."""
+    """What strict reading says; empty if the table is good."""
     try:
-        OtelConfig.from_table(otel, environ={**ENVIRON, **environ})
+        OtelConfig.from_table(otel, strict=True, environ={**ENVIRON, **environ})
     except ConfigError as error:
         return str(error)
     return ""

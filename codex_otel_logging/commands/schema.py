@@ -2,7 +2,8 @@
 
 It is made from what the settings' own classes and constants say. A schema cannot see everything
 that reading finds: variables that are not set, files that are not there, what two keys have to do
-with each other. What it does refuse, reading refuses as well.
+with each other. What it does refuse, strict reading refuses as well; otherwise, unknown keys are
+warnings.
 
 https://json-schema.org/draft/2020-12
 """
