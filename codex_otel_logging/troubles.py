@@ -1,4 +1,4 @@
-"""What people are told about delivery: one line when trouble begins, one when it ends."""
+"""Reports about delivery: one line when an outage begins, one when it ends."""
 
 from __future__ import annotations
 
@@ -7,6 +7,9 @@ from collections.abc import Sequence
 
 from . import reports
 from .stats import Stats
+
+DIAGNOSE = "to diagnose, run: codex-otel-logging check --send"
+"""The end of every warning about an outage or a loss."""
 
 _REPORT_AGAIN_S = 300.0
 """How long after a report of events lost, or left out, the next one may follow."""
@@ -43,7 +46,7 @@ class Troubles:
         if self._since is None and visible and now - self._outage_at >= _OUTAGE_AGAIN_S:
             self._since = self._outage_at = now
             self._before = stats
-            reports.warn(
+            _warn(
                 "%s: events are not delivered (%s); they are kept and tried again",
                 self._destination,
                 reason,
@@ -55,7 +58,7 @@ class Troubles:
         now = time.monotonic()
         if not self._refusing and now - self._refused_at >= _REPORT_AGAIN_S:
             self._refused_at = now
-            reports.warn(
+            _warn(
                 "%s: %s lost (%s); more losses of this kind are counted, not reported",
                 self._destination,
                 _events(count),
@@ -79,7 +82,7 @@ class Troubles:
             self._overflow_reported = overflowed  # it is among those lost
         if (rejected or reason) and now - self._partial_at >= _REPORT_AGAIN_S:
             self._partial_at = now
-            reports.warn(
+            _warn(
                 "%s: the collector left out %s (%s)",
                 self._destination,
                 _events(rejected),
@@ -98,12 +101,19 @@ class Troubles:
             self._overflow_reported = dropped
         elif not self._overflowing and dropped > self._overflow_reported:
             self._overflowing = True
-            reports.warn("%s: the queue is full; the newest events are dropped", self._destination)
+            _warn(
+                "%s: the queue is full; the newest events are dropped",
+                self._destination,
+            )
 
 
 def report_left(count: int, reasons: Sequence[str]) -> None:
     """Tell, in one line, what the process takes with it when it ends."""
-    reports.warn("%s not delivered before the end (%s)", _events(count), "; ".join(reasons))
+    _warn("%s not delivered before the end (%s)", _events(count), "; ".join(reasons))
+
+
+def _warn(message: str, *args: object) -> None:
+    reports.warn(f"{message}; {DIAGNOSE}", *args)
 
 
 def _events(count: int) -> str:

@@ -16,6 +16,7 @@ from codex_otel_logging import CodexOtelHandler, Receiver, Stats, batching
 from codex_otel_logging.batching import BatchProcessor
 from codex_otel_logging.exporters import Outcome
 from codex_otel_logging.settings import BatchConfig
+from codex_otel_logging.troubles import DIAGNOSE
 from collectors import (
     BAD_REQUEST,
     BUSY_NO_MORE,
@@ -62,11 +63,17 @@ def attach_to(attach: HandlerFactory) -> Attach:
 
 @pytest.fixture
 def reports(caplog: pytest.LogCaptureFixture) -> Callable[[], list[str]]:
-    """What people were told, without the collector's address."""
+    """What was reported, without the collector's address and the command that diagnoses.
+
+    The command ends every warning but those that say that an outage or a full queue is over.
+    """
 
     def reports() -> list[str]:
-        messages = (r.getMessage() for r in caplog.records if r.name == REPORTS)
-        return [message.partition(": ")[2] for message in messages]
+        messages = [r.getMessage() for r in caplog.records if r.name == REPORTS]
+        over = ("events are delivered again", "the queue has room again")
+        for message in messages:
+            assert message.endswith(f"; {DIAGNOSE}") != any(each in message for each in over)
+        return [message.partition(": ")[2].removesuffix(f"; {DIAGNOSE}") for message in messages]
 
     return reports
 

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from codex_otel_logging import Receiver
+from codex_otel_logging.troubles import DIAGNOSE
 from collectors import OK, Gate, HttpCollector
 from conftest import ROOT, RunPython, Scripted
 
@@ -93,7 +94,7 @@ def test_without_a_collector_the_end_is_near_and_says_what_is_left(run_python: R
     assert done.returncode == 0
     assert done.stderr == (
         "100 events not delivered before the end "
-        f"(otlp-http {endpoint}: no connection: Connection refused)\n"
+        f"(otlp-http {endpoint}: no connection: Connection refused); {DIAGNOSE}\n"
     )
 
 
@@ -236,8 +237,8 @@ def test_many_handlers_wait_together_and_report_in_one_line(run_python: RunPytho
 import logging, codex_otel_logging
 logger = logging.getLogger("codex_otel")
 logger.setLevel("INFO")
-for _ in range(10):
-    otel = {"exporter": {"otlp-http": {"endpoint": endpoint}}}
+for number in range(10):
+    otel = {"exporter": {"otlp-http": {"endpoint": endpoint, "headers": {"n": str(number)}}}}
     logger.addHandler(codex_otel_logging.from_table(otel))
 logger.info("codex.turn_ttft", extra={"duration_ms": 1, "conversation.id": "c"})
 """

@@ -19,6 +19,7 @@ from opentelemetry.sdk.version import __version__ as sdk_version
 import samples
 from codex_otel_logging import Receiver, Stats
 from codex_otel_logging.commands.demo import recorded_session
+from codex_otel_logging.troubles import DIAGNOSE
 from collectors import JSON, Answer, HttpCollector
 from conftest import HandlerFactory
 
@@ -180,4 +181,4 @@ def test_partial_success_is_counted(
         collector.stop()
     assert handler.stats() == Stats(accepted=3, exported=2, rejected=1)
     (message,) = caplog.messages
-    assert message.endswith("the collector left out 1 event (too old)")
+    assert message.endswith(f"the collector left out 1 event (too old); {DIAGNOSE}")

@@ -18,6 +18,7 @@ from codex_otel_logging import Stats
 from codex_otel_logging.exporters import tls_failure
 from codex_otel_logging.otlp_grpc import _what_failed
 from codex_otel_logging.settings import ExporterConfig
+from codex_otel_logging.troubles import DIAGNOSE
 from collectors import OK, GrpcCollector, HttpCollector, Tls
 from conftest import HandlerFactory, RunPython, Scripted
 
@@ -280,8 +281,11 @@ BAD = {
 }
 
 
-LOST = "1 event lost (given up: REASON); more losses of this kind are counted, not reported"
-WAITING = "events are not delivered (REASON); they are kept and tried again"
+LOST = (
+    "1 event lost (given up: REASON); more losses of this kind are counted, not reported; "
+    f"{DIAGNOSE}"
+)
+WAITING = f"events are not delivered (REASON); they are kept and tried again; {DIAGNOSE}"
 
 
 def pattern(bad: Bad, table: dict[str, Any], line: str) -> str:
@@ -378,7 +382,7 @@ def test_events_wait_for_a_collector_that_can_be_trusted(
     trouble, at_the_end = done.stderr.splitlines()
     assert re.fullmatch(pattern(bad, table, WAITING), trouble), trouble
     assert at_the_end.startswith("3 events not delivered before the end (")
-    assert at_the_end.endswith("certificate has expired)")
+    assert at_the_end.endswith(f"certificate has expired); {DIAGNOSE}")
 
 
 def test_a_renewed_certificate_ends_the_outage(
