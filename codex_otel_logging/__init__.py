@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from . import catalog
     from .config import ConfigError, OtelConfig
     from .conversation import Conversation
-    from .handler import CodexOtelHandler, from_table, from_toml
+    from .handler import CodexOtelHandler, configure, flush, from_table, from_toml
     from .receiver import Receiver
     from .sigterm import flush_on_sigterm
     from .stats import Stats
@@ -37,6 +37,8 @@ __all__ = [
     "Receiver",
     "Stats",
     "catalog",
+    "configure",
+    "flush",
     "flush_on_sigterm",
     "from_table",
     "from_toml",
@@ -50,6 +52,8 @@ _MODULES = {
     "Receiver": "receiver",
     "Stats": "stats",
     "catalog": "catalog",
+    "configure": "handler",
+    "flush": "handler",
     "flush_on_sigterm": "sigterm",
     "from_table": "handler",
     "from_toml": "handler",

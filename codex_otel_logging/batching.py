@@ -139,7 +139,7 @@ class BatchProcessor:
         Blocks for at most `timeout_s`; False when something accepted before the call is still
         queued then. A batch that waits to be retried is retried at once.
         """
-        return _settle_all([self], lambda started, _progress: started + timeout_s)
+        return flush_all([self], timeout_s)
 
     def close(self) -> None:
         """Let the worker send what is queued, close the connection and end. Does not wait.
@@ -456,6 +456,11 @@ class BatchProcessor:
             for part in parts:
                 self._queue.extendleft(reversed(part))
             self._batch = ()
+
+
+def flush_all(processors: Sequence[BatchProcessor], timeout_s: float) -> bool:
+    """Flush several processors at once; see `BatchProcessor.flush`."""
+    return _settle_all(processors, lambda started, _progress: started + timeout_s)
 
 
 def finish(processors: Sequence[BatchProcessor], *, for_good: bool = True) -> None:

@@ -103,7 +103,8 @@ def capture_events() -> Iterator[CapturedEvents]:
     settings = OtelConfig()
     defaults = origin_of(settings, None).defaults
     reader = EventReader(
-        Redaction(log_user_prompt=True), max_attribute_length=settings.max_attribute_length
+        Redaction(log_user_prompt=True, log_agent_responses=True, log_guardian_assessments=True),
+        max_attribute_length=settings.max_attribute_length,
     )
     errors = logging.NullHandler()
     call_handlers = logging.Logger.callHandlers

@@ -100,13 +100,23 @@ class Conversation:
 
         Kept in a context variable: each asyncio task sees its own, tasks started inside the block
         inherit it, blocks nest, and the one before is restored at the end. Threads do not inherit
-        it; use `logger` there.
+        it; use `logger` there, and in generators, whose steps may run in different contexts.
+
+        Never raises. A block that is left in another context than it was entered in, as frameworks
+        and the garbage collector do with generators, ends for all contexts that have it.
         """
-        token = _bound.set(self)
+        binding = _Binding(self)
+        token = _bindings.set((*_open_bindings(), binding))
         try:
             yield self
         finally:
-            _bound.reset(token)
+            others = tuple(each for each in _bindings.get() if each is not binding)
+            try:
+                _bindings.reset(token)
+            except ValueError:  # another context: the one it was entered in is out of reach
+                binding.is_over = True
+            if others != _bindings.get():  # blocks are left in another order than entered
+                _bindings.set(others)
 
     def logger(self, name: str = "codex_otel") -> ConversationLogger:
         """Return an adapter of the logger `name` whose events belong to this conversation."""
@@ -126,7 +136,32 @@ class ConversationLogger(_LoggerAdapter):
         return msg, kwargs
 
 
-_bound: ContextVar[Conversation | None] = ContextVar("codex_otel_conversation", default=None)
+class _Binding:
+    """One `with` block of `Conversation.bind`."""
 
-bound_conversation = _bound.get
-"""Return the conversation bound in this context, or None. A C function, for the emit path."""
+    __slots__ = ("conversation", "is_over")
+
+    def __init__(self, conversation: Conversation) -> None:
+        self.conversation = conversation
+        self.is_over = False
+
+
+_bindings: ContextVar[tuple[_Binding, ...]] = ContextVar("codex_otel_conversation", default=())
+"""The blocks that this context is in, the innermost one last.
+
+Not only the innermost conversation and a token that restores the one before: blocks in generators
+are left in any order, and in any context.
+"""
+
+current_bindings = _bindings.get
+"""Return the blocks that this context is in. A C function, for the emit path."""
+
+
+def _open_bindings() -> tuple[_Binding, ...]:
+    return tuple(binding for binding in _bindings.get() if not binding.is_over)
+
+
+def bound_conversation() -> Conversation | None:
+    """Return the conversation bound in this context, or None."""
+    bindings = _open_bindings()
+    return bindings[-1].conversation if bindings else None

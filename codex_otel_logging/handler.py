@@ -1,18 +1,24 @@
-"""The handler: settings, records, batching and exporters, put together under logging's contract."""
+"""The handler: settings, records, batching and exporters, put together under logging's contract.
+
+`from_toml`, `from_table` and `configure` build one; `flush` waits for all of them.
+"""
 
 from __future__ import annotations
 
 import logging
 import os
+import threading
 import weakref
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, TypedDict
 
-from . import lifecycle, reports
-from .batching import BatchProcessor, finish
+from . import attachment, lifecycle, reports
+from .attachment import EVENT_LOGGER
+from .batching import BatchProcessor, finish, flush_all
 from .checks import Checks
-from .config import ConfigError, OtelConfig
+from .config import ConfigError, OtelConfig, default_path
 from .exporters import Origin, connect, is_own_export, missing_package
+from .forks import no_fork
 from .records import EventReader
 from .redaction import Redaction
 from .settings import ExporterConfig
@@ -38,8 +44,8 @@ class CodexOtelHandler(logging.Handler):
         app_version: the application's version: the default of `app.version`, and the resource's
             `service.version`.
         missing_ok: whether a TOML file that does not exist means the defaults.
-        strict: whether an exporter whose package is not installed raises, instead of leaving the
-            handler without effect after one warning.
+        strict: whether an exporter whose package is not installed, or a key that is not known,
+            raises instead of being one warning.
         level: the lowest level that is sent.
 
     Raises:
@@ -57,7 +63,7 @@ class CodexOtelHandler(logging.Handler):
         level: int | str = logging.NOTSET,
     ) -> None:
         # All that can fail comes first: logging keeps a list of the handlers that were begun.
-        settings = _settings(config, missing_ok=missing_ok)
+        settings = _settings(config, missing_ok=missing_ok, strict=strict)
         self._exporter_config = _usable_exporter(settings, strict=strict)
         self._processor: BatchProcessor | None = None
         super().__init__(level)
@@ -67,10 +73,15 @@ class CodexOtelHandler(logging.Handler):
             Redaction(
                 log_user_prompt=settings.log_user_prompt,
                 log_tool_payloads=settings.log_tool_payloads,
+                log_agent_responses=settings.log_agent_responses,
+                log_guardian_assessments=settings.log_guardian_assessments,
             ),
             max_attribute_length=settings.max_attribute_length,
             max_output_bytes=settings.max_output_bytes,
+            log_sse_deltas=settings.log_sse_deltas,
+            report=self._checks.field,
         )
+        attachment.register(self, self._exporter_config)
         if self._exporter_config is not None:
             self._processor = _processor(
                 self._exporter_config, origin_of(settings, app_version), settings, self._checks
@@ -157,13 +168,16 @@ class HandlerOptions(TypedDict, total=False):
     level: int | str
 
 
-def from_toml(path: str | os.PathLike[str], **options: Unpack[HandlerOptions]) -> CodexOtelHandler:
+def from_toml(
+    path: str | os.PathLike[str] | None = None, **options: Unpack[HandlerOptions]
+) -> CodexOtelHandler:
     """Build a handler from the `[otel]` table of a TOML file; a factory for `dictConfig`.
 
-    `~` and `$VAR` in the path are expanded. `options` are the keyword arguments of
-    `CodexOtelHandler`, which also says what is raised.
+    `~`, `$NAME` and `${NAME:-default}` in the path are expanded. None means the Codex CLI's own
+    file, `$CODEX_HOME/config.toml` or else `~/.codex/config.toml`. `options` are the keyword
+    arguments of `CodexOtelHandler`, which also says what is raised.
     """
-    return CodexOtelHandler(path, **options)
+    return CodexOtelHandler(default_path() if path is None else path, **options)
 
 
 def from_table(otel: Mapping[str, Any], **options: Unpack[HandlerOptions]) -> CodexOtelHandler:
@@ -175,19 +189,75 @@ def from_table(otel: Mapping[str, Any], **options: Unpack[HandlerOptions]) -> Co
     return CodexOtelHandler(otel, **options)
 
 
-def _settings(config: object, *, missing_ok: bool) -> OtelConfig:
+_configuring = threading.Lock()
+_configured: weakref.ref[CodexOtelHandler] | None = None
+"""The handler that `configure` attached last, while it exists."""
+
+
+def configure(
+    config: str | os.PathLike[str] | Mapping[str, Any] | OtelConfig | None = None,
+    **options: Unpack[HandlerOptions],
+) -> CodexOtelHandler:
+    """Build a handler and attach it to the logger `codex_otel`; for scripts and notebooks.
+
+    Sets the logger's level to INFO and `propagate` to False, so that events reach no other handler.
+    A later call replaces the handler that an earlier one attached; the old one exports what it
+    holds. May be called from any thread; does not block. Applications that configure logging with
+    `dictConfig` or `fileConfig` add the handler there instead.
+
+    Args:
+        config: the path of a TOML file with an `[otel]` table, an `[otel]` table that is parsed
+            already, or an `OtelConfig`. None means the file that `from_toml()` reads.
+        options: the keyword arguments of `CodexOtelHandler`.
+
+    Raises:
+        ConfigError: the settings have faults, or the file is missing and `missing_ok` is false; the
+            handler attached before stays.
+
+    """
+    global _configured
+    handler = CodexOtelHandler(default_path() if config is None else config, **options)
+    logger = logging.getLogger(EVENT_LOGGER)
+    with no_fork(), _configuring:
+        before = None if _configured is None else _configured()
+        logger.setLevel(logging.INFO)
+        logger.propagate = False
+        logger.addHandler(handler)
+        if before is not None:
+            logger.removeHandler(before)
+            before.close()
+        _configured = weakref.ref(handler)
+    return handler
+
+
+def flush(timeout: float | None = None) -> bool:
+    """Export what all handlers of this process have queued, and wait until it is settled.
+
+    For the shutdown hook of a framework that ends the process without Python's exit hooks; in a
+    coroutine, `await asyncio.to_thread(codex_otel_logging.flush)`. Waits for at most `timeout`
+    seconds in all (10 when None). True when everything accepted before the call was exported or
+    finally given up. May be called from any thread.
+    """
+    return flush_all(lifecycle.watched(), FLUSH_TIMEOUT_S if timeout is None else timeout)
+
+
+def _settings(config: object, *, missing_ok: bool, strict: bool) -> OtelConfig:
     if config is None:
         return OtelConfig()
     if isinstance(config, OtelConfig):
-        return config
-    if isinstance(config, Mapping):
-        return OtelConfig.from_table(config)
-    if isinstance(config, (str, os.PathLike)):
-        return OtelConfig.from_toml(config, missing_ok=missing_ok)
-    raise ConfigError(
-        "config: expected the path of a TOML file, an [otel] table, an OtelConfig or None, "
-        f"got {type(config).__name__}"
-    )
+        settings = config
+    elif isinstance(config, Mapping):
+        settings = OtelConfig.from_table(config, strict=strict)
+    elif isinstance(config, (str, os.PathLike)):
+        settings = OtelConfig.from_toml(config, missing_ok=missing_ok, strict=strict)
+    else:
+        raise ConfigError(
+            "config: expected the path of a TOML file, an [otel] table, an OtelConfig or None, "
+            f"got {type(config).__name__}"
+        )
+    for warning in settings.warnings:
+        reports.warn("%s", warning)
+    return settings
 
 
 def _usable_exporter(settings: OtelConfig, *, strict: bool) -> ExporterConfig | None:

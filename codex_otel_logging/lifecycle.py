@@ -13,7 +13,7 @@ import os
 import sys
 import weakref
 
-from . import forks
+from . import attachment, forks, reports
 from .batching import BatchProcessor, finish
 
 _watched: weakref.WeakSet[BatchProcessor] = weakref.WeakSet()
@@ -56,7 +56,17 @@ def worker_starts() -> None:
 
 def _at_exit() -> None:
     _Process.ending = True
-    finish(watched())
+    processors = watched()
+    finish(processors)
+    _report_silence(processors)
+
+
+def _report_silence(processors: list[BatchProcessor]) -> None:
+    """Report once why no handler accepted an event, if what keeps events away is known."""
+    if processors and not any(processor.stats().accepted for processor in processors):
+        reason = attachment.why_silent()
+        if reason is not None:
+            reports.warn("no event was logged: %s", reason)
 
 
 def _after_fork_in_child() -> None:

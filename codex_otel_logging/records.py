@@ -21,8 +21,9 @@ from operator import itemgetter
 from typing import TYPE_CHECKING, Any, cast
 
 from . import catalog
-from .conversation import RECORD_KEY, Conversation, bound_conversation
-from .redaction import Redaction, redacted
+from .attachment import EVENT_LOGGER
+from .conversation import RECORD_KEY, Conversation, bound_conversation, current_bindings
+from .redaction import Redaction, redacted, redacted_inside
 from .values import (
     AttributeValue,
     attribute_value,
@@ -35,17 +36,21 @@ from .values import (
 if TYPE_CHECKING:
     from opentelemetry.trace import SpanContext
 
-LOGGER = "codex_otel"
-"""The logger whose records, and those of the loggers below it, are events."""
+LOGGER = EVENT_LOGGER
 
 _BELOW = LOGGER + "."
 
-_STANDARD = tuple(logging.makeLogRecord({}).__dict__)
-_BEFORE_FIELDS = len(_STANDARD) - 1
-"""Where the last standard attribute stands; in records made by a logger, fields begin behind it."""
+_STANDARD = list(logging.makeLogRecord({}).__dict__)
+"""The standard attributes of a record, in the order in which `LogRecord.__init__` sets them."""
 
 _NOT_FIELDS = frozenset({*_STANDARD, "message", "asctime", "event.name", RECORD_KEY})
-"""What a record holds that is no field of the event; a formatter adds `message` and `asctime`."""
+"""Attributes that are not fields of the event; a formatter adds `message` and `asctime`."""
+
+_NOT_FIELDS_OF_STRUCTLOG = frozenset({"event", "event.name", "exc_info", "_record"})
+"""Keys of a structlog event dict that are not fields of the event."""
+
+_DELTA = "response.output_text.delta"
+"""The `event.kind` that `log_sse_deltas` decides about."""
 
 _EVENT_SIZE = 300
 _ATTRIBUTE_SIZE = 58
@@ -130,6 +135,9 @@ class EventReader:
         max_attribute_length: characters per text attribute, and elements per array or map; 0 means
             any number.
         max_output_bytes: UTF-8 bytes of a tool's `output`; None means any number.
+        log_sse_deltas: whether streamed text deltas are events.
+        report: called on the application's thread with the event's name, a redacted field's name,
+            and what is wrong with the value that was redacted.
 
     """
 
@@ -139,39 +147,51 @@ class EventReader:
         *,
         max_attribute_length: int = 0,
         max_output_bytes: int | None = None,
+        log_sse_deltas: bool = True,
+        report: Callable[[str, str, str], None] = lambda *_: None,
     ) -> None:
         self._redaction = redaction
         self._max_length = max_attribute_length or sys.maxsize
         self._max_output_bytes = max_output_bytes
+        self._log_sse_deltas = log_sse_deltas
+        self._report = report
         self._plans: dict[str, _Plan] = {}
         self._loggers: set[str] = set()
 
     def read(self, record: logging.LogRecord) -> Event | None:
         """Return the event that `record` logs.
 
-        None when it logs none: its logger is another's, or the catalog does not have its name.
+        None when it logs none: its logger is not below `codex_otel`, its name is not in the
+        catalog, or the settings leave it out.
         """
         contents = record.__dict__
+        is_message_text = True
         try:
             plan = self._plans[contents.get("event.name", record.msg)]
-        except Exception:  # not met before, or no text
+        except Exception:  # a name that is not known yet, or not text
             found = self._plan_of(record)
             if found is None:
                 return None
             plan = found
+            is_message_text = not is_event_dict(record.msg)
         logger_name = record.name
         known = type(logger_name) is str and logger_name in self._loggers
         if not known and not self._is_event_logger(logger_name):
             return None
 
-        shape = plan.shapes.get(len(contents)) or plan.learn(contents)
+        if plan.deltas_are_left_out and _is_delta(record):
+            return None
+
+        shape = plan.shapes.get(len(contents), _NO_SHAPE)
         try:
-            values: Any = shape.values_in(contents)
-        except KeyError:  # as many attributes, but others
+            is_known = shape.names == [*contents]
+        except Exception:  # a name is an object of the application's that cannot be compared
+            is_known = False
+        if not is_known:
             shape = plan.learn(contents)
-            values = shape.values_in(contents)
+        values: Any = shape.values_in(contents)
         keys = shape.keys
-        plain = shape.is_plain and record.exc_info is None
+        plain = shape.is_plain and record.exc_info is None and is_message_text
         if plain:
             text = 0
             for value in values:
@@ -199,7 +219,10 @@ class EventReader:
         event.values = values
         conversation = contents.get(RECORD_KEY)
         if conversation is None or not issubclass(type(conversation), Conversation):
-            conversation = bound_conversation()
+            conversation = None
+            if bindings := current_bindings():
+                binding = bindings[-1]
+                conversation = bound_conversation() if binding.is_over else binding.conversation
         event.conversation = conversation
         event.logger_name = logger_name
         event.levelno = record.levelno
@@ -219,26 +242,26 @@ class EventReader:
 
     def _plan_of(self, record: logging.LogRecord) -> _Plan | None:
         """Return the plan for the event that `record` names, or None when it names none."""
-        candidates = [record.__dict__.get("event.name", record.msg)]
-        if record.args:
-            with suppress(Exception):  # wrong arguments for the message: then it is no name
-                candidates.append(record.getMessage())
-        for candidate in candidates:
-            name = attribute_value("event.name", candidate)
-            if isinstance(name, str):
-                # A QueueHandler puts the formatted exception behind the message.
-                name = name.partition("\n")[0]
-            if isinstance(name, str) and (event := catalog.find(name)) is not None:
-                has_limit = self._max_output_bytes is not None
-                return self._plans.setdefault(name, _Plan(event, self._redaction, has_limit))
-        return None
+        event = named_event(record)
+        if event is None:
+            return None
+        plan = _Plan(
+            event,
+            self._redaction,
+            has_output_limit=self._max_output_bytes is not None,
+            deltas_are_left_out=not self._log_sse_deltas and event.name == "codex.sse_event",
+        )
+        return self._plans.setdefault(event.name, plan)
 
     def _mended(self, record: logging.LogRecord, plan: _Plan) -> dict[str, AttributeValue]:
         """Return the fields as attributes, whatever they were."""
-        fields: dict[str, object] = {
-            key_text(key): value for key, value in record.__dict__.items() if key not in _NOT_FIELDS
-        }
-        fields = _exception_fields(record.exc_info) | fields
+        fields = _fields_of(record)
+        for field in plan.redacted_fields:
+            value = fields.get(field.name)
+            if value is not None and type(value) is not str:
+                fault = field.problem(attribute_value(field.name, value))
+                if fault is not None:  # the worker's checks see only that it is redacted
+                    self._report(plan.type.name, field.name, fault)
         attributes: dict[str, AttributeValue] = {}
         for key, value in redacted(fields, plan.removed, plan.measured).items():
             if value is None:
@@ -249,6 +272,8 @@ class EventReader:
                 boolean_string=key in plan.boolean_strings,
                 max_elements=self._max_length,
             )
+            if plan.removed:
+                attribute = redacted_inside(attribute, plan.removed)
             original_length = 0
             if key == "output" and self._max_output_bytes is not None:
                 attribute, original_length = shorten_to_bytes(attribute, self._max_output_bytes)
@@ -260,93 +285,153 @@ class EventReader:
 
 
 class _Shape:
-    """Which of a record's attributes are fields of its event, for records with the same ones.
+    """Which of a record's attributes are fields of its event, for records with the same `names`.
 
-    Not plain are those of which something is to be removed or computed, that have a key that is no
-    text, or that were put together in an unusual way, so that fields may stand elsewhere than
-    behind the standard attributes.
+    The fast path does not apply (`is_plain`) when a field must be redacted or computed, a name is
+    not a string, or the standard attributes are not complete and first.
     """
 
-    __slots__ = ("is_plain", "keys", "size", "values_in")
+    __slots__ = ("is_plain", "keys", "names", "size", "values_in")
 
-    def __init__(self, keys: Sequence[str], others: Sequence[str], *, is_plain: bool) -> None:
+    def __init__(self, names: list[Any], keys: Sequence[str] = (), *, is_plain: bool) -> None:
+        self.names = names
         self.is_plain = is_plain
         self.keys = tuple(keys)
         self.size = _EVENT_SIZE + _ATTRIBUTE_SIZE * len(keys)
-        self.values_in = _getter(self.keys, tuple(others))
+        self.values_in = _getter(self.keys)
 
 
-def _getter(
-    keys: tuple[str, ...], others: tuple[str, ...]
-) -> Callable[[dict[str, Any]], tuple[Any, ...]]:
-    """Return what gets the values of `keys`; a `KeyError` if one of them all is not there."""
-    if len(keys) > 1 and not others:
+def _getter(keys: tuple[str, ...]) -> Callable[[dict[str, Any]], tuple[Any, ...]]:
+    """Return a function that gets the values of `keys`, always as a tuple."""
+    if len(keys) > 1:
         return itemgetter(*keys)
-    every, count = (*keys, *others), len(keys)
-    return lambda contents: tuple([contents[key] for key in every][:count])
+    return lambda contents: tuple([contents[key] for key in keys])
 
 
-_NO_SHAPE = _Shape((), (), is_plain=False)
+_NO_SHAPE = _Shape([], is_plain=False)
 
 
 class _Plan:
     """What an event's type and the settings decide once for all its events.
 
-    `shapes` holds the last shape met of records with so many attributes. A record that has as many
-    and all that the shape asks for has no others; unless a filter took a standard attribute away
-    from this one, but not from the one before.
+    `shapes` holds the last plain shape seen of records with that many attributes. A record has a
+    shape if the names of its attributes are the same in the same order: comparing two lists of
+    interned names costs less than finding out anything about them.
     """
 
     __slots__ = (
         "_known",
         "_may_be_plain",
         "boolean_strings",
+        "deltas_are_left_out",
         "measured",
+        "redacted_fields",
         "removed",
         "shapes",
         "type",
     )
 
     def __init__(
-        self, event: catalog.EventType, redaction: Redaction, output_has_limit: bool
+        self,
+        event: catalog.EventType,
+        redaction: Redaction,
+        *,
+        has_output_limit: bool,
+        deltas_are_left_out: bool,
     ) -> None:
         self.type = event
+        self.deltas_are_left_out = deltas_are_left_out
         self.removed = redaction.removed_fields(event)
+        self.redacted_fields = tuple(f for f in event.fields if f.name in self.removed)
         self.boolean_strings = event.boolean_strings
         self.measured = event.measured
         self.shapes: dict[int, _Shape] = {}
         self._known: dict[tuple[Any, ...], _Shape] = {}
-        self._may_be_plain = not event.measured and not output_has_limit
+        self._may_be_plain = not event.measured and not has_output_limit
 
     def learn(self, contents: Mapping[Any, Any]) -> _Shape:
         """Find out the shape of a record with these attributes, and expect it from now on."""
         if not self._may_be_plain:
             return _NO_SHAPE
-        names = tuple(contents)[_BEFORE_FIELDS:]
+        names = tuple(contents)
         shape = self._known.get(names)
         if shape is None:
-            shape = self._shape_of(names)
+            shape = self._shape_of(list(names))
             if len(self._known) < _MAX_REMEMBERED:
                 self._known[names] = shape
         if shape.is_plain:
             self.shapes[len(contents)] = shape
         return shape
 
-    def _shape_of(self, names: Sequence[Any]) -> _Shape:
-        """Return which are fields in a record whose last attributes have these names."""
+    def _shape_of(self, names: list[Any]) -> _Shape:
+        """Return which attributes are fields in a record with these ones."""
         if not all(type(name) is str for name in names):
             return _NO_SHAPE
         keys = [sys.intern(name) for name in names if name not in _NOT_FIELDS]
-        if names[:1] != _STANDARD[-1:] or not self.removed.isdisjoint(keys):
+        if names[: len(_STANDARD)] != _STANDARD or not self.removed.isdisjoint(keys):
             return _NO_SHAPE
-        others = [name for name in names[1:] if name in _NOT_FIELDS]
-        return _Shape(keys, others, is_plain=True)
+        return _Shape(names, keys, is_plain=True)
 
 
 def is_event_logger(name: str) -> bool:
     """Return whether the records of the logger `name` are events."""
     # Not isinstance, which asks the object itself what it is.
     return issubclass(type(name), str) and (name.startswith(_BELOW) or name == LOGGER)
+
+
+def is_event_dict(message: object) -> bool:
+    """Return whether a message is a structlog event dict.
+
+    `structlog.stdlib.ProcessorFormatter.wrap_for_formatter` logs one, with the event's name under
+    `event` and the fields beside it.
+    """
+    return type(message) is dict and "event" in message
+
+
+def named_event(record: logging.LogRecord) -> catalog.EventType | None:
+    """Return the event that `record` names, on whatever logger; None when it names none."""
+    message: Any = record.msg
+    if is_event_dict(message):
+        message = message.get("event.name", message["event"])
+    candidates = [record.__dict__.get("event.name", message)]
+    if record.args:
+        with suppress(Exception):  # wrong arguments for the message: then it is no name
+            candidates.append(record.getMessage())
+    for candidate in candidates:
+        name = attribute_value("event.name", candidate)
+        if isinstance(name, str):
+            # A QueueHandler puts the formatted exception behind the message.
+            event = catalog.find(name.partition("\n")[0])
+            if event is not None:
+                return event
+    return None
+
+
+def _fields_of(record: logging.LogRecord) -> dict[str, object]:
+    """Return the event's fields with the attributes of its exception, as they were logged."""
+    fields: dict[str, object] = {
+        key_text(key): value for key, value in record.__dict__.items() if key not in _NOT_FIELDS
+    }
+    error: object = record.exc_info
+    if is_event_dict(record.msg):
+        logged: Any = record.msg
+        # structlog passes its own logger on to its formatter.
+        fields = {key: value for key, value in fields.items() if key not in ("_logger", "_name")}
+        fields |= {
+            key_text(key): value
+            for key, value in logged.items()
+            if key not in _NOT_FIELDS_OF_STRUCTLOG
+        }
+        error = logged.get("exc_info") or error
+        if error is True:
+            error = sys.exc_info()
+    return _exception_fields(error) | fields
+
+
+def _is_delta(record: logging.LogRecord) -> bool:
+    """Return whether a `codex.sse_event` is a piece of streamed text."""
+    kind = _fields_of(record).get("event.kind")
+    return attribute_value("event.kind", kind) == _DELTA
 
 
 def timestamp_text(time_ns: int) -> str:

@@ -1,12 +1,14 @@
-"""What the package itself has to tell people, on the logger `codex_otel_logging`.
+"""The package's own log messages, on the logger `codex_otel_logging`.
 
-That name is not below `codex_otel`, so nothing said here is an event.
+That name is not below `codex_otel`, so these are never events.
 """
 
 from __future__ import annotations
 
 import logging
 from contextlib import suppress
+
+from . import attachment
 
 LOGGER = "codex_otel_logging"
 
@@ -17,9 +19,29 @@ def warn(message: str, *args: object) -> None:
     """Log a warning, in any thread; blocks only as the application's own handlers do.
 
     `dictConfig` and `fileConfig` disable the loggers that exist and that they do not name, unless
-    told otherwise. Nobody means this one by that; to silence it, set its level. A filter or handler
-    of the application that raises harms nobody here.
+    told otherwise. That is never intended for this logger, so it is enabled again; to silence it,
+    raise its level. Never raises, whatever the application's filters and handlers do.
     """
     with suppress(Exception):
         _logger.disabled = False
-        _logger.warning(message, *args)
+        if _logger.isEnabledFor(logging.WARNING):
+            _log(_logger.makeRecord(LOGGER, logging.WARNING, __file__, 0, message, args, None))
+
+
+def _log(record: logging.LogRecord) -> None:
+    handlers = [handler for _, handler in attachment.handlers_of(LOGGER)]
+    if not any(map(_is_closed, handlers)):
+        _logger.handle(record)
+    elif _logger.filter(record):
+        # The worker may outlive a stream, such as pytest's: logging would print a traceback.
+        for handler in handlers:
+            if record.levelno >= handler.level and not _is_closed(handler):
+                handler.handle(record)
+    # Our handlers ignore what is not an event. Where there are no others, logging believes that
+    # the record is taken care of, and nobody would see it.
+    if handlers and all(map(attachment.is_own, handlers)) and logging.lastResort is not None:
+        logging.lastResort.handle(record)
+
+
+def _is_closed(handler: logging.Handler) -> bool:
+    return bool(getattr(getattr(handler, "stream", None), "closed", False))

@@ -49,9 +49,9 @@ def soak_s(request: pytest.FixtureRequest) -> float:
 def _clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Nothing that the package or its libraries read comes from the machine the tests run on."""
     for name in list(os.environ):
-        if name.startswith(("OTEL_", "TERM", "GRPC_", "SSL_CERT_")) or name.lower().endswith(
-            ("_proxy", "_ca_bundle")
-        ):
+        if name.startswith(
+            ("OTEL_", "TERM", "GRPC_", "SSL_CERT_", "CODEX_HOME")
+        ) or name.lower().endswith(("_proxy", "_ca_bundle")):
             monkeypatch.delenv(name)
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setenv("HOME", str(tmp_path))

@@ -1,12 +1,21 @@
 import asyncio
+import gc
 import logging
 import pickle
 import threading
+from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from contextvars import Context, copy_context
+from typing import Any
 
 import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from codex_otel_logging import Conversation, Receiver
-from codex_otel_logging.conversation import bound_conversation
+from codex_otel_logging.conversation import bound_conversation, current_bindings
 from conftest import HandlerFactory
 
 CONVERSATION = Conversation("id-1", "gpt-5-codex")
@@ -74,6 +83,193 @@ def test_bind_restores_after_an_exception() -> None:
     with pytest.raises(KeyError), CONVERSATION.bind():
         raise KeyError
     assert bound_conversation() is None
+
+
+def test_blocks_may_be_left_in_another_order_than_entered() -> None:
+    """As two generators in one context are."""
+    other = CONVERSATION.replace(id="id-2")
+    first, second = CONVERSATION.bind(), other.bind()
+    first.__enter__()
+    second.__enter__()
+    first.__exit__(None, None, None)
+    assert bound_conversation() is other
+    second.__exit__(None, None, None)
+    assert bound_conversation() is None
+
+
+def test_a_block_left_in_another_context_ends_everywhere() -> None:
+    """What `contextvars` refuses with a ValueError, and the garbage collector does."""
+    entered, elsewhere = copy_context(), copy_context()
+    block = CONVERSATION.bind()
+    entered.run(block.__enter__)
+    inherited = entered.copy()
+    elsewhere.run(block.__exit__, None, None, None)
+    for context in (entered, elsewhere, inherited):
+        assert context.run(bound_conversation) is None
+    assert entered.run(blocks_after_another) == 1
+
+
+def blocks_after_another() -> int:
+    """How many blocks a context remembers inside one: those that are over are forgotten."""
+    with CONVERSATION.bind():
+        return len(current_bindings())
+
+
+def numbers() -> Iterator[Conversation | None]:
+    with CONVERSATION.bind():
+        yield bound_conversation()
+        yield bound_conversation()
+
+
+async def async_numbers() -> AsyncIterator[Conversation | None]:
+    with CONVERSATION.bind():
+        yield bound_conversation()
+        yield bound_conversation()
+
+
+def test_a_generator_may_be_advanced_and_closed_in_other_contexts() -> None:
+    """As Starlette does with the body of a response: each step runs in a context of its own."""
+    generator = numbers()
+    assert copy_context().run(next, generator) is CONVERSATION
+    assert copy_context().run(next, generator) is None
+    assert copy_context().run(next, generator, "end") == "end"
+    assert bound_conversation() is None
+
+
+def test_a_generator_may_be_collected_in_another_context() -> None:
+    kept: list[Iterator[Conversation | None]] = [numbers()]
+    context = copy_context()
+    assert context.run(next, kept[0]) is CONVERSATION
+    kept.clear()
+    gc.collect()
+    assert context.run(bound_conversation) is None
+
+
+def test_a_generator_may_be_closed_in_another_thread() -> None:
+    generator = numbers()
+    assert next(generator) is CONVERSATION
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(bound_conversation).result(10) is None
+        assert pool.submit(next, generator).result(10) is None
+        pool.submit(generator.close).result(10)  # type: ignore[attr-defined]
+        assert pool.submit(bound_conversation).result(10) is None
+    assert bound_conversation() is None
+
+
+def test_an_exit_stack_may_be_closed_in_another_thread() -> None:
+    stack = ExitStack()
+    stack.enter_context(CONVERSATION.bind())
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(stack.close).result(10)
+    assert bound_conversation() is None
+
+
+@pytest.mark.parametrize("how", ["closed", "in a task", "forgotten"])
+def test_an_async_generator_may_be_left_unfinished(
+    how: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Asyncio closes a forgotten one in a task of its own; the loop would log what that raises."""
+
+    async def close(generator: AsyncIterator[Any]) -> None:
+        await generator.aclose()  # type: ignore[attr-defined]
+
+    async def main() -> Conversation | None:
+        generator = async_numbers()
+        assert await anext(generator) is CONVERSATION
+        if how == "closed":
+            await close(generator)
+        elif how == "in a task":
+            await asyncio.create_task(close(generator))
+        del generator
+        gc.collect()
+        for _ in range(3):
+            await asyncio.sleep(0)
+        return bound_conversation()
+
+    assert asyncio.run(main()) is None
+    assert caplog.messages == []
+
+
+def test_tasks_keep_the_conversation_of_the_block_they_were_started_in() -> None:
+    async def main() -> tuple[Conversation | None, Conversation | None]:
+        over = asyncio.Event()
+
+        async def late() -> Conversation | None:
+            await over.wait()
+            return bound_conversation()
+
+        with CONVERSATION.bind():
+            task = asyncio.create_task(late())
+        over.set()
+        return bound_conversation(), await task
+
+    assert asyncio.run(main()) == (None, CONVERSATION)
+
+
+class Interleavings(RuleBasedStateMachine):
+    """Blocks entered and left in any order and any context; each context sees the right one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.contexts = [Context()]
+        self.seen: list[list[int]] = [[]]
+        self.open: dict[int, tuple[Any, int]] = {}
+        self.conversations: list[Conversation] = []
+
+    @rule(data=st.data())
+    def enter(self, data: st.DataObject) -> None:
+        where = data.draw(st.integers(0, len(self.contexts) - 1))
+        number = len(self.conversations)
+        self.conversations.append(Conversation(f"id-{number}", "m"))
+        block = self.conversations[number].bind()
+        self.contexts[where].run(block.__enter__)
+        self.seen[where].append(number)
+        self.open[number] = block, where
+
+    @precondition(lambda self: self.open)
+    @rule(data=st.data())
+    def leave(self, data: st.DataObject) -> None:
+        number = data.draw(st.sampled_from(sorted(self.open)))
+        where = data.draw(st.integers(0, len(self.contexts) - 1))
+        block, entered = self.open.pop(number)
+        self.contexts[where].run(block.__exit__, None, None, None)
+        for context, seen in enumerate(self.seen):
+            if number in seen and (context == where or where != entered):
+                seen.remove(number)
+
+    @precondition(lambda self: len(self.contexts) < 5)
+    @rule(data=st.data())
+    def copy(self, data: st.DataObject) -> None:
+        where = data.draw(st.integers(0, len(self.contexts) - 1))
+        self.contexts.append(self.contexts[where].copy())
+        self.seen.append(self.seen[where].copy())
+
+    @invariant()
+    def each_context_has_its_innermost_open_block(self) -> None:
+        for context, seen in zip(self.contexts, self.seen, strict=True):
+            expected = self.conversations[seen[-1]] if seen else None
+            assert context.run(bound_conversation) is expected
+
+
+TestInterleavings = Interleavings.TestCase
+TestInterleavings.settings = settings(max_examples=100, deadline=None)
+
+
+def test_an_event_has_the_conversation_of_the_innermost_open_block(
+    attach: HandlerFactory, receiver: Receiver
+) -> None:
+    """Also where the innermost block was left in another context."""
+    handler = attach({"exporter": {"otlp-http": {"endpoint": receiver.http_endpoint}}})
+    logger = logging.getLogger("codex_otel")
+    with CONVERSATION.replace(id="outer").bind():
+        block = CONVERSATION.bind()
+        block.__enter__()
+        logger.info("codex.turn_ttft", extra={"duration_ms": 1})
+        Context().run(block.__exit__, None, None, None)
+        logger.info("codex.turn_ttft", extra={"duration_ms": 2})
+    assert handler.flush()
+    events = receiver.wait_for(2)
+    assert [e.attributes["conversation.id"] for e in events] == ["id-1", "outer"]
 
 
 def test_each_asyncio_task_has_its_own(attach: HandlerFactory, receiver: Receiver) -> None:

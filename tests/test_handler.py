@@ -192,8 +192,8 @@ def test_what_is_ignored_is_reported_once_without_its_text(
     assert messages[1].startswith(place)
     assert messages[1].endswith(": a message on logger 'codex_otel': not an event of the catalog")
     assert messages[2] == (
-        "ignored: logger 'other': its records are no events; "
-        "attach the handler to the logger 'codex_otel' only"
+        "ignored: logger 'other': it logs 'codex.turn_ttft', but only loggers under 'codex_otel' "
+        "log events; name the logger 'codex_otel.<name>'"
     )
     assert handler.stats() == Stats(ignored=5)
 

@@ -32,11 +32,14 @@ SIGNATURES = {
     "Receiver.wait_for": "(self, count: 'int', timeout: 'float' = 10.0) -> 'list[ReceivedEvent]'",
     "catalog.problems": "(name: 'str', fields: 'Mapping[str, object]') -> 'list[str]'",
     "catalog.register": "(event: 'EventType') -> 'None'",
+    "configure": "(config: 'str | os.PathLike[str] | Mapping[str, Any] | OtelConfig | None' = None,"
+    " **options: 'Unpack[HandlerOptions]') -> 'CodexOtelHandler'",
+    "flush": "(timeout: 'float | None' = None) -> 'bool'",
     "flush_on_sigterm": "() -> 'None'",
     "from_table": "(otel: 'Mapping[str, Any]', **options: 'Unpack[HandlerOptions]')"
     " -> 'CodexOtelHandler'",
-    "from_toml": "(path: 'str | os.PathLike[str]', **options: 'Unpack[HandlerOptions]')"
-    " -> 'CodexOtelHandler'",
+    "from_toml": "(path: 'str | os.PathLike[str] | None' = None, "
+    "**options: 'Unpack[HandlerOptions]') -> 'CodexOtelHandler'",
 }
 
 
@@ -56,6 +59,8 @@ def test_all_holds_the_public_names() -> None:
         "Receiver",
         "Stats",
         "catalog",
+        "configure",
+        "flush",
         "flush_on_sigterm",
         "from_table",
         "from_toml",

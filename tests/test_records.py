@@ -6,6 +6,8 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from codex_otel_logging import Conversation, catalog
 from codex_otel_logging.conversation import RECORD_KEY
@@ -383,3 +385,93 @@ def test_the_current_span_is_noted_and_its_absence_too() -> None:
         event = read()
     assert event.span_context == span.get_span_context()
     assert read().span_context is None
+
+
+def test_an_attribute_removed_and_a_field_added_hide_nothing() -> None:
+    """As many attributes as before, and all of the fields that were there before."""
+    reader = EventReader(Redaction())
+    assert reader.read(record("codex.turn_ttft", extra={"duration_ms": 1})) is not None
+    made = record("codex.turn_ttft", extra={"duration_ms": 2, "added": "kept"})
+    del made.stack_info
+    event = reader.read(made)
+    assert event is not None
+    assert event.fields == {"duration_ms": 2, "added": "kept"}
+
+
+class Incomparable(str):
+    """A name that cannot be compared."""
+
+    __slots__ = ()
+
+    def __eq__(self, other: object) -> bool:
+        raise RuntimeError
+
+    __hash__ = str.__hash__
+
+
+def test_a_name_that_cannot_be_compared_loses_nothing() -> None:
+    reader = EventReader(Redaction())
+    for name in ("other", Incomparable("odd")):
+        made = record("codex.turn_ttft", extra={"duration_ms": 2})
+        made.__dict__[name] = "kept"
+        event = reader.read(made)
+        assert event is not None
+        assert event.fields == {"duration_ms": 2, str.__str__(name): "kept"}
+
+
+READ_ATTRIBUTES = {"name", "msg", "args", "exc_info", "levelno", "levelname", "created"}
+"""Without these, a record is none."""
+
+WARMED = EventReader(Redaction(log_user_prompt=True))
+"""One for all records, so that it has seen many others before."""
+
+
+@given(
+    fields=st.dictionaries(
+        st.sampled_from(["duration_ms", "a", "b", "prompt", "_x"]),
+        st.one_of(st.integers(), st.text(), st.lists(st.integers()), st.none()),
+    ),
+    removed=st.sets(st.sampled_from(sorted({*vars(record())} - READ_ATTRIBUTES))),
+    moved=st.sampled_from(["thread", "process", "module"]),
+    first=st.booleans(),
+)
+@settings(max_examples=200, deadline=None)
+def test_a_record_gives_the_same_fields_by_the_fast_way_and_by_the_slow_one(
+    fields: dict[str, Any], removed: set[str], moved: str, first: bool
+) -> None:
+    """Whatever filters and factories did to it: removed attributes, moved them, set one first."""
+    made = record("codex.turn_ttft", extra=fields)
+    for name in removed:
+        delattr(made, name)
+    contents = made.__dict__
+    if moved in contents:
+        contents[moved] = contents.pop(moved)
+    if first:
+        made.__dict__ = contents = {"from_a_factory": 1, **contents}
+    slow = EventReader(Redaction(log_user_prompt=True), max_output_bytes=10_000_000)
+    expected = slow.read(made)
+    assert expected is not None
+    for _ in range(2):
+        event = WARMED.read(made)
+        assert event is not None
+        assert {k: v for k, v in event.fields.items() if v is not None} == expected.fields
+
+
+def test_text_deltas_are_left_out_when_the_settings_say_so() -> None:
+    reader = EventReader(Redaction(), log_sse_deltas=False)
+    delta = {"event.kind": "response.output_text.delta"}
+    assert reader.read(record("codex.sse_event", extra=delta)) is None
+    assert reader.read(record({"event": "codex.sse_event", **delta})) is None
+    assert reader.read(record("codex.turn_ttft", extra=delta)) is not None
+    assert reader.read(record("codex.sse_event")) is not None
+    completed = {"event.kind": "response.completed"}
+    assert reader.read(record("codex.sse_event", extra=completed)) is not None
+    assert EventReader(Redaction()).read(record("codex.sse_event", extra=delta)) is not None
+
+
+def test_a_prompt_inside_a_map_is_redacted() -> None:
+    meta = {"x": [{"prompt": "s3cr3t", "n": 1}]}
+    assert read("codex.turn_ttft", extra={"meta": meta}).fields == {
+        "meta": {"x": [{"prompt": "[REDACTED]", "prompt_length": 6, "n": 1}]}
+    }
+    assert meta == {"x": [{"prompt": "s3cr3t", "n": 1}]}

@@ -1,0 +1,351 @@
+"""What keeps events away is reported once: level, logger's name, place of the handler, message."""
+
+from __future__ import annotations
+
+import io
+import logging
+from collections.abc import Callable
+from logging.handlers import QueueHandler
+from queue import SimpleQueue
+from typing import Any
+
+import pytest
+
+from codex_otel_logging import Receiver, Stats, from_table, reports
+from conftest import HandlerFactory, RunPython
+
+LOGGER = logging.getLogger("codex_otel")
+FIELDS = {"duration_ms": 1, "conversation.id": "c"}
+
+
+@pytest.fixture
+def otel(receiver: Receiver) -> dict[str, Any]:
+    return {"exporter": {"otlp-http": {"endpoint": receiver.http_endpoint}}}
+
+
+PROGRAM = """
+import json, logging, sys
+import codex_otel_logging
+exporter = {"otlp-http": {"endpoint": "http://127.0.0.1:9/v1/logs"}}
+handler = codex_otel_logging.from_table({"exporter": exporter})
+logger = logging.getLogger("codex_otel")
+"""
+
+
+@pytest.mark.parametrize(
+    ("lines", "report"),
+    [
+        (
+            "logger.addHandler(handler); logger.info('codex.turn_ttft')",
+            "the logger 'codex_otel' inherits the level WARNING; set its level to INFO",
+        ),
+        (
+            "logger.addHandler(handler); logger.setLevel('INFO'); logger.disabled = True",
+            "the logger 'codex_otel' is disabled; name it in the logging configuration, or set "
+            "disable_existing_loggers to False",
+        ),
+        (
+            "logger.addHandler(handler); logger.setLevel('INFO'); logging.disable(logging.INFO)",
+            "logging.disable() turns INFO off",
+        ),
+        (
+            "logger.addHandler(handler); logger.setLevel('INFO')\n"
+            "logging.getLogger('codex.agent').info('codex.turn_ttft')",
+            "the logger 'codex.agent' is not under 'codex_otel', where events are logged",
+        ),
+        ("logger.addHandler(handler); logger.setLevel('INFO')", None),
+        ("logger.addHandler(handler); logger.setLevel('WARNING')", None),
+        ("logger.addHandler(handler); logging.root.setLevel('DEBUG')", None),
+    ],
+)
+def test_a_process_that_logged_no_event_says_once_why(
+    run_python: RunPython, lines: str, report: str | None
+) -> None:
+    done = run_python(PROGRAM + lines)
+    assert (done.returncode, done.stdout) == (0, "")
+    assert done.stderr == ("" if report is None else f"no event was logged: {report}\n")
+
+
+def test_without_an_exporter_nothing_is_said(run_python: RunPython) -> None:
+    program = PROGRAM.replace('{"exporter": exporter}', "{}") + "logger.addHandler(handler)"
+    assert run_python(program).stderr == ""
+
+
+def test_a_process_that_logged_events_says_nothing_of_levels(
+    run_python: RunPython, receiver: Receiver
+) -> None:
+    program = PROGRAM.replace("http://127.0.0.1:9/v1/logs", receiver.http_endpoint)
+    lines = (
+        "logger.addHandler(handler)\nlogger.error('codex.turn_ttft', extra=" + repr(FIELDS) + ")"
+    )
+    assert run_python(program + lines).stderr == ""
+    assert len(receiver.events) == 1
+
+
+@pytest.mark.parametrize("second", ["", "codex_otel"])
+def test_a_handler_attached_twice_is_reported_once(
+    otel: dict[str, Any], receiver: Receiver, attach: HandlerFactory, second: str,
+    caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
+    handler = attach(otel)
+    LOGGER.propagate = True
+    other = logging.getLogger(second)
+    again = handler if second == "" else from_table(otel)
+    other.addHandler(again)
+    try:
+        for _ in range(2):
+            LOGGER.info("codex.turn_ttft", extra=FIELDS)
+            assert handler.flush(10)
+            assert again.flush(10)
+    finally:
+        other.removeHandler(again)
+    assert len(receiver.events) == 4
+    places = f"'codex_otel' and {second or 'root'!r}"
+    assert [r.getMessage() for r in caplog.records if r.name == reports.LOGGER] == [
+        f"events of logger 'codex_otel' are exported 2 times, by handlers on {places}; "
+        "attach one handler to 'codex_otel' only"
+    ]
+
+
+def test_two_handlers_with_different_destinations_are_no_fault(
+    otel: dict[str, Any], attach: HandlerFactory, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Also where only a header's value is another."""
+    ((name, settings),) = otel["exporter"].items()
+    handlers = [
+        attach({"exporter": {name: {**settings, "headers": {"tenant": tenant}}}})
+        for tenant in ("a", "b")
+    ]
+    LOGGER.info("codex.turn_ttft", extra=FIELDS)
+    assert all(handler.flush(10) for handler in handlers)
+    assert caplog.messages == []
+
+
+ROOT_ONLY = """
+import logging
+import codex_otel_logging
+exporter = {"otlp-http": {"endpoint": "http://127.0.0.1:9/v1/logs"}}
+handler = codex_otel_logging.from_table({"exporter": exporter})
+logging.root.addHandler(handler)
+logging.getLogger("codex_otel").setLevel("INFO")
+for _ in range(3):
+    logging.getLogger("codex_otel").info("codex.turn_tftf")
+logging.getLogger("app").warning("not an event")
+"""
+
+
+def test_where_ours_is_the_only_handler_reports_go_to_stderr(run_python: RunPython) -> None:
+    """As `logging` itself does where no handler is found."""
+    done = run_python(ROOT_ONLY)
+    typo, other = done.stderr.splitlines()
+    assert typo.endswith(
+        "'codex.turn_tftf': not an event of the catalog; did you mean 'codex.turn_ttft'?"
+    )
+    assert other == (
+        "ignored: logger 'app': its records are not events; "
+        "attach the handler to the logger 'codex_otel' only"
+    )
+
+
+def test_where_there_is_another_handler_reports_go_there_only(run_python: RunPython) -> None:
+    program = "import logging, sys; logging.basicConfig(stream=sys.stdout)\n" + ROOT_ONLY
+    done = run_python(program)
+    assert done.stderr == ""
+    assert done.stdout.count("WARNING:codex_otel_logging:ignored: ") == 2
+
+
+def test_a_closed_stream_is_passed_over_in_silence(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As the streams of tests are that have ended: logging would print a traceback."""
+    closed, kept = io.StringIO(), io.StringIO()
+    logger = logging.Logger(reports.LOGGER)
+    logger.addHandler(logging.StreamHandler(closed))
+    logger.addHandler(logging.StreamHandler(kept))
+    monkeypatch.setattr(reports, "_logger", logger)
+    monkeypatch.setitem(logging.root.manager.loggerDict, reports.LOGGER, logger)
+    closed.close()
+    reports.warn("a fault of %s", "an event")
+    assert kept.getvalue() == "a fault of an event\n"
+    assert capsys.readouterr().err == ""
+
+
+def test_a_late_report_after_pytest_is_silent(run_tests: Any) -> None:
+    """The worker's report of a faulty field comes at the exit, when pytest's streams are closed."""
+    done = run_tests(
+        """
+import logging, sys
+import codex_otel_logging
+
+def test_logs():
+    logging.getLogger().addHandler(logging.StreamHandler())
+    exporter = {"otlp-http": {"endpoint": "http://127.0.0.1:9/v1/logs"}}
+    batch = {"schedule_delay_ms": 600_000, "shutdown_timeout_ms": 0}
+    codex_otel_logging.configure({"exporter": exporter, "batch": batch})
+    logging.getLogger("codex_otel").info("codex.turn_ttft", extra={"duration_ms": "x"})
+"""
+    )
+    done.assert_outcomes(passed=1)
+    assert "Logging error" not in done.stderr.str()
+    assert "Traceback" not in done.stderr.str()
+
+
+IN_EXTRA = "log the name alone and put the values into extra="
+BY_STRUCTLOG = (
+    "structlog has rendered the event into the message; end its processors with "
+    "structlog.stdlib.render_to_log_kwargs"
+)
+NAME = "codex.user_prompt"
+
+
+@pytest.mark.parametrize(
+    ("message", "arguments", "report"),
+    [
+        (f"{NAME} %s", ("s3cr3t",), f"it begins with {NAME!r}; {IN_EXTRA}"),
+        (f"{NAME}: s3cr3t", (), f"it begins with {NAME!r}; {IN_EXTRA}"),
+        (f"{NAME}, s3cr3t", (), f"it begins with {NAME!r}; {IN_EXTRA}"),
+        (f"event {NAME} s3cr3t", (), f"it holds {NAME!r}; {IN_EXTRA}"),
+        (f'{{"event": "{NAME}", "prompt": "s3cr3t"}}', (), f"it holds {NAME!r}; {BY_STRUCTLOG}"),
+        (f"event='{NAME}' prompt='s3cr3t'", (), f"it holds {NAME!r}; {BY_STRUCTLOG}"),
+        (f"level=info event={NAME} prompt=s", (), f"it holds {NAME!r}; {BY_STRUCTLOG}"),
+        (f"{NAME}s s3cr3t", (), "not an event of the catalog"),
+        (f"x{NAME} s3cr3t", (), "not an event of the catalog"),
+        ("s3cr3t", (), "not an event of the catalog"),
+    ],
+)
+def test_a_message_that_holds_more_than_the_name_is_told_what_to_do(
+    attach: HandlerFactory, caplog: pytest.LogCaptureFixture, otel: dict[str, Any],
+    message: str, arguments: tuple[object, ...], report: str,
+) -> None:  # fmt: skip
+    handler = attach(otel)
+    for _ in range(2):
+        LOGGER.info(message, *arguments)
+    (text,) = [r.getMessage() for r in caplog.records if r.name == reports.LOGGER]
+    assert text.endswith(f": a message on logger 'codex_otel': {report}")
+    assert "s3cr3t" not in text
+    assert handler.stats() == Stats(ignored=2)
+
+
+def test_a_queue_handler_with_a_formatter_is_told_of(
+    attach: HandlerFactory, caplog: pytest.LogCaptureFixture, otel: dict[str, Any]
+) -> None:
+    handler = attach(otel)
+    queue: SimpleQueue[logging.LogRecord] = SimpleQueue()
+    front = QueueHandler(queue)
+    front.setFormatter(logging.Formatter("%(levelname)s %(message)s"))
+    front.handle(LOGGER.makeRecord("codex_otel", 20, __file__, 1, NAME, (), None))
+    handler.handle(queue.get(timeout=10))
+    (text,) = caplog.messages
+    assert text.endswith(
+        f"it holds {NAME!r}; a formatter has changed the message; a QueueHandler in front of this "
+        "handler must not have one"
+    )
+
+
+def test_an_event_on_a_wrong_logger_is_reported_once_for_each(
+    attach: HandlerFactory, caplog: pytest.LogCaptureFixture, otel: dict[str, Any]
+) -> None:
+    handler = attach(otel)
+    for name in ("codex.agent", "app", "other", "codex.agent"):
+        record = logging.makeLogRecord({"name": name, "msg": NAME if "codex" in name else "x"})
+        handler.handle(record)
+    assert [r.getMessage() for r in caplog.records if r.name == reports.LOGGER] == [
+        f"ignored: logger 'codex.agent': it logs {NAME!r}, but only loggers under 'codex_otel' log "
+        "events; name the logger 'codex_otel.<name>'",
+        "ignored: logger 'app': its records are not events; attach the handler to the logger "
+        "'codex_otel' only",
+    ]
+    assert handler.stats().ignored == 4
+
+
+def test_a_redacted_value_of_the_wrong_type_is_reported(
+    attach: HandlerFactory, caplog: pytest.LogCaptureFixture, otel: dict[str, Any],
+    receiver: Receiver,
+) -> None:  # fmt: skip
+    handler = attach(otel)
+    for _ in range(2):
+        LOGGER.info(NAME, extra={"prompt": b"s3cr3t", "conversation.id": "c"})
+    assert handler.flush(10)
+    (event, _) = receiver.wait_for(2)
+    assert event.attributes["prompt"] == "[REDACTED]"
+    assert event.attributes["prompt_length"] == 6
+    (text,) = [r.getMessage() for r in caplog.records if r.name == reports.LOGGER]
+    assert text == "event codex.user_prompt: prompt: expected a string, got bytes"
+
+
+def structlog_logger(*processors: Any) -> Any:
+    structlog = pytest.importorskip("structlog")
+    structlog.reset_defaults()
+    return structlog.wrap_logger(
+        logging.getLogger("codex_otel.structlog"),
+        wrapper_class=structlog.stdlib.BoundLogger,
+        processors=[each(structlog) for each in processors],
+    )
+
+
+@pytest.mark.parametrize(
+    "last",
+    [
+        lambda structlog: structlog.stdlib.render_to_log_kwargs,
+        lambda structlog: structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
+    ],
+    ids=["render_to_log_kwargs", "wrap_for_formatter"],
+)
+def test_structlogs_events_arrive(
+    attach: HandlerFactory, otel: dict[str, Any], receiver: Receiver, last: Callable[[Any], Any],
+) -> None:  # fmt: skip
+    """With their fields, and with no attribute that structlog adds for its own formatter."""
+    handler = attach({**otel, "log_user_prompt": False})
+    logger = structlog_logger(lambda s: s.stdlib.add_log_level, last)
+    logger.info(NAME, prompt="s3cr3t", meta={"prompt": "s3cr3t"}, **{"conversation.id": "c"})
+    try:
+        raise KeyError("k")
+    except KeyError:
+        logger.error("codex.api_request", attempt=0, exc_info=True)
+    assert handler.flush(10)
+    prompt, request = receiver.wait_for(2)
+    own = {key: value for key, value in prompt.attributes.items() if not key.startswith("event.")}
+    assert own == {
+        "app.version": "unknown",
+        "terminal.type": "xterm",
+        "conversation.id": "c",
+        "prompt": "[REDACTED]",
+        "prompt_length": 6,
+        "meta": {"prompt": "[REDACTED]", "prompt_length": 6},
+        "level": "info",
+    }
+    assert request.attributes["exception.type"] == "KeyError"
+    assert request.attributes["attempt"] == 0
+
+
+@pytest.mark.parametrize(
+    "renderer",
+    [
+        lambda structlog: structlog.processors.JSONRenderer(),
+        lambda structlog: structlog.processors.KeyValueRenderer(key_order=["event"]),
+        lambda structlog: structlog.processors.LogfmtRenderer(key_order=["event"]),
+    ],
+    ids=["JSON", "key=value", "logfmt"],
+)
+def test_what_structlog_has_rendered_is_told_of(
+    attach: HandlerFactory, otel: dict[str, Any], caplog: pytest.LogCaptureFixture,
+    renderer: Callable[[Any], Any],
+) -> None:  # fmt: skip
+    handler = attach(otel)
+    logger = structlog_logger(renderer)
+    for _ in range(2):
+        logger.info(NAME, prompt="s3cr3t")
+    (text,) = (r.getMessage() for r in caplog.records if r.name == reports.LOGGER)
+    assert text.endswith(BY_STRUCTLOG)
+    assert handler.stats() == Stats(ignored=2)
+
+
+def test_a_dict_as_the_message_is_an_event_only_with_an_event_in_it(
+    attach: HandlerFactory, otel: dict[str, Any]
+) -> None:
+    handler = attach(otel)
+    LOGGER.info({"event": "codex.turn_ttft", "duration_ms": 1, 5: "odd", "name": "kept?"})
+    LOGGER.info({"duration_ms": 1})
+    LOGGER.info({"event": "nothing"})
+    assert handler.stats().ignored == 2
+    assert handler.stats().accepted == 1

@@ -1,0 +1,254 @@
+"""`configure` and the module's `flush`: one line for scripts, notebooks and shutdown hooks."""
+
+from __future__ import annotations
+
+import gc
+import logging
+import logging.config
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import codex_otel_logging
+from codex_otel_logging import ConfigError, OtelConfig, Receiver, configure, from_table
+from conftest import RunPython
+
+LOGGER = logging.getLogger("codex_otel")
+
+
+def log(number: int) -> None:
+    extra = {"duration_ms": number, "conversation.id": "c"}
+    LOGGER.info("codex.turn_ttft", extra=extra)
+
+
+def durations(receiver: Receiver, count: int) -> list[Any]:
+    return [event.attributes["duration_ms"] for event in receiver.wait_for(count)]
+
+
+@pytest.fixture
+def otel(exporter: dict[str, Any]) -> dict[str, Any]:
+    return {"exporter": exporter}
+
+
+def test_events_arrive_and_reach_no_other_handler(
+    otel: dict[str, Any], receiver: Receiver, caplog: pytest.LogCaptureFixture
+) -> None:
+    handler = configure(otel)
+    log(1)
+    assert codex_otel_logging.flush(10) is True
+    assert durations(receiver, 1) == [1]
+    assert (LOGGER.handlers, LOGGER.level, LOGGER.propagate) == ([handler], logging.INFO, False)
+    assert caplog.messages == []
+
+
+def test_settings_may_be_a_file_a_table_or_settings(
+    tmp_path: Path, otel: dict[str, Any], receiver: Receiver
+) -> None:
+    ((name, settings),) = otel["exporter"].items()
+    file = tmp_path / "otel.toml"
+    file.write_text(f'[otel.exporter.{name}]\nendpoint = "{settings["endpoint"]}"\n')
+    configs: list[Any] = [str(file), file, otel, OtelConfig.from_table(otel)]
+    for number, config in enumerate(configs):
+        configure(config, app_version="1.2.3")
+        log(number)
+    assert codex_otel_logging.flush(10)
+    assert sorted(durations(receiver, 4)) == [0, 1, 2, 3]
+    assert {event.attributes["app.version"] for event in receiver.events} == {"1.2.3"}
+
+
+def test_without_an_argument_it_reads_the_codex_clis_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CODEX_HOME", str(tmp_path))
+    with pytest.raises(ConfigError, match=r"config\.toml: no such file"):
+        configure()
+    configure(missing_ok=True)
+    (tmp_path / "config.toml").write_text('[otel]\nexporter = "otlp-http"')
+    assert "otlp-http" in repr(configure())
+
+
+def test_a_second_call_replaces_the_handler(otel: dict[str, Any], receiver: Receiver) -> None:
+    first = configure(otel)
+    log(1)
+    second = configure(otel)
+    log(2)
+    assert LOGGER.handlers == [second]
+    assert codex_otel_logging.flush(10)
+    assert sorted(durations(receiver, 2)) == [1, 2]  # each has a worker of its own
+    assert (first.stats().exported, second.stats().exported) == (1, 1)
+
+
+def test_a_fault_leaves_the_handler_in_place(otel: dict[str, Any]) -> None:
+    handler = configure(otel)
+    with pytest.raises(ConfigError):
+        configure({"exportr": "none"})
+    assert LOGGER.handlers == [handler]
+
+
+def test_handlers_of_the_application_stay(otel: dict[str, Any]) -> None:
+    own = logging.NullHandler()
+    LOGGER.addHandler(own)
+    configure(otel)
+    handler = configure(otel)
+    assert LOGGER.handlers == [own, handler]
+
+
+def dict_config(otel: dict[str, Any] | None = None) -> dict[str, Any]:
+    handlers = {} if otel is None else {"codex_otel": from_table_entry(otel)}
+    loggers = {name: {"level": "INFO", "handlers": [name], "propagate": False} for name in handlers}
+    return {
+        "version": 1,
+        "disable_existing_loggers": False,
+        "handlers": handlers,
+        "loggers": loggers,
+    }
+
+
+def from_table_entry(otel: dict[str, Any]) -> dict[str, Any]:
+    return {"()": "codex_otel_logging.from_table", "otel": otel}
+
+
+def test_after_a_dictionary_that_says_nothing_of_it(
+    otel: dict[str, Any], receiver: Receiver
+) -> None:
+    logging.config.dictConfig(dict_config())
+    configure(otel)
+    log(1)
+    assert codex_otel_logging.flush(10)
+    assert durations(receiver, 1) == [1]
+
+
+def test_before_a_dictionary_that_says_nothing_of_it(
+    otel: dict[str, Any], receiver: Receiver
+) -> None:
+    configure(otel)
+    logging.config.dictConfig(dict_config())
+    log(1)
+    assert codex_otel_logging.flush(10)
+    assert durations(receiver, 1) == [1]
+
+
+def test_a_dictionary_with_a_handler_takes_over(otel: dict[str, Any], receiver: Receiver) -> None:
+    configure(otel)
+    logging.config.dictConfig(dict_config(otel))
+    log(1)
+    assert codex_otel_logging.flush(10)
+    assert durations(receiver, 1) == [1]
+
+
+def test_beside_a_handler_of_a_dictionary_the_doubling_is_reported(
+    otel: dict[str, Any], receiver: Receiver, caplog: pytest.LogCaptureFixture
+) -> None:
+    logging.config.dictConfig(dict_config(otel))
+    configure(otel)
+    log(1)
+    assert codex_otel_logging.flush(10)
+    assert durations(receiver, 2) == [1, 1]
+    (message,) = caplog.messages
+    assert message == (
+        "events of logger 'codex_otel' are exported 2 times, by handlers on 'codex_otel' and "
+        "'codex_otel'; attach one handler to 'codex_otel' only"
+    )
+
+
+def test_threads_may_configure_at_once(otel: dict[str, Any], receiver: Receiver) -> None:
+    threads = [threading.Thread(target=configure, args=(otel,)) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(20)
+    assert len(LOGGER.handlers) == 1
+    log(1)
+    assert codex_otel_logging.flush(10)
+    assert durations(receiver, 1) == [1]
+
+
+def test_flush_waits_for_every_handler(receiver: Receiver) -> None:
+    handlers = [
+        from_table({"exporter": {"otlp-http": {"endpoint": receiver.http_endpoint}}}),
+        from_table({"exporter": {"otlp-grpc": {"endpoint": receiver.grpc_endpoint}}}),
+    ]
+    LOGGER.setLevel(logging.INFO)
+    for handler in handlers:
+        LOGGER.addHandler(handler)
+    log(1)
+    assert codex_otel_logging.flush() is True
+    assert len(receiver.events) == 2
+    assert [handler.stats().queued for handler in handlers] == [0, 0]
+
+
+def test_flush_is_bounded_and_says_when_something_is_left() -> None:
+    with Receiver() as receiver:
+        endpoint = receiver.http_endpoint
+    configure({"exporter": {"otlp-http": {"endpoint": endpoint}}})
+    log(1)
+    assert codex_otel_logging.flush(0.2) is False
+
+
+def test_flush_without_any_handler(run_python: RunPython) -> None:
+    done = run_python("import codex_otel_logging; print(codex_otel_logging.flush(5))")
+    assert (done.stdout, done.stderr) == ("True\n", "")
+
+
+def test_a_forgotten_handler_is_collected(otel: dict[str, Any]) -> None:
+    """`configure` itself keeps none alive."""
+    handler = configure(otel)
+    LOGGER.removeHandler(handler)
+    handler.close()
+    names = [id(handler)]
+    del handler
+    gc.collect()
+    assert names[0] not in [id(each) for each in gc.get_objects()]
+
+
+SCRIPT = """
+import logging, sys
+import codex_otel_logging
+from codex_otel_logging import Conversation
+codex_otel_logging.configure(sys.argv[1])
+with Conversation(id="conversation-1", model="gpt-5-codex").bind():
+    logging.getLogger("codex_otel").info("codex.turn_ttft", extra={"duration_ms": 352})
+"""
+
+
+@pytest.fixture
+def file(tmp_path: Path, otel: dict[str, Any]) -> str:
+    ((name, settings),) = otel["exporter"].items()
+    file = tmp_path / "otel.toml"
+    file.write_text(f'[otel.exporter.{name}]\nendpoint = "{settings["endpoint"]}"\n')
+    return str(file)
+
+
+def test_a_script_delivers_at_its_end(run_python: RunPython, file: str, receiver: Receiver) -> None:
+    done = run_python(SCRIPT, file)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    (event,) = receiver.events
+    assert event.attributes["conversation.id"] == "conversation-1"
+
+
+IPYTHON = """
+import sys
+from IPython.core.interactiveshell import InteractiveShell
+shell = InteractiveShell.instance()
+for cell in (
+    "import logging, codex_otel_logging",
+    f"codex_otel_logging.configure({sys.argv[1]!r})",
+    f"codex_otel_logging.configure({sys.argv[1]!r});",
+    "logging.getLogger('codex_otel').info("
+    "'codex.turn_ttft', extra={'duration_ms': 1, 'conversation.id': 'c'})",
+    "print(codex_otel_logging.flush(10))",
+):
+    shell.run_cell(cell).raise_error()
+"""
+
+
+def test_under_ipython(run_python: RunPython, file: str, receiver: Receiver) -> None:
+    """A cell that ends with the call shows the handler, without a secret; run twice, it is once."""
+    pytest.importorskip("IPython")
+    done = run_python(IPYTHON, file, PYTHONWARNINGS="ignore")
+    assert done.returncode == 0, done.stderr
+    assert "<CodexOtelHandler otlp-" in done.stdout
+    assert done.stdout.endswith("True\n")
+    assert len(receiver.events) == 1
