@@ -155,7 +155,7 @@ class EventReader:
         self._max_output_bytes = max_output_bytes
         self._log_sse_deltas = log_sse_deltas
         self._report = report
-        self._plans: dict[str, _Plan] = {}
+        self._plans: dict[str | tuple[str], _Plan] = {}
         self._loggers: set[str] = set()
 
     def read(self, record: logging.LogRecord) -> Event | None:
@@ -165,7 +165,6 @@ class EventReader:
         catalog, or the settings leave it out.
         """
         contents = record.__dict__
-        is_message_text = True
         try:
             plan = self._plans[contents.get("event.name", record.msg)]
         except Exception:  # a name that is not known yet, or not text
@@ -173,25 +172,21 @@ class EventReader:
             if found is None:
                 return None
             plan = found
-            is_message_text = not is_event_dict(record.msg)
         logger_name = record.name
         known = type(logger_name) is str and logger_name in self._loggers
         if not known and not self._is_event_logger(logger_name):
             return None
 
-        if plan.deltas_are_left_out and _is_delta(record):
-            return None
-
-        shape = plan.shapes.get(len(contents), _NO_SHAPE)
         try:
+            shape = plan.shapes[len(contents)]
             is_known = shape.names == [*contents]
-        except Exception:  # a name is an object of the application's that cannot be compared
+        except Exception:  # so many were not seen before, or one cannot be compared
             is_known = False
         if not is_known:
             shape = plan.learn(contents)
         values: Any = shape.values_in(contents)
         keys = shape.keys
-        plain = shape.is_plain and record.exc_info is None and is_message_text
+        plain = shape.is_plain and record.exc_info is None
         if plain:
             text = 0
             for value in values:
@@ -210,6 +205,8 @@ class EventReader:
             size = shape.size + text
         if not plain:
             fields = self._mended(record, plan)
+            if plan.deltas_are_left_out and fields.get("event.kind") == _DELTA:
+                return None
             keys, values = (*fields,), (*fields.values(),)
             size = _EVENT_SIZE + sum(_ATTRIBUTE_SIZE + size_of(value) for value in values)
 
@@ -245,13 +242,12 @@ class EventReader:
         event = named_event(record)
         if event is None:
             return None
-        plan = _Plan(
-            event,
-            self._redaction,
-            has_output_limit=self._max_output_bytes is not None,
-            deltas_are_left_out=not self._log_sse_deltas and event.name == "codex.sse_event",
-        )
-        return self._plans.setdefault(event.name, plan)
+        left_out = not self._log_sse_deltas and event.name == "codex.sse_event"
+        has_limit = self._max_output_bytes is not None
+        in_message = is_event_dict(record.msg)
+        may_be_plain = not (event.measured or has_limit or left_out or in_message)
+        plan = _Plan(event, self._redaction, may_be_plain, deltas_are_left_out=left_out)
+        return self._plans.setdefault((event.name,) if in_message else event.name, plan)
 
     def _mended(self, record: logging.LogRecord, plan: _Plan) -> dict[str, AttributeValue]:
         """Return the fields as attributes, whatever they were."""
@@ -335,8 +331,8 @@ class _Plan:
         self,
         event: catalog.EventType,
         redaction: Redaction,
+        may_be_plain: bool,
         *,
-        has_output_limit: bool,
         deltas_are_left_out: bool,
     ) -> None:
         self.type = event
@@ -347,7 +343,7 @@ class _Plan:
         self.measured = event.measured
         self.shapes: dict[int, _Shape] = {}
         self._known: dict[tuple[Any, ...], _Shape] = {}
-        self._may_be_plain = not event.measured and not has_output_limit
+        self._may_be_plain = may_be_plain
 
     def learn(self, contents: Mapping[Any, Any]) -> _Shape:
         """Find out the shape of a record with these attributes, and expect it from now on."""
@@ -426,12 +422,6 @@ def _fields_of(record: logging.LogRecord) -> dict[str, object]:
         if error is True:
             error = sys.exc_info()
     return _exception_fields(error) | fields
-
-
-def _is_delta(record: logging.LogRecord) -> bool:
-    """Return whether a `codex.sse_event` is a piece of streamed text."""
-    kind = _fields_of(record).get("event.kind")
-    return attribute_value("event.kind", kind) == _DELTA
 
 
 def timestamp_text(time_ns: int) -> str:
