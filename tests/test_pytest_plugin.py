@@ -6,6 +6,7 @@ import sys
 
 import pytest
 
+from codex_otel_logging import Receiver
 from conftest import RunTests
 
 PLUGIN = "codex_otel_logging.pytest_plugin"
@@ -120,3 +121,55 @@ def test_fails(codex_otel_events):
         "<codex.user_prompt prompt=... prompt_length=6>* did you mean 'codex.turn_ttft'?*"
     )
     done.stdout.no_fnmatch_line("*secret*")
+
+
+EXPORTS = """
+import logging
+import os
+import unittest
+
+import pytest
+from codex_otel_logging import from_table
+
+@pytest.fixture(autouse=True, scope="session")
+def _configured():
+    logger = logging.getLogger("codex_otel")
+    exporter = {"otlp-http": {"endpoint": os.environ["COLLECTOR"]}}
+    logger.addHandler(handler := from_table({"exporter": exporter}))
+    logger.setLevel("INFO")
+    yield
+    assert handler.flush(10)
+
+def log(number):
+    extra = {"duration_ms": number, "conversation.id": "c"}
+    logging.getLogger("codex_otel").info("codex.turn_ttft", extra=extra)
+
+def test_without_the_fixture():
+    log(1)
+
+def test_with_it(codex_otel_events):
+    log(2)
+    assert codex_otel_events.names == ["codex.turn_ttft"]
+
+class TestCase(unittest.TestCase):
+    def test_of_unittest(self):
+        log(3)
+"""
+
+
+@pytest.mark.parametrize(
+    ("option", "exported"), [("", [1, 3]), ("codex_otel_events_autouse = true", [])]
+)
+def test_tests_without_it_export_unless_the_option_makes_it_autouse(
+    pytester: pytest.Pytester, run_tests: RunTests, monkeypatch: pytest.MonkeyPatch,
+    receiver: Receiver, option: str, exported: list[int],
+) -> None:  # fmt: skip
+    monkeypatch.setenv("COLLECTOR", receiver.http_endpoint)
+    pytester.makeini(f"[pytest]\n{option}\n")
+    run_tests(EXPORTS).assert_outcomes(passed=3)
+    assert [event.attributes["duration_ms"] for event in receiver.events] == exported
+
+
+def test_the_option_and_the_fixture_are_listed(run_tests: RunTests) -> None:
+    assert "codex_otel_events_autouse (bool)" in run_tests("", "--help").stdout.str()
+    assert "codex_otel_events" in run_tests("", "--fixtures").stdout.str()
