@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
 import shutil
 from pathlib import Path
 
+import jsonschema
 import pytest
 import tomli
 
@@ -35,12 +37,11 @@ PROGRAMS = [code for code in blocks("python") if code not in TESTS]
 
 @pytest.fixture
 def home(tmp_path: Path, receiver: Receiver) -> Path:
-    """A home whose `config.toml` is README's, with the receiver as the collector."""
+    """A home whose settings files are README's, with the receiver as the collector."""
     (settings,) = (toml for toml in blocks("toml") if "localhost:4318" in toml)
     (tmp_path / ".codex").mkdir()
-    (tmp_path / ".codex" / "config.toml").write_text(
-        settings.replace("http://localhost:4318/v1/logs", receiver.http_endpoint)
-    )
+    for file in (tmp_path / ".codex" / "config.toml", tmp_path / "otel.toml"):
+        file.write_text(settings.replace("http://localhost:4318/v1/logs", receiver.http_endpoint))
     shutil.copy(ROOT / "logging.ini", tmp_path)
     return tmp_path
 
@@ -73,7 +74,7 @@ def test_the_smallest_application_delivers(
 def test_the_conversation_reaches_both_threads(
     run_python: RunPython, home: Path, receiver: Receiver
 ) -> None:
-    (configuring,) = (code for code in PROGRAMS if '"app_version": "1.2.3"' in code)
+    (configuring,) = (code for code in PROGRAMS if 'app_version="1.2.3"' in code)
     (threads,) = (code for code in PROGRAMS if "threading" in code)
     setup = configuring[: configuring.index("with Conversation")]
     assert run_python(setup + threads).returncode == 0
@@ -86,6 +87,75 @@ def test_the_conversation_reaches_both_threads(
 def test_settings_parse(toml: str) -> None:
     config = OtelConfig.from_table(tomli.loads(toml)["otel"], environ={"OTLP_TOKEN": "t"})
     assert config.exporter is not None
+
+
+CODEX_REQUIRES = {
+    "properties": {
+        "otel": {
+            "properties": {
+                "exporter": {
+                    "oneOf": [
+                        {"enum": ["none", "statsig"]},
+                        {
+                            "type": "object",
+                            "required": ["otlp-http"],
+                            "properties": {
+                                "otlp-http": {
+                                    "required": ["endpoint", "protocol"],
+                                    "properties": {"protocol": {"enum": ["binary", "json"]}},
+                                }
+                            },
+                        },
+                        {
+                            "type": "object",
+                            "required": ["otlp-grpc"],
+                            "properties": {"otlp-grpc": {"required": ["endpoint"]}},
+                        },
+                    ]
+                }
+            }
+        }
+    }
+}
+"""What Codex CLI 0.169.0 refuses to start without; it knows no bare names but these."""
+
+
+@pytest.mark.parametrize("toml", blocks("toml", README), ids=ids)
+def test_codex_starts_with_every_table(toml: str) -> None:
+    jsonschema.validate(tomli.loads(toml), CODEX_REQUIRES)
+
+
+@pytest.mark.parametrize(
+    "exporter", ["otlp-http", {"otlp-http": {"endpoint": "http://c/v1/logs"}}, {"otlp-grpc": {}}]
+)
+def test_codex_does_not_start_with_what_only_this_package_takes(exporter: object) -> None:
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate({"otel": {"exporter": exporter}}, CODEX_REQUIRES)
+
+
+def test_codex_starts_with_what_listen_prints() -> None:
+    lines = list(views._how_to_send(["http://127.0.0.1:4318/v1/logs", "http://127.0.0.1:4317"]))
+    toml = "\n".join(lines[lines.index("[otel]") :])
+    jsonschema.validate(tomli.loads(toml), CODEX_REQUIRES)
+
+
+def test_the_reserved_names_are_loggings() -> None:
+    text = README.partition("<!-- reserved -->")[2].partition("<!-- end of reserved -->")[0]
+    names = set(re.findall(r"`(\w+)`", text))
+    record = logging.makeLogRecord({})
+    assert names == {*vars(record), "message", "asctime", "taskName"}
+    logger = logging.getLogger("codex_otel.reserved")
+    for name in names & {*vars(record), "message", "asctime"}:
+        with pytest.raises(KeyError):
+            logger.error("codex.turn_ttft", extra={name: "shell"})
+
+
+def test_a_fault_is_printed_with_its_place(run_python: RunPython, home: Path) -> None:
+    (program,) = (code for code in PROGRAMS if "__cause__" in code)
+    assert run_python(program).stdout == (
+        "[otel] exporter: expected one of 'none', 'otlp-http', 'otlp-grpc'; got 'otlp'; "
+        "did you mean 'otlp-http'?\n"
+    )
 
 
 def test_the_events_table_is_the_catalog() -> None:
@@ -159,7 +229,7 @@ def test_the_output_of_listen_is_what_listen_prints(run_python: RunPython, home:
         return re.sub(r"^\d{4}-\d\d-\d\d$", "DAY", text, flags=re.MULTILINE)
 
     (program,) = (code for code in PROGRAMS if "codex.user_prompt" in code)
-    settings = home / ".codex" / "config.toml"
+    settings = home / "otel.toml"
     with Command("listen", "--http-port", "0", "--grpc-port", "0", home=home) as command:
         port, _ = command.ports()
         toml = re.sub(r"http://[^/]*/", f"http://127.0.0.1:{port}/", settings.read_text())
