@@ -40,9 +40,7 @@ LOGGER = EVENT_LOGGER
 
 _BELOW = LOGGER + "."
 
-_STANDARD = list(logging.makeLogRecord({}).__dict__)
-"""The standard attributes of a record, in the order in which `LogRecord.__init__` sets them."""
-
+_STANDARD = logging.makeLogRecord({}).__dict__
 _NOT_FIELDS = frozenset({*_STANDARD, "message", "asctime", "event.name", RECORD_KEY})
 """Attributes that are not fields of the event; a formatter adds `message` and `asctime`."""
 
@@ -283,8 +281,8 @@ class EventReader:
 class _Shape:
     """Which of a record's attributes are fields of its event, for records with the same `names`.
 
-    The fast path does not apply (`is_plain`) when a field must be redacted or computed, a name is
-    not a string, or the standard attributes are not complete and first.
+    The fast path does not apply (`is_plain`) when a field must be redacted or computed, or when a
+    name is not a string.
     """
 
     __slots__ = ("is_plain", "keys", "names", "size", "values_in")
@@ -364,7 +362,7 @@ class _Plan:
         if not all(type(name) is str for name in names):
             return _NO_SHAPE
         keys = [sys.intern(name) for name in names if name not in _NOT_FIELDS]
-        if names[: len(_STANDARD)] != _STANDARD or not self.removed.isdisjoint(keys):
+        if not self.removed.isdisjoint(keys):
             return _NO_SHAPE
         return _Shape(names, keys, is_plain=True)
 

@@ -340,6 +340,32 @@ def test_what_structlog_has_rendered_is_told_of(
     assert handler.stats() == Stats(ignored=2)
 
 
+def test_a_dict_as_the_message_is_read_whole_after_a_plain_record(
+    attach: HandlerFactory, otel: dict[str, Any], receiver: Receiver
+) -> None:
+    handler = attach(otel)
+    LOGGER.info("codex.turn_ttft", extra=FIELDS)
+    LOGGER.info({"event": "codex.turn_ttft", **FIELDS, "more": 1})
+    LOGGER.info("codex.turn_ttft", extra=FIELDS)
+    assert handler.flush(10)
+    assert [event.attributes.get("more") for event in receiver.wait_for(3)] == [None, 1, None]
+
+
+def test_deltas_that_the_settings_leave_out_are_counted_and_not_reported(
+    attach: HandlerFactory, otel: dict[str, Any], receiver: Receiver,
+    caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
+    handler = attach({**otel, "log_sse_deltas": False})
+    for kind in ("response.output_text.delta", "response.created", "response.output_text.delta"):
+        extra = {"event.kind": kind, **FIELDS}
+        LOGGER.info("codex.sse_event", extra=extra)
+    assert handler.flush(10)
+    (event,) = receiver.events
+    assert event.attributes["event.kind"] == "response.created"
+    assert handler.stats() == Stats(accepted=1, exported=1, ignored=2)
+    assert [r for r in caplog.records if r.name == reports.LOGGER] == []
+
+
 def test_a_dict_as_the_message_is_an_event_only_with_an_event_in_it(
     attach: HandlerFactory, otel: dict[str, Any]
 ) -> None:

@@ -6,6 +6,8 @@ import gc
 import logging
 import logging.config
 import threading
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +80,10 @@ def test_a_second_call_replaces_the_handler(otel: dict[str, Any], receiver: Rece
     assert codex_otel_logging.flush(10)
     assert sorted(durations(receiver, 2)) == [1, 2]  # each has a worker of its own
     assert (first.stats().exported, second.stats().exported) == (1, 1)
+    assert first._processor is not None
+    if (worker := first._processor._worker) is not None:  # it may have ended meanwhile
+        worker.join(20)
+        assert not worker.is_alive()
 
 
 def test_a_fault_leaves_the_handler_in_place(otel: dict[str, Any]) -> None:
@@ -153,12 +159,20 @@ def test_beside_a_handler_of_a_dictionary_the_doubling_is_reported(
     )
 
 
-def test_threads_may_configure_at_once(otel: dict[str, Any], receiver: Receiver) -> None:
-    threads = [threading.Thread(target=configure, args=(otel,)) for _ in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(20)
+def test_threads_may_configure_at_once(
+    otel: dict[str, Any], receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each thread gives the other every chance to attach a handler that neither replaces."""
+    both, add = threading.Barrier(2), LOGGER.addHandler
+
+    def add_late(handler: logging.Handler) -> None:
+        with suppress(threading.BrokenBarrierError):
+            both.wait(0.3)
+        add(handler)
+
+    monkeypatch.setattr(LOGGER, "addHandler", add_late)
+    with ThreadPoolExecutor(2) as pool:
+        assert len(list(pool.map(configure, [otel] * 2))) == 2
     assert len(LOGGER.handlers) == 1
     log(1)
     assert codex_otel_logging.flush(10)
