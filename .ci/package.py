@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import subprocess
 import sys
 import tarfile
@@ -12,32 +13,45 @@ import zipfile
 from pathlib import Path
 
 _METADATA = {"METADATA", "RECORD", "WHEEL", "entry_points.txt", "top_level.txt"}
-_SOURCES = {"PKG-INFO", "README.md", "setup.cfg", "setup.py"}
+_EGG_INFO = {
+    "PKG-INFO",
+    "SOURCES.txt",
+    "dependency_links.txt",
+    "entry_points.txt",
+    "requires.txt",
+    "top_level.txt",
+}
+_SOURCES = {"PKG-INFO", "README.md", "logging.ini", "setup.cfg", "setup.py"}
 _USER_TEST = "def test(codex_otel_events): assert codex_otel_events == []\n"
+_OWN_TESTS = "test_packaging or test_fileconfig"
+"""A few seconds of the suite, which need files from outside `tests` and a process of their own."""
 
 
 def main(dist: Path) -> None:
     """Check both archives in `dist`; exit with a message at the first fault."""
     (sdist,), (wheel,) = dist.glob("*.tar.gz"), dist.glob("*.whl")
-    package = _files_in(Path("codex_otel_logging"))
-    about = wheel.name.rpartition("-py3")[0] + ".dist-info/"
+    package = _files_in("codex_otel_logging")
     with zipfile.ZipFile(wheel) as unzipped:
         found = set(unzipped.namelist())
+    about = wheel.name.rpartition("-py3")[0] + ".dist-info/"
     _compare(wheel, found, package | {about + name for name in _METADATA})
     with tarfile.open(sdist) as untarred:
         found = {member.name.partition("/")[2] for member in untarred if member.isfile()}
-    found = {name for name in found if ".egg-info/" not in name and not name.startswith("tests/")}
-    _compare(sdist, found, package | _SOURCES)
-    for archive in (wheel, sdist):
-        with tempfile.TemporaryDirectory() as folder:
-            _install_and_use(archive, Path(folder))
-    print(f"{wheel.name} and {sdist.name} hold what they should, and work")
+    about = "codex_otel_logging.egg-info/"
+    expected = package | _files_in("tests") | _SOURCES | {about + name for name in _EGG_INFO}
+    _compare(sdist, found, expected)
+    with tempfile.TemporaryDirectory() as folder:
+        _use(_install(f"{wheel}[cli]", "pytest", folder=Path(folder)), Path(folder))
+    with tempfile.TemporaryDirectory() as folder:
+        python = _install(f"{sdist}[test]", folder=Path(folder))
+        _use(python, Path(folder))
+        _test(python, sdist, Path(folder))
+    print(f"{wheel.name} and {sdist.name} contain what they should, and work")
 
 
-def _files_in(folder: Path) -> set[str]:
-    return {
-        path.as_posix() for path in folder.rglob("*") if path.is_file() and path.suffix != ".pyc"
-    }
+def _files_in(folder: str) -> set[str]:
+    files = (path for path in Path(folder).rglob("*") if path.is_file())
+    return {path.as_posix() for path in files if path.suffix != ".pyc"}
 
 
 def _compare(archive: Path, found: set[str], expected: set[str]) -> None:
@@ -46,19 +60,41 @@ def _compare(archive: Path, found: set[str], expected: set[str]) -> None:
         sys.exit(f"{archive.name}: unexpected files {unexpected}, missing files {missing}")
 
 
-def _install_and_use(archive: Path, folder: Path) -> None:
+def _install(*requirements: str, folder: Path) -> Path:
+    """Install into a new virtual environment; return its interpreter."""
     venv.create(folder / "venv", with_pip=True)
     python = folder / "venv" / "bin" / "python"
-    _run(python, "-m", "pip", "install", "--quiet", f"{archive}[cli]", "pytest", folder=folder)
+    _run(python, "-m", "pip", "install", "--quiet", *requirements, folder=folder)
+    return python
+
+
+def _use(python: Path, folder: Path) -> None:
+    """Run a command and the pytest fixture of the installed package, far from its sources."""
     _run(python, "-m", "codex_otel_logging", "demo", folder=folder)
-    test = folder / "test_app.py"
-    test.write_text(_USER_TEST)
-    _run(python, "-W", "error", "-m", "pytest", "--quiet", test, folder=folder)
+    (folder / "test_app.py").write_text(_USER_TEST)
+    _run(python, "-W", "error", "-m", "pytest", "--quiet", "test_app.py", folder=folder)
+
+
+def _test(python: Path, sdist: Path, folder: Path) -> None:
+    """Collect all tests of the unpacked sdist, and run a few of them."""
+    with tarfile.open(sdist) as archive:
+        archive.extractall(folder, filter="data")
+    unpacked = folder / sdist.name.removesuffix(".tar.gz")
+    _run(python, "-m", "pytest", "--quiet", "-k", _OWN_TESTS, folder=unpacked)
 
 
 def _run(*command: str | Path, folder: Path) -> None:
     environment = {"PATH": os.environ["PATH"], "HOME": str(folder)}
-    subprocess.run(command, cwd=folder, check=True, env=environment)
+    done = subprocess.run(
+        command,
+        cwd=folder,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    if done.returncode:
+        sys.exit(f"{done.stdout}exit status {done.returncode}: {shlex.join(map(str, command))}")
 
 
 if __name__ == "__main__":
