@@ -5,6 +5,7 @@ from __future__ import annotations
 import configparser
 import logging
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -43,6 +44,22 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 @pytest.fixture
 def soak_s(request: pytest.FixtureRequest) -> float:
     return float(request.config.getoption("--soak"))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_signal_ignored_by_programs() -> Iterator[None]:
+    """Give programs the default disposition of the signals that tests send.
+
+    A background job of a shell script ignores SIGINT. Programs inherit what is ignored, but no
+    handler: with one that does nothing, the session still ignores the signal, and they do not.
+    """
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    ignored = [number for number in numbers if signal.getsignal(number) is signal.SIG_IGN]
+    for number in ignored:
+        signal.signal(number, lambda *_: None)
+    yield
+    for number in ignored:
+        signal.signal(number, signal.SIG_IGN)
 
 
 @pytest.fixture(autouse=True)
