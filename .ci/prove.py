@@ -119,6 +119,12 @@ CASES = [
         "No matching distribution found for pytest==8.0.99",
         _configure(_EXTRAS, test="pytest>=8.0.99"),
     ),
+    Case(
+        "lowest",
+        "lowest versions that conflict",
+        "The conflict is caused by:",
+        _configure(_EXTRAS, test="pytest>=8.1,<10\npluggy>=1.0"),
+    ),
     Case("linters", "no fault", "Success: no issues found"),
     Case("linters", "unused import", "F401", _write(_TEST, "import os\n")),
     Case("linters", "format", "would be reformatted", _write(_TEST, "answer  =  42\n")),
