@@ -5,18 +5,12 @@ from __future__ import annotations
 import configparser
 import json
 import logging
-import os
 import re
-import signal
 import socket
 import subprocess
-import sys
-import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
-from http.client import HTTPConnection
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +21,7 @@ from codex_otel_logging import Conversation, OtelConfig, Receiver
 from codex_otel_logging.receiver import ReceivedEvent
 from collectors import Gate
 from conftest import ROOT, HandlerFactory, RunPython
+from servers import Program
 from test_readme import RECIPES, blocks
 
 
@@ -42,6 +37,9 @@ def test_every_recipe_is_known_here() -> None:
     assert names == [
         "telemetry.py",
         "agent.py",
+        "service.py",
+        "settings.py",
+        "asgi.py",
         "app.py",
         "gunicorn.conf.py",
         "workers.py",
@@ -69,42 +67,6 @@ def lay_out(folder: Path, exporter: dict[str, Any], **batch: int) -> None:
     (folder / ".codex" / "config.toml").write_text("\n".join(lines))
 
 
-@contextmanager
-def running(folder: Path, *command: str) -> Iterator[subprocess.Popen[str]]:
-    """A program in `folder`, whose output may be read; killed at the end, or if it takes long."""
-    environment = {"PATH": os.defpath, "HOME": str(folder), "PYTHONPATH": str(ROOT)}
-    with subprocess.Popen(
-        [sys.executable, *command], cwd=folder, env=environment, text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-    ) as process:  # fmt: skip
-        too_long = threading.Timer(40, process.kill)
-        too_long.start()
-        try:
-            yield process
-        finally:
-            too_long.cancel()
-            process.kill()
-
-
-def read_until(process: subprocess.Popen[str], pattern: str, count: int = 1) -> re.Match[str]:
-    """Read the program's output until `count` of its lines have the pattern."""
-    assert process.stdout is not None
-    seen = []
-    for line in process.stdout:
-        seen.append(line)
-        if found := re.search(pattern, line):
-            count -= 1
-            if not count:
-                return found
-    raise AssertionError("".join(seen))
-
-
-def end(process: subprocess.Popen[str], number: signal.Signals) -> None:
-    process.send_signal(number)
-    output, _ = process.communicate(timeout=30)
-    assert process.returncode == 0, output
-
-
 def turns(events: list[ReceivedEvent]) -> dict[str, int]:
     """The number of each conversation's one turn."""
     found = [(e.attributes["conversation.id"], e.attributes["duration_ms"]) for e in events]
@@ -123,11 +85,10 @@ def test_asyncio(tmp_path: Path, receiver: Receiver, gated: dict[str, Any], gate
     )
     gate.hang()
     program = recipe("python", "agent.py") + "print('the loop has ended', flush=True)\n"
-    with running(tmp_path, "-c", program) as process:
-        read_until(process, "the loop has ended")
+    with Program(tmp_path, "-c", program) as running:
+        running.read_until("the loop has ended")
         gate.open()
-        output, _ = process.communicate(timeout=30)
-        assert (process.returncode, output) == (0, "")
+        assert running.wait() == "the loop has ended\n"
     events = receiver.events
     for number in range(3):
         own = [e for e in events if e.attributes["conversation.id"] == f"conversation-{number}"]
@@ -138,54 +99,6 @@ def test_asyncio(tmp_path: Path, receiver: Receiver, gated: dict[str, Any], gate
     assert len(events) == 3 * 4
 
 
-@pytest.mark.parametrize(
-    ("exporter", "preload"), [("otlp-http", False), ("otlp-grpc", True)], indirect=["exporter"]
-)
-def test_gunicorn(
-    tmp_path: Path, receiver: Receiver, exporter: dict[str, Any], preload: bool
-) -> None:
-    """Both workers deliver what they have when it stops, and nothing comes twice."""
-    pytest.importorskip("flask")
-    pytest.importorskip("gunicorn")
-    lay_out(tmp_path, exporter)
-    configuration = tmp_path / "gunicorn.conf.py"
-    assert "preload_app = True\n" in configuration.read_text()
-    if not preload:
-        configuration.write_text("workers = 2\n")
-    application = tmp_path / "app.py"
-    application.write_text(
-        application.read_text()
-        # One before the fork, if there is one after: from the master, once.
-        + 'logger.info("codex.turn_ttft", extra={"duration_ms": 1, "conversation.id": "load"})\n'
-        # And the number of the worker that answers.
-        + "import os\n"
-        + 'app.after_request(lambda r: r.headers.set("x-pid", str(os.getpid())) or r)\n'
-    )
-    posted: Counter[str] = Counter()
-    with running(tmp_path, "-m", "gunicorn", "--bind=127.0.0.1:0", "app:app") as process:
-        port = int(read_until(process, r"Listening at: http://127.0.0.1:(\d+)")[1])
-        deadline = time.monotonic() + 20
-        while len(posted) < 2:
-            assert time.monotonic() < deadline, posted
-            for _ in range(20):
-                connection = HTTPConnection("127.0.0.1", port, timeout=20)
-                path = f"/conversations/{posted.total()}/prompts"
-                connection.request("POST", path, body="x" * posted.total())
-                answer = connection.getresponse()
-                assert answer.status == 204
-                posted[str(answer.headers["x-pid"])] += 1
-                connection.close()
-        assert receiver.events == []
-        end(process, signal.SIGTERM)
-    prompts = [e.attributes for e in receiver.events if e.name == "codex.user_prompt"]
-    loaded = [e for e in receiver.events if e.name == "codex.turn_ttft"]
-    assert sorted((int(a["conversation.id"]), a["prompt_length"]) for a in prompts) == [
-        (number, number) for number in range(posted.total())
-    ]
-    assert {a["prompt"] for a in prompts} == {"[REDACTED]"}
-    assert len(loaded) == (1 if preload else 2)
-
-
 @pytest.mark.parametrize("method", ["fork", "spawn"])
 def test_process_pools(tmp_path: Path, receiver: Receiver, method: str) -> None:
     lay_out(tmp_path, {"otlp-http": {"endpoint": receiver.http_endpoint}})
@@ -193,33 +106,9 @@ def test_process_pools(tmp_path: Path, receiver: Receiver, method: str) -> None:
     main = 'if __name__ == "__main__":\n'
     choose = f"    multiprocessing.set_start_method({method!r})\n"
     program.write_text(recipe("python", "workers.py").replace(main, main + choose))
-    with running(tmp_path, "workers.py") as process:
-        output, _ = process.communicate(timeout=60)
-        assert (process.returncode, output) == (0, "")
+    with Program(tmp_path, "workers.py") as running:
+        assert running.wait() == ""
     assert turns(receiver.events) == {f"conversation-{number}": number for number in range(8)}
-
-
-def test_celery(tmp_path: Path, receiver: Receiver) -> None:
-    """Two processes of a real worker, with a folder as the broker; both deliver when it stops."""
-    pytest.importorskip("celery")
-    lay_out(tmp_path, {"otlp-http": {"endpoint": receiver.http_endpoint}})
-    (tmp_path / "queue").mkdir()
-    (tmp_path / "celeryconfig.py").write_text(
-        "broker_url = 'filesystem://'\n"
-        "broker_transport_options = {'data_folder_in': 'queue', 'data_folder_out': 'queue'}\n"
-        "worker_enable_remote_control = False\n"
-    )
-    program = "import tasks\nfor number in range(20): tasks.turn.delay(number)"
-    with running(tmp_path, "-c", program) as process:
-        output, _ = process.communicate(timeout=60)
-        assert process.returncode == 0, output
-    worker = ["-m", "celery", "-A", "tasks", "worker", "--concurrency=2", "--loglevel=INFO"]
-    quiet = ["--without-gossip", "--without-mingle", "--without-heartbeat"]
-    with running(tmp_path, *worker, *quiet) as process:
-        read_until(process, r"Task tasks\.turn\[.*\] succeeded", 20)
-        assert receiver.events == []
-        end(process, signal.SIGTERM)
-    assert turns(receiver.events) == {f"conversation-{number}": number for number in range(20)}
 
 
 APPLICATION_INI = """
