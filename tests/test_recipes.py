@@ -45,6 +45,8 @@ def test_every_recipe_is_known_here() -> None:
         "workers.py",
         "tasks.py",
         "traced.py",
+        "tracked.py",
+        "from_loguru.py",
         "gateway.yaml",
         "agent.env",
         "gateway.env",
