@@ -369,3 +369,41 @@ def test_celery(tmp_path: Path, receiver: Receiver) -> None:
             assert "Traceback" not in worker.wait()
     expected = {f"conversation-{number}": number for number in range(len(pools) * TURNS)}
     assert turns(receiver.events) == expected
+
+
+def test_fastapi_leaves_bound_blocks_in_other_contexts(tmp_path: Path, receiver: Receiver) -> None:
+    """Each step of a synchronous generator or dependency runs in a copy of the request's context.
+
+    The application's log stays silent, even where a client leaves a stream before its end, and
+    events carry the bound conversation as far as README says. A conversation's logger needs no
+    context.
+    """
+    pytest.importorskip("fastapi")
+    lay_out(tmp_path, over_http(receiver))
+    shutil.copy(PROGRAMS / "streaming.py", tmp_path)
+    with start(tmp_path, *UVICORN, "streaming:app") as server:
+        port = int(server.read_until(LISTENING)[1])
+        for path in ("/stream", "/dependency", "/async-dependency", "/endless", "/stream"):
+            connection = HTTPConnection("127.0.0.1", port, timeout=20)
+            connection.request("GET", path)
+            answer = connection.getresponse()
+            assert answer.status == 200
+            answer.read(8 if path == "/endless" else None)
+            connection.close()
+        server.signal(INT)
+        lines = server.wait().splitlines()
+    (hint,) = (line for line in lines if line and not line.startswith("INFO: "))
+    assert "was logged with no conversation; bind one" in hint
+    found: dict[str, list[str | None]] = {}
+    for event in receiver.events:
+        conversation = event.attributes.get("conversation.id")
+        found.setdefault(event.attributes["startup.phase"], []).append(conversation)
+    assert {place: {*conversations} for place, conversations in found.items()} == {
+        "first step": {"bound", "owned"},
+        "second step": {None, "owned"},
+        "last step": {None, "owned"},
+        "before the endpoint": {"bound", "owned"},
+        "endpoint": {None, "owned"},
+        "after the endpoint": {None, "owned"},
+        "async endpoint": {"bound", "owned"},
+    }
