@@ -250,16 +250,24 @@ def field_faults(event: EventType, attributes: Mapping[str, object]) -> Iterator
             yield field.name, fault
 
 
-def markdown() -> str:
-    """Return the catalog as Markdown tables, as README shows it."""
-    lines = ["| common field | type | present |", "|---|---|---|"]
-    lines += [f"| `{f.name}` | {_markdown_type(f)} | {f.presence} |" for f in COMMON_FIELDS]
-    lines += ["", "| event | field | type | present |", "|---|---|---|---|"]
-    for event in events():
+def markdown(name: str | None = None) -> str:
+    """Return the catalog as Markdown tables, as README shows it, or the table of one event.
+
+    Raises:
+        KeyError: the catalog has no event of that name.
+
+    """
+    shown = events() if name is None else (_events[name],)
+    lines = ["| event | field | type | present |", "|---|---|---|---|"]
+    for event in shown:
         first = f"`{event.name}`"
         for f in event.fields:
             lines.append(f"| {first} | `{f.name}` | {_markdown_type(f)} | {f.presence} |")
             first = ""
+    if name is None:
+        common = ["| common field | type | present |", "|---|---|---|"]
+        common += [f"| `{f.name}` | {_markdown_type(f)} | {f.presence} |" for f in COMMON_FIELDS]
+        lines = [*common, "", *lines]
     return "\n".join(lines) + "\n"
 
 

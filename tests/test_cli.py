@@ -211,14 +211,6 @@ def test_help_says_what_the_exit_status_means(
     assert re.findall(r"\b\d+\b", said) == ["0", "1", "2", "130"]
 
 
-def test_it_is_a_module_to_run() -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "codex_otel_logging"], capture_output=True, text=True, timeout=60
-    )
-    assert done.returncode == 2
-    assert "usage: python -m codex_otel_logging" in done.stderr
-
-
 def test_a_reader_that_has_seen_enough_is_no_error() -> None:
     command = f"{sys.executable} -m codex_otel_logging catalog | head -n 1"
     done = subprocess.run(command, shell=True, capture_output=True, text=True, timeout=60)
@@ -229,14 +221,14 @@ def test_a_reader_that_has_seen_enough_is_no_error() -> None:
 def test_what_an_interrupt_cuts_in_two_says_nothing(run_python: RunPython) -> None:
     program = """
 import sys
-from codex_otel_logging import __main__ as commands
+from codex_otel_logging.commands import cli
 class Half:
     def __init__(self):
         raise KeyboardInterrupt
     def __del__(self):
         self.second_half
-commands._catalog = lambda options: Half()
-sys.exit(commands.main(["catalog"]))
+cli._catalog = lambda options: Half()
+sys.exit(cli.main(["catalog"]))
 """
     done = run_python(program)
     assert (done.returncode, done.stderr) == (130, "")
