@@ -13,6 +13,7 @@ import subprocess
 import sys
 import termios
 import time
+from importlib.util import find_spec
 from pathlib import Path
 from typing import IO
 
@@ -102,7 +103,7 @@ class Command:
         """Return where `listen` listens: the ports for HTTP and gRPC."""
         http = self.read_until(r"http://127\.0\.0\.1:(\d+)/v1/logs\n")
         grpc = self.read_until(r"http://127\.0\.0\.1:(\d+)\n")
-        self.read_until(r"exporter = .*\n")
+        self.read_until(r"protocol = .*\n")
         return int(http[1]), int(grpc[1])
 
     def wait_for_output(self, size: int = 1) -> None:
@@ -168,3 +169,5 @@ class Command:
 needs_small_pipes = pytest.mark.skipif(
     not hasattr(fcntl, "F_SETPIPE_SZ"), reason="pipes have one size here"
 )
+
+needs_rich = pytest.mark.skipif(find_spec("rich") is None, reason="rich is not installed")

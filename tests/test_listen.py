@@ -12,7 +12,6 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import suppress
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -21,15 +20,13 @@ import pytest
 from codex_otel_logging import Conversation, Receiver
 from codex_otel_logging.commands import listen, views
 from codex_otel_logging.receiver import ReceivedRequest, request_from_json
-from commands import Command, needs_small_pipes
+from commands import Command, needs_rich, needs_small_pipes
 from conftest import HandlerFactory
 
 DATA = Path(__file__).parent / "data"
 REAL = [(DATA / f"codex-{version}.json").read_bytes() for version in ("0.44.0", "0.169.0")]
 FREE_PORTS = ("--http-port", "0", "--grpc-port", "0")
 EVIL = "\x1b]0;title\x07\x1b[2J\u202e\n\x9b31m"
-
-needs_rich = pytest.mark.skipif(find_spec("rich") is None, reason="rich is not installed")
 
 
 def post(port: int, body: bytes) -> int:
@@ -72,9 +69,9 @@ def test_it_says_where_it_listens_and_how_to_send(listening: Command) -> None:
         "\n"
         "In the Codex CLI's ~/.codex/config.toml, or in the file your handler reads:\n"
         "\n"
-        "[otel]\n"
-        f'exporter = {{ otlp-http = {{ endpoint = "http://127.0.0.1:{http_port}/v1/logs", '
-        'protocol = "binary" } }'
+        "[otel.exporter.otlp-http]\n"
+        f'endpoint = "http://127.0.0.1:{http_port}/v1/logs"\n'
+        'protocol = "binary"'
     )
 
 
@@ -86,7 +83,7 @@ def test_real_codex_events_are_shown_and_summed_up(listening: Command, number: i
     listening.read_until("flushing OTEL metrics.*\n")  # live: it goes on listening
     assert listening.end(number) == 0
     assert listening.errors == ""
-    shown, summary = listening.output.split('"binary" } }\n\n')[1].split("\n\n", 1)
+    shown, summary = listening.output.split('"binary"\n\n')[1].split("\n\n", 1)
     lines = shown.splitlines()
     assert lines[:4] == [
         "2026-11-23",
@@ -99,7 +96,7 @@ def test_real_codex_events_are_shown_and_summed_up(listening: Command, number: i
         "18:44:47.450  #1  user_prompt         prompt_length=23 prompt=[REDACTED]",
     ]
     assert lines[-2:] == [
-        "18:45:30.238  #2  tool_result         tool_name=exec_command success=true duration_ms=69"
+        "18:45:30.238  #2  tool_result         tool_name=exec_command duration_ms=69 success=true"
         ' call_id=call_1 arguments=\'{"cmd": "echo hello-from-tool"}\''
         r" output='Chunk ID: 86f79d\nWall time: 0.0000 seconds\nProcess exited with code 0\n"
         r"Original token count: 4\nOutput:\nhello-from-tool\n' tool_result_seq=1"
@@ -281,7 +278,7 @@ def test_interleaved_conversations_have_labels_and_new_days_are_told(listening: 
     post(port, json.dumps(request_of(later)).encode())
     listening.read_until("x.later")
     assert listening.end() == 0
-    shown = listening.output.split('"binary" } }\n\n')[1].split("\n\n")[0]
+    shown = listening.output.split('"binary"\n\n')[1].split("\n\n")[0]
     assert [(line[14:17].strip(), line[18:34].strip()) for line in shown.splitlines()] == [
         ("", ""),
         ("#1", "new conversation"),
@@ -311,7 +308,7 @@ def test_events_of_a_request_come_in_the_order_of_their_time(listening: Command)
 
 @needs_rich
 def test_the_look_on_a_terminal(tmp_path: Path) -> None:
-    """Coloured, a line per event, cut to the width, and a line at the bottom while it runs."""
+    """Coloured, a line per event, and a line at the bottom while it runs."""
     with Command("listen", *FREE_PORTS, home=tmp_path, columns=80) as command:
         port, _ = command.ports()
         for body in REAL:
@@ -320,25 +317,50 @@ def test_the_look_on_a_terminal(tmp_path: Path) -> None:
         command.read_until(f"{status}[^\n]*$")
         assert command.end() == 0
         output = command.output
-    shown = output.partition('"binary" } }\n')[2]
-    events = [
-        "".join(line.rpartition("\x1b[2K")[2:])
-        for line in shown.partition("\x1b[?25h")[0].splitlines()
-        if "18:4" in line
-    ]
+    shown = output.partition('"binary"\n')[2]
+    events = [line for line in shown.splitlines() if re.search(r"\d\d:\d\d:\d\d  ", line)]
     assert len(events) == 2 + 24 + 10 + 1
-    plain = [without_styles(line) for line in events]
-    announced = [line for line in plain if " new conversation " in line]
-    assert [line[-10:] for line in announced] == 2 * [" transport=http/json"[-10:]]  # not cut
-    assert max(len(line) for line in plain if line not in announced) == 80
-    assert plain[1].endswith("…")
     failed = [line for line in events if "503" in line or "success=\x1b[0mfalse" in line]
     assert [line for line in events if "\x1b[1;31m" in line] == failed
     assert len(failed) == 3
     assert "\x1b[1;32muser_prompt" in shown
-    assert "\x1b[2mno event" in shown
+    assert "\x1b[2m18:45:30  -   no event" in shown
     assert "34 events" in shown.rpartition("\x1b[?25h")[2]
     assert "sums up" not in shown.rpartition("\x1b[?25h")[2]  # the line at the bottom is gone
+
+
+@pytest.mark.parametrize("rich", [pytest.param(True, marks=needs_rich), False], ids=["rich", ""])
+def test_80_columns_show_names_and_durations_and_break_no_word(tmp_path: Path, rich: bool) -> None:
+    if not rich:
+        (tmp_path / "rich.py").write_text("raise ImportError\n")
+    with Command("listen", *FREE_PORTS, home=tmp_path, columns=80) as command:
+        port, _ = command.ports()
+        for body in REAL:
+            post(port, body)
+        command.read_until("no event.*\n")
+        assert command.end() == 0
+        output = without_styles(command.output)
+    lines = [line.rpartition("\r")[2] for line in output.splitlines()]
+    assert max(map(len, lines)) <= 80
+    for expected in (
+        "18:44:47  #1  new conversation",
+        "              conversation.id=01a209b9-96b0-7250-b5e0-28ffaf47cc56",
+        "              model=gpt-5-codex app.version=0.44.0 terminal.type=xterm",
+        "18:44:47  #1  conversation_starts provider_name=mock reasoning_summary=auto ...",
+        "18:44:47  #1  api_request duration_ms=2 http.response.status_code=503 attempt=0",
+        "18:44:47  #1  sse_event   event.kind=response.output_item.done duration_ms=0",
+        "18:44:48  #1  tool_result tool_name=shell duration_ms=153 success=false ...",
+        "18:45:29  #2  startup_phase startup.phase=thread_s...e_thread duration_ms=73 ...",
+        "18:45:30  #2  tool_decision tool_name=exec_command decision=approved ...",
+        "18:45:30  #2  tool_result tool_name=exec_command duration_ms=69 success=true ...",
+        "18:45:30  -   no event    body='flushing OTEL metrics' scope=codex_otel::metr...",
+        '    failure    tool_result: shell: {"output":"ls: cannot access',
+        "               '/definitely/not/here': No such file or",
+    ):
+        assert expected in lines
+    whole = [json.loads(body)["resourceLogs"] for body in REAL]
+    durations = json.dumps(whole).count('"duration_ms"')
+    assert sum(" duration_ms=" in line for line in lines) == durations
 
 
 def without_styles(text: str) -> str:
@@ -368,10 +390,10 @@ def test_a_terminal_without_rich(tmp_path: Path) -> None:
         post_events(port, {"event.name": "x.last"})
         command.read_until("x.last")
         assert command.end() == 0
-        lines = [line for line in command.output.splitlines() if line[:3] == "18:"][1:]
+        lines = [line for line in command.output.splitlines() if line[:3] == "18:"]
     assert "\x1b" not in command.output
-    assert max(map(len, lines)) == 60
-    assert lines[0].endswith("...")
+    assert max(map(len, lines)) <= 60
+    assert lines[1] == "18:44:47  #1  conversation_starts provider_name=mock ..."
 
 
 @needs_small_pipes

@@ -13,6 +13,7 @@ import pytest
 import tomli
 
 from codex_otel_logging import OtelConfig, Receiver, catalog
+from codex_otel_logging.__main__ import main
 from codex_otel_logging.commands import summaries, views
 from codex_otel_logging.commands.schema import schema
 from commands import Command
@@ -135,7 +136,7 @@ def test_codex_does_not_start_with_what_only_this_package_takes(exporter: object
 
 def test_codex_starts_with_what_listen_prints() -> None:
     lines = list(views._how_to_send(["http://127.0.0.1:4318/v1/logs", "http://127.0.0.1:4317"]))
-    toml = "\n".join(lines[lines.index("[otel]") :])
+    toml = "\n".join(lines[lines.index("[otel.exporter.otlp-http]") :])
     jsonschema.validate(tomli.loads(toml), CODEX_REQUIRES)
 
 
@@ -170,6 +171,12 @@ def test_the_extras_table_names_every_extra() -> None:
     setup.read(ROOT / "setup.cfg")
     named = re.findall(r"^\| `codex_otel_logging\[(\w+)\]`", README, re.MULTILINE)
     assert named == list(setup["options.extras_require"])
+
+
+def test_the_commands_table_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([]) == 2
+    listed = re.findall(r"^    (\w+) ", capsys.readouterr().err, re.MULTILINE)
+    assert re.findall(r"^\| `codex-otel-logging (\w+)` \|", README, re.MULTILINE) == listed
 
 
 def test_the_demos_output_is_what_the_demo_prints(capsys: pytest.CaptureFixture[str]) -> None:
@@ -214,7 +221,7 @@ def test_the_output_of_check_is_what_it_prints(
 
 def test_the_schema_is_printed_as_said(run_python: RunPython) -> None:
     (command,) = (code for code in blocks("sh") if "--schema" in code)
-    arguments = command.partition("codex_otel_logging ")[2].partition(" > ")[0].split()
+    arguments = command.partition("codex-otel-logging ")[2].partition(" > ")[0].split()
     program = "import sys; from codex_otel_logging.__main__ import main; main(sys.argv[1:])"
     assert json.loads(run_python(program, *arguments).stdout) == schema()
 

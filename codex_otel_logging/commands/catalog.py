@@ -25,7 +25,7 @@ def run(name: str | None = None, *, as_json: bool = False, as_markdown: bool = F
             return UNKNOWN
     if as_json:
         _print_json(events)
-    elif as_markdown or not (out := console()).rich:
+    elif as_markdown or (out := console()).width is None:
         print(catalog.markdown(name), end="")
     else:
         if name is None:
@@ -48,7 +48,8 @@ def _print_json(events: list[EventType]) -> None:
 
 def _print_tables(out: Console, events: list[EventType]) -> None:
     for event in events:
-        out.parts([(event.name, "bold cyan"), (f"  {event.description}", "")])
+        out.line(event.name, "bold cyan")
+        out.line(event.description)
         rows = [
             (f.name, " / ".join(f.choices) or f.type, f.presence, catalog.meaning(f))
             for f in event.fields

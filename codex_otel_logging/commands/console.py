@@ -1,8 +1,8 @@
-"""What the commands print: tables and lines, with colour on a terminal where `rich` is installed.
+"""What the commands print: lines and tables, with colour on a terminal where `rich` is installed.
 
-Elsewhere it is plain text, whole and uncut, so that a pipe gets all of it, each line at once. What
-comes from outside goes through `shown` first: no control character of somebody's event reaches a
-terminal. A character that the output's encoding does not have becomes an escape.
+On a terminal, lines are cut or wrapped to its width; in a pipe they stay whole, and each is written
+at once. What comes from outside goes through `shown` first: no control character of an event
+reaches a terminal. A character that the output's encoding lacks becomes an escape.
 """
 
 from __future__ import annotations
@@ -11,7 +11,11 @@ import io
 import shutil
 import sys
 from collections.abc import Sequence
+from itertools import groupby
+from operator import itemgetter
 from typing import Any, Protocol
+
+from .layout import ELLIPSIS, cut, head, table_lines, width_of, words
 
 Row = Sequence[str]
 
@@ -20,18 +24,23 @@ Part = tuple[str, str]
 
 
 class Console(Protocol):
-    """Prints to one place. A style is one of `rich`'s, such as `bold` or `red`; plain has none."""
+    """Prints to one place. A style is one of `rich`'s, such as `bold` or `red`, or empty."""
 
-    rich: bool
+    @property
+    def width(self) -> int | None:
+        """The columns of the terminal, as it is now; None in a pipe."""
 
-    def line(self, text: str = "", style: str = "") -> None:
-        """Print a line."""
+    def line(self, text: str = "", style: str = "", *, indent: int = 0) -> None:
+        """Print a line, on a terminal wrapped between words; `indent` is for all but the first."""
 
-    def parts(self, parts: Sequence[Part], *, cut: bool = True) -> None:
-        """Print a line of several parts; with `cut`, no longer than a terminal is wide."""
+    def flow(self, chunks: Sequence[Sequence[Part]], indent: int) -> None:
+        """Print chunks that begin with a blank, on a terminal wrapped between them."""
 
-    def table(self, header: Row, rows: Sequence[Row], styles: Sequence[str] = ()) -> None:
-        """Print a table; `styles` holds one for each row, or nothing."""
+    def parts(self, parts: Sequence[Part]) -> None:
+        """Print a line of several parts, on a terminal cut to its width."""
+
+    def table(self, header: Row, rows: Sequence[Row]) -> None:
+        """Print a table, on a terminal with its cells wrapped."""
 
     def status(self, text: str) -> None:
         """Keep this line below all others, until the next call; none if empty. Only with `rich`."""
@@ -64,29 +73,63 @@ def printable(line: str) -> str:
 
 
 class _Plain:
-    rich = False
+    """Text without styles."""
 
-    def line(self, text: str = "", style: str = "") -> None:
-        print(text)
+    @property
+    def width(self) -> int | None:
+        return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
 
-    def parts(self, parts: Sequence[Part], *, cut: bool = True) -> None:
-        text = "".join(text for text, _ in parts)
-        cut = cut and sys.stdout.isatty()
-        width = shutil.get_terminal_size().columns if cut else len(text)
-        print(text if len(text) <= width else f"{text[: max(width - 3, 0)]}...")
+    def line(self, text: str = "", style: str = "", *, indent: int = 0) -> None:
+        if self.width is None:
+            self._print([(text, style)])
+        else:
+            self.flow([[(word, style)] for word in words(text)], indent)
 
-    def table(self, header: Row, rows: Sequence[Row], styles: Sequence[str] = ()) -> None:
-        widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
-        for row in (header, *rows):
-            cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
-            print("  ".join(cells).rstrip())
+    def flow(self, chunks: Sequence[Sequence[Part]], indent: int) -> None:
+        width = self.width
+        line: list[Part] = []
+        taken = 0
+        for chunk in chunks:
+            size = sum(width_of(text) for text, _ in chunk)
+            if line and width is not None and taken + size > width:
+                self._print(line)
+                (first, style), *rest = chunk
+                chunk = [(first.lstrip(" "), style), *rest]
+                line = [(" " * indent, "")]
+                taken = indent
+                size = sum(width_of(text) for text, _ in chunk)
+            line += chunk
+            taken += size
+        self._print(line)
+
+    def parts(self, parts: Sequence[Part]) -> None:
+        width = self.width
+        if width is not None and sum(width_of(text) for text, _ in parts) > width:
+            parts = _cut(parts, width)
+        self._print(parts)
+
+    def table(self, header: Row, rows: Sequence[Row]) -> None:
+        for index, line in table_lines([header, *rows], self.width):
+            self._print([(line, "" if index else "bold")])
 
     def status(self, text: str) -> None:
         pass
 
+    def _print(self, parts: Sequence[Part]) -> None:
+        print("".join(text for text, _ in parts))
 
-class _Rich:
-    rich = True
+
+def _cut(parts: Sequence[Part], width: int) -> list[Part]:
+    room = width - len(ELLIPSIS)
+    line = []
+    for text, style in parts:
+        line.append((head(text, room), style))
+        room -= width_of(line[-1][0])
+    return [*line, (ELLIPSIS, "")]
+
+
+class _Rich(_Plain):
+    """The same, with colour and a status line."""
 
     def __init__(self) -> None:
         from rich.console import Console as RichConsole
@@ -96,23 +139,9 @@ class _Rich:
         self._text = Text
         self._live: Any = None
 
-    def line(self, text: str = "", style: str = "") -> None:
-        self._console.print(text, style=style or None, soft_wrap=True)
-
-    def parts(self, parts: Sequence[Part], *, cut: bool = True) -> None:
-        if cut:
-            line = self._one_line(parts)
-            self._console.print(line, no_wrap=line.no_wrap, overflow=line.overflow)
-        else:
-            self._console.print(self._text.assemble(*parts), soft_wrap=True)
-
-    def table(self, header: Row, rows: Sequence[Row], styles: Sequence[str] = ()) -> None:
-        from rich.table import Table
-
-        table = Table(*header, box=None, pad_edge=False, header_style="bold")
-        for index, row in enumerate(rows):
-            table.add_row(*row, style=styles[index] if styles else None)
-        self._console.print(table)
+    @property
+    def width(self) -> int:
+        return int(self._console.width)
 
     def status(self, text: str) -> None:
         from rich.live import Live
@@ -131,14 +160,11 @@ class _Rich:
                 redirect_stderr=False,
             )
             self._live.start()
-        self._live.update(self._one_line([(text, "dim")]), refresh=True)
+        self._live.update(self._text(cut(text, self.width), "dim"), refresh=True)
 
-    def _one_line(self, parts: Sequence[Part]) -> Any:
-        line = self._text(no_wrap=True, overflow="ellipsis")
-        left = 4 * self._console.width  # more than fits, but for characters without a width
-        for text, style in parts:
-            line.append(text[:left], style or None)
-            left -= len(text)
-            if left <= 0:
-                break
-        return line
+    def _print(self, parts: Sequence[Part]) -> None:
+        runs = [
+            ("".join(text for text, _ in run), style)
+            for style, run in groupby(parts, key=itemgetter(1))
+        ]
+        self._console.print(self._text.assemble(*runs), soft_wrap=True)

@@ -36,6 +36,7 @@ from .. import catalog
 from ..receiver import ReceivedEvent
 from ..records import timestamp_text
 from .console import Console, Part, console, shown
+from .layout import ELLIPSIS, Field, fit_fields, width_of
 from .summaries import MAX_CONVERSATIONS, ConversationSummary, failure_of, is_denied, time_of
 
 EVENT_KEYS = (
@@ -46,9 +47,15 @@ EVENT_KEYS = (
 
 _COMMON = frozenset(field.name for field in catalog.COMMON_FIELDS)
 _FIRST = (
-    *("event.kind", "tool_name", "decision", "success"),
+    *("event.kind", "startup.phase", "tool_name", "decision", "duration_ms", "success"),
     *("http.response.status_code", "error.message"),
 )
+_ESSENTIAL = _FIRST[: _FIRST.index("duration_ms") + 1]
+"""What a line shows of an event however narrow the terminal is."""
+
+_WIDE = 100
+"""Columns from which on lines have room for milliseconds, and for names one below the other."""
+
 _LAST = ("call_id", "cf_ray")
 _STYLES = {
     "codex.conversation_starts": "bold cyan",
@@ -113,33 +120,30 @@ class _Text:
         said |= {key: event.resource.get(key) for key in ("service.name", "env")}
         said["transport"] = event.transport
         fields = _fields((key, value) for key, value in said.items() if value is not None)
-        self._line(event, summary, "new conversation", "bold", fields, cut=False)
+        start = self._start(event, summary, "new conversation", "bold")
+        indent = sum(width_of(text) for text, _ in start[:2])
+        self._out.flow([start, *map(_parts, fields)], indent)
 
     def event(self, event: ReceivedEvent, summary: ConversationSummary | None) -> None:
         if summary is None:
             said = {"body": event.body, "scope": event.scope, "severity": event.severity_text}
-            fields = [*said.items(), *event.attributes.items()]
-            found = [(f"{text}", "dim") for text, _ in _fields(fields)]
-            self._line(event, None, "no event", "dim", found)
+            fields = _fields([*said.items(), *event.attributes.items()])
+            self._line(self._start(event, None, "no event", "dim"), fields, style="dim")
             return
         style = _STYLES.get(event.name, "")
         if failure_of(event) is not None:
             style = _FAILED
         elif is_denied(event):
             style = _DENIED
-        name = shown(event.name.removeprefix("codex."))
-        self._line(event, summary, name, style, _fields(_own_fields(event)))
+        start = self._start(event, summary, shown(event.name.removeprefix("codex.")), style)
+        own = list(_own_fields(event))
+        essential = sum(name in _ESSENTIAL for name, _ in own)
+        self._line(start, _fields(own), essential)
 
-    def _line(
-        self,
-        event: ReceivedEvent,
-        summary: ConversationSummary | None,
-        name: str,
-        style: str,
-        fields: Sequence[Part],
-        *,
-        cut: bool = True,
-    ) -> None:
+    def _start(
+        self, event: ReceivedEvent, summary: ConversationSummary | None, name: str, style: str
+    ) -> list[Part]:
+        """Return how the line of an event starts: with its time, its conversation and its name."""
         moment = _local(time_of(event))
         if self._day != (day := f"{moment:%Y-%m-%d}"):
             self._day = day
@@ -147,15 +151,23 @@ class _Text:
         label = summary.label if summary else "-"
         number = summary.number if summary else 0
         label_style = _LABEL_STYLES[number % len(_LABEL_STYLES)] if number else "dim"
-        self._out.parts(
-            [
-                (f"{_clock(moment)}  ", "dim"),
-                (f"{label:3} ", label_style),
-                (f"{name:19}", style),
-                *fields,
-            ],
-            cut=cut,
-        )
+        wide = self._out.width is None or self._out.width >= _WIDE
+        return [
+            (f"{_clock(moment) if wide else format(moment, '%H:%M:%S')}  ", "dim"),
+            (f"{label:3} ", label_style),
+            (f"{name:19}" if wide else f"{name:11}", style),
+        ]
+
+    def _line(
+        self, start: list[Part], fields: Sequence[Field], essential: int = 0, style: str = ""
+    ) -> None:
+        """Print the line of an event, with as many of its fields as fit."""
+        more = False
+        if (width := self._out.width) is not None:
+            room = width - sum(width_of(text) for text, _ in start)
+            fields, more = fit_fields(fields, room, essential)
+        parts = [part for field in fields for part in _parts(field, style)]
+        self._out.parts([*start, *parts, (f" {ELLIPSIS}" if more else "", "dim")])
 
     def status(self, text: str) -> None:
         self._out.status(text)
@@ -172,9 +184,9 @@ class _Text:
         names = [summary.id or "no conversation", *summary.models]
         if summary.app_version:
             names.append(summary.app_version)
-        out.line(f"{summary.label:3} {'  '.join(map(_bare, names))}", "bold")
+        out.line(f"{summary.label:3} {'  '.join(map(_bare, names))}", "bold", indent=4)
         for what, text, style in _sums(summary):
-            out.line(f"    {what:10} {text}", style)
+            out.line(f"    {what:10} {text}", style, indent=15)
         if forgotten:
             out.line()
 
@@ -251,35 +263,41 @@ def _how_to_send(addresses: Sequence[str]) -> Iterator[str]:
     yield ""
     yield "In the Codex CLI's ~/.codex/config.toml, or in the file your handler reads:"
     yield ""
-    yield "[otel]"
-    yield f'exporter = {{ otlp-http = {{ endpoint = "{addresses[0]}", protocol = "binary" }} }}'
+    yield "[otel.exporter.otlp-http]"
+    yield f'endpoint = "{addresses[0]}"'
+    yield 'protocol = "binary"'
 
 
 def _own_fields(event: ReceivedEvent) -> Iterator[tuple[str, Any]]:
-    """Yield an event's own fields: the catalog's, what matters most first, then all others."""
+    """Yield an event's own fields: what matters most first, then as declared, then all others."""
     attributes = event.attributes
     declared = catalog.find(event.name)
-    fields = sorted(declared.fields if declared else (), key=_rank)
-    names = [field.name for field in fields if field.name in attributes]
-    yield from ((name, attributes[name]) for name in names)
-    for name, value in attributes.items():
-        if name not in _COMMON and name not in names:
-            yield name, value
+    known = {field.name: field for field in declared.fields} if declared else {}
+    others = [name for name in attributes if name not in _COMMON and name not in known]
+    for name in sorted([*known, *others], key=lambda name: _rank(name, known.get(name))):
+        if name in attributes:
+            yield name, attributes[name]
 
 
-def _rank(field: catalog.Field) -> int:
+def _rank(name: str, declared: catalog.Field | None) -> int:
     """Return where a field stands in its line; those of equal rank stay in their order."""
-    if field.name in _FIRST:
-        return _FIRST.index(field.name)
-    return len(_FIRST) + (2 if field.sensitive else field.name in _LAST)
+    if name in _FIRST:
+        return _FIRST.index(name)
+    if declared is None:
+        return len(_FIRST) + 3
+    return len(_FIRST) + (2 if declared.sensitive else name in _LAST)
 
 
-def _fields(fields: Iterable[tuple[str, Any]]) -> list[Part]:
-    parts = []
-    for name, value in fields:
-        parts.append((f" {shown(name)}=", "dim"))
-        parts.append((shown(str(value).lower() if isinstance(value, bool) else value), ""))
-    return parts
+def _fields(fields: Iterable[tuple[str, Any]]) -> list[Field]:
+    return [
+        (shown(name), shown(str(value).lower() if isinstance(value, bool) else value))
+        for name, value in fields
+    ]
+
+
+def _parts(field: Field, style: str = "") -> list[Part]:
+    name, value = field
+    return [(f" {name}=", "dim"), (value, style)]
 
 
 def _sums(summary: ConversationSummary) -> Iterator[tuple[str, str, str]]:
