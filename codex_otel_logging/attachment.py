@@ -29,6 +29,11 @@ def is_own(handler: logging.Handler) -> bool:
     return handler in _exporters
 
 
+def exporter_of(handler: logging.Handler) -> ExporterConfig | None:
+    """Return what a handler of this package exports through, or None if it exports nothing."""
+    return _exporters[handler]
+
+
 def handlers_of(name: str) -> Iterator[tuple[logging.Logger, logging.Handler]]:
     """Yield the handlers that the records of the logger `name` reach, each with its logger.
 
@@ -58,8 +63,8 @@ def attached_twice(name: str) -> str | None:
     """
     own = [(logger, handler) for logger, handler in handlers_of(name) if is_own(handler)]
     for _, first in own:
-        exporter = _exporters[first]
-        found = [(lo, h) for lo, h in own if _exporters[h] == exporter]
+        exporter = exporter_of(first)
+        found = [(lo, h) for lo, h in own if exporter_of(h) == exporter]
         if exporter is None or len(found) == 1 or first in _reported:
             continue
         _reported.update(handler for _, handler in found)

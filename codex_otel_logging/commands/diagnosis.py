@@ -156,11 +156,16 @@ def _what_is_spoken(spoken: Spoken | None) -> str:
     return f"speaks {' and '.join(protocols)} {'with' if spoken.tls else 'without'} TLS"
 
 
-def _marked_event(conversation_id: str) -> Event:
-    """Return the event as if an application had logged it."""
+def marked_record(logger: str = LOGGER) -> logging.LogRecord:
+    """Return the event as if an application had logged it, before a handler reads it."""
     fields = {"startup.phase": "check", "startup.status": "ok", "duration_ms": 0}
-    record = logging.LogRecord(LOGGER, logging.INFO, __file__, 0, EVENT, None, None)
+    record = logging.LogRecord(logger, logging.INFO, __file__, 0, EVENT, None, None)
     record.__dict__.update(fields)
+    return record
+
+
+def _marked_event(conversation_id: str) -> Event:
+    record = marked_record()
     reader = EventReader(Redaction(log_user_prompt=False, log_tool_payloads=False))
     with Conversation(conversation_id, "none").bind():
         event = reader.read(record)
