@@ -47,8 +47,8 @@ def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return file
 
 
-def checked(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, Any]:
-    assert main(["check", *arguments, "--json"]) == 0
+def checked(capsys: pytest.CaptureFixture[str], *arguments: str, status: int = 0) -> dict[str, Any]:
+    assert main(["check", *arguments, "--json"]) == status
     output = capsys.readouterr()
     assert output.err == ""
     assert SECRET not in output.out
@@ -103,6 +103,11 @@ def test_the_settings_in_effect(
     del document["settings"]
     assert document == {
         "file": str(file),
+        "file_from": "argument",
+        "warnings": [],
+        "ineffective_variables": {
+            "OTEL_BLRP_MAX_EXPORT_BATCH_SIZE": "batch.max_batch_size in the file decides"
+        },
         "sends": True,
         "why_not": None,
         "prompts": "redacted",
@@ -125,7 +130,13 @@ def test_as_text(capsys: pytest.CaptureFixture[str], file: Path) -> None:
     assert output.err == ""
     assert SECRET not in output.out
     lines = [re.sub("  +", " | ", line) for line in output.out.splitlines()]
-    assert lines[:3] == [str(file), "", "setting | value | from"]
+    assert lines[:4] == [
+        str(file),
+        "Named on the command line. Nothing else is read: administrators' files, such as "
+        "/etc/codex/requirements.toml, do not bind this package.",
+        "",
+        "setting | value | from",
+    ]
     for expected in (
         "environment | staging | file",
         "log_user_prompt | false | default",
@@ -193,13 +204,14 @@ class TestNothingIsSent:
             "pip install 'codex_otel_logging[grpc]'; until then no event is sent"
         )
 
-    def test_and_that_is_no_fault(
+    def test_and_that_is_a_failure_if_an_exporter_is_set(
         self, capsys: pytest.CaptureFixture[str], file_and_reason: tuple[str, str]
     ) -> None:
         file, reason = file_and_reason
-        document = checked(capsys, file)
+        status = 0 if reason == "exporter is none" else 1
+        document = checked(capsys, file, status=status)
         assert (document["sends"], document["why_not"]) == (False, reason)
-        assert main(["check", file]) == 0
+        assert main(["check", file]) == status
         assert f"Nothing is sent: {reason}." in capsys.readouterr().out
 
     def test_and_so_nothing_is_delivered(
@@ -243,9 +255,26 @@ class TestBadSettings:
         assert document["file"] == str(file)
         assert document["faults"] == output.err.splitlines()
 
-    def test_a_file_that_is_not_there(self, capsys: pytest.CaptureFixture[str]) -> None:
-        assert main(["check"]) == 2
-        assert capsys.readouterr().err.startswith("~/.codex/config.toml: no such file")
+    def test_a_missing_file_gets_advice_for_a_shell(
+        self, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        for arguments, name in (([], "~/.codex/config.toml"), (["a; b.toml"], "a; b.toml")):
+            assert main(["check", *arguments]) == 2
+            assert capsys.readouterr().err == (
+                f"{name}: no such file; create it, or name another file: codex-otel-logging check "
+                "PATH\n"
+            )
+            assert main(["check", *arguments, "--json"]) == 2
+            output = capsys.readouterr()
+            document = json.loads(output.out)
+            assert document["faults"] == output.err.splitlines()
+
+    def test_what_comes_from_outside_is_printable(
+        self, capsys: pytest.CaptureFixture[str], tmp_path: Path
+    ) -> None:
+        assert main(["check", str(tmp_path / "\x1b[31m\nx.toml")]) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert line.isprintable()
 
     def test_a_file_that_is_no_toml(
         self, capsys: pytest.CaptureFixture[str], tmp_path: Path
@@ -255,12 +284,162 @@ class TestBadSettings:
         assert "not valid TOML" in capsys.readouterr().err
 
 
-def test_the_default_is_codexs_own_file(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    (tmp_path / ".codex").mkdir()
-    (tmp_path / ".codex" / "config.toml").write_text('[otel]\nenvironment = "home"')
-    document = checked(capsys)
-    assert document["file"] == "~/.codex/config.toml"
-    assert found(document)["environment"] == ("home", "file")
+class TestWhichFile:
+    @pytest.mark.parametrize("home", [None, ""])
+    def test_the_default_is_codexs_own(
+        self,
+        capsys: pytest.CaptureFixture[str],
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        home: str | None,
+    ) -> None:
+        if home is not None:
+            monkeypatch.setenv("CODEX_HOME", home)
+        (tmp_path / ".codex").mkdir()
+        (tmp_path / ".codex" / "config.toml").write_text('[otel]\nenvironment = "home"')
+        document = checked(capsys)
+        assert document["file"] == "~/.codex/config.toml"
+        assert document["file_from"] == "default"
+        assert found(document)["environment"] == ("home", "file")
+        assert main(["check"]) == 0
+        assert (
+            "\nThe default, as CODEX_HOME is not set. Nothing else is read: administrators' "
+            in (capsys.readouterr().out)
+        )
+
+    def test_codexs_home_may_be_elsewhere(
+        self, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("CODEX_HOME", str(tmp_path))
+        (tmp_path / "config.toml").write_text('[otel]\nenvironment = "elsewhere"')
+        document = checked(capsys)
+        assert document["file"] == str(tmp_path / "config.toml")
+        assert document["file_from"] == "CODEX_HOME"
+        assert found(document)["environment"] == ("elsewhere", "file")
+        assert main(["check"]) == 0
+        assert "\nFrom the folder in CODEX_HOME. Nothing else is read" in capsys.readouterr().out
+
+    def test_a_file_on_the_command_line_wins(
+        self, capsys: pytest.CaptureFixture[str], file: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("CODEX_HOME", "/nowhere")
+        assert checked(capsys, str(file))["file_from"] == "argument"
+
+
+def test_warnings_are_shown(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    file = tmp_path / "otel.toml"
+    file.write_text("[otel]\nlog_foo = true\n")
+    document = checked(capsys, str(file))
+    (warning,) = document["warnings"]
+    assert warning.startswith(f"{file}: [otel] log_foo: unknown key, ignored")
+    assert main(["check", str(file)]) == 0
+    assert f"Warning: {warning}\n" in capsys.readouterr().out
+
+
+class TestVariables:
+    def test_the_service_name_comes_from_one_where_the_file_has_none(
+        self, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("OTEL_SERVICE_NAME", "my-agent")
+        file = tmp_path / "otel.toml"
+        file.write_text('[otel]\nexporter = "otlp-http"\n')
+        document = checked(capsys, str(file))
+        assert found(document)["service_name"] == ("my-agent", "environment", "OTEL_SERVICE_NAME")
+        assert document["ineffective_variables"] == {}
+        file.write_text('[otel]\nexporter = "otlp-http"\nservice_name = "x"\n')
+        document = checked(capsys, str(file))
+        assert found(document)["service_name"] == ("x", "file")
+        assert document["ineffective_variables"] == {
+            "OTEL_SERVICE_NAME": "service_name in the file decides"
+        }
+
+    @pytest.mark.parametrize(
+        ("exporter", "variables", "ineffective"),
+        [
+            (
+                '{ otlp-http = { endpoint = "http://127.0.0.1:1/v1/logs" } }',
+                [
+                    *("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_LOGS_HEADERS"),
+                    *("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_BLRP_SCHEDULE_DELAY"),
+                ],
+                {
+                    "OTEL_EXPORTER_OTLP_ENDPOINT": "the exporter's table decides",
+                    "OTEL_EXPORTER_OTLP_LOGS_HEADERS": "the exporter's table decides",
+                },
+            ),
+            (
+                '"otlp-http"',
+                [
+                    *("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_LOGS_ENDPOINT"),
+                    *("OTEL_EXPORTER_OTLP_INSECURE", "OTEL_EXPORTER_OTLP_PROTOCOL"),
+                    "OTEL_LOGS_EXPORTER",
+                ],
+                {
+                    "OTEL_EXPORTER_OTLP_ENDPOINT": "OTEL_EXPORTER_OTLP_LOGS_ENDPOINT decides",
+                    "OTEL_EXPORTER_OTLP_INSECURE": "otlp-http makes no use of it here",
+                    "OTEL_EXPORTER_OTLP_PROTOCOL": "the setting exporter decides",
+                    "OTEL_LOGS_EXPORTER": "the setting exporter decides",
+                },
+            ),
+            (
+                '"none"',
+                [
+                    *("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_BLRP_SCHEDULE_DELAY"),
+                    *("OTEL_SERVICE_NAME", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"),
+                ],
+                {
+                    "OTEL_EXPORTER_OTLP_ENDPOINT": "exporter is none",
+                    "OTEL_BLRP_SCHEDULE_DELAY": "exporter is none",
+                    "OTEL_SERVICE_NAME": "exporter is none",
+                },
+            ),
+        ],
+    )
+    def test_without_effect_are_named(
+        self,
+        capsys: pytest.CaptureFixture[str],
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        exporter: str,
+        variables: list[str],
+        ineffective: dict[str, str],
+    ) -> None:
+        for name in variables:
+            monkeypatch.setenv(name, "1")
+        file = tmp_path / "otel.toml"
+        file.write_text(f"[otel]\nexporter = {exporter}\n")
+        document = checked(capsys, str(file))
+        assert document["ineffective_variables"] == ineffective
+        assert main(["check", str(file)]) == 0
+        lines = capsys.readouterr().out.splitlines()
+        for reason in set(ineffective.values()):
+            names = sorted(name for name, why in ineffective.items() if why == reason)
+            assert f"{', '.join(names)}: no effect, as {reason}." in lines
+
+    def test_that_are_set_to_nothing_are_not_named(
+        self, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", " ")
+        monkeypatch.setenv("OTEL_SDK_DISABLED", "false")
+        (tmp_path / "otel.toml").write_text("[otel]")
+        document = checked(capsys, str(tmp_path / "otel.toml"))
+        assert document["ineffective_variables"] == {}
+
+    @pytest.mark.parametrize("value", ["1", "yes", "on"])
+    def test_that_do_not_turn_everything_off(
+        self,
+        capsys: pytest.CaptureFixture[str],
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        value: str,
+    ) -> None:
+        monkeypatch.setenv("OTEL_SDK_DISABLED", value)
+        (tmp_path / "otel.toml").write_text('[otel]\nexporter = "otlp-http"')
+        document = checked(capsys, str(tmp_path / "otel.toml"))
+        assert document["sends"]
+        assert document["ineffective_variables"] == {
+            "OTEL_SDK_DISABLED": "only the value true turns everything off"
+        }
 
 
 def test_the_file_is_read_once(
@@ -413,6 +592,6 @@ def test_control_c_leaves_no_trace(
         raise KeyboardInterrupt
 
     monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)  # restores it
-    monkeypatch.setattr(check, "settings", interrupted)
+    monkeypatch.setattr(check, "find", interrupted)
     assert main(["check", str(file)]) == 130
     assert capsys.readouterr().err == ""

@@ -125,6 +125,7 @@ def test_each_line_of_a_table_knows_its_row() -> None:
 
 def test_the_widest_gives_way_first() -> None:
     assert shrink([10, 4, 8], 18, [3, 3, 3]) == [7, 4, 7]
+    assert shrink([10, 4, 10], 21, [3, 3, 3]) == [9, 4, 8]
     assert shrink([10, 4, 8], 3, [3, 3, 3]) == [3, 3, 3]
     assert shrink([10, 4, 8], 3, [3, 9, 3]) == [3, 4, 3]
     assert shrink([10**9, 5], 8, [3, 3]) == [4, 4]

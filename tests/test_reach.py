@@ -84,8 +84,8 @@ def test_onlookers_are_the_other_handlers_up_the_tree() -> None:
     )
     assert found.arrivals == [HERE]
     assert found.onlookers == [
-        Onlooker("the handler 'console' (StreamHandler)", "on the logger 'codex_otel'"),
-        Onlooker("the handler 'other' (StreamHandler)", "on the root logger"),
+        Onlooker("the handler 'console' (StreamHandler)", "on the logger 'codex_otel'", False),
+        Onlooker("the handler 'other' (StreamHandler)", "on the root logger", True),
     ]
     assert (found.faults, found.notes) == ([], [])
 
@@ -94,8 +94,8 @@ class TestLevels:
     def test_of_the_root_logger(self) -> None:
         loggers = {"codex_otel": {"handlers": ["codex_otel"]}}
         assert fault_of(configured("codex_otel.tools", loggers=loggers)) == (
-            "the logger 'codex_otel.tools' has no level, so that the level WARNING of the root "
-            'logger applies; set "level": "INFO" for the logger \'codex_otel\''
+            "the level WARNING of the root logger applies, as none is set below it; set "
+            '"level": "INFO" for the logger \'codex_otel\''
         )
 
     @pytest.mark.parametrize("logger", ["codex_otel", "codex_otel.tools"])
@@ -294,6 +294,16 @@ class TestFilters:
         )
         assert (found.onlookers, found.faults) == ([], [])
 
+    def test_of_other_handlers_that_raise_may_hide_nothing(self) -> None:
+        """As Django's do where its settings are not configured."""
+        found = configured(
+            filters={"f": {"()": Raising}},
+            handlers={"console": {**CONSOLE, "filters": ["f"]}},
+            loggers={"codex_otel": {**LOGGER, "handlers": ["codex_otel", "console"]}},
+        )
+        assert len(found.onlookers) == 1
+        assert found.faults == []
+
     def test_that_change_the_message(self) -> None:
         found = configured(
             filters={"f": {"()": Renaming}}, handlers={"codex_otel": {**OURS, "filters": ["f"]}}
@@ -372,7 +382,7 @@ class TestQueues:
         found = reach_of(logging.getLogger("codex_otel"))
         behind = "on the logger 'codex_otel', behind the handler 'queue' (QueueHandler)"
         assert found.arrivals == [f"a CodexOtelHandler {behind}"]
-        assert found.onlookers == [Onlooker("a StreamHandler", behind)]
+        assert found.onlookers == [Onlooker("a StreamHandler", behind, False)]
         assert found.faults == []
         (note,) = found.notes
         assert note.startswith("events wait in the queue of the handler 'queue' (QueueHandler), ")

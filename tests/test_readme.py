@@ -213,10 +213,29 @@ def test_the_output_of_check_is_what_it_prints(
 ) -> None:
     settings = home / ".codex" / "config.toml"
     settings.write_text(settings.read_text().replace("127.0.0.1", "localhost"))
-    good, bad = (block.partition("\n")[2] for block in blocks("console"))
+    good, bad, _ = (block.partition("\n")[2] for block in blocks("console"))
     assert check_output(run_python, receiver) == comparable_check(good)
     receiver.close()
     assert check_output(run_python, receiver)[-4:] == comparable_check(bad)
+
+
+def test_the_output_of_check_logging_is_what_it_prints(run_python: RunPython, home: Path) -> None:
+    (home / "settings.py").write_text("""
+LOGGING = {
+    "version": 1,
+    "handlers": {
+        "console": {"class": "logging.StreamHandler"},
+        "codex_otel": {"()": "codex_otel_logging.from_toml"},
+    },
+    "root": {"handlers": ["console"]},
+    "loggers": {"codex_otel": {"handlers": ["codex_otel"]}},
+}
+""")
+    shown = blocks("console")[2]
+    arguments = shown.partition("codex-otel-logging ")[2].partition(" | ")[0].split()
+    program = "import sys; from codex_otel_logging.__main__ import main; main(sys.argv[1:])"
+    printed = run_python(program, *arguments).stdout.splitlines()
+    assert printed[-3:] == shown.splitlines()[1:]
 
 
 def test_the_schema_is_printed_as_said(run_python: RunPython) -> None:

@@ -7,12 +7,15 @@ meaning, as soon as a command gets another option.
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Iterable, Sequence
 from typing import Any, NoReturn
 
 from ..tables import nearest
 
 _LARGEST_PORT = 65535
+_NAMES = r"(?!\d)\w+(?:\.(?!\d)\w+)*"
+_REFERENCE = re.compile(f"{_NAMES}:{_NAMES}")
 
 
 class Parser(argparse.ArgumentParser):
@@ -65,6 +68,21 @@ def path(text: str) -> str:
     """
     if not text:
         raise argparse.ArgumentTypeError("expected the path of a file, got an empty argument")
+    return text
+
+
+def logging_dict(text: str) -> str:
+    """Return the reference to a logging dictionary, for `type=`.
+
+    Raises:
+        ArgumentTypeError: the text is not MODULE:DICT.
+
+    """
+    if not _REFERENCE.fullmatch(text) or ".py:" in text:
+        raise argparse.ArgumentTypeError(
+            f"invalid MODULE:DICT {text!r}: expected the name of a module, not of a file, and of a "
+            "dictionary in it, such as settings:LOGGING"
+        )
     return text
 
 

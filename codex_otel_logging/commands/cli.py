@@ -12,7 +12,7 @@ from importlib import metadata
 from typing import TYPE_CHECKING
 
 from ..config import ConfigError
-from .arguments import Parser, path, port
+from .arguments import Parser, logging_dict, path, port
 
 if TYPE_CHECKING:
     from typing import TypeAlias
@@ -107,20 +107,32 @@ def _add_demo(commands: Commands) -> None:
 def _add_check(commands: Commands) -> None:
     check = commands.add_parser(
         "check",
-        help="show the settings in effect, and with --send whether they work",
+        help="show the settings in effect, and whether events get through with them",
         description="Shows the settings in effect and where each came from; with --send, delivers "
-        "one event and says what happened. Exit status 0 if all is well, 1 if the event was not "
-        "delivered, 2 if the settings have faults or cannot be read.",
+        "one event and says what happened at each step; with --logging, says whether events reach "
+        "the handler.",
+        epilog="Exit status: 0 if all is well; 1 if nothing can be sent although an exporter is "
+        "set, if the event was not delivered, or if events do not reach the handler exactly once; "
+        "2 if the settings or the logging dictionary cannot be read or have faults, and for a "
+        "wrong command line; 130 when interrupted by Ctrl-C.",
     )
     check.add_argument(
         "path",
         nargs="?",
         type=path,
-        default="~/.codex/config.toml",
         metavar="PATH",
-        help="the TOML file with the [otel] table (default: %(default)s)",
+        help="the TOML file with the [otel] table (default: config.toml in the folder $CODEX_HOME, "
+        "or in ~/.codex; with --logging, the settings that its handler has)",
     )
     check.add_argument("--send", action="store_true", help="deliver one marked event")
+    check.add_argument(
+        "--logging",
+        dest="reference",
+        type=logging_dict,
+        metavar="MODULE:DICT",
+        help="configure logging with this dictionary, such as settings:LOGGING, and say whether "
+        "events reach the handler, exactly once, and who else sees them",
+    )
     check.add_argument("--json", action="store_true", help="as one JSON object")
     check.add_argument(
         "--schema", action="store_true", help="print the JSON Schema of the file instead"
@@ -202,7 +214,9 @@ def _check(options: argparse.Namespace) -> int:
         return 0
     from . import check
 
-    return check.run(options.path, send=options.send, as_json=options.json)
+    return check.run(
+        options.path, send=options.send, as_json=options.json, reference=options.reference
+    )
 
 
 def _listen(options: argparse.Namespace) -> int:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal, cast
 from urllib.parse import unquote, urlsplit
 
-from ..config import EXPORTERS, SET_ELSEWHERE, OtelConfig
+from ..config import EXPORTERS, SERVICE_NAME_VARIABLE, SET_ELSEWHERE, OtelConfig
 from ..settings import BatchConfig, Compression, ExporterConfig, TlsConfig, keys_of
 from ..tables import variables_in
 from .route import GRPC_SCHEMES
@@ -44,10 +44,12 @@ def settings(config: OtelConfig, otel: Mapping[str, Any]) -> list[Setting]:
 def _general(config: OtelConfig, otel: Mapping[str, Any]) -> Iterator[Setting]:
     for field, key in keys_of(OtelConfig):
         table, _, name = (key.name or field.name).rpartition(".")
-        if field.name not in ("exporter", "batch", "resource_attributes"):
-            written = otel.get(table, {}) if table else otel
-            source: Any = "file" if name in written else "default"
-            yield Setting(key.name or field.name, getattr(config, field.name), source)
+        if field.name in ("exporter", "batch", "resource_attributes"):
+            continue
+        written = otel.get(table, {}) if table else otel
+        variable = SERVICE_NAME_VARIABLE if field.name == "service_name" else ""
+        value = getattr(config, field.name)
+        yield _from_table_or_variable(config, key.name or field.name, value, written, variable)
     written = otel.get("resource_attributes", {})
     for name, value in config.resource_attributes.items():
         if name in written:
@@ -60,12 +62,19 @@ def _general(config: OtelConfig, otel: Mapping[str, Any]) -> Iterator[Setting]:
 def _batch(config: OtelConfig, otel: Mapping[str, Any]) -> Iterator[Setting]:
     for field, key in keys_of(BatchConfig):
         name, value = f"batch.{field.name}", getattr(config.batch, field.name)
-        if field.name in otel.get("batch", {}):
-            yield Setting(name, value, "file")
-        elif config.exporter is not None and os.environ.get(key.variable, "").strip():
-            yield Setting(name, value, "environment", (key.variable,))
-        else:
-            yield Setting(name, value, "default")
+        written = otel.get("batch", {})
+        yield _from_table_or_variable(config, name, value, written, key.variable)
+
+
+def _from_table_or_variable(
+    config: OtelConfig, key: str, value: Any, table: Mapping[str, Any], variable: str
+) -> Setting:
+    """Return a setting for which a variable counts where the table has none."""
+    if key.rpartition(".")[2] in table:
+        return Setting(key, value, "file")
+    if config.exporter is not None and os.environ.get(variable, "").strip():
+        return Setting(key, value, "environment", (variable,))
+    return Setting(key, value, "default")
 
 
 def _exporter(config: OtelConfig, otel: Mapping[str, Any]) -> Iterator[Setting]:

@@ -147,12 +147,12 @@ def _field_width(field: Field) -> int:
 def shrink(widths: Sequence[int], room: int, smallest: Sequence[int]) -> list[int]:
     """Return widths whose sum is at most `room`, as far as none goes below its smallest.
 
-    The widest gives way first.
+    The widest gives way first, the last one of several.
     """
     found = [min(width, max(room, least)) for width, least in zip(widths, smallest, strict=True)]
     while sum(found) > room:
         may_shrink = [index for index, width in enumerate(found) if width > smallest[index]]
         if not may_shrink:
             break
-        found[max(may_shrink, key=found.__getitem__)] -= 1
+        found[max(reversed(may_shrink), key=found.__getitem__)] -= 1
     return found

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 import logging
 import logging.config
-import re
 import sys
 from collections.abc import Mapping
 from contextlib import redirect_stdout
@@ -15,8 +14,6 @@ from typing import Any, NamedTuple
 from ..attachment import is_own
 from ..config import ConfigError
 from ..tables import nearest
-
-_REFERENCE = re.compile(r"(?!\d)\w+(\.(?!\d)\w+)*:(?!\d)\w+(\.(?!\d)\w+)*")
 
 
 class LoggingDictError(Exception):
@@ -32,11 +29,6 @@ class ConfiguredHandler(NamedTuple):
 
     handler: logging.Handler
     options: Mapping[str, Any]
-
-
-def is_reference(text: str) -> bool:
-    """Return whether a text looks like MODULE:DICT; the name of a file does not."""
-    return _REFERENCE.fullmatch(text) is not None and ".py:" not in text
 
 
 def load(reference: str) -> Mapping[str, Any]:

@@ -21,10 +21,15 @@ _TIMES = {2: "twice", 3: "three times"}
 
 
 class Onlooker(NamedTuple):
-    """A handler other than ours that sees the events, and where it is attached."""
+    """A handler other than ours that sees the events, prompts in clear text included.
+
+    `place` says where it is attached; `by_propagation` whether `propagate` of the logger
+    `codex_otel` lets events get there.
+    """
 
     handler: str
     place: str
+    by_propagation: bool
 
 
 class Reach(NamedTuple):
@@ -78,10 +83,15 @@ def reach_of(logger: logging.Logger, unattached: Sequence[str] = ()) -> Reach:
     return Reach(
         logger.name,
         [f"{_handler(each.handler)} {each.place}" for each in arrived if leaves_logger],
-        [Onlooker(_handler(each.handler), each.place) for each in others if leaves_logger],
+        [_onlooker(each) for each in others if leaves_logger],
         faults,
         list(_notes(arrived)),
     )
+
+
+def _onlooker(outcome: _Outcome) -> Onlooker:
+    by_propagation = not is_event_logger(outcome.holder.name)
+    return Onlooker(_handler(outcome.handler), outcome.place, by_propagation)
 
 
 def _logged(
@@ -110,15 +120,18 @@ def _level_fault(logger: logging.Logger) -> str:
     if is_event_logger(holder.name):
         return f"{_logger(holder)} has the level {level}; set it to INFO"
     return (
-        f"{_logger(logger)} has no level, so that the level {level} of {_logger(holder)} applies; "
-        f'set "level": "INFO" for the logger {EVENT_LOGGER!r}'
+        f"the level {level} of {_logger(holder)} applies, as none is set below it; set "
+        f'"level": "INFO" for the logger {EVENT_LOGGER!r}'
     )
 
 
 def _filtered(
-    filterer: logging.Filterer, record: logging.LogRecord, name: str
+    filterer: logging.Filterer, record: logging.LogRecord, name: str, *, is_ours: bool = True
 ) -> tuple[logging.LogRecord, str]:
-    """Return the record as the filters pass it on, and a fault if one does not."""
+    """Return the record as the filters pass it on, and a fault if one does not.
+
+    `is_ours` says whether the record is on the way to a handler of ours.
+    """
     record = copy.copy(record)  # filters may change it
     for each in filterer.filters:
         alone = logging.Filterer()
@@ -126,6 +139,10 @@ def _filtered(
         try:
             passed: object = alone.filter(record)
         except Exception as error:
+            if (
+                not is_ours
+            ):  # it may see events where its filter works, so it counts as one that does
+                continue
             return record, f"the filter {_filter(each)} of {name} raises {type(error).__name__}"
         if not passed:
             return record, f"the filter {_filter(each)} of {name} rejects events; remove it there"
@@ -148,7 +165,8 @@ def _outcomes(
         level = logging.getLevelName(handler.level)
         fault = f"{_handler(handler)} has the level {level}; set it to INFO"
     if not fault:
-        record, fault = _filtered(handler, record, _handler(handler))
+        ours = _leads_to_ours(handler)
+        record, fault = _filtered(handler, record, _handler(handler), is_ours=ours)
     inner = _inner(handler)
     if inner and not fault and isinstance(handler, QueueHandler):
         try:
