@@ -267,7 +267,7 @@ class TestBadSettings:
             assert main(["check", *arguments, "--json"]) == 2
             output = capsys.readouterr()
             document = json.loads(output.out)
-            assert document["faults"] == output.err.splitlines()
+            assert document == {"file": name, "faults": output.err.splitlines()}
 
     def test_what_comes_from_outside_is_printable(
         self, capsys: pytest.CaptureFixture[str], tmp_path: Path

@@ -14,6 +14,7 @@ from itertools import groupby
 from typing import Any
 
 from ..attachment import EVENT_LOGGER
+from ..config import default_path
 from .console import Console, console, printable, shown
 from .diagnosis import EVENT
 from .effective import Setting, in_effect
@@ -54,7 +55,8 @@ def _print_json(found: Findings, path: str | None, reference: str | None, *, sen
     document: dict[str, Any] = {}
     delivered = True
     if (checked := found.checked) is None:
-        document |= {"file": path, "faults": found.faults}
+        unnamed = None if reference else default_path()
+        document |= {"file": path or unnamed, "faults": found.faults}
     else:
         document |= _as_json(checked)
     if reference is not None:
