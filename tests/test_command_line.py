@@ -5,6 +5,7 @@ from __future__ import annotations
 import configparser
 import json
 import re
+from argparse import ArgumentTypeError
 from importlib import import_module
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import pytest
 
 from codex_otel_logging import catalog
 from codex_otel_logging.__main__ import main
+from codex_otel_logging.commands.arguments import port
 from commands import Command
 from conftest import ROOT, RunPython
 
@@ -129,7 +131,7 @@ def test_a_fault_of_a_command_shows_the_usage_of_that_command(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["listen", "--http", "0"], "unknown option '--http'; did you mean '--http-port'?"),
+        (["listen", "--http", "x"], "unknown option '--http'; did you mean '--http-port'?"),
         (["check", "--s"], "unknown option '--s'; did you mean '--send' or '--schema'?"),
         (["catalog", "--m"], "unknown option '--m'; did you mean '--markdown'?"),
         (["--vers"], "unknown option '--vers'; did you mean '--version'?"),
@@ -143,15 +145,20 @@ def test_an_abbreviated_option_is_unknown(
 
 
 @pytest.mark.parametrize("option", ["--http-port", "--grpc-port"])
-@pytest.mark.parametrize(
-    "value", ["80x", "x", "", " 80", "+80", "8_0", "-1", "65536", "٤٣", "1e3", 5000 * "9"]
-)
+@pytest.mark.parametrize("value", ["80x", "-1", "65536"])
 def test_an_invalid_port_is_named(
     capsys: pytest.CaptureFixture[str], option: str, value: str
 ) -> None:
     assert error_of(capsys, "listen", option, value) == (
         f"argument {option}: invalid port {value!r}: expected an integer from 0 to 65535"
     )
+
+
+def test_ports_are_plain_integers() -> None:
+    assert [port(text) for text in ("0", "80", "0080", "65535")] == [0, 80, 80, 65_535]
+    for text in ("x", "", " 80", "+80", "8_0", "65536", "٤٣", "²", "1e3", 5000 * "9"):
+        with pytest.raises(ArgumentTypeError, match=f"invalid port {re.escape(repr(text))}: "):
+            port(text)
 
 
 @pytest.mark.parametrize(
@@ -170,6 +177,8 @@ def test_other_wrong_values(
 
 
 def test_two_dashes_end_the_options(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--"]) == 2
+    assert capsys.readouterr().err.startswith(f"usage: {NAME} ")
     assert main(["check", "--", "--send"]) == 2
     assert capsys.readouterr().err.startswith("--send: no such file")
 

@@ -93,7 +93,8 @@ def test_onlookers_are_the_other_handlers_up_the_tree() -> None:
 class TestLevels:
     def test_of_the_root_logger(self) -> None:
         loggers = {"codex_otel": {"handlers": ["codex_otel"]}}
-        assert fault_of(configured("codex_otel.tools", loggers=loggers)) == (
+        root = {"handlers": ["console"]}  # which sees nothing either
+        assert fault_of(configured("codex_otel.tools", loggers=loggers, root=root)) == (
             "the level WARNING of the root logger applies, as none is set below it; set "
             '"level": "INFO" for the logger \'codex_otel\''
         )
@@ -233,15 +234,23 @@ class TestTwice:
             fault
         )
 
-    @pytest.mark.parametrize("headers", [{}, {"x-tenant": "b"}])
-    def test_two_handlers_for_two_collectors_are_no_fault(self, headers: Any) -> None:
-        endpoint = {"endpoint": "http://127.0.0.1:4318/v1/logs", "headers": {"x-tenant": "a"}}
-        first: Any = {"exporter": {"otlp-http": endpoint} if headers else "none"}
-        second = {"exporter": {"otlp-http": {**endpoint, "headers": headers}}}
+    @pytest.mark.parametrize(
+        ("first", "second"),
+        [
+            ({"otlp-http": {"endpoint": "http://a/"}}, {"otlp-http": {"endpoint": "http://b/"}}),
+            (
+                {"otlp-http": {"endpoint": "http://a/", "headers": {"x-tenant": "a"}}},
+                {"otlp-http": {"endpoint": "http://a/", "headers": {"x-tenant": "b"}}},
+            ),
+            ({"otlp-http": {"endpoint": "http://a/"}}, "none"),
+            ("none", "none"),
+        ],
+    )
+    def test_two_handlers_for_two_collectors_are_no_fault(self, first: Any, second: Any) -> None:
         found = configured(
             handlers={
-                "codex_otel": {**OURS, "otel": first},
-                "second": {**OURS, "otel": second},
+                "codex_otel": {**OURS, "otel": {"exporter": first}},
+                "second": {**OURS, "otel": {"exporter": second}},
             },
             loggers={"codex_otel": {**LOGGER, "handlers": ["codex_otel", "second"]}},
         )
@@ -311,6 +320,15 @@ class TestFilters:
         assert fault_of(found) == (
             "a filter changes the message or the logger's name, so that it is no event; remove it"
         )
+
+    @pytest.mark.skipif(sys.version_info < (3, 12), reason="filters return no records")
+    def test_that_return_another_record(self) -> None:
+        other = logging.makeLogRecord({"name": "codex_otel", "msg": "not an event"})
+        found = configured(
+            filters={"f": {"()": lambda: lambda _: other}},
+            handlers={"codex_otel": {**OURS, "filters": ["f"]}},
+        )
+        assert fault_of(found).startswith("a filter changes the message or the logger's name")
 
     def test_are_asked_about_a_copy(self) -> None:
         """What the filter of one handler changes is not seen by the next, whatever logging does."""

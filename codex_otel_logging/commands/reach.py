@@ -139,9 +139,7 @@ def _filtered(
         try:
             passed: object = alone.filter(record)
         except Exception as error:
-            if (
-                not is_ours
-            ):  # it may see events where its filter works, so it counts as one that does
+            if not is_ours:  # in the application it may work, and let events pass
                 continue
             return record, f"the filter {_filter(each)} of {name} raises {type(error).__name__}"
         if not passed:

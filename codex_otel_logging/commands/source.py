@@ -44,7 +44,7 @@ def source_of(
         file = _file_of(each, reference or "")
         if file is not None:
             why = f"The settings of the handler {each.handler.name!r} in {reference}"
-            return _from_file(file, "logging", why, strict=bool(each.options.get("strict")))
+            return _from_file(file, "logging", why)
     kind: Kind = "CODEX_HOME" if os.environ.get("CODEX_HOME") else "default"
     why = "The default, as CODEX_HOME is not set"
     if kind == "CODEX_HOME":
@@ -54,8 +54,8 @@ def source_of(
     return _from_file(OtelFile.read(), kind, why)
 
 
-def _from_file(file: OtelFile, kind: Kind, why: str, *, strict: bool = False) -> Source:
-    return Source(file, file.config(strict=strict), kind, why)
+def _from_file(file: OtelFile, kind: Kind, why: str) -> Source:
+    return Source(file, file.config(), kind, why)
 
 
 def _file_of(configured: ConfiguredHandler, reference: str) -> OtelFile | None:
