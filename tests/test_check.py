@@ -17,6 +17,7 @@ from codex_otel_logging.commands import check
 from codex_otel_logging.commands.effective import in_effect
 from codex_otel_logging.exporters import Origin, connect
 from codex_otel_logging.settings import ExporterConfig
+from commands import Command, needs_rich
 
 SECRET = "s3cr3t-t0ken"
 
@@ -149,6 +150,28 @@ def test_as_text(capsys: pytest.CaptureFixture[str], file: Path) -> None:
     assert lines[-1] == (
         "Prompts leave as [REDACTED]; arguments and output of tools are sent as they are."
     )
+
+
+@pytest.mark.parametrize("rich", [pytest.param(True, marks=needs_rich), False], ids=["rich", ""])
+def test_80_columns_show_every_setting_whole(tmp_path: Path, rich: bool) -> None:
+    if not rich:
+        (tmp_path / "rich.py").write_text("raise ImportError\n")
+    endpoint = "https://collector.observability.svc.cluster.example.com:4318/tenants/a/v1/logs"
+    file = tmp_path / "otel.toml"
+    file.write_text(
+        f'[otel.exporter.otlp-http]\nendpoint = "{endpoint}"\nheaders = {{ authorization = "x" }}\n'
+    )
+    with Command("check", "otel.toml", home=tmp_path, columns=80) as command:
+        assert command.wait() == 0
+        lines = re.sub(r"\x1b\[[\d;]*m", "", command.output).splitlines()
+    start = next(i for i, line in enumerate(lines) if line.startswith("setting "))
+    table = lines[start : lines.index("", start)]
+    assert max(map(len, table)) <= 80
+    assert "exporter.headers.authorization" in [line.split()[0] for line in table]
+    column = table[0].index("value"), table[0].index("from")
+    assert endpoint in "".join(line[slice(*column)].strip() for line in table)
+    for line in lines:
+        assert len(line) <= 80 or endpoint in line.split()[-1]  # a word is not broken in a line
 
 
 def test_no_control_character_reaches_a_terminal(
