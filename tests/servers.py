@@ -17,6 +17,8 @@ from pathlib import Path
 from codex_otel_logging.receiver import ReceivedEvent
 from conftest import ROOT
 
+PROGRAMS = Path(__file__).parent / "programs"
+
 
 class Program:
     """A Python program and its child processes; a context manager that leaves none behind.
@@ -58,15 +60,17 @@ class Program:
         return "".join(self._lines)
 
     def read_until(self, pattern: str, count: int = 1) -> re.Match[str]:
-        """Read until `count` lines of the whole output match, and return the last match."""
+        """Read until the whole output has `count` matches, none over several lines; return that.
+
+        Lines of different processes may be mixed up.
+        """
         assert self._process.stdout is not None
-        found = [match for line in self._lines if (match := re.search(pattern, line))]
+        found = [match for line in self._lines for match in re.finditer(pattern, line)]
         while len(found) < count:
             line = self._process.stdout.readline()
             assert line, self.output
             self._lines.append(line)
-            if match := re.search(pattern, line):
-                found.append(match)
+            found += re.finditer(pattern, line)
         return found[count - 1]
 
     def signal(self, number: signal.Signals) -> None:

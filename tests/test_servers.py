@@ -13,12 +13,10 @@ from typing import Any
 import pytest
 
 from codex_otel_logging import Receiver
-from servers import Program, Prompts, touching
+from servers import PROGRAMS, Program, Prompts, touching
 from test_recipes import lay_out, turns
 
 TERM, INT = signal.SIGTERM, signal.SIGINT
-
-PROGRAMS = Path(__file__).parent / "programs"
 
 UVICORN_WORKER = (
     "uvicorn_worker.UvicornWorker"
@@ -361,7 +359,7 @@ def test_celery(tmp_path: Path, receiver: Receiver) -> None:
             log = ["--concurrency=2", "--loglevel=INFO"]
             workers.append(stack.enter_context(Program(folder, *command, *quiet, *log)))
         for worker in workers:
-            worker.read_until(r"Task tasks\.turn\[.*\] succeeded", TURNS)
+            worker.read_until(r"Task tasks\.turn\[[^]]*\] succeeded", TURNS)
         assert receiver.events == []
         for worker in workers:
             worker.signal(TERM)

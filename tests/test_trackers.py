@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import logging
+import shutil
 import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -14,6 +15,7 @@ import pytest
 
 from codex_otel_logging import Conversation, Receiver
 from conftest import HandlerFactory, RunPython
+from servers import PROGRAMS
 from test_recipes import lay_out, recipe
 
 
@@ -61,17 +63,6 @@ def sentry() -> Iterator[Sentry]:
 
 PROMPTS = ("Rename foo to bar", "And baz")
 
-APPLICATION = """
-def run(prompt):
-    logging.getLogger("app").warning("the application logs")
-    raise ValueError("the application fails")
-
-try:
-    run("in a local variable")
-except ValueError:
-    logging.getLogger("app").exception("failed")
-"""
-
 
 @pytest.fixture
 def run_with_sentry(
@@ -79,9 +70,10 @@ def run_with_sentry(
 ) -> Callable[[str], None]:
     """Runs the recipe, as edited, and an application that logs and fails."""
     lay_out(tmp_path, {"otlp-http": {"endpoint": receiver.http_endpoint}})
+    shutil.copy(PROGRAMS / "failing.py", tmp_path)
 
     def run_with_sentry(recipe: str) -> None:
-        done = run_python(recipe + APPLICATION, SENTRY_DSN=sentry.dsn)
+        done = run_python(f"{recipe}\nimport failing\n", SENTRY_DSN=sentry.dsn)
         assert done.returncode == 0, done.stderr
         assert [e.attributes["prompt"] for e in receiver.events] == ["[REDACTED]"] * 2
         types = {kind for kind in ("breadcrumbs", "log", "event") if sentry.mentions(f'"{kind}"')}
@@ -120,7 +112,7 @@ def test_local_variables_reach_sentry_unless_excluded(
     assert "enable_logs=True" in code
     option = "" if include else ", include_local_variables=False"
     run_with_sentry(code.replace("enable_logs=True", f"enable_logs=True{option}"))
-    assert sentry.mentions("in a local variable") == include
+    assert sentry.mentions("in-a-local-variable") == include
 
 
 def test_whoever_patches_call_handlers_finds_prompts_in_fields_only(

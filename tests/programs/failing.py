@@ -1,0 +1,16 @@
+"""An application that logs and fails; a tracker also reads the source around the failure."""
+
+import logging
+
+logger = logging.getLogger("app")
+
+
+def run(prompt: str) -> None:
+    logger.warning("the application logs")
+    raise ValueError("the application fails")
+
+
+try:
+    run("-".join(["in", "a", "local", "variable"]))
+except ValueError:
+    logger.exception("failed")
