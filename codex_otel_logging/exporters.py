@@ -26,17 +26,18 @@ from .records import Event
 from .settings import ExporterConfig
 from .values import AttributeValue
 
-Verdict = Literal["delivered", "retry", "refused", "too large", "not encodable"]
+Verdict = Literal["delivered", "retry", "refused", "invalid", "too large", "not encodable"]
 
 
 class Outcome(NamedTuple):
     """What became of one request.
 
     `verdict` says whether it was delivered, may be delivered later (`retry`), never will be
-    (`refused`), or may be if it holds less (`too large`, `not encodable`). `rejected` counts the
-    events a collector left out of a delivered one. `retry_after_s` is how long it asked to be left
-    alone. `reason` says what happened in words that may be logged. `status` is what a collector
-    answered: HTTP's number, gRPC's name, or None if nothing.
+    (`refused`), or may be if it holds less (`invalid`, `too large`, `not encodable`). `rejected`
+    counts the events a collector left out of a delivered one. `retry_after_s` is how long it asked
+    to be left alone. `reason` says what happened in words that may be logged. `status` is what a
+    collector answered: HTTP's number, gRPC's name, or None if nothing. `web_page` holds when a web
+    page came with a status that means success.
     """
 
     verdict: Verdict
@@ -44,6 +45,7 @@ class Outcome(NamedTuple):
     rejected: int = 0
     retry_after_s: float | None = None
     status: int | str | None = None
+    web_page: bool = False
 
 
 DELIVERED = Outcome("delivered")

@@ -1,0 +1,173 @@
+"""Judging the answers of OTLP/HTTP collectors, and the errors that stand for an answer.
+
+As the specification says: https://opentelemetry.io/docs/specs/otlp/#otlphttp-response
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import ssl
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from email.utils import parsedate_to_datetime
+from http.client import BadStatusLine, RemoteDisconnected
+
+import requests
+from google.rpc.status_pb2 import Status
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceResponse
+
+from .exporters import (
+    PERHAPS_CLIENT_CERTIFICATE,
+    Outcome,
+    Verdict,
+    delivered,
+    safe_reason,
+    tls_failure,
+)
+from .settings import ExporterConfig
+
+CONTENT_TYPES = {"binary": "application/x-protobuf", "json": "application/json"}
+"""The media type of a request, and of an answer to it, by the protocol of the settings."""
+
+_VERDICTS: dict[int, Verdict] = {
+    400: "invalid",
+    413: "too large",
+    429: "retry",
+    502: "retry",
+    503: "retry",
+    504: "retry",
+}
+"""What a status means that is neither a success nor `refused`."""
+
+_HTML = ("text/html", "application/xhtml+xml")
+_PAGE = re.compile(
+    rb"(?:\xef\xbb\xbf)?\s*(?:<\?xml[^>]*>\s*)?<(?:!doctype\s+html|html)\b", re.IGNORECASE
+)
+"""How a web page begins, whatever its media type."""
+
+_HUNG_UP = (ssl.SSLEOFError, ssl.SSLZeroReturnError, ConnectionResetError, BrokenPipeError)
+
+
+@dataclass(slots=True)
+class Answer:
+    """What a collector answered; of its body no more than anybody reads."""
+
+    status: int
+    reason: str
+    headers: Mapping[str, str]
+    body: bytes = b""
+
+    @property
+    def media_type(self) -> str:
+        """The body's media type, without parameters."""
+        return self.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+
+    @property
+    def is_web_page(self) -> bool:
+        """Whether the body is HTML, which no collector answers with, whatever the status."""
+        return (self.media_type in _HTML and b"<" in self.body) or bool(_PAGE.match(self.body))
+
+
+def judge(answer: Answer, config: ExporterConfig) -> Outcome:
+    """Return what an answer means for the events of its request."""
+    status = f"HTTP {answer.status} {answer.reason or ''}".strip()
+    if 200 <= answer.status < 300:
+        if answer.is_web_page:
+            said = safe_reason(f"{status}, {answer.media_type or 'HTML'}", config)
+            return Outcome("delivered", said, status=answer.status, web_page=True)
+        return delivered(*_partial_success(answer), config)
+    reason = status
+    if 300 <= answer.status < 400:
+        reason += ", a redirect; give the address it leads to as endpoint"
+    elif message := _message(answer):
+        reason += f": {message}"
+    verdict = _VERDICTS.get(answer.status, "refused")
+    return Outcome(
+        verdict,
+        safe_reason(reason, config),
+        retry_after_s=_retry_after_s(answer) if verdict == "retry" else None,
+        status=answer.status,
+    )
+
+
+def unanswered(error: Exception, config: ExporterConfig) -> Outcome:
+    """Return what an error means that came in place of an answer."""
+    return Outcome("retry", safe_reason(_what_failed(error, config), config))
+
+
+def _partial_success(answer: Answer) -> tuple[int, str]:
+    """Return how many events a collector left out, and what it said; nothing if it cannot be read.
+
+    https://opentelemetry.io/docs/specs/otlp/#partial-success-1
+    """
+    try:
+        if answer.media_type == CONTENT_TYPES["json"]:
+            partial = json.loads(answer.body or b"{}").get("partialSuccess") or {}
+            rejected = int(partial.get("rejectedLogRecords") or 0)
+            return rejected, str(partial.get("errorMessage") or "")
+        success = ExportLogsServiceResponse.FromString(answer.body).partial_success
+        return success.rejected_log_records, success.error_message
+    except Exception:  # an answer in no form the specification has; the status was 2xx
+        return 0, ""
+
+
+def _message(answer: Answer) -> str:
+    """Return what a collector said when it refused."""
+    try:
+        if answer.media_type == CONTENT_TYPES["json"]:
+            return str(json.loads(answer.body)["message"])
+        if answer.media_type == CONTENT_TYPES["binary"]:
+            return str(Status.FromString(answer.body).message)
+        if answer.media_type == "text/plain":
+            return answer.body.decode("utf-8", "replace")
+    except Exception:  # an answer in no form the specification has; the status says enough
+        pass
+    return ""
+
+
+def _retry_after_s(answer: Answer) -> float | None:
+    """Return the seconds of `Retry-After`, given as a number or a date (RFC 9110, 10.2.3)."""
+    value = answer.headers.get("Retry-After", "").strip()
+    try:
+        if value.isdecimal():
+            return float(value)
+        moment = parsedate_to_datetime(value)
+        if moment.tzinfo is None:
+            moment = moment.replace(tzinfo=timezone.utc)
+        return max((moment - datetime.now(timezone.utc)).total_seconds(), 0.0)
+    except (ValueError, TypeError, OverflowError):
+        return None
+
+
+def _what_failed(error: Exception, config: ExporterConfig) -> str:
+    """Say in a few words why there was no answer."""
+    within = (
+        f" within {config.timeout_ms / 1000:g} s" if config.endpoint is not None else " in time"
+    )
+    if isinstance(error, requests.ConnectTimeout):
+        return f"no connection{within}"
+    if isinstance(error, requests.Timeout):
+        return f"no answer{within}"
+    cause: BaseException = error
+    while (deeper := _cause_of(cause)) is not None:
+        cause = deeper
+    if isinstance(cause, ssl.SSLError) and cause.reason:
+        return tls_failure(cause.reason, getattr(cause, "verify_message", ""))
+    if isinstance(cause, BadStatusLine) and not isinstance(cause, RemoteDisconnected):
+        return "no connection: what came is not HTTP"  # and the cause's text is what came
+    if isinstance(cause, TimeoutError):
+        return f"no answer{within}"
+    what = "TLS failed" if isinstance(error, requests.exceptions.SSLError) else "no connection"
+    text = (isinstance(cause, OSError) and cause.strerror) or str(cause) or type(cause).__name__
+    text = text.partition(" (_ssl.c:")[0]
+    over_tls = (config.endpoint or "").lower().startswith("https://")
+    hint = PERHAPS_CLIENT_CERTIFICATE if over_tls and isinstance(cause, _HUNG_UP) else ""
+    return f"{what}: {text}{hint}"
+
+
+def _cause_of(error: BaseException) -> BaseException | None:
+    """Return what lies behind an error; requests and urllib3 wrap in more than one way."""
+    wrapped = (getattr(error, "reason", None), *error.args, error.__cause__, error.__context__)
+    return next((e for e in wrapped if isinstance(e, BaseException) and e is not error), None)

@@ -1,0 +1,127 @@
+"""The session through which an official exporter posts: ours, so that it cannot hide the answer.
+
+It posts as the settings say, keeps the answer for `http_answers` to judge, and shows the exporter
+a plain refusal where it would have begun to retry.
+"""
+
+from __future__ import annotations
+
+import gzip
+import zlib
+from collections.abc import Callable
+from contextlib import suppress
+from http.cookiejar import DefaultCookiePolicy
+from typing import Any
+
+import requests
+from opentelemetry.sdk.version import __version__ as sdk_version
+from requests.structures import CaseInsensitiveDict
+from requests.utils import default_headers, get_auth_from_url
+
+from .deadlines import Deadline
+from .http_answers import CONTENT_TYPES, Answer
+from .http_connections import DeadlineAdapter
+from .settings import ExporterConfig, TlsConfig
+
+_SHOWN_REFUSAL = 400
+
+_USER_AGENT = f"OTel-OTLP-Exporter-Python/{sdk_version}"
+
+_COMPRESS: dict[Any, Callable[[bytes], bytes]] = {"gzip": gzip.compress, "deflate": zlib.compress}
+"""How a body is compressed, by the header that says it is."""
+
+_MAX_BODY = 65_536
+
+
+class Session(requests.Session):
+    """Posts as the settings say, keeps the answer, and never lets the exporter retry.
+
+    `body`, if there is one, is posted in place of the exporter's. The timeout the exporter gives
+    limits the whole request, not each operation of a socket.
+
+    With an endpoint in the settings, the environment adds no header and no certificate of ours to
+    a request: nothing of `OTEL_EXPORTER_OTLP_*`, no password of a `.netrc` file. Proxies and
+    `REQUESTS_CA_BUNDLE` are the machine's way out, and stay.
+    """
+
+    def __init__(self, config: ExporterConfig) -> None:
+        super().__init__()
+        self._config = config
+        self.auth = _basic_auth  # with none at all, requests would look into .netrc
+        self.cookies.set_policy(DefaultCookiePolicy(allowed_domains=()))
+        self.answer: Answer | None = None
+        self.error: Exception | None = None
+        self.body: bytes | None = None
+        self._timeout_s: float | None = None
+        self._deadline = Deadline()
+        for scheme in ("http://", "https://"):
+            self.mount(scheme, DeadlineAdapter(self._deadline))
+
+    def forget(self, timeout_s: float | None) -> None:
+        """Forget the last answer, before the next request; that one may take `timeout_s`."""
+        self.answer = self.error = None
+        self._timeout_s = timeout_s
+
+    def request(  # type: ignore[override]
+        self, method: str, url: str, *args: Any, **kwargs: Any
+    ) -> requests.Response:
+        """Send one request; show the exporter no more of the answer than yes or no."""
+        kwargs |= {"allow_redirects": False, "stream": True}
+        if self._timeout_s is not None:
+            kwargs["timeout"] = min(kwargs["timeout"], self._timeout_s)
+        if self._config.endpoint is not None:
+            self._apply_settings(kwargs)
+        elif isinstance(self.verify, str):
+            kwargs["verify"] = self.verify  # or else REQUESTS_CA_BUNDLE would win over it
+        if self.body is not None:
+            headers = CaseInsensitiveDict({**self.headers, **kwargs.get("headers", {})})
+            kwargs["data"] = _COMPRESS.get(headers.get("Content-Encoding"), bytes)(self.body)
+            self.body = None
+        shown = requests.Response()
+        shown.status_code, shown.url = _SHOWN_REFUSAL, url
+        self._deadline.start(kwargs["timeout"])
+        try:
+            with super().request(method, url, *args, **kwargs) as response:
+                self.answer = Answer(response.status_code, response.reason, response.headers)
+                self.answer.body = _body(response)
+        except Exception as error:  # of requests, urllib3, ssl, or a file that is gone
+            self.error = None if self.answer else error
+        if self.answer and 200 <= self.answer.status < 300:
+            shown.status_code = self.answer.status
+        return shown
+
+    def _apply_settings(self, kwargs: dict[str, Any]) -> None:
+        config = self._config
+        headers: dict[str, Any] = dict.fromkeys((*self.headers, *kwargs.get("headers", ())))
+        headers |= default_headers()
+        headers["User-Agent"] = _USER_AGENT
+        headers["Content-Type"] = CONTENT_TYPES[config.protocol]
+        if config.compression != "none":
+            headers["Content-Encoding"] = config.compression
+        given = CaseInsensitiveDict(headers)
+        given.update(config.headers)
+        kwargs["headers"] = given
+        tls = config.tls or TlsConfig()
+        # Given with the request, because REQUESTS_CA_BUNDLE would win over the session's own.
+        kwargs["verify"] = tls.ca_certificate or True
+        self.cert = None
+        if tls.client_certificate and tls.client_private_key:
+            self.cert = (tls.client_certificate, tls.client_private_key)
+        kwargs["cert"] = self.cert
+
+
+def _basic_auth(request: requests.PreparedRequest) -> requests.PreparedRequest:
+    """Send the user and password of the endpoint, if it has them."""
+    user, password = get_auth_from_url(request.url or "")
+    return requests.auth.HTTPBasicAuth(user, password)(request) if user else request
+
+
+def _body(response: requests.Response) -> bytes:
+    """Return the beginning of an answer's body, or nothing where it cannot be read."""
+    body = b""
+    with suppress(Exception):  # the status has been said; a broken body cannot change it
+        for chunk in response.iter_content(_MAX_BODY):
+            body += chunk
+            if len(body) >= _MAX_BODY:
+                break
+    return body
