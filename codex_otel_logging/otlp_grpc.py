@@ -4,65 +4,36 @@ The official exporter knows how to call. Its `export` says only whether that wen
 interceptor on its channel keeps the answer of each call for `GrpcExporter` to judge. The official
 encoder takes longer than all the rest; so the exporter gets nothing to encode, and the interceptor
 sends the request that `otlp_requests` filled. The exporter's own retries are off, because ours know
-what is queued behind. Answers are judged as the specification says:
-https://opentelemetry.io/docs/specs/otlp/#otlpgrpc-response
+what is queued behind. `grpc_answers` judges what comes back.
 """
 
 from __future__ import annotations
 
 import errno
 import os
-import re
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import grpc
-from google.rpc.error_details_pb2 import RetryInfo
-from google.rpc.status_pb2 import Status
+from google.protobuf.message import DecodeError
 from opentelemetry.exporter.otlp.proto.grpc._log_exporter import OTLPLogExporter
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceResponse
 
-from .exporters import (
-    PERHAPS_CLIENT_CERTIFICATE,
-    Origin,
-    Outcome,
-    Verdict,
-    delivered,
-    safe_reason,
-    tls_failure,
-)
+from .exporters import Origin, Outcome
 from .forks import no_fork
+from .grpc_answers import judge
 from .otlp_requests import OtlpRequests
 from .records import Event
 from .settings import ExporterConfig, TlsConfig
 
-_RETRYABLE = (
-    grpc.StatusCode.CANCELLED,
-    grpc.StatusCode.DEADLINE_EXCEEDED,
-    grpc.StatusCode.ABORTED,
-    grpc.StatusCode.OUT_OF_RANGE,
-    grpc.StatusCode.UNAVAILABLE,
-    grpc.StatusCode.DATA_LOSS,
-)
-
-_TONIC_TOO_LARGE = "message length too large"
-"""What servers built with Rust's tonic say of a message beyond their limit, as OUT_OF_RANGE."""
-
-_NOT_RESOLVED = re.compile(
-    r"(?:errors resolving|DNS resolution failed for) .*: (?P<why>[^:\]]+)\]?", re.DOTALL
-)
-_NOT_CONNECTED = re.compile(
-    r"failed to connect to all addresses; last error: [A-Z_]+: \S+: (?P<why>.*)", re.DOTALL
-)
-_OPENSSL = re.compile(r"OPENSSL_internal:(?P<what>\w+)(?:: (?P<why>.*?))?(?:: OK)?$", re.DOTALL)
-_OTHER_HOST = "Hostname Verification Check failed"
-_HUNG_UP = re.compile("Socket closed|Connection reset by peer|Broken pipe")
-"""What gRPC's C core says when there is no connection."""
-
 _NO_OWN_RETRIES = (grpc.StatusCode.OK,)
 """The codes on which the exporter retries by itself: one that no failure has, as none at all
 would mean its default."""
+
+_OWN_CONNECTIONS: Any = (("grpc.use_local_subchannel_pool", 1),)
+"""Keeps a new channel from taking over the connection of another one to the same address."""
 
 _SPARE_DESCRIPTORS = 16
 """How many files gRPC may have to open for a channel, with some room."""
@@ -75,11 +46,15 @@ class GrpcExporter:
         self._config = config
         self._requests = OtlpRequests(origin)
         self._answers = _Answers(config)
-        self._exporter = _InterceptedExporter(self._answers, **_arguments(config))
+        self._exporter = self._build()
+        self._is_stale = False
 
     def export(self, events: Sequence[Event], timeout_s: float | None = None) -> Outcome:
         """Send the events in one call and judge the answer."""
-        self._answers.request = self._requests.request(events)
+        request = self._requests.request(events)
+        if self._is_stale:
+            self._rebuild()
+        self._answers.request = request
         self._answers.last = None
         self._answers.timeout_s = timeout_s
         try:
@@ -95,31 +70,29 @@ class GrpcExporter:
             raise InterruptedError(errno.EINTR, "interrupted by a fork")
         if self._answers.last is None:
             raise ValueError("the exporter made no call")
-        return self._judge(self._answers.last)
+        outcome = judge(self._answers.last, request.ByteSize(), self._config)
+        # A collector that names a time to wait has answered. Any other failure may be that of the
+        # connection: a channel keeps one that has gone silent, and never reads its files again.
+        self._is_stale = outcome.verdict == "retry" and outcome.retry_after_s is None
+        return outcome
 
     def shutdown(self) -> None:
         """Close the channel."""
         self._exporter.shutdown()
 
-    def _judge(self, call: Any) -> Outcome:
-        code = call.code()
-        if code is grpc.StatusCode.OK:
-            success = call.result().partial_success
-            return delivered(success.rejected_log_records, success.error_message, self._config)
-        words = _what_failed(call.details() or "", self._config)
-        reason = safe_reason(f"gRPC {code.name}: {words}", self._config)
-        retry_after_s = _retry_after_s(call)
-        verdict: Verdict = "refused"
-        if code is grpc.StatusCode.OUT_OF_RANGE and _TONIC_TOO_LARGE in reason:
-            verdict = "too large"
-        elif code in _RETRYABLE:
-            verdict = "retry"
-        elif code is grpc.StatusCode.RESOURCE_EXHAUSTED:
-            # With a time to wait the collector is busy; without one the message is too large.
-            verdict = "too large" if retry_after_s is None else "retry"
-        if verdict != "retry":
-            retry_after_s = None
-        return Outcome(verdict, reason, retry_after_s=retry_after_s, status=code.name)
+    def _build(self) -> _InterceptedExporter:
+        return _InterceptedExporter(self._answers, **_arguments(self._config))
+
+    def _rebuild(self) -> None:
+        """Begin with a new channel, a new connection, and the certificates as they are now.
+
+        Raises:
+            OSError: a file cannot be read, or too few can be opened.
+
+        """
+        with no_fork():
+            self._exporter.shutdown()
+            self._exporter = self._build()
 
 
 def _arguments(config: ExporterConfig) -> dict[str, Any]:
@@ -162,7 +135,9 @@ class _InterceptedExporter(OTLPLogExporter):
     def __init__(self, answers: _Answers, **arguments: Any) -> None:
         self._answers = answers
         self.has_hung_up = False
-        super().__init__(retryable_error_codes=_NO_OWN_RETRIES, **arguments)
+        super().__init__(
+            retryable_error_codes=_NO_OWN_RETRIES, channel_options=_OWN_CONNECTIONS, **arguments
+        )
 
     def hang_up(self) -> None:
         """End the call that another thread is making; no other can be made any more."""
@@ -173,7 +148,28 @@ class _InterceptedExporter(OTLPLogExporter):
         _spare_descriptors()
         super()._initialize_channel_and_stub()  # type: ignore[no-untyped-call]
         channel = grpc.intercept_channel(self._channel, self._answers)
-        self._client = self._stub(channel)
+        self._client = self._stub(_Channel(channel))
+
+
+class _Channel:
+    """What the stub uses of a channel: calls, of which any response is taken.
+
+    gRPC would turn a status of OK into INTERNAL where it cannot read the response.
+    """
+
+    def __init__(self, channel: grpc.Channel) -> None:
+        self._channel = channel
+
+    def unary_unary(self, method: str, **options: Any) -> Any:
+        """Return what makes calls of a method."""
+        return self._channel.unary_unary(method, **{**options, "response_deserializer": _read})
+
+
+def _read(response: bytes) -> ExportLogsServiceResponse:
+    try:
+        return ExportLogsServiceResponse.FromString(response)
+    except DecodeError:
+        return ExportLogsServiceResponse()
 
 
 def _spare_descriptors() -> None:
@@ -227,37 +223,3 @@ class _CallDetails(grpc.ClientCallDetails):  # type: ignore[misc]
         self.credentials = details.credentials
         self.wait_for_ready = details.wait_for_ready
         self.compression = details.compression
-
-
-def _what_failed(details: str, config: ExporterConfig) -> str:
-    """Return what gRPC says of a failed call; where it could not be made, in a few words why.
-
-    Without the collector's name and addresses, which a variable may hold.
-    """
-    if found := _NOT_RESOLVED.match(details):
-        return f"no address: {found['why']}"
-    found = _NOT_CONNECTED.match(details)
-    if not found:
-        return details
-    why: str = found["why"]
-    if _OTHER_HOST in why:
-        return tls_failure("certificate verify failed", "hostname mismatch")
-    if found := _OPENSSL.search(why):
-        verifying = found["what"] == "CERTIFICATE_VERIFY_FAILED"
-        return tls_failure(found["what"], (verifying and found["why"]) or "")
-    over_tls = config.endpoint is not None and not config.endpoint.lower().startswith("http://")
-    return why + (PERHAPS_CLIENT_CERTIFICATE if over_tls and _HUNG_UP.search(why) else "")
-
-
-def _retry_after_s(call: Any) -> float | None:
-    """Return the seconds of the `RetryInfo` in a failed call's status, if it has one."""
-    try:
-        for key, value in call.trailing_metadata() or ():
-            if key == "grpc-status-details-bin":
-                for detail in Status.FromString(value).details:
-                    info = RetryInfo()
-                    if detail.Unpack(info):
-                        return max(float(info.retry_delay.ToTimedelta().total_seconds()), 0.0)
-    except Exception:  # details in no form the specification has; the code says enough
-        pass
-    return None

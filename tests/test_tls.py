@@ -16,7 +16,7 @@ import trustme
 
 from codex_otel_logging import Stats
 from codex_otel_logging.exporters import tls_failure
-from codex_otel_logging.otlp_grpc import _what_failed
+from codex_otel_logging.grpc_answers import what_failed
 from codex_otel_logging.settings import ExporterConfig
 from codex_otel_logging.troubles import DIAGNOSE
 from collectors import OK, GrpcCollector, HttpCollector, Tls
@@ -462,4 +462,4 @@ def test_words(what: str, why: str, text: str | None) -> None:
     ],
 )
 def test_what_grpc_says_without_names_and_addresses(details: str, said: str) -> None:
-    assert _what_failed(details, ExporterConfig("otlp-grpc", "http://${HOST}:4317")) == said
+    assert what_failed(details, ExporterConfig("otlp-grpc", "http://${HOST}:4317")) == said

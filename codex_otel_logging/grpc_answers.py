@@ -1,0 +1,139 @@
+"""Judging the answers of OTLP/gRPC collectors.
+
+As the specification says: https://opentelemetry.io/docs/specs/otlp/#otlpgrpc-response
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import grpc
+from google.rpc.error_details_pb2 import RetryInfo
+from google.rpc.status_pb2 import Status
+
+from .exporters import (
+    DELIVERED,
+    PERHAPS_CLIENT_CERTIFICATE,
+    Outcome,
+    Verdict,
+    delivered,
+    safe_reason,
+    tls_failure,
+)
+from .settings import ExporterConfig
+
+LARGE_REQUEST = 512 * 1024
+"""The encoded size in bytes from which a request may be too large for a collector.
+
+RESOURCE_EXHAUSTED without a time to wait means either that a message is too large or that a quota
+is used up. The limit of gRPC's implementations is 4 MiB unless set otherwise, that of an
+OpenTelemetry Collector at least 1 MiB. So a smaller request meets a quota, and sending its halves
+would only use up more of it.
+"""
+
+_RETRYABLE = (
+    grpc.StatusCode.CANCELLED,
+    grpc.StatusCode.DEADLINE_EXCEEDED,
+    grpc.StatusCode.ABORTED,
+    grpc.StatusCode.OUT_OF_RANGE,
+    grpc.StatusCode.UNAVAILABLE,
+    grpc.StatusCode.DATA_LOSS,
+)
+
+_TOO_LARGE = re.compile(
+    "larger than max|exceeds (the )?maximum (configured message )?size|message length too large"
+)
+"""What gRPC's implementations say of a message beyond their limit.
+
+As RESOURCE_EXHAUSTED: C++, Python, Node and Go; Java and .NET. As OUT_OF_RANGE: Rust's tonic.
+"""
+
+_HTTP_STATUS = re.compile(r"Received http2 header with status: (?P<status>\d+)")
+"""How gRPC's C core words the answer of a proxy that speaks HTTP/2 without gRPC."""
+
+_HTTP_VERDICTS: dict[str, Verdict] = {"400": "invalid", "413": "too large"}
+"""What such a status means where the code that gRPC makes of it would mean something else."""
+
+_NOT_RESOLVED = re.compile(
+    r"(?:errors resolving|DNS resolution failed for) .*: (?P<why>[^:\]]+)\]?", re.DOTALL
+)
+_NOT_CONNECTED = re.compile(
+    r"failed to connect to all addresses; last error: [A-Z_]+: \S+: (?P<why>.*)", re.DOTALL
+)
+_OPENSSL = re.compile(r"OPENSSL_internal:(?P<what>\w+)(?:: (?P<why>.*?))?(?:: OK)?$", re.DOTALL)
+_OTHER_HOST = "Hostname Verification Check failed"
+_HUNG_UP = re.compile("Socket closed|Connection reset by peer|Broken pipe")
+"""What gRPC's C core says when there is no connection."""
+
+
+def judge(call: Any, size: int, config: ExporterConfig) -> Outcome:
+    """Return what the answer to a call with a request of `size` bytes means for its events."""
+    code = call.code()
+    if code is grpc.StatusCode.OK:
+        response = call.result()
+        if response is None:  # a status without a message
+            return DELIVERED
+        success = response.partial_success
+        return delivered(success.rejected_log_records, success.error_message, config)
+    details = call.details() or ""
+    retry_after_s = _retry_after_s(call)
+    verdict = _verdict(code, details, size, wait=retry_after_s is not None)
+    return Outcome(
+        verdict,
+        safe_reason(f"gRPC {code.name}: {what_failed(details, config)}", config),
+        retry_after_s=retry_after_s if verdict == "retry" else None,
+        status=code.name,
+    )
+
+
+def _verdict(code: grpc.StatusCode, details: str, size: int, *, wait: bool) -> Verdict:
+    found = _HTTP_STATUS.match(details)
+    if found and found["status"] in _HTTP_VERDICTS:
+        return _HTTP_VERDICTS[found["status"]]
+    too_large = bool(_TOO_LARGE.search(details))
+    if code is grpc.StatusCode.RESOURCE_EXHAUSTED:
+        if wait:
+            return "retry"
+        # A quota. The specification has a client retry "only if the server signals that recovery
+        # from resource exhaustion is possible", by a time to wait.
+        return "too large" if too_large or size >= LARGE_REQUEST else "refused"
+    if code is grpc.StatusCode.OUT_OF_RANGE and too_large:
+        return "too large"
+    if code is grpc.StatusCode.INVALID_ARGUMENT:
+        return "invalid"
+    return "retry" if code in _RETRYABLE else "refused"
+
+
+def what_failed(details: str, config: ExporterConfig) -> str:
+    """Return what gRPC says of a failed call; where it could not be made, in a few words why.
+
+    Without the collector's name and addresses, which a variable may hold.
+    """
+    if found := _NOT_RESOLVED.match(details):
+        return f"no address: {found['why']}"
+    found = _NOT_CONNECTED.match(details)
+    if not found:
+        return details
+    why: str = found["why"]
+    if _OTHER_HOST in why:
+        return tls_failure("certificate verify failed", "hostname mismatch")
+    if found := _OPENSSL.search(why):
+        verifying = found["what"] == "CERTIFICATE_VERIFY_FAILED"
+        return tls_failure(found["what"], (verifying and found["why"]) or "")
+    over_tls = config.endpoint is not None and not config.endpoint.lower().startswith("http://")
+    return why + (PERHAPS_CLIENT_CERTIFICATE if over_tls and _HUNG_UP.search(why) else "")
+
+
+def _retry_after_s(call: Any) -> float | None:
+    """Return the seconds of the `RetryInfo` in a failed call's status, if it has one."""
+    try:
+        for key, value in call.trailing_metadata() or ():
+            if key == "grpc-status-details-bin":
+                for detail in Status.FromString(value).details:
+                    info = RetryInfo()
+                    if detail.Unpack(info):
+                        return max(float(info.retry_delay.ToTimedelta().total_seconds()), 0.0)
+    except Exception:  # details in no form the specification has; the code says enough
+        pass
+    return None
