@@ -22,6 +22,7 @@ from contextlib import suppress
 
 from . import reports
 from .exporters import Exporter, Outcome, own_export
+from .parts import Parts
 from .records import Event
 from .settings import BatchConfig
 from .stats import Stats
@@ -91,6 +92,7 @@ class BatchProcessor:
         self._nudges = 0
         self._waiters: list[Wakeup] = []
         self._troubles = Troubles(self._destination)
+        self._overflow = self._troubles.overflow
 
     def put(self, event: Event) -> None:
         """Accept an event. Never blocks: with the queue full, the event is dropped and counted.
@@ -107,18 +109,26 @@ class BatchProcessor:
                 queue = self._queue
                 length = len(queue) + 1
                 size = self._queued_bytes + event.size
-                if size > self._max_bytes or length + len(self._batch) > self._max_size:
+                overflows = size > self._max_bytes or length + len(self._batch) > self._max_size
+                if overflows:
                     self._overflowed += 1
-                    return
-                queue.append(event)
-                self._queued_bytes = size
-                wake = length >= self._wake_at
-                if wake:
-                    self._wake_at = sys.maxsize
-                    if self._worker is None:
-                        self._closing = False
+                    if self._overflow.begun:
+                        return
+                    self._overflow.begun = True
+                    wake = False
+                else:
+                    queue.append(event)
+                    self._queued_bytes = size
+                    wake = length >= self._wake_at
+                    if wake:
+                        self._wake_at = sys.maxsize
+                        if self._worker is None:
+                            self._closing = False
             if wake:
                 self._wake()
+            elif overflows:
+                self._overflow.report_begin()
+                return
         except BaseException:
             self._wake_at = 1  # Ctrl-C came in between; the next event wakes the worker instead
             raise
@@ -248,7 +258,6 @@ class BatchProcessor:
     def _run(self) -> None:
         """Send batch after batch; the worker's whole life."""
         while (batch := self._next_batch()) is not None:
-            self._troubles.overflowed(self._overflowed, over=False)
             try:
                 self._send(batch)
             except Exception as error:
@@ -256,7 +265,8 @@ class BatchProcessor:
                 left = self._batch
                 self._settle(left, dropped=len(left))
                 reports.warn("%d events dropped: %s", len(left), type(error).__name__)
-            self._troubles.overflowed(self._overflowed, over=not self._queue)
+            if self._overflow.begun and not self._queue:
+                self._overflow.report_end(self._overflowed)
 
     def _next_batch(self) -> Sequence[Event] | None:
         """Wait for a batch: a full one, or what there is when it is due. None means the end."""
@@ -321,16 +331,16 @@ class BatchProcessor:
         for event in batch:
             with suppress(Exception):  # it only reports
                 self._inspect(event)
-        parts = [batch]
+        parts = Parts(batch)
         failures = 0
         give_up_at = 0.0
         while parts:
             nudges = self._nudges
-            part = parts.pop()
+            part = parts.take()
             outcome = self._export(part, until)
             if outcome.verdict != "retry":
                 failures = 0
-                parts += self._conclude(part, outcome)
+                self._conclude(parts, part, outcome)
                 continue
             now = time.monotonic()
             failures += 1
@@ -344,33 +354,41 @@ class BatchProcessor:
             # At the end of the process, what is left is reported with its reason, all in one line.
             visible = failures > 1 and not self._hurrying
             self._troubles.failed(outcome.reason, self.stats(), visible=visible)
-            parts.append(part)
+            parts.put_back(part)
             retry_at = min(now + self._delay_s(failures, outcome), give_up_at)
             if until is not None and retry_at >= until:
-                self._put_back(parts)
+                self._put_back(parts.rest())
                 return False
             self._wait_for_retry(retry_at, nudges, throttled=bool(outcome.retry_after_s))
         return True
 
-    def _conclude(self, part: Sequence[Event], outcome: Outcome) -> Sequence[Sequence[Event]]:
-        """Settle a part for good, or return its halves, the first one last, to be sent instead.
+    def _conclude(self, parts: Parts, part: Sequence[Event], outcome: Outcome) -> None:
+        """Settle a part for good, or have it sent in halves instead.
 
         What there is to report is reported first: who waits for `flush` has then been told.
         """
         if outcome.verdict == "delivered":
+            parts.accepted()
             rejected = min(outcome.rejected, len(part))
-            self._troubles.delivered(rejected, outcome.reason, self.stats(), self._overflowed)
+            if outcome.web_page:
+                self._troubles.web_page(outcome.reason)
+            reason = "" if outcome.web_page else outcome.reason
+            self._troubles.delivered(rejected, reason, self.stats(), self._overflowed)
             self._settle(part, exported=len(part) - rejected, rejected=rejected)
-        elif outcome.verdict != "refused" and len(part) > 1:
-            middle = len(part) // 2
-            return part[middle:], part[:middle]
         elif outcome.verdict == "not encodable":
+            if len(part) > 1:
+                parts.halve(part)
+                return
             self._troubles.refused(f"not encodable: {outcome.reason}", len(part))
             self._settle(part, dropped=len(part))
         else:
+            if parts.refused():
+                part = [*part, *parts.rest()]
+            elif outcome.verdict != "refused" and len(part) > 1:
+                parts.halve(part)
+                return
             self._troubles.refused(outcome.reason, len(part))
             self._settle(part, rejected=len(part))
-        return ()
 
     def _export(self, events: Sequence[Event], until: float | None) -> Outcome:
         with own_export():
@@ -450,11 +468,10 @@ class BatchProcessor:
                 self._worker = None
                 self._wake_at = 1
 
-    def _put_back(self, parts: Sequence[Sequence[Event]]) -> None:
-        """Return the parts that could not be sent, the last one first, to the head of the queue."""
+    def _put_back(self, events: Sequence[Event]) -> None:
+        """Return the events that could not be sent to the head of the queue."""
         with self._lock:
-            for part in parts:
-                self._queue.extendleft(reversed(part))
+            self._queue.extendleft(reversed(events))
             self._batch = ()
 
 

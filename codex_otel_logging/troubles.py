@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 
 from . import reports
 from .stats import Stats
@@ -17,11 +19,14 @@ _REPORT_AGAIN_S = 300.0
 _OUTAGE_AGAIN_S = 60.0
 """How long after an outage began that was reported the next one may be."""
 
+_LONGEST_REPORT_S = 1.0
+"""How long the worker waits for the application's handlers to take a line of another thread."""
+
 
 class Troubles:
     """The troubles of one `BatchProcessor`, each reported once until it is over.
 
-    Used by the worker alone. `reason` is why the last request failed, or empty.
+    Used by the worker alone, but for `overflow`. `reason` is why the last request failed, or empty.
     """
 
     def __init__(self, destination: str) -> None:
@@ -33,8 +38,8 @@ class Troubles:
         self._refusing = False
         self._refused_at = -_REPORT_AGAIN_S
         self._partial_at = -_REPORT_AGAIN_S
-        self._overflow_reported = 0
-        self._overflowing = False
+        self._web_page_reported = False
+        self.overflow = Overflow(destination)
 
     def failed(self, reason: str, stats: Stats, *, visible: bool) -> None:
         """Tell that nothing gets through, the first time it is visible.
@@ -79,7 +84,7 @@ class Troubles:
                 stats.dropped + stats.rejected - self._before.dropped - self._before.rejected,
             )
             self._since = None
-            self._overflow_reported = overflowed  # it is among those lost
+            self.overflow.reported = overflowed  # they are among those lost
         if (rejected or reason) and now - self._partial_at >= _REPORT_AGAIN_S:
             self._partial_at = now
             _warn(
@@ -89,22 +94,68 @@ class Troubles:
                 reason or "it did not say why",
             )
 
-    def overflowed(self, dropped: int, *, over: bool) -> None:
-        """Tell that the queue was full, and how much was dropped once it is empty."""
-        if self._overflowing and over:
+    def web_page(self, reason: str) -> None:
+        """Tell, once, that events went to a web page that seemed to accept them."""
+        if not self._web_page_reported:
+            self._web_page_reported = True
+            _warn(
+                "%s: the answer is a web page (%s), so the endpoint is probably not a collector's; "
+                "the events count as exported",
+                self._destination,
+                reason,
+            )
+
+
+class Overflow:
+    """Tells that the queue is full, and that it has room again; each once, and in this order.
+
+    The worker cannot tell the first: it may be in a request, or in the pause after one, for as long
+    as the trouble lasts that fills the queue. Nor can the thread whose event is dropped: it is in
+    the middle of a logging call, perhaps with a lock that a handler of the application needs, and
+    it must not wait for that handler. So the first dropped event starts a thread for that line.
+    All others that are dropped until there is room again only look at `begun`.
+    """
+
+    def __init__(self, destination: str) -> None:
+        self._destination = destination
+        self._lock = threading.RLock()
+        self._reporter: threading.Thread | None = None
+        self.begun = False
+        """Whether events are dropped; set by the thread that drops the first one."""
+        self.reported = 0
+        """How many of the events dropped so far have been told of."""
+
+    def report_begin(self) -> None:
+        """Have it told that the queue is full. Does not log, and waits for nobody who does."""
+        with suppress(RuntimeError):  # Python starts no threads any more; the worker tells later
+            threading.Thread(
+                target=self._tell, name="codex_otel_logging overflow", daemon=True
+            ).start()
+
+    def report_end(self, dropped: int) -> None:
+        """Tell how many events were dropped, now that the queue is empty. Called by the worker."""
+        self._tell()
+        reporter = self._reporter
+        if reporter is not None and reporter is not threading.current_thread():
+            reporter.join(_LONGEST_REPORT_S)
+        with self._lock:
+            self._reporter = None
+            self.begun = False
+        count, self.reported = dropped - self.reported, dropped
+        if count:
             reports.warn(
                 "%s: the queue has room again; while it was full, %s dropped",
                 self._destination,
-                _events(dropped - self._overflow_reported),
+                _events(count),
             )
-            self._overflowing = False
-            self._overflow_reported = dropped
-        elif not self._overflowing and dropped > self._overflow_reported:
-            self._overflowing = True
-            _warn(
-                "%s: the queue is full; the newest events are dropped",
-                self._destination,
-            )
+
+    def _tell(self) -> None:
+        """Tell that the queue is full, unless another thread does or it is over already."""
+        with self._lock:
+            if not self.begun or self._reporter is not None:
+                return
+            self._reporter = threading.current_thread()
+        _warn("%s: the queue is full; the newest events are dropped", self._destination)
 
 
 def report_left(count: int, reasons: Sequence[str]) -> None:

@@ -79,7 +79,8 @@ FORBIDDEN = Reply(403, grpc.StatusCode.PERMISSION_DENIED, "not yours")
 BAD_REQUEST = Reply(400, grpc.StatusCode.INVALID_ARGUMENT, "not understood")
 NOT_FOUND = Reply(404, grpc.StatusCode.UNIMPLEMENTED, "not here")
 REDIRECT = Reply(307, grpc.StatusCode.UNKNOWN, "elsewhere")
-TOO_LARGE = Reply(413, grpc.StatusCode.RESOURCE_EXHAUSTED, "too much")
+TOO_LARGE = Reply(413, grpc.StatusCode.RESOURCE_EXHAUSTED, "message larger than max")
+QUOTA = Reply(429, grpc.StatusCode.RESOURCE_EXHAUSTED, "quota used up")
 HANG_UP = None
 
 
