@@ -17,11 +17,14 @@ _TOO_LARGE = (
 )
 _BUSY = "it is busy, or over a quota; events are kept and tried again, so see that this ends"
 _SEE_ITS_LOG = "see the collector's log"
+_QUOTA = f"a quota is used up, and it names no time to wait: {_SEE_ITS_LOG}"
 
 
 def advice_on_answer(outcome: Outcome, exporter: ExporterConfig) -> str | None:
     """Say what to do about an answer, or None if that depends on what is spoken at the port."""
     status = outcome.status
+    if outcome.web_page:
+        return _about_web_page(exporter)
     if outcome.verdict == "delivered":
         return f"{_SEE_ITS_LOG}: it drops such events on purpose, for their age, size or a quota"
     if status in (401, 403, "UNAUTHENTICATED", "PERMISSION_DENIED"):
@@ -29,7 +32,7 @@ def advice_on_answer(outcome: Outcome, exporter: ExporterConfig) -> str | None:
     if isinstance(status, int):
         return _about_http(status, exporter)
     if status == "RESOURCE_EXHAUSTED":
-        return _BUSY if outcome.verdict == "retry" else f"{_TOO_LARGE}; or a quota is used up"
+        return {"retry": _BUSY, "too large": _TOO_LARGE}.get(outcome.verdict, _QUOTA)
     if status == "UNIMPLEMENTED":
         return (
             "something speaks gRPC there, but takes no logs: is it the collector's port for OTLP, "
@@ -72,6 +75,14 @@ _ABOUT_HTTP = {
     503: _BUSY,
     504: "a proxy or load balancer answers, but the collector behind it does not: is it running?",
 }
+
+
+def _about_web_page(exporter: ExporterConfig) -> str:
+    return (
+        "no collector answers with a web page, so the event is lost: is "
+        f"{exporter.safe_endpoint} the collector's address, and does a sign-in page, a proxy or a "
+        "captive portal answer in its place?"
+    )
 
 
 def _about_path(exporter: ExporterConfig) -> str:

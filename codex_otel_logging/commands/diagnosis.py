@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 
 from ..config import OtelConfig
 from ..conversation import Conversation
+from ..deadlines import Deadline
 from ..exporters import Outcome, connect, own_export, safe_reason
 from ..handler import origin_of
 from ..records import LOGGER, Event, EventReader
@@ -87,7 +88,8 @@ class Delivery:
         event = _marked_event(self.conversation_id)
         with own_export():
             outcome, took_ms = _timed(lambda: _exported(real, event))
-        self.delivered = outcome.verdict == "delivered" and not outcome.rejected
+        accepted = outcome.verdict == "delivered" and not outcome.rejected
+        self.delivered = accepted and not outcome.web_page
         advice = "" if self.delivered else advice_on_answer(outcome, effective)
         if advice is None and route is None:
             advice = f"is {effective.safe_endpoint} the collector's address?"
@@ -99,25 +101,25 @@ class Delivery:
 
 def _way(exporter: ExporterConfig, route: Route) -> Generator[Step, None, DeadEndError | None]:
     """Go the way as far as it leads; return where it ended, if it did."""
-    timeout_s = exporter.timeout_ms / 1000
     started = time.perf_counter()
     name = "name"
     try:
         found = resolve(route)
         yield Step(name, _what_was_found(route, found), _since(started))
         name, started = "connection", time.perf_counter()
-        with connect_to(route, found, timeout_s) as connection:
+        deadline = Deadline(exporter.timeout_ms / 1000)
+        with connect_to(route, found, deadline) as connection:
             peer = connection.getpeername()
             yield Step(name, f"connected to {peer[0]}, port {peer[1]}", _since(started))
             if route.is_hidden:
                 return None
             if route.proxy:
                 name, started = "tunnel", time.perf_counter()
-                tunnel(connection, route, route.proxy)
+                tunnel(connection, route, route.proxy, deadline)
                 yield Step(name, "the proxy connects to the collector", _since(started))
             if route.tls:
                 name, started = "TLS", time.perf_counter()
-                with shake_hands(connection, exporter, route) as secure:
+                with shake_hands(connection, exporter, route, deadline) as secure:
                     text = f"{secure.version()}, the collector's certificate is good"
                     yield Step(name, text, _since(started))
     except DeadEndError as error:
@@ -188,6 +190,8 @@ def _what_came(outcome: Outcome) -> str:
         wait = outcome.retry_after_s
         asked = "" if wait is None else f"; it asks to be left alone for {wait:g} s"
         return f"{outcome.reason}{asked}"
+    if outcome.web_page:
+        return f"a web page answered ({outcome.reason})"
     if outcome.rejected:
         return f"the collector left the event out ({outcome.reason or 'it did not say why'})"
     return "accepted" + (f", with a warning: {outcome.reason}" if outcome.reason else "")

@@ -2,19 +2,23 @@
 
 Each step raises `DeadEndError` when it cannot be made: what happened, and what to do about it, in
 words for people. Nothing of the settings' secrets is sent; a proxy gets the credentials meant for
-it.
+it. All of them together take no longer than their deadline, whatever the other side does; only name
+resolution takes as long as it takes.
 """
 
 from __future__ import annotations
 
 import errno
 import os
+import re
 import socket
 import ssl
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
+from .. import deadlines
+from ..deadlines import Deadline
 from ..settings import ExporterConfig, TlsConfig
 from .console import printable
 from .route import Proxy, Route
@@ -83,20 +87,12 @@ def resolve(route: Route) -> list[Found]:
     return [Found(family, sockaddr) for family, _, _, _, sockaddr in found]
 
 
-def connect(route: Route, found: Sequence[Found], timeout_s: float) -> socket.socket:
-    """Connect to the first address that lets us, with `timeout_s` for each."""
-    error: OSError = ConnectionRefusedError()
-    for each in found:
-        connection = socket.socket(each.family, socket.SOCK_STREAM)
-        connection.settimeout(timeout_s)
-        try:
-            connection.connect(each.sockaddr)
-        except OSError as failed:
-            connection.close()
-            error = failed
-        else:
-            return connection
-    raise _no_connection(route, error, timeout_s) from None
+def connect(route: Route, found: Sequence[Found], deadline: Deadline) -> socket.socket:
+    """Connect to the first address that lets us."""
+    try:
+        return deadlines.connect(found, deadline)
+    except OSError as error:
+        raise _no_connection(route, error, deadline.timeout_s) from None
 
 
 def _no_connection(route: Route, error: OSError, timeout_s: float) -> DeadEndError:
@@ -127,18 +123,16 @@ def _named(route: Route) -> tuple[str, str]:
     return route.host_shown, "endpoint"
 
 
-def tunnel(connection: socket.socket, route: Route, proxy: Proxy) -> None:
+def tunnel(connection: socket.socket, route: Route, proxy: Proxy, deadline: Deadline) -> None:
     """Ask a proxy for a connection to the collector: RFC 9110, 9.3.6."""
     request = f"CONNECT {route.collector} HTTP/1.1\r\nHost: {route.collector}\r\n"
     if proxy.authorization:
         request += f"Proxy-Authorization: {proxy.authorization}\r\n"
     try:
+        deadline.limit(connection)
         connection.sendall(f"{request}\r\n".encode())
-        answer = b""
-        while b"\r\n\r\n" not in answer and len(answer) < 65_536:
-            if not (data := connection.recv(1)):  # what comes after it is not ours to read
-                break
-            answer += data
+        while re.match(rb"HTTP/1\.\d 1\d\d ", answer := _head_of_answer(connection, deadline)):
+            pass  # interim answers may come first: RFC 9110, 15.2
     except OSError as error:
         raise DeadEndError(
             f"the proxy did not answer ({error.strerror or 'timed out'})",
@@ -161,7 +155,19 @@ def tunnel(connection: socket.socket, route: Route, proxy: Proxy) -> None:
         )
 
 
-def shake_hands(connection: socket.socket, exporter: ExporterConfig, route: Route) -> ssl.SSLSocket:
+def _head_of_answer(connection: socket.socket, deadline: Deadline) -> bytes:
+    head = b""
+    while b"\r\n\r\n" not in head and len(head) < 65_536:
+        deadline.limit(connection)
+        if not (data := connection.recv(1)):  # what comes after it is not ours to read
+            break
+        head += data
+    return head
+
+
+def shake_hands(
+    connection: socket.socket, exporter: ExporterConfig, route: Route, deadline: Deadline
+) -> ssl.SSLSocket:
     """Begin TLS as the exporter does, and check the collector's certificate."""
     try:
         context = _context(exporter)
@@ -172,6 +178,7 @@ def shake_hands(connection: socket.socket, exporter: ExporterConfig, route: Rout
         ) from None
     context.set_alpn_protocols(["http/1.1" if exporter.name == "otlp-http" else "h2"])
     try:
+        deadline.limit(connection)
         return context.wrap_socket(connection, server_hostname=route.collector.host)
     except OSError as error:
         raise _no_tls(error, route) from None
@@ -288,45 +295,48 @@ def _first_words(
 ) -> bytes:
     """Say something, and return the beginning of what is said to it, or before it."""
     try:
-        connection = connect(route, resolve(route), timeout_s)
-        with connection:
+        found = resolve(route)
+        deadline = Deadline(timeout_s)
+        with connect(route, found, deadline) as connection:
             if route.proxy:
-                tunnel(connection, route, route.proxy)
+                tunnel(connection, route, route.proxy, deadline)
             if not tls:
-                return _answer(connection, words)
+                return _answer(connection, words, deadline)
             context = _context(exporter, verify=False)
             context.set_alpn_protocols([protocol])
+            deadline.limit(connection)
             with context.wrap_socket(connection, server_hostname=route.collector.host) as secure:
-                first = _said_first(secure, timeout_s)
-                return _answer(secure, words) if first is None else first or _CLOSED
+                first = _said_first(secure)
+                return _answer(secure, words, deadline) if first is None else first or _CLOSED
     except (OSError, DeadEndError) as error:
         if "CERTIFICATE_REQUIRED" in (getattr(error, "reason", None) or ""):
             raise DeadEndError(_NO_CLIENT_CERTIFICATE, _GIVE_CERTIFICATE) from None
         return b""
 
 
-def _said_first(connection: ssl.SSLSocket, timeout_s: float) -> bytes | None:
+def _said_first(connection: ssl.SSLSocket) -> bytes | None:
     """Return what a server says without being asked, None if it waits.
 
     gRPC's begin so, and refusals come so.
     """
-    connection.settimeout(_ALERT_TIMEOUT_S)
     try:
-        return _received(connection)
+        return _received(connection, Deadline(_ALERT_TIMEOUT_S))
     except TimeoutError:
         return None
-    finally:
-        connection.settimeout(timeout_s)
 
 
-def _answer(connection: socket.socket, words: bytes) -> bytes:
+def _answer(connection: socket.socket, words: bytes, deadline: Deadline) -> bytes:
+    deadline.limit(connection)
     connection.sendall(words)
-    return _received(connection)
+    return _received(connection, deadline)
 
 
-def _received(connection: socket.socket) -> bytes:
+def _received(connection: socket.socket, deadline: Deadline) -> bytes:
     """Return the next bytes, as many as tell what is spoken, or fewer at the end."""
     data = b""
-    while len(data) < 9 and (more := connection.recv(9 - len(data))):
+    while len(data) < 9:
+        deadline.limit(connection)
+        if not (more := connection.recv(9 - len(data))):
+            break
         data += more
     return data
