@@ -47,8 +47,9 @@ PARTIAL = ExportLogsServiceResponse(
 )
 
 
-def event() -> Event:
-    read = EventReader(Redaction()).read(record("codex.turn_ttft", extra={"duration_ms": 1}))
+def event(**fields: Any) -> Event:
+    extra = {"duration_ms": 1, **fields}
+    read = EventReader(Redaction()).read(record("codex.turn_ttft", extra=extra))
     assert read is not None
     return read
 

@@ -1,0 +1,158 @@
+"""Servers on loopback that send what they are told to, byte by byte if need be.
+
+A `Peer` serves each connection with a function: of those here for HTTP/1, of `http2` for gRPC.
+"""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from itertools import chain, repeat
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from collectors import Tls
+
+Serve = Callable[[socket.socket], None]
+"""Serves one connection; an `OSError` ends it."""
+
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
+
+
+class Peer:
+    """Serves each connection with the next function, and all further ones with the last.
+
+    A context manager that hangs up on everybody at its end.
+    """
+
+    def __init__(self, *serve: Serve, tls: Tls | None = None) -> None:
+        self._serve = chain(serve, repeat(serve[-1]))
+        self._tls = tls and tls.context()
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._lock = threading.Lock()
+        self._open: list[socket.socket] = []
+        self.connections = 0
+        self.port: int = self._listener.getsockname()[1]
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self) -> None:
+        with suppress(OSError):  # it was closed
+            while True:
+                connection = self._listener.accept()[0]
+                with self._lock:
+                    self._open.append(connection)
+                    self.connections += 1
+                    serve = next(self._serve)
+                threading.Thread(target=self._run, args=(connection, serve), daemon=True).start()
+
+    def _run(self, connection: socket.socket, serve: Serve) -> None:
+        with suppress(OSError), connection:
+            if self._tls is None:
+                serve(connection)
+            else:
+                with self._tls.wrap_socket(connection, server_side=True) as secure:
+                    serve(secure)
+
+    def __enter__(self) -> Peer:  # noqa: PYI034 - Self is not in 3.10
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: object, trace: TracebackType | None
+    ) -> None:
+        with suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)  # wakes the thread that accepts
+        self._listener.close()
+        with self._lock:
+            for connection in self._open:
+                with suppress(OSError):
+                    connection.shutdown(socket.SHUT_RDWR)
+                connection.close()
+
+
+def read_request(connection: socket.socket) -> bytes:
+    """Read one HTTP/1 request, and return its head and body."""
+    data = b""
+    while b"\r\n\r\n" not in data:
+        data += receive(connection)
+    head, _, body = data.partition(b"\r\n\r\n")
+    for line in head.lower().split(b"\r\n"):
+        name, _, value = line.partition(b":")
+        while name == b"content-length" and len(body) < int(value):
+            body += receive(connection)
+    return head + b"\r\n\r\n" + body
+
+
+def receive(connection: socket.socket) -> bytes:
+    """Return the next bytes.
+
+    Raises:
+        ConnectionError: the client has hung up.
+
+    """
+    data = connection.recv(65_536)
+    if not data:
+        raise ConnectionError
+    return data
+
+
+def answering(*answers: bytes) -> Serve:
+    """Answer one request after the other, all further ones with the last answer."""
+
+    def serve(connection: socket.socket) -> None:
+        for answer in chain(answers, repeat(answers[-1])):
+            read_request(connection)
+            connection.sendall(answer)
+
+    return serve
+
+
+def once(answer: bytes) -> Serve:
+    """Answer the first request; read the second, and hang up."""
+
+    def serve(connection: socket.socket) -> None:
+        read_request(connection)
+        connection.sendall(answer)
+        read_request(connection)
+
+    return serve
+
+
+def silent(connection: socket.socket) -> None:
+    """Read whatever comes, and never say a word."""
+    while True:
+        receive(connection)
+
+
+def reading_slowly(connection: socket.socket) -> None:
+    """Take seconds to read what comes, and then accept it."""
+    for _ in range(200):
+        connection.recv(65_536)
+        threading.Event().wait(0.02)
+    answering(OK)(connection)
+
+
+def drip(connection: socket.socket, data: bytes, pause_s: float = 0.02) -> None:
+    """Send a byte at a time."""
+    for byte in data:
+        connection.sendall(bytes([byte]))
+        threading.Event().wait(pause_s)
+
+
+def dripping(data: bytes, *, first: bytes = b"", done: threading.Event | None = None) -> Serve:
+    """Answer a request, at once with the `first` bytes, and with the others one at a time.
+
+    Then hang up. Sets `done` if the client has stayed until then.
+    """
+
+    def serve(connection: socket.socket) -> None:
+        read_request(connection)
+        connection.sendall(first)
+        drip(connection, data)
+        if done is not None:
+            done.set()
+
+    return serve

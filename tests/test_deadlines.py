@@ -1,0 +1,358 @@
+"""`timeout_ms` limits a whole request, whatever the other side does to make it last.
+
+Nothing here measures seconds. What drips ends after some seconds with a success: a request that is
+limited by the operation would wait for it.
+"""
+
+from __future__ import annotations
+
+import logging
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from typing import Any
+
+import pytest
+import trustme
+
+import http2
+from codex_otel_logging import Receiver, Stats
+from codex_otel_logging.deadlines import Deadline, connect
+from codex_otel_logging.exporters import DELIVERED, Exporter, Outcome
+from codex_otel_logging.exporters import connect as build
+from codex_otel_logging.settings import ExporterConfig, TlsConfig
+from collectors import Tls
+from conftest import HandlerFactory
+from scripted_peers import (
+    OK,
+    Peer,
+    Serve,
+    answering,
+    drip,
+    dripping,
+    read_request,
+    reading_slowly,
+    silent,
+)
+from test_exporters import ORIGIN, event
+
+TIMEOUT_MS = 200
+NO_ANSWER = Outcome("retry", "no answer within 0.2 s")
+TOO_LATE = "gRPC DEADLINE_EXCEEDED: "
+SLOW = b"X-Slow: " + b"a" * 200 + b"\r\n"
+"""Four seconds' worth of one byte at a time."""
+
+HTTP = ["binary", "json"]
+
+
+@contextmanager
+def connected(protocol: Any, endpoint: str, **more: Any) -> Iterator[Exporter]:
+    """An exporter that gives a request 0.2 s: over HTTP with a protocol, or over gRPC."""
+    name: Any = "otlp-grpc" if protocol == "grpc" else "otlp-http"
+    if protocol == "json":
+        pytest.importorskip("opentelemetry.exporter.otlp.json.http")
+    if protocol != "grpc":
+        more["protocol"] = protocol
+    more.setdefault("timeout_ms", TIMEOUT_MS)
+    exporter = build(ExporterConfig(name, endpoint, **more), ORIGIN)
+    try:
+        yield exporter
+    finally:
+        exporter.shutdown()
+
+
+@pytest.fixture(scope="module")
+def authority() -> trustme.CA:
+    return trustme.CA()
+
+
+@pytest.fixture
+def tls(authority: trustme.CA) -> Tls:
+    return Tls(authority.issue_cert("127.0.0.1"))
+
+
+@pytest.fixture
+def trusted(authority: trustme.CA, tmp_path: Any) -> TlsConfig:
+    file = tmp_path / "ca.pem"
+    authority.cert_pem.write_to_path(file)
+    return TlsConfig(str(file))
+
+
+SLOW_ANSWERS: dict[str, Serve] = {
+    "none": silent,
+    "status line": dripping(b" " * 200 + b"OK\r\nContent-Length: 0\r\n\r\n", first=b"HTTP/1.1 200"),
+    "headers": dripping(SLOW + b"Content-Length: 0\r\n\r\n", first=b"HTTP/1.1 200 OK\r\n"),
+    "100 Continue": dripping(SLOW + b"\r\n" + OK, first=b"HTTP/1.1 100 Continue\r\n"),
+    "103 Early Hints": dripping(SLOW + b"\r\n" + OK, first=b"HTTP/1.1 103 Early Hints\r\n"),
+    "interim answers without end": dripping(b"HTTP/1.1 102 Processing\r\n\r\n" * 8 + OK),
+}
+
+
+@pytest.mark.parametrize("protocol", HTTP)
+@pytest.mark.parametrize("slow", SLOW_ANSWERS)
+def test_slow_answer_is_given_up_at_the_timeout(protocol: str, slow: str) -> None:
+    with Peer(SLOW_ANSWERS[slow]) as peer, connected(protocol, _url(peer)) as exporter:
+        assert exporter.export([event()]) == NO_ANSWER
+
+
+@pytest.mark.parametrize("protocol", HTTP)
+def test_slow_answer_over_tls_is_given_up_at_the_timeout(
+    protocol: str, tls: Tls, trusted: TlsConfig
+) -> None:
+    with (
+        Peer(SLOW_ANSWERS["headers"], tls=tls) as peer,
+        connected(protocol, _url(peer, "https"), tls=trusted) as exporter,
+    ):
+        assert exporter.export([event()]) == NO_ANSWER
+
+
+def _slow_handshake(connection: socket.socket) -> None:
+    connection.recv(65_536)
+    drip(connection, b"\x16\x03\x03\x40\x00" + bytes(200))
+
+
+@pytest.mark.parametrize("protocol", [*HTTP, "grpc"])
+def test_slow_handshake_is_given_up_at_the_timeout(protocol: str, trusted: TlsConfig) -> None:
+    with (
+        Peer(_slow_handshake) as peer,
+        connected(protocol, _url(peer, "https"), tls=trusted) as exporter,
+    ):
+        outcome = exporter.export([event()])
+    assert outcome == NO_ANSWER or outcome.reason.startswith(TOO_LATE)
+    assert outcome.verdict == "retry"
+
+
+@pytest.mark.parametrize("protocol", HTTP)
+@pytest.mark.parametrize("secure", [False, True])
+def test_request_that_is_read_slowly_is_given_up_at_the_timeout(
+    protocol: str, secure: bool, tls: Tls, trusted: TlsConfig
+) -> None:
+    """It is larger than what the buffers of a connection take."""
+    large = event(text="x" * 16_000_000)
+    with (
+        Peer(reading_slowly, tls=tls if secure else None) as peer,
+        connected(protocol, _url(peer, "https" if secure else "http"), tls=trusted) as exporter,
+    ):
+        assert exporter.export([large]) == NO_ANSWER
+
+
+TUNNEL = b"HTTP/1.1 200 Connection established\r\n"
+SLOW_TUNNELS: dict[str, Serve] = {
+    "none": silent,
+    "status line": dripping(b" " * 200 + b"OK\r\n\r\n", first=b"HTTP/1.1 200"),
+    "headers": dripping(SLOW + b"\r\n", first=TUNNEL),
+    "interim answer": dripping(SLOW + b"\r\n" + TUNNEL + b"\r\n", first=b"HTTP/1.1 103 Early\r\n"),
+}
+
+
+@pytest.mark.parametrize("protocol", [*HTTP, "grpc"])
+@pytest.mark.parametrize("slow", SLOW_TUNNELS)
+def test_slow_proxy_is_given_up_at_the_timeout(
+    monkeypatch: pytest.MonkeyPatch, protocol: str, slow: str
+) -> None:
+    with Peer(SLOW_TUNNELS[slow]) as proxy:
+        monkeypatch.setenv("https_proxy", f"http://127.0.0.1:{proxy.port}")
+        with connected(protocol, "https://127.0.0.1:9") as exporter:
+            outcome = exporter.export([event()])
+    assert outcome == NO_ANSWER or outcome.reason.startswith(TOO_LATE)
+    assert outcome.verdict == "retry"
+    assert proxy.connections >= 1
+
+
+@pytest.mark.parametrize("protocol", HTTP)
+def test_slow_answer_through_a_proxy_is_given_up_at_the_timeout(
+    monkeypatch: pytest.MonkeyPatch, protocol: str
+) -> None:
+    with Peer(SLOW_ANSWERS["headers"]) as proxy:
+        monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{proxy.port}")
+        with connected(protocol, "http://127.0.0.1:9/v1/logs") as exporter:
+            assert exporter.export([event()]) == NO_ANSWER
+
+
+def _begun(stream: int) -> bytes:
+    return http2.headers(stream, http2.GRPC)
+
+
+@pytest.mark.parametrize("protocol", HTTP)
+def test_handshake_gets_the_time_that_the_tunnel_has_left(
+    monkeypatch: pytest.MonkeyPatch, tls: Tls, trusted: TlsConfig, protocol: str
+) -> None:
+    """Either alone would be in time."""
+    shaken = threading.Event()
+
+    def serve(connection: socket.socket) -> None:
+        read_request(connection)
+        threading.Event().wait(0.6)
+        connection.sendall(TUNNEL + b"\r\n")
+        threading.Event().wait(0.6)
+        with tls.context().wrap_socket(connection, server_side=True):
+            shaken.set()
+
+    with Peer(serve) as proxy:
+        monkeypatch.setenv("https_proxy", f"http://127.0.0.1:{proxy.port}")
+        endpoint = "https://127.0.0.1:9"
+        with connected(protocol, endpoint, tls=trusted, timeout_ms=1000) as exporter:
+            assert exporter.export([event()]) == Outcome("retry", "no answer within 1 s")
+        assert not shaken.wait(0.5)
+
+
+SLOW_CALLS: dict[str, Serve] = {
+    "none": silent,
+    "settings": http2.answering(http2.accepted, first=http2.LONG_SETTINGS),
+    "answer": http2.answering(lambda _: b""),
+    "message": http2.answering(_begun),
+    "status": http2.answering(lambda stream: _begun(stream) + http2.data(stream, http2.MESSAGE)),
+}
+
+
+@pytest.mark.parametrize("slow", SLOW_CALLS)
+def test_slow_answer_to_a_call_is_given_up_at_the_timeout(slow: str) -> None:
+    with Peer(SLOW_CALLS[slow]) as peer, connected("grpc", _url(peer)) as exporter:
+        outcome = exporter.export([event()])
+    assert outcome.verdict == "retry"
+    assert outcome.reason.startswith(TOO_LATE)
+
+
+BODY = b"a" * 200
+BODIES = {
+    "with a length": b"Content-Length: 200\r\n\r\n",
+    "chunked": b"Transfer-Encoding: chunked\r\n\r\n" + b"c8\r\n",
+    "until the connection ends": b"Connection: close\r\n\r\n",
+    "an event stream": b"Content-Type: text/event-stream\r\n\r\n",
+}
+
+
+@pytest.mark.parametrize("protocol", HTTP)
+@pytest.mark.parametrize("headers", BODIES.values(), ids=BODIES)
+@pytest.mark.parametrize(
+    ("status", "outcome"),
+    [
+        ("200 OK", DELIVERED),
+        ("503 Busy", Outcome("retry", "HTTP 503 Busy", status=503)),
+        ("400 Bad", Outcome("invalid", "HTTP 400 Bad", status=400)),
+    ],
+    ids=["200", "503", "400"],
+)
+def test_status_decides_though_the_body_does_not_end(
+    protocol: str, headers: bytes, status: str, outcome: Outcome
+) -> None:
+    """The rest of the body is waited for no longer than the request's timeout."""
+    done = threading.Event()
+    slow = dripping(BODY, first=b"HTTP/1.1 " + status.encode() + b"\r\n" + headers, done=done)
+    with Peer(slow, answering(OK)) as peer, connected(protocol, _url(peer)) as exporter:
+        assert exporter.export([event()]) == outcome
+        assert not done.is_set()
+        assert exporter.export([event()]) == DELIVERED
+        assert peer.connections == 2
+
+
+@pytest.mark.parametrize("protocol", [*HTTP, "grpc"])
+def test_events_of_a_slow_request_are_sent_again(attach: HandlerFactory, protocol: str) -> None:
+    """Once, and in their order; the collector's answer to the second request comes at once."""
+    if protocol == "json":
+        pytest.importorskip("opentelemetry.exporter.otlp.json.http")
+    if protocol == "grpc":
+        serve = (
+            http2.answering(lambda stream: http2.accepted(stream)[:20]),
+            http2.answering(http2.accepted),
+        )
+    else:
+        serve = (SLOW_ANSWERS["headers"], answering(OK))
+    with Peer(*serve) as peer:
+        settings: dict[str, Any] = {"endpoint": _url(peer), "timeout_ms": TIMEOUT_MS}
+        if protocol == "grpc":
+            exporter = {"otlp-grpc": {**settings, "endpoint": f"http://127.0.0.1:{peer.port}"}}
+        else:
+            exporter = {"otlp-http": {**settings, "protocol": protocol}}
+        handler = attach({"exporter": exporter})
+        for number in range(3):
+            logging.getLogger("codex_otel").info("codex.turn_ttft", extra={"duration_ms": number})
+        assert handler.flush(20)
+        assert handler.stats() == Stats(accepted=3, exported=3)
+        assert peer.connections == 2
+
+
+class TestConnecting:
+    """The time for it is shared by all addresses of a host."""
+
+    @pytest.fixture
+    def hole(self) -> Iterator[tuple[str, int]]:
+        """An address that nobody answers at: a listener whose queue is full."""
+        with ExitStack() as stack:
+            listener = stack.enter_context(socket.socket())
+            listener.bind(("127.0.0.1", 0))
+            listener.listen(0)
+            for _ in range(4):
+                waiting = stack.enter_context(socket.socket())
+                waiting.setblocking(False)
+                with suppress(BlockingIOError):
+                    waiting.connect(listener.getsockname())
+            yield listener.getsockname()
+
+    @pytest.fixture
+    def resolve(self, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+        """Has the name `collector.test` mean some addresses, after some time."""
+        real = socket.getaddrinfo
+
+        def resolve(*addresses: tuple[str, int], after_s: float = 0.0) -> None:
+            def found(host: Any, *args: Any, **more: Any) -> Any:
+                if host != "collector.test":
+                    return real(host, *args, **more)
+                threading.Event().wait(after_s)
+                return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", each) for each in addresses]
+
+            monkeypatch.setattr(socket, "getaddrinfo", found)
+
+        return resolve
+
+    @pytest.mark.parametrize("protocol", HTTP)
+    def test_unreachable_address_leaves_time_for_the_next(
+        self, resolve: Callable[..., None], hole: Any, receiver: Receiver, protocol: str
+    ) -> None:
+        port = int(receiver.http_endpoint.split(":")[2].partition("/")[0])
+        resolve(hole, ("127.0.0.1", port))
+        with connected(protocol, "http://collector.test/v1/logs") as exporter:
+            assert exporter.export([event()]) == DELIVERED
+        assert len(receiver.events) == 1
+
+    @pytest.mark.parametrize("protocol", HTTP)
+    def test_many_unreachable_addresses_take_no_longer_than_one(
+        self, resolve: Callable[..., None], hole: Any, protocol: str
+    ) -> None:
+        resolve(*[hole] * 1000)
+        with connected(protocol, "http://collector.test/v1/logs") as exporter:
+            outcome = exporter.export([event()])
+        assert outcome == Outcome("retry", "no connection within 0.2 s")
+
+    @pytest.mark.parametrize("protocol", HTTP)
+    def test_name_resolution_takes_as_long_as_it_takes(
+        self, resolve: Callable[..., None], receiver: Receiver, protocol: str
+    ) -> None:
+        """Python has no limit for it; a slow answer must not make each request fail."""
+        port = int(receiver.http_endpoint.split(":")[2].partition("/")[0])
+        resolve(("127.0.0.1", port), after_s=2 * TIMEOUT_MS / 1000)
+        with connected(protocol, "http://collector.test/v1/logs") as exporter:
+            assert exporter.export([event()]) == DELIVERED
+
+    def test_without_an_address_there_is_no_connection(self) -> None:
+        with pytest.raises(ConnectionRefusedError):
+            connect([], Deadline(1))
+
+    def test_address_family_that_this_machine_lacks_leaves_time_for_the_next(self) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            addresses: list[tuple[int, Any]] = [(-7, ""), (socket.AF_INET, listener.getsockname())]
+            with connect(addresses, Deadline(5)) as connection:
+                assert connection.getpeername() == listener.getsockname()
+
+
+def test_passed_deadline_leaves_nothing() -> None:
+    deadline = Deadline(-1)
+    with pytest.raises(TimeoutError):
+        deadline.left_s()
+    deadline.start(60)
+    assert 0 < deadline.left_s() <= 60
+
+
+def _url(peer: Peer, scheme: str = "http") -> str:
+    return f"{scheme}://127.0.0.1:{peer.port}"
