@@ -18,8 +18,16 @@ _END_HEADERS = 4
 _PREFACE = 24
 
 GRPC = {":status": "200", "content-type": "application/grpc"}
-MESSAGE = b"\0\0\0\0\0"
-"""An empty message in gRPC's framing, which is an empty response."""
+STATUS_OK = {"grpc-status": "0"}
+
+
+def message(response: bytes) -> bytes:
+    """Return a response in gRPC's framing."""
+    return b"\0" + struct.pack(">I", len(response)) + response
+
+
+MESSAGE = message(b"")
+"""An empty response."""
 
 
 def frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
@@ -45,13 +53,9 @@ def data(stream: int, payload: bytes, *, end: bool = False) -> bytes:
     return frame(_DATA, end and _END_STREAM, stream, payload)
 
 
-def accepted(stream: int, message: bytes = MESSAGE) -> bytes:
+def accepted(stream: int, response: bytes = MESSAGE) -> bytes:
     """Return what answers a gRPC call with success."""
-    return (
-        headers(stream, GRPC)
-        + data(stream, message)
-        + headers(stream, {"grpc-status": "0"}, end=True)
-    )
+    return headers(stream, GRPC) + data(stream, response) + headers(stream, STATUS_OK, end=True)
 
 
 def going_away(_stream: int) -> bytes:
