@@ -362,7 +362,7 @@ class BatchProcessor:
             self._wait_for_retry(retry_at, nudges, throttled=bool(outcome.retry_after_s))
         return True
 
-    def _conclude(self, parts: Parts, part: Sequence[Event], outcome: Outcome) -> None:
+    def _conclude(self, parts: Parts[Event], part: Sequence[Event], outcome: Outcome) -> None:
         """Settle a part for good, or have it sent in halves instead.
 
         What there is to report is reported first: who waits for `flush` has then been told.
@@ -382,7 +382,7 @@ class BatchProcessor:
             self._troubles.refused(f"not encodable: {outcome.reason}", len(part))
             self._settle(part, dropped=len(part))
         else:
-            if parts.refused():
+            if parts.rejected():
                 part = [*part, *parts.rest()]
             elif outcome.verdict != "refused" and len(part) > 1:
                 parts.halve(part)

@@ -3,51 +3,52 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Generic, TypeVar
 
-from .records import Event
+Record = TypeVar("Record")
 
 
-class Parts:
-    """The parts of a batch that are still to be sent, in the order of their events.
+class Parts(Generic[Record]):
+    """The parts of a batch that are still to be sent, in the order of their records.
 
-    A collector may refuse a batch because it is too large or because of a few of its records. Such
-    a batch is halved, and so are its halves, down to the records that the collector really refuses.
-    A collector that refuses everything would cost nearly two requests for each record. So after
-    ceil(log2(batch size)) + 2 refusals in a row, the rest of the batch counts as refused: by then
-    all requests down to a single record have been refused, and one more. Not thread-safe.
+    A collector may reject a batch because it is too large or because of a few of its records. Such
+    a batch is halved, and so are its halves, down to the records that the collector rejects. A
+    collector that rejects everything would cost nearly two requests per record. Therefore, if the
+    first ceil(log2(batch size)) + 2 requests are all rejected, the remaining records count as
+    rejected: those requests lead down to a single record, and to one more. Not thread-safe.
     """
 
-    def __init__(self, batch: Sequence[Event]) -> None:
+    def __init__(self, batch: Sequence[Record]) -> None:
         self._parts = [batch]
-        self._refusals = 0
-        self._most_refusals = (len(batch) - 1).bit_length() + 2
+        self._rejections_left = (len(batch) - 1).bit_length() + 2
+        self._any_accepted = False
 
     def __bool__(self) -> bool:
         return bool(self._parts)
 
-    def take(self) -> Sequence[Event]:
-        """Return the next part to send."""
+    def take(self) -> Sequence[Record]:
+        """Remove and return the next part to send."""
         return self._parts.pop()
 
-    def put_back(self, part: Sequence[Event]) -> None:
+    def put_back(self, part: Sequence[Record]) -> None:
         """Make a part the next one again."""
         self._parts.append(part)
 
-    def halve(self, part: Sequence[Event]) -> None:
-        """Make the halves of a part the next ones."""
+    def halve(self, part: Sequence[Record]) -> None:
+        """Make the two halves of a part the next ones."""
         middle = len(part) // 2
         self._parts += [part[middle:], part[:middle]]
 
     def accepted(self) -> None:
-        """Count an accepted part."""
-        self._refusals = 0
+        """Note that the collector accepted a part."""
+        self._any_accepted = True
 
-    def refused(self) -> bool:
-        """Count a refused part; return whether the collector refuses everything."""
-        self._refusals += 1
-        return self._refusals >= self._most_refusals
+    def rejected(self) -> bool:
+        """Note that the collector rejected a part; return whether to give up the others."""
+        self._rejections_left -= 1
+        return self._rejections_left <= 0 and not self._any_accepted
 
-    def rest(self) -> Sequence[Event]:
-        """Return the events of all parts, and forget them."""
+    def rest(self) -> Sequence[Record]:
+        """Remove all parts and return their records."""
         parts, self._parts = self._parts, []
-        return [event for part in reversed(parts) for event in part]
+        return [record for part in reversed(parts) for record in part]

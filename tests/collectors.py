@@ -6,6 +6,8 @@ A `Gate` stands in front of any collector and has the faults of a network.
 
 from __future__ import annotations
 
+import gzip
+import json
 import socket
 import ssl
 import struct
@@ -31,7 +33,12 @@ from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import (
     ExportLogsServiceResponse,
 )
 
-from codex_otel_logging.receiver import ReceivedEvent, ReceivedRequest, events_of
+from codex_otel_logging.receiver import (
+    ReceivedEvent,
+    ReceivedRequest,
+    events_of,
+    request_from_json,
+)
 
 if TYPE_CHECKING:
     import trustme
@@ -82,6 +89,17 @@ REDIRECT = Reply(307, grpc.StatusCode.UNKNOWN, "elsewhere")
 TOO_LARGE = Reply(413, grpc.StatusCode.RESOURCE_EXHAUSTED, "message larger than max")
 QUOTA = Reply(429, grpc.StatusCode.RESOURCE_EXHAUSTED, "quota used up")
 HANG_UP = None
+
+
+@dataclass(frozen=True)
+class Unless:
+    """Replies OK, unless a request is one that a function tells to be bad."""
+
+    bad: Callable[[ExportLogsServiceRequest], bool]
+    reply: Reply
+
+    def to(self, request: ExportLogsServiceRequest) -> Reply:
+        return self.reply if self.bad(request) else OK
 
 
 class Tls(NamedTuple):
@@ -142,7 +160,7 @@ class HttpCollector(ThreadingHTTPServer, _Script):
     daemon_threads = True
 
     def __init__(
-        self, *replies: Reply | Answer | None, delay_s: float = 0.0, tls: Tls | None = None
+        self, *replies: Reply | Answer | Unless | None, delay_s: float = 0.0, tls: Tls | None = None
     ) -> None:
         _Script.__init__(self, replies, delay_s)
         self.connections = 0
@@ -172,9 +190,11 @@ class HttpCollector(ThreadingHTTPServer, _Script):
 
     def answer(self, headers: dict[str, str], body: bytes) -> Answer | None:
         reply = self.next_reply(headers, len(body))
+        message = _request(headers, body)
+        if isinstance(reply, Unless):
+            reply = reply.to(message)
         answer: Answer | None = reply.to_http() if isinstance(reply, Reply) else reply
-        if answer is not None and answer[0] == 200 and headers["content-type"].endswith("protobuf"):
-            message = ExportLogsServiceRequest.FromString(body)
+        if answer is not None and answer[0] == 200:
             self.accept(ReceivedRequest("http/protobuf", headers, message))
         return answer
 
@@ -184,6 +204,14 @@ class HttpCollector(ThreadingHTTPServer, _Script):
     def stop(self) -> None:
         self.shutdown()
         self.server_close()
+
+
+def _request(headers: dict[str, str], body: bytes) -> ExportLogsServiceRequest:
+    if headers.get("content-encoding") == "gzip":
+        body = gzip.decompress(body)
+    if headers["content-type"] == "application/json":
+        return request_from_json(json.loads(body))
+    return ExportLogsServiceRequest.FromString(body)
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -213,16 +241,21 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 class GrpcCollector(_Script):
-    """Gives `Reply`s, or what a function of the call returns; hanging up is a cancelled call."""
+    """Gives `Reply`s, or what a function of the call returns; hanging up is a cancelled call.
+
+    Refuses requests of more than `max_request_bytes` itself, as gRPC does.
+    """
 
     def __init__(
         self,
-        *replies: Reply | Callable[[Any], ExportLogsServiceResponse] | None,
+        *replies: Reply | Unless | Callable[[Any], ExportLogsServiceResponse] | None,
         delay_s: float = 0,
         tls: Tls | None = None,
+        max_request_bytes: int = 4 << 20,
     ) -> None:
         super().__init__(replies, delay_s)
-        self._server = grpc.server(ThreadPoolExecutor(4), options=[("grpc.so_reuseport", 0)])
+        limit = ("grpc.max_receive_message_length", max_request_bytes)
+        self._server = grpc.server(ThreadPoolExecutor(4), options=[("grpc.so_reuseport", 0), limit])
         logs_service_pb2_grpc.add_LogsServiceServicer_to_server(self, self._server)  # type: ignore[no-untyped-call]
         if tls is None:
             self.endpoint = f"http://127.0.0.1:{self._server.add_insecure_port('127.0.0.1:0')}"
@@ -238,6 +271,8 @@ class GrpcCollector(_Script):
     def Export(self, message: Any, context: Any) -> ExportLogsServiceResponse:  # noqa: N802
         headers = dict(context.invocation_metadata())
         reply = self.next_reply(headers, message.ByteSize())
+        if isinstance(reply, Unless):
+            reply = reply.to(message)
         if reply is HANG_UP:
             reply = Reply(code=grpc.StatusCode.CANCELLED)
         if not isinstance(reply, Reply):

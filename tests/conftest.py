@@ -17,7 +17,7 @@ import pytest
 
 from codex_otel_logging import CodexOtelHandler, Receiver, lifecycle
 from codex_otel_logging.exporters import Outcome
-from collectors import Gate, GrpcCollector, HttpCollector, Tls
+from collectors import Gate, GrpcCollector, HttpCollector
 
 pytest_plugins = ["pytester"]
 
@@ -162,8 +162,8 @@ def scripted(request: pytest.FixtureRequest) -> Iterator[Scripted]:
 def _started(kind: Any) -> Iterator[Any]:
     collectors = []
 
-    def start(*replies: Any, delay_s: float = 0.0, tls: Tls | None = None) -> Any:
-        collectors.append(kind(*replies, delay_s=delay_s, tls=tls))
+    def start(*replies: Any, **options: Any) -> Any:
+        collectors.append(kind(*replies, **options))
         return collectors[-1]
 
     yield start

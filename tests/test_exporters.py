@@ -23,6 +23,7 @@ from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import (
 
 from codex_otel_logging import Receiver, exporters
 from codex_otel_logging.exporters import DELIVERED, Exporter, Origin, Outcome, connect
+from codex_otel_logging.grpc_answers import LARGE_REQUEST
 from codex_otel_logging.records import Event, EventReader
 from codex_otel_logging.redaction import Redaction
 from codex_otel_logging.settings import ExporterConfig
@@ -82,7 +83,7 @@ def connected(config: ExporterConfig) -> Iterator[Exporter]:
                 "HTTP 307 Temporary Redirect, a redirect; give the address it leads to as endpoint",
             ),
         ),
-        ((400, TEXT, b"bad\nrequest"), Outcome("refused", "HTTP 400 Bad Request: bad request")),
+        ((400, TEXT, b"bad\nrequest"), Outcome("invalid", "HTTP 400 Bad Request: bad request")),
         (
             (401, PROTOBUF, Status(message="no token").SerializeToString()),
             Outcome("refused", "HTTP 401 Unauthorized: no token"),
@@ -102,7 +103,7 @@ def connected(config: ExporterConfig) -> Iterator[Exporter]:
         ((200, {"Content-Encoding": "gzip"}, b"broken"), DELIVERED),
         (
             (400, {"Content-Encoding": "gzip", **TEXT}, b"broken"),
-            Outcome("refused", "HTTP 400 Bad Request"),
+            Outcome("invalid", "HTTP 400 Bad Request"),
         ),
         (
             (503, {"Retry-After": "Wed, 21 Oct 99999999999999999999 07:28:00 GMT"}, b""),
@@ -160,7 +161,7 @@ def test_http_reads_no_more_of_an_answer_than_it_needs(
 ) -> None:
     collector = http_collector((400, TEXT, b"x" * 10_000_000))
     with connected(ExporterConfig("otlp-http", collector.endpoint)) as exporter:
-        assert exporter.export([event()]).verdict == "refused"
+        assert exporter.export([event()]).verdict == "invalid"
 
 
 def test_http_keeps_its_connection(http_collector: Callable[..., HttpCollector]) -> None:
@@ -260,11 +261,11 @@ def test_a_collector_that_never_answers(name: Any) -> None:
         ),
         (
             abort(grpc.StatusCode.INVALID_ARGUMENT),
-            Outcome("refused", "gRPC INVALID_ARGUMENT: says no"),
+            Outcome("invalid", "gRPC INVALID_ARGUMENT: says no"),
         ),
         (
             abort(grpc.StatusCode.RESOURCE_EXHAUSTED),
-            Outcome("too large", "gRPC RESOURCE_EXHAUSTED: says no"),
+            Outcome("refused", "gRPC RESOURCE_EXHAUSTED: says no"),
         ),
         (abort(grpc.StatusCode.OUT_OF_RANGE), Outcome("retry", "gRPC OUT_OF_RANGE: says no")),
         (
@@ -308,6 +309,48 @@ def test_grpc_answers(
     with connected(ExporterConfig("otlp-grpc", collector.endpoint)) as exporter:
         assert exporter.export([event()]) == outcome._replace(status=status)
     assert len(collector.requests) == 1
+
+
+@pytest.mark.parametrize(
+    ("code", "details", "verdict"),
+    [
+        ("RESOURCE_EXHAUSTED", "Received message larger than max (9 vs. 8)", "too large"),
+        (
+            "RESOURCE_EXHAUSTED",
+            "grpc: received message after decompression larger than max (9 vs. 8)",
+            "too large",
+        ),
+        ("RESOURCE_EXHAUSTED", "gRPC message exceeds maximum size 8: 9", "too large"),
+        (
+            "RESOURCE_EXHAUSTED",
+            "Received message exceeds the maximum configured message size.",
+            "too large",
+        ),
+        ("RESOURCE_EXHAUSTED", "quota exceeded for this month", "refused"),
+        ("RESOURCE_EXHAUSTED", "", "refused"),
+        ("UNAVAILABLE", "Received message larger than max (9 vs. 8)", "retry"),
+    ],
+)
+def test_small_request_is_too_large_if_the_collector_says_so(
+    grpc_collector: Callable[..., GrpcCollector], code: str, details: str, verdict: str
+) -> None:
+    """Otherwise RESOURCE_EXHAUSTED means a quota, and without a time to wait no retry."""
+    collector = grpc_collector(abort(grpc.StatusCode[code], details))
+    with connected(ExporterConfig("otlp-grpc", collector.endpoint)) as exporter:
+        assert exporter.export([event()]).verdict == verdict
+
+
+@pytest.mark.parametrize("size", [LARGE_REQUEST - 1, LARGE_REQUEST])
+def test_large_request_may_be_too_large_whatever_the_collector_says(
+    grpc_collector: Callable[..., GrpcCollector], size: int
+) -> None:
+    collector = grpc_collector(abort(grpc.StatusCode.RESOURCE_EXHAUSTED))
+    with connected(ExporterConfig("otlp-grpc", collector.endpoint)) as exporter:
+        exporter.export([event(text="x" * (size - 1000))])
+        more = size - collector.sizes[-1]
+        outcome = exporter.export([event(text="x" * (size - 1000 + more))])
+    assert collector.sizes[-1] == size
+    assert outcome.verdict == ("refused" if size < LARGE_REQUEST else "too large")
 
 
 def test_grpc_no_collector() -> None:
