@@ -12,7 +12,7 @@ import socket
 import ssl
 import struct
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -243,7 +243,7 @@ class _Handler(BaseHTTPRequestHandler):
 class GrpcCollector(_Script):
     """Gives `Reply`s, or what a function of the call returns; hanging up is a cancelled call.
 
-    Refuses requests of more than `max_request_bytes` itself, as gRPC does.
+    `options` are those of gRPC's server, such as the largest message it takes.
     """
 
     def __init__(
@@ -251,11 +251,12 @@ class GrpcCollector(_Script):
         *replies: Reply | Unless | Callable[[Any], ExportLogsServiceResponse] | None,
         delay_s: float = 0,
         tls: Tls | None = None,
-        max_request_bytes: int = 4 << 20,
+        options: Sequence[tuple[str, int]] = (),
     ) -> None:
         super().__init__(replies, delay_s)
-        limit = ("grpc.max_receive_message_length", max_request_bytes)
-        self._server = grpc.server(ThreadPoolExecutor(4), options=[("grpc.so_reuseport", 0), limit])
+        self._server = grpc.server(
+            ThreadPoolExecutor(4), options=[("grpc.so_reuseport", 0), *options]
+        )
         logs_service_pb2_grpc.add_LogsServiceServicer_to_server(self, self._server)  # type: ignore[no-untyped-call]
         if tls is None:
             self.endpoint = f"http://127.0.0.1:{self._server.add_insecure_port('127.0.0.1:0')}"
@@ -330,11 +331,24 @@ class Gate:
         self._listener = self._bind(0)
         self._port: int = self._listener.getsockname()[1]
         self.endpoint = parts._replace(netloc=f"127.0.0.1:{self._port}").geturl()
+        self._silenced = threading.Event()
         self.open()
 
     def open(self) -> None:
         """Pass everything on."""
         self._change(self._pass_on)
+
+    def lead_to(self, endpoint: str) -> None:
+        """Pass everything on to another collector."""
+        parts = urlsplit(endpoint)
+        self._target = (parts.hostname, parts.port)
+        self.open()
+
+    def silence(self) -> None:
+        """Pass nothing on any more through the connections there are, without closing them."""
+        with self._lock:
+            self._silenced.set()
+            self._silenced = threading.Event()
 
     def refuse(self) -> None:
         """Be absent: nobody listens there."""
@@ -395,8 +409,9 @@ class Gate:
             return
         with self._lock:
             self._connections.append(collector)
-        threading.Thread(target=_pump, args=(collector, client), daemon=True).start()
-        _pump(client, collector)
+            silenced = self._silenced
+        threading.Thread(target=_pump, args=(collector, client, silenced), daemon=True).start()
+        _pump(client, collector, silenced)
 
     def _hang_up(self) -> None:
         with self._lock:
@@ -407,10 +422,13 @@ class Gate:
             connection.close()
 
 
-def _pump(source: socket.socket, sink: socket.socket) -> None:
+def _pump(source: socket.socket, sink: socket.socket, silenced: threading.Event) -> None:
     with suppress(OSError):
         while data := source.recv(65_536):
-            sink.sendall(data)
+            if not silenced.is_set():
+                sink.sendall(data)
+    if silenced.is_set():
+        return
     for end in (source, sink):
         with suppress(OSError):
             end.shutdown(socket.SHUT_RDWR)

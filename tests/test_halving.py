@@ -127,7 +127,7 @@ def test_bytes_beyond_the_limit_of_a_grpc_server_are_sent_in_smaller_requests(
     attach: HandlerFactory, grpc_collector: Callable[..., GrpcCollector]
 ) -> None:
     """The server itself refuses them, as RESOURCE_EXHAUSTED."""
-    collector = grpc_collector(OK, max_request_bytes=1 << 20)
+    collector = grpc_collector(OK, options=[("grpc.max_receive_message_length", 1 << 20)])
     handler = attach({"exporter": collector.exporter})
     log(400, text="x" * 9000)
     assert handler.flush(30)
