@@ -6,6 +6,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -19,6 +20,7 @@ from codex_otel_logging.settings import BatchConfig
 from codex_otel_logging.troubles import DIAGNOSE
 from collectors import (
     BAD_REQUEST,
+    BUSY,
     BUSY_NO_MORE,
     FORBIDDEN,
     HANG_UP,
@@ -356,9 +358,7 @@ def test_a_clock_that_is_set_holds_nothing_back(
     assert collector.wait_for(2)
 
 
-def test_a_full_queue_drops_the_newest_and_counts(
-    scripted: Scripted, attach_to: Attach, reports: Callable[[], list[str]]
-) -> None:
+def test_a_full_queue_drops_the_newest_and_counts(scripted: Scripted, attach_to: Attach) -> None:
     collector = scripted(OK)
     handler = attach_to(collector, max_queue_size=4, max_batch_size=4)
     processor = handler._processor
@@ -370,10 +370,6 @@ def test_a_full_queue_drops_the_newest_and_counts(
     assert handler.flush()
     assert handler.stats() == Stats(accepted=6, exported=4, dropped=2)
     assert numbers(collector) == [0, 1, 2, 3]
-    handler.close()
-    assert [line for line in reports() if "full" in line][:1] == [
-        "the queue is full; the newest events are dropped"
-    ]
 
 
 def test_the_queue_is_bounded_in_bytes_too(scripted: Scripted, attach_to: Attach) -> None:
@@ -403,6 +399,35 @@ def test_what_cannot_be_delivered_for_too_long_is_given_up(
         f"2 events lost (given up: {collector.reason(UNAVAILABLE)}); "
         "more losses of this kind are counted, not reported"
     ]
+
+
+def test_last_retry_is_not_later_than_events_are_kept(
+    scripted: Scripted, attach_to: Attach, reports: Callable[[], list[str]]
+) -> None:
+    """Whatever the collector asks for: its answer then decides."""
+    busy = replace(BUSY, retry_after_s=3600)
+    collector = scripted(busy)
+    handler = attach_to(collector, retry_for_ms=200)
+    log(2)
+    assert handler.flush(20)
+    assert len(collector.requests) == 2
+    assert handler.stats() == Stats(accepted=2, dropped=2)
+    assert f"2 events lost (given up: {collector.reason(busy)})" in reports()[-1]
+
+
+def test_flush_does_not_cut_the_wait_that_a_collector_asked_for(
+    scripted: Scripted, attach_to: Attach
+) -> None:
+    """Only one that the backoff set."""
+    collector = scripted(replace(BUSY, retry_after_s=3), OK)
+    handler = attach_to(collector)
+    log(2)
+    for _ in range(3):
+        assert handler.flush(0.1) is False
+    assert len(collector.requests) == 1
+    assert handler.flush(20)
+    assert len(collector.requests) == 2
+    assert handler.stats() == Stats(accepted=2, exported=2)
 
 
 def test_a_failing_batch_of_one_poisoned_event_is_lost_alone(

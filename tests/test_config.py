@@ -514,6 +514,16 @@ class TestFaults:
                 "exporter.otlp-http.headers.x-a: "
                 "this header is there twice; upper and lower case are the same",
             ),
+            (
+                http(headers={"x-a": "1", "X-A": "2"}),
+                "exporter.otlp-http.headers.X-A: "
+                "this header is there twice; upper and lower case are the same",
+            ),
+            (
+                grpc(headers={"x-a": "1", "X-A": "2"}),
+                "exporter.otlp-grpc.headers.X-A: "
+                "this header is there twice; upper and lower case are the same",
+            ),
             (http(headers={None: "x"}), "exporter.otlp-http.headers.None: a key is text"),
             (
                 http(headers={"x": 5}),

@@ -358,6 +358,42 @@ def test_multiprocessing_workers_deliver(
     assert sorted(event.attributes["duration_ms"] for event in receiver.events) == [0, 1, 2]
 
 
+NESTED = (
+    PROCESSES.partition("if __name__")[0]
+    + """
+def nest(number):
+    work(number)
+    event = {"duration_ms": number + 10, "conversation.id": "c"}
+    arguments = ("codex.turn_ttft",)
+    target = logging.getLogger("codex_otel").info
+    process = multiprocessing.get_context("fork").Process(
+        target=target, args=arguments, kwargs={"extra": event}
+    )
+    process.start()
+    process.join()
+    sys.exit(process.exitcode)
+
+if __name__ == "__main__":
+    process = multiprocessing.get_context(sys.argv[3]).Process(target=nest, args=(0,))
+    process.start()
+    process.join()
+    print(process.exitcode)
+"""
+)
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_processes_of_multiprocessing_workers_flush_too(
+    run_processes: Callable[..., subprocess.CompletedProcess[str]],
+    receiver: Receiver,
+    method: str,
+) -> None:
+    """`multiprocessing` forgets the parent's finalizers in a forked child, ours among them."""
+    done = run_processes(NESTED, method)
+    assert (done.stdout, done.stderr) == ("0\n", "")
+    assert sorted(event.attributes["duration_ms"] for event in receiver.events) == [0, 10]
+
+
 POOL = (
     PROCESSES.partition("if __name__")[0]
     + """
