@@ -73,17 +73,17 @@ class Peer:
                 connection.close()
 
 
-def read_request(connection: socket.socket) -> bytes:
-    """Read one HTTP/1 request, and return its head and body."""
-    data = b""
-    while b"\r\n\r\n" not in data:
+def read_request(connection: socket.socket, begun: bytes = b"") -> None:
+    """Read one HTTP/1 request, of which the beginning may have been read already."""
+    data = bytearray(begun)
+    while (end := data.find(b"\r\n\r\n")) < 0:
         data += receive(connection)
-    head, _, body = data.partition(b"\r\n\r\n")
-    for line in head.lower().split(b"\r\n"):
+    size = end + 4
+    for line in data[:end].lower().split(b"\r\n"):
         name, _, value = line.partition(b":")
-        while name == b"content-length" and len(body) < int(value):
-            body += receive(connection)
-    return head + b"\r\n\r\n" + body
+        size += int(value) if name == b"content-length" else 0
+    while len(data) < size:
+        data += receive(connection)
 
 
 def receive(connection: socket.socket) -> bytes:
@@ -128,11 +128,13 @@ def silent(connection: socket.socket) -> None:
 
 
 def reading_slowly(connection: socket.socket) -> None:
-    """Take seconds to read what comes, and then accept it."""
-    for _ in range(200):
-        connection.recv(65_536)
+    """Take two seconds over the first megabytes of a request, and accept it."""
+    data = b""
+    for _ in range(100):
+        data += connection.recv(65_536)
         threading.Event().wait(0.02)
-    answering(OK)(connection)
+    read_request(connection, data)
+    connection.sendall(OK)
 
 
 def drip(connection: socket.socket, data: bytes, pause_s: float = 0.02) -> None:

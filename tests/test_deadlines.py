@@ -137,6 +137,27 @@ def test_request_that_is_read_slowly_is_given_up_at_the_timeout(
         assert exporter.export([large]) == NO_ANSWER
 
 
+@pytest.mark.parametrize("protocol", HTTP)
+def test_request_gets_the_time_that_the_handshake_has_left(
+    tls: Tls, trusted: TlsConfig, protocol: str
+) -> None:
+    given_up, in_time = threading.Event(), threading.Event()
+
+    def serve(connection: socket.socket) -> None:
+        threading.Event().wait(0.6)
+        with tls.context().wrap_socket(connection, server_side=True):
+            if given_up.wait(0.8):  # which a request would not be that has all of its second left
+                in_time.set()
+
+    with Peer(serve) as peer:
+        endpoint = _url(peer, "https")
+        with connected(protocol, endpoint, tls=trusted, timeout_ms=1000) as exporter:
+            outcome = exporter.export([event(text="x" * 16_000_000)])
+        given_up.set()
+        assert outcome == Outcome("retry", "no answer within 1 s")
+        assert in_time.wait(5)
+
+
 TUNNEL = b"HTTP/1.1 200 Connection established\r\n"
 SLOW_TUNNELS: dict[str, Serve] = {
     "none": silent,

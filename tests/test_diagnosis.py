@@ -22,6 +22,7 @@ import trustme
 from opentelemetry.proto.collector.logs.v1 import logs_service_pb2_grpc
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceResponse
 
+import http2
 from codex_otel_logging import Receiver
 from codex_otel_logging.__main__ import main
 from codex_otel_logging.commands.diagnosis import EVENT
@@ -35,6 +36,7 @@ from collectors import (
     NOT_FOUND,
     OK,
     PARTIAL,
+    QUOTA,
     REDIRECT,
     TOO_LARGE,
     UNAUTHENTICATED,
@@ -45,6 +47,7 @@ from collectors import (
 )
 from commands import Command
 from conftest import RunPython, Scripted
+from scripted_peers import Peer, answering, drip, dripping
 
 SECRET = "s3cr3t-t0ken"
 
@@ -845,3 +848,100 @@ def test_control_c_while_it_waits_for_an_answer(tmp_path: Path, name: str) -> No
                 assert command.end(signal.SIGINT) == 130
             assert command.errors == ""
             assert "connected to 127.0.0.1" in command.output
+
+
+class TestWebPages:
+    @pytest.mark.parametrize("protocol", ["binary", "json"])
+    @pytest.mark.parametrize("status", [200, 202])
+    def test_web_page_is_no_delivery(
+        self,
+        send: Send,
+        http_collector: Callable[..., HttpCollector],
+        protocol: str,
+        status: int,
+    ) -> None:
+        if protocol == "json":
+            pytest.importorskip("opentelemetry.exporter.otlp.json.http")
+        collector = http_collector((status, {"Content-Type": "text/html"}, b"<html></html>"))
+        sent = send(HTTP, collector.endpoint, protocol=protocol)
+        assert not sent.delivered
+        assert sent.names == ["name", "connection", "answer"]
+        assert sent.text("answer").startswith(f"the answer is a web page (HTTP {status} ")
+        assert f"is {collector.endpoint} the collector's address" in sent.advice
+
+    def test_empty_answer_as_html_is_a_delivery(
+        self, send: Send, http_collector: Callable[..., HttpCollector]
+    ) -> None:
+        assert send(
+            HTTP, http_collector((200, {"Content-Type": "text/html"}, b"")).endpoint
+        ).delivered
+
+
+def test_quota(send: Send, grpc_collector: Callable[..., Any]) -> None:
+    sent = send(*settings_of(grpc_collector(QUOTA)))
+    assert "a quota is exhausted" in sent.advice
+
+
+SLOW = b"X-Slow: " + b"a" * 200 + b"\r\n"
+"""Four seconds' worth of one byte at a time."""
+
+
+class TestSlowPeers:
+    """No step lasts longer than the timeout, though a byte comes now and then."""
+
+    @pytest.mark.parametrize("protocol", ["binary", "json"])
+    def test_slow_answer(self, send: Send, protocol: str) -> None:
+        if protocol == "json":
+            pytest.importorskip("opentelemetry.exporter.otlp.json.http")
+        with Peer(dripping(SLOW + b"\r\n", first=b"HTTP/1.1 200 OK\r\n")) as peer:
+            url = f"http://127.0.0.1:{peer.port}/v1/logs"
+            sent = send(HTTP, url, timeout_ms=200, protocol=protocol)
+        assert sent.text("answer") == "no answer within 0.2 s"
+        assert sent.text("port") == "speaks HTTP/1 without TLS"
+
+    def test_slow_call(self, send: Send) -> None:
+        with Peer(http2.answering(lambda stream: http2.headers(stream, http2.GRPC))) as peer:
+            sent = send(GRPC, f"http://127.0.0.1:{peer.port}", timeout_ms=200)
+        assert sent.text("answer").startswith("gRPC DEADLINE_EXCEEDED: ")
+        assert sent.text("port") == "speaks gRPC without TLS"
+
+    @pytest.mark.parametrize("name", [HTTP, GRPC])
+    def test_slow_proxy(self, send: Send, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+        slow = dripping(SLOW + b"\r\n", first=b"HTTP/1.1 200 Connection established\r\n")
+        with Peer(slow) as proxy:
+            for variable in ("HTTPS_PROXY", "grpc_proxy"):
+                monkeypatch.setenv(variable, f"http://127.0.0.1:{proxy.port}")
+            sent = send(name, "https://127.0.0.1:4318", timeout_ms=200)
+        assert sent.text("tunnel") == "the proxy did not answer (timed out)"
+
+    @pytest.mark.parametrize("name", [HTTP, GRPC])
+    def test_proxy_with_an_interim_answer(
+        self, send: Send, monkeypatch: pytest.MonkeyPatch, name: str
+    ) -> None:
+        refusal = b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n"
+        with Peer(answering(b"HTTP/1.1 103 Early Hints\r\n\r\n" + refusal)) as proxy:
+            for variable in ("HTTPS_PROXY", "grpc_proxy"):
+                monkeypatch.setenv(variable, f"http://127.0.0.1:{proxy.port}")
+            sent = send(name, "https://127.0.0.1:4318", timeout_ms=2000)
+        assert "does not connect to the collector (403 Forbidden)" in sent.text("tunnel")
+
+    @pytest.mark.parametrize("name", [HTTP, GRPC])
+    def test_slow_handshake(self, send: Send, name: str) -> None:
+        def serve(connection: socket.socket) -> None:
+            connection.recv(65_536)
+            drip(connection, b"\x16\x03\x03\x40\x00" + bytes(200))
+
+        with Peer(serve) as peer:
+            sent = send(name, f"https://127.0.0.1:{peer.port}", timeout_ms=200)
+        assert sent.text("TLS") == "no answer to the beginning of TLS"
+
+    @pytest.mark.parametrize("name", [HTTP, GRPC])
+    def test_slow_first_words(self, send: Send, name: str) -> None:
+        """What is spoken at the port is not found out, and nothing waits for it."""
+
+        def serve(connection: socket.socket) -> None:
+            drip(connection, b"HTTP/1.1 200 OK\r\n" + SLOW, 0.06)
+
+        with Peer(serve) as peer:
+            sent = send(name, f"http://127.0.0.1:{peer.port}", timeout_ms=200)
+        assert sent.text("port") == "what listens there speaks neither HTTP nor gRPC"

@@ -17,7 +17,7 @@ _TOO_LARGE = (
 )
 _BUSY = "it is busy, or over a quota; events are kept and tried again, so see that this ends"
 _SEE_ITS_LOG = "see the collector's log"
-_QUOTA = f"a quota is used up, and it names no time to wait: {_SEE_ITS_LOG}"
+_QUOTA = f"a quota is exhausted, and the collector named no time to wait: {_SEE_ITS_LOG}"
 
 
 def advice_on_answer(outcome: Outcome, exporter: ExporterConfig) -> str | None:
@@ -79,9 +79,8 @@ _ABOUT_HTTP = {
 
 def _about_web_page(exporter: ExporterConfig) -> str:
     return (
-        "no collector answers with a web page, so the event is lost: is "
-        f"{exporter.safe_endpoint} the collector's address, and does a sign-in page, a proxy or a "
-        "captive portal answer in its place?"
+        f"is {exporter.safe_endpoint} the collector's address? a collector does not answer with a "
+        "web page; a proxy, a sign-in page or a captive portal does"
     )
 
 

@@ -191,7 +191,7 @@ def _what_came(outcome: Outcome) -> str:
         asked = "" if wait is None else f"; it asks to be left alone for {wait:g} s"
         return f"{outcome.reason}{asked}"
     if outcome.web_page:
-        return f"a web page answered ({outcome.reason})"
+        return f"the answer is a web page ({outcome.reason})"
     if outcome.rejected:
         return f"the collector left the event out ({outcome.reason or 'it did not say why'})"
     return "accepted" + (f", with a warning: {outcome.reason}" if outcome.reason else "")
