@@ -363,9 +363,9 @@ class BatchProcessor:
         return True
 
     def _conclude(self, parts: Parts[Event], part: Sequence[Event], outcome: Outcome) -> None:
-        """Settle a part for good, or have it sent in halves instead.
+        """Account for a part, or split it in halves to be sent instead.
 
-        What there is to report is reported first: who waits for `flush` has then been told.
+        Reports come first, so that they are logged when `flush` returns.
         """
         if outcome.verdict == "delivered":
             parts.accepted()
@@ -469,7 +469,7 @@ class BatchProcessor:
                 self._wake_at = 1
 
     def _put_back(self, events: Sequence[Event]) -> None:
-        """Return the events that could not be sent to the head of the queue."""
+        """Return events that were not sent to the head of the queue."""
         with self._lock:
             self._queue.extendleft(reversed(events))
             self._batch = ()

@@ -1,7 +1,7 @@
-"""A time limit for several socket operations together, and connecting within it.
+"""One time limit for all socket operations of a request.
 
-A socket's own timeout limits one operation. A peer that sends a byte now and then never lets it
-expire, so a request could last forever.
+A socket's timeout limits a single operation. It never expires while the peer keeps sending a byte
+now and then, so such a peer could make a request last forever.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from typing import Any
 
 
 class Deadline:
-    """The time by which a request must be answered. Not thread-safe.
+    """The time by which a request must be complete. Not thread-safe.
 
     Args:
-        timeout_s: seconds from now; `start` sets it again.
+        timeout_s: the time limit in seconds, starting now; `start` sets a new one.
 
     """
 
@@ -30,7 +30,7 @@ class Deadline:
         self._at = time.monotonic() + timeout_s
 
     def left_s(self) -> float:
-        """Return the seconds left; always more than 0.
+        """Return the seconds left, always more than 0.
 
         Raises:
             TimeoutError: the deadline has passed.
@@ -42,7 +42,7 @@ class Deadline:
         return left_s
 
     def limit(self, connection: Any) -> None:
-        """Limit the next operation of a socket to the time left.
+        """Set the timeout of a socket to the time left. Call it before each operation.
 
         Raises:
             TimeoutError: the deadline has passed.
@@ -52,7 +52,7 @@ class Deadline:
 
     @contextmanager
     def paused(self) -> Iterator[None]:
-        """Exclude what happens inside: name resolution, for which Python has no time limit."""
+        """Extend the deadline by the time spent inside: name resolution has no timeout."""
         started = time.monotonic()
         try:
             yield
@@ -67,16 +67,16 @@ def connect(
 ) -> socket.socket:
     """Connect over TCP to the first address that accepts the connection.
 
-    Each address gets an equal share of the time left, so that the first one cannot use up the time
-    of the others, as an unreachable IPv6 address of a host with two addresses would.
+    Each address gets an equal share of the time left. Otherwise an unreachable address, typically
+    the IPv6 one of a host that has both, would leave no time for the next.
 
     Args:
-        addresses: address family and socket address of each, as `getaddrinfo` returns them.
-        deadline: when to give up; also the limit of the socket's next operation.
+        addresses: address family and socket address of each, as returned by `getaddrinfo`.
+        deadline: limits connecting and the next operation of the returned socket.
         options: arguments of `setsockopt`.
 
     Raises:
-        OSError: no address accepted the connection; the error of the last one.
+        OSError: no address accepted the connection; this is the error of the last one.
 
     """
     error: OSError = ConnectionRefusedError()

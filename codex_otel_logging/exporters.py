@@ -36,8 +36,8 @@ class Outcome(NamedTuple):
     (`refused`), or may be if it holds less (`invalid`, `too large`, `not encodable`). `rejected`
     counts the events a collector left out of a delivered one. `retry_after_s` is how long it asked
     to be left alone. `reason` says what happened in words that may be logged. `status` is what a
-    collector answered: HTTP's number, gRPC's name, or None if nothing. `web_page` holds when a web
-    page came with a status that means success.
+    collector answered: HTTP's number, gRPC's name, or None if nothing. `web_page` is True if a web
+    page came with a success status.
     """
 
     verdict: Verdict

@@ -1,6 +1,6 @@
-"""Judging the answers of OTLP/gRPC collectors.
+"""Converts the answers of OTLP/gRPC collectors to outcomes.
 
-As the specification says: https://opentelemetry.io/docs/specs/otlp/#otlpgrpc-response
+Follows https://opentelemetry.io/docs/specs/otlp/#otlpgrpc-response.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ from .settings import ExporterConfig
 LARGE_REQUEST = 512 * 1024
 """The encoded size in bytes from which a request may be too large for a collector.
 
-RESOURCE_EXHAUSTED without a time to wait means either that a message is too large or that a quota
-is used up. The limit of gRPC's implementations is 4 MiB unless set otherwise, that of an
-OpenTelemetry Collector at least 1 MiB. So a smaller request meets a quota, and sending its halves
-would only use up more of it.
+RESOURCE_EXHAUSTED without a time to wait means that the message is too large or that a quota is
+exhausted. gRPC's default limit is 4 MiB, and 1 MiB is the smallest that an OpenTelemetry Collector
+can be set to. So for a smaller request it means a quota, and sending halves would only use up more
+of it.
 """
 
 _RETRYABLE = (
@@ -44,16 +44,16 @@ _RETRYABLE = (
 _TOO_LARGE = re.compile(
     "larger than max|exceeds (the )?maximum (configured message )?size|message length too large"
 )
-"""What gRPC's implementations say of a message beyond their limit.
+"""How gRPC implementations report a message that exceeds their limit.
 
-As RESOURCE_EXHAUSTED: C++, Python, Node and Go; Java and .NET. As OUT_OF_RANGE: Rust's tonic.
+With RESOURCE_EXHAUSTED: C++, Python, Node, Go; Java, .NET. With OUT_OF_RANGE: Rust's tonic.
 """
 
 _HTTP_STATUS = re.compile(r"Received http2 header with status: (?P<status>\d+)")
-"""How gRPC's C core words the answer of a proxy that speaks HTTP/2 without gRPC."""
+"""How gRPC's C core reports an HTTP error, typically of a proxy."""
 
 _HTTP_VERDICTS: dict[str, Verdict] = {"400": "invalid", "413": "too large"}
-"""What such a status means where the code that gRPC makes of it would mean something else."""
+"""The HTTP statuses for which gRPC's code would lead to another verdict."""
 
 _NOT_RESOLVED = re.compile(
     r"(?:errors resolving|DNS resolution failed for) .*: (?P<why>[^:\]]+)\]?", re.DOTALL
@@ -64,15 +64,15 @@ _NOT_CONNECTED = re.compile(
 _OPENSSL = re.compile(r"OPENSSL_internal:(?P<what>\w+)(?:: (?P<why>.*?))?(?:: OK)?$", re.DOTALL)
 _OTHER_HOST = "Hostname Verification Check failed"
 _HUNG_UP = re.compile("Socket closed|Connection reset by peer|Broken pipe")
-"""What gRPC's C core says when there is no connection."""
+"""How gRPC's C core reports a failed connection."""
 
 
 def judge(call: Any, size: int, config: ExporterConfig) -> Outcome:
-    """Return what the answer to a call with a request of `size` bytes means for its events."""
+    """Return the outcome of a call whose request had `size` bytes."""
     code = call.code()
     if code is grpc.StatusCode.OK:
         response = call.result()
-        if response is None:  # a status without a message
+        if response is None:  # the status came without a response
             return DELIVERED
         success = response.partial_success
         return delivered(success.rejected_log_records, success.error_message, config)
@@ -95,8 +95,8 @@ def _verdict(code: grpc.StatusCode, details: str, size: int, *, wait: bool) -> V
     if code is grpc.StatusCode.RESOURCE_EXHAUSTED:
         if wait:
             return "retry"
-        # A quota. The specification has a client retry "only if the server signals that recovery
-        # from resource exhaustion is possible", by a time to wait.
+        # A quota is a permanent refusal: the specification allows a retry only if the server
+        # signals with RetryInfo that it can recover.
         return "too large" if too_large or size >= LARGE_REQUEST else "refused"
     if code is grpc.StatusCode.OUT_OF_RANGE and too_large:
         return "too large"
@@ -106,9 +106,9 @@ def _verdict(code: grpc.StatusCode, details: str, size: int, *, wait: bool) -> V
 
 
 def what_failed(details: str, config: ExporterConfig) -> str:
-    """Return what gRPC says of a failed call; where it could not be made, in a few words why.
+    """Return the details of a failed call; for a failed connection, a short description.
 
-    Without the collector's name and addresses, which a variable may hold.
+    Host names and addresses are left out, because they may come from a variable.
     """
     if found := _NOT_RESOLVED.match(details):
         return f"no address: {found['why']}"
@@ -126,7 +126,7 @@ def what_failed(details: str, config: ExporterConfig) -> str:
 
 
 def _retry_after_s(call: Any) -> float | None:
-    """Return the seconds of the `RetryInfo` in a failed call's status, if it has one."""
+    """Return the delay of `RetryInfo` in seconds, if a failed call has one."""
     try:
         for key, value in call.trailing_metadata() or ():
             if key == "grpc-status-details-bin":
@@ -134,6 +134,6 @@ def _retry_after_s(call: Any) -> float | None:
                     info = RetryInfo()
                     if detail.Unpack(info):
                         return max(float(info.retry_delay.ToTimedelta().total_seconds()), 0.0)
-    except Exception:  # details in no form the specification has; the code says enough
+    except Exception:  # not valid OTLP details; the code suffices
         pass
     return None

@@ -1,6 +1,6 @@
-"""Judging the answers of OTLP/HTTP collectors, and the errors that stand for an answer.
+"""Converts the answers of OTLP/HTTP collectors, or the errors of failed requests, to outcomes.
 
-As the specification says: https://opentelemetry.io/docs/specs/otlp/#otlphttp-response
+Follows https://opentelemetry.io/docs/specs/otlp/#otlphttp-response.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from .exporters import (
 from .settings import ExporterConfig
 
 CONTENT_TYPES = {"binary": "application/x-protobuf", "json": "application/json"}
-"""The media type of a request, and of an answer to it, by the protocol of the settings."""
+"""The media type of requests and answers, by the protocol of the settings."""
 
 _VERDICTS: dict[int, Verdict] = {
     400: "invalid",
@@ -39,20 +39,20 @@ _VERDICTS: dict[int, Verdict] = {
     503: "retry",
     504: "retry",
 }
-"""What a status means that is neither a success nor `refused`."""
+"""The statuses that are neither 2xx nor `refused`."""
 
 _HTML = ("text/html", "application/xhtml+xml")
 _PAGE = re.compile(
     rb"(?:\xef\xbb\xbf)?\s*(?:<\?xml[^>]*>\s*)?<(?:!doctype\s+html|html)\b", re.IGNORECASE
 )
-"""How a web page begins, whatever its media type."""
+"""The beginning of a web page, which may come with any media type."""
 
 _HUNG_UP = (ssl.SSLEOFError, ssl.SSLZeroReturnError, ConnectionResetError, BrokenPipeError)
 
 
 @dataclass(slots=True)
 class Answer:
-    """What a collector answered; of its body no more than anybody reads."""
+    """The answer of a collector; `body` is limited to its beginning."""
 
     status: int
     reason: str
@@ -61,17 +61,17 @@ class Answer:
 
     @property
     def media_type(self) -> str:
-        """The body's media type, without parameters."""
+        """The media type of the body, without parameters."""
         return self.headers.get("Content-Type", "").partition(";")[0].strip().lower()
 
     @property
     def is_web_page(self) -> bool:
-        """Whether the body is HTML, which no collector answers with, whatever the status."""
+        """Whether the body is a web page, which a collector never sends."""
         return (self.media_type in _HTML and b"<" in self.body) or bool(_PAGE.match(self.body))
 
 
 def judge(answer: Answer, config: ExporterConfig) -> Outcome:
-    """Return what an answer means for the events of its request."""
+    """Return the outcome of a request that was answered."""
     status = f"HTTP {answer.status} {answer.reason or ''}".strip()
     if 200 <= answer.status < 300:
         if answer.is_web_page:
@@ -93,12 +93,12 @@ def judge(answer: Answer, config: ExporterConfig) -> Outcome:
 
 
 def unanswered(error: Exception, config: ExporterConfig) -> Outcome:
-    """Return what an error means that came in place of an answer."""
+    """Return the outcome of a request that failed with an error."""
     return Outcome("retry", safe_reason(_what_failed(error, config), config))
 
 
 def _partial_success(answer: Answer) -> tuple[int, str]:
-    """Return how many events a collector left out, and what it said; nothing if it cannot be read.
+    """Return the number of rejected events and the message of a partial success.
 
     https://opentelemetry.io/docs/specs/otlp/#partial-success-1
     """
@@ -109,12 +109,12 @@ def _partial_success(answer: Answer) -> tuple[int, str]:
             return rejected, str(partial.get("errorMessage") or "")
         success = ExportLogsServiceResponse.FromString(answer.body).partial_success
         return success.rejected_log_records, success.error_message
-    except Exception:  # an answer in no form the specification has; the status was 2xx
+    except Exception:  # not a valid OTLP answer; the status was 2xx
         return 0, ""
 
 
 def _message(answer: Answer) -> str:
-    """Return what a collector said when it refused."""
+    """Return the message of a collector that rejected a request."""
     try:
         if answer.media_type == CONTENT_TYPES["json"]:
             return str(json.loads(answer.body)["message"])
@@ -122,13 +122,13 @@ def _message(answer: Answer) -> str:
             return str(Status.FromString(answer.body).message)
         if answer.media_type == "text/plain":
             return answer.body.decode("utf-8", "replace")
-    except Exception:  # an answer in no form the specification has; the status says enough
+    except Exception:  # not a valid OTLP answer; the status suffices
         pass
     return ""
 
 
 def _retry_after_s(answer: Answer) -> float | None:
-    """Return the seconds of `Retry-After`, given as a number or a date (RFC 9110, 10.2.3)."""
+    """Return `Retry-After` in seconds; its value is a number or a date (RFC 9110, 10.2.3)."""
     value = answer.headers.get("Retry-After", "").strip()
     try:
         if value.isdecimal():
@@ -142,7 +142,7 @@ def _retry_after_s(answer: Answer) -> float | None:
 
 
 def _what_failed(error: Exception, config: ExporterConfig) -> str:
-    """Say in a few words why there was no answer."""
+    """Return a short description of why there is no answer."""
     within = (
         f" within {config.timeout_ms / 1000:g} s" if config.endpoint is not None else " in time"
     )
@@ -156,7 +156,7 @@ def _what_failed(error: Exception, config: ExporterConfig) -> str:
     if isinstance(cause, ssl.SSLError) and cause.reason:
         return tls_failure(cause.reason, getattr(cause, "verify_message", ""))
     if isinstance(cause, BadStatusLine) and not isinstance(cause, RemoteDisconnected):
-        return "no connection: what came is not HTTP"  # and the cause's text is what came
+        return "no connection: what came is not HTTP"  # the cause quotes the answer
     if isinstance(cause, TimeoutError):
         return f"no answer{within}"
     what = "TLS failed" if isinstance(error, requests.exceptions.SSLError) else "no connection"
@@ -168,6 +168,6 @@ def _what_failed(error: Exception, config: ExporterConfig) -> str:
 
 
 def _cause_of(error: BaseException) -> BaseException | None:
-    """Return what lies behind an error; requests and urllib3 wrap in more than one way."""
+    """Return the direct cause of an error; requests and urllib3 wrap errors in several ways."""
     wrapped = (getattr(error, "reason", None), *error.args, error.__cause__, error.__context__)
     return next((e for e in wrapped if isinstance(e, BaseException) and e is not error), None)

@@ -1,12 +1,13 @@
-"""HTTP connections on which a whole request has one deadline.
+"""HTTP connections with one deadline for a whole request.
 
-The timeouts of requests and urllib3 limit single operations of a socket. Here each operation is
-limited to the time that is left for the request instead: to connect, to ask a proxy for a tunnel,
-to shake hands, to send, and to read the answer. No thread watches over it, so there is none to
-start, to lose in a fork, or to keep from blocking the end of the process.
+requests and urllib3 apply their timeouts to single socket operations. Here the timeout of each
+operation is the time left for the request: connecting, the CONNECT request to a proxy, the TLS
+handshake, sending, and reading the answer. This needs no watchdog thread, which would have to be
+restarted after a fork and could not be started at exit.
 
-Only two operations cover more than one read or write. `socket.sendall` and the operations of
-`ssl.SSLSocket` do, and they take their timeout as the limit of the whole.
+`socket.sendall` and the operations of `ssl.SSLSocket` read or write several times; their timeout
+limits all of it. The one exception is TLS inside TLS, to a collector behind an HTTPS proxy: urllib3
+implements it in Python, and the timeout limits each read of a record.
 """
 
 from __future__ import annotations
@@ -29,19 +30,19 @@ _SWITCHING_PROTOCOLS = 101
 
 
 class DeadlineAdapter(HTTPAdapter):
-    """Sends requests by `deadline`, which is set before each of them."""
+    """Sends each request within `deadline`, which the session starts before the request."""
 
     def __init__(self, deadline: Deadline) -> None:
         self._deadline = deadline
         super().__init__()
 
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
-        """Create the connections to collectors."""
+        """Create the pools for direct connections."""
         super().init_poolmanager(*args, **kwargs)
         self._limit(self.poolmanager)
 
     def proxy_manager_for(self, proxy: str, **kwargs: Any) -> Any:
-        """Return the connections through a proxy."""
+        """Return the pools for connections through a proxy."""
         is_new = proxy not in self.proxy_manager
         manager = super().proxy_manager_for(proxy, **kwargs)
         if is_new:
@@ -49,7 +50,7 @@ class DeadlineAdapter(HTTPAdapter):
         return manager
 
     def _limit(self, manager: PoolManager) -> None:
-        """Have the manager create connections that keep the deadline, over TLS and SOCKS too."""
+        """Make the manager create connections with the deadline, whatever their scheme."""
         classes: dict[str, Any] = manager.pool_classes_by_scheme
         pools = {}
         for scheme, pool in classes.items():
@@ -60,18 +61,18 @@ class DeadlineAdapter(HTTPAdapter):
 
 
 class _DeadlineConnection(HTTPConnection):
-    """A connection whose operations end at the deadline of the current request."""
+    """A connection whose operations time out at the deadline."""
 
     deadline: Deadline
 
     def response_class(  # type: ignore[override]
         self, sock: socket.socket, *args: Any, **kwargs: Any
     ) -> HTTPResponse:
-        """Return what reads an answer, be it the answer of a proxy asked for a tunnel."""
+        """Return the reader of an answer, from the collector or to a CONNECT request."""
         return _DeadlineResponse(self.deadline, sock, *args, **kwargs)
 
     def send(self, data: Any) -> None:
-        """Send a part of the request."""
+        """Send part of a request."""
         if self.sock is None:
             self.connect()
         self.deadline.limit(self.sock)
@@ -80,7 +81,7 @@ class _DeadlineConnection(HTTPConnection):
     def _new_conn(self) -> socket.socket:
         self.timeout = self.deadline.left_s()
         inherited: Any = super()._new_conn
-        if inherited.__func__ is not HTTPConnection._new_conn:  # it negotiates with a SOCKS proxy
+        if inherited.__func__ is not HTTPConnection._new_conn:  # connects through a SOCKS proxy
             connection: socket.socket = inherited()
             self.deadline.limit(connection)
             return connection
@@ -97,11 +98,11 @@ class _DeadlineConnection(HTTPConnection):
 
     def _tunnel(self) -> None:
         super()._tunnel()
-        self.deadline.limit(self.sock)  # the TLS handshake comes next
+        self.deadline.limit(self.sock)  # for the TLS handshake, which comes next
 
 
 class _DeadlineResponse(HTTPResponse):
-    """The final answer to a request, read by the deadline."""
+    """Reads the final answer to a request within the deadline."""
 
     def __init__(self, deadline: Deadline, sock: socket.socket, *args: Any, **kwargs: Any) -> None:
         super().__init__(sock, *args, **kwargs)
@@ -111,15 +112,15 @@ class _DeadlineResponse(HTTPResponse):
         """Read the status and the headers."""
         super().begin()
         if self.status == _SWITCHING_PROTOCOLS:
-            self.will_close = True  # whatever is spoken now is no HTTP/1
+            self.will_close = True  # the connection no longer carries HTTP/1
 
     def _read_status(self) -> tuple[str, int, str]:
         """Read the status line of the final answer.
 
-        A client must be able to skip interim answers that it did not ask for, but `http.client`
-        skips 100 alone: https://www.rfc-editor.org/rfc/rfc9110#section-15.2. An answer taken for
-        final too early would leave the final one in the connection, as the answer to the next
-        request. 101 is final: the collector has left HTTP, though nobody asked it to.
+        A client must be able to skip interim (1xx) answers, even unexpected ones, but `http.client`
+        skips only 100: https://www.rfc-editor.org/rfc/rfc9110#section-15.2. If it returned an
+        interim answer as the final one, the final one would be taken for the answer to the next
+        request. 101 is final: it ends HTTP on this connection, although no upgrade was requested.
         """
         while True:
             version, status, reason = super()._read_status()  # type: ignore[misc]
@@ -129,7 +130,7 @@ class _DeadlineResponse(HTTPResponse):
 
 
 class _DeadlineReader(io.RawIOBase):
-    """Reads from a socket's file by the deadline."""
+    """Reads from the file of a socket within the deadline."""
 
     def __init__(self, deadline: Deadline, sock: socket.socket, file: io.RawIOBase) -> None:
         self._deadline = deadline
@@ -137,11 +138,11 @@ class _DeadlineReader(io.RawIOBase):
         self._file = file
 
     def readable(self) -> bool:
-        """Return True; there is no writing."""
+        """Return True."""
         return True
 
     def readinto(self, buffer: Any) -> int | None:
-        """Read what there is, and wait for it if there is nothing yet."""
+        """Read available bytes; block until there are any."""
         self._deadline.limit(self._socket)
         return self._file.readinto(buffer)
 

@@ -1,7 +1,7 @@
-"""The session through which an official exporter posts: ours, so that it cannot hide the answer.
+"""The `requests.Session` that the official exporters post with.
 
-It posts as the settings say, keeps the answer for `http_answers` to judge, and shows the exporter
-a plain refusal where it would have begun to retry.
+It applies the settings to each request, keeps the answer for `http_answers`, and returns a plain
+400 to the exporter whenever the exporter would start to retry.
 """
 
 from __future__ import annotations
@@ -28,26 +28,26 @@ _SHOWN_REFUSAL = 400
 _USER_AGENT = f"OTel-OTLP-Exporter-Python/{sdk_version}"
 
 _COMPRESS: dict[Any, Callable[[bytes], bytes]] = {"gzip": gzip.compress, "deflate": zlib.compress}
-"""How a body is compressed, by the header that says it is."""
+"""The compression of a body, by the value of Content-Encoding."""
 
 _MAX_BODY = 65_536
 
 
 class Session(requests.Session):
-    """Posts as the settings say, keeps the answer, and never lets the exporter retry.
+    """Posts with the settings, keeps the answer, and never lets the exporter retry.
 
-    `body`, if there is one, is posted in place of the exporter's. The timeout the exporter gives
-    limits the whole request, not each operation of a socket.
+    `body`, if set, replaces the exporter's body. The `timeout` of a request limits the request as
+    a whole.
 
-    With an endpoint in the settings, the environment adds no header and no certificate of ours to
-    a request: nothing of `OTEL_EXPORTER_OTLP_*`, no password of a `.netrc` file. Proxies and
-    `REQUESTS_CA_BUNDLE` are the machine's way out, and stay.
+    If the settings have an endpoint, the environment adds neither headers nor client certificates:
+    `OTEL_EXPORTER_OTLP_*` variables and `.netrc` are ignored. Proxies and `REQUESTS_CA_BUNDLE`
+    belong to the machine and apply.
     """
 
     def __init__(self, config: ExporterConfig) -> None:
         super().__init__()
         self._config = config
-        self.auth = _basic_auth  # with none at all, requests would look into .netrc
+        self.auth = _basic_auth  # without any auth, requests reads .netrc
         self.cookies.set_policy(DefaultCookiePolicy(allowed_domains=()))
         self.answer: Answer | None = None
         self.error: Exception | None = None
@@ -58,21 +58,21 @@ class Session(requests.Session):
             self.mount(scheme, DeadlineAdapter(self._deadline))
 
     def forget(self, timeout_s: float | None) -> None:
-        """Forget the last answer, before the next request; that one may take `timeout_s`."""
+        """Reset the session for the next request, which is also limited to `timeout_s`."""
         self.answer = self.error = None
         self._timeout_s = timeout_s
 
     def request(  # type: ignore[override]
         self, method: str, url: str, *args: Any, **kwargs: Any
     ) -> requests.Response:
-        """Send one request; show the exporter no more of the answer than yes or no."""
+        """Send one request; return only success or failure to the exporter."""
         kwargs |= {"allow_redirects": False, "stream": True}
         if self._timeout_s is not None:
             kwargs["timeout"] = min(kwargs["timeout"], self._timeout_s)
         if self._config.endpoint is not None:
             self._apply_settings(kwargs)
         elif isinstance(self.verify, str):
-            kwargs["verify"] = self.verify  # or else REQUESTS_CA_BUNDLE would win over it
+            kwargs["verify"] = self.verify  # otherwise REQUESTS_CA_BUNDLE takes precedence
         if self.body is not None:
             headers = CaseInsensitiveDict({**self.headers, **kwargs.get("headers", {})})
             kwargs["data"] = _COMPRESS.get(headers.get("Content-Encoding"), bytes)(self.body)
@@ -84,7 +84,7 @@ class Session(requests.Session):
             with super().request(method, url, *args, **kwargs) as response:
                 self.answer = Answer(response.status_code, response.reason, response.headers)
                 self.answer.body = _body(response)
-        except Exception as error:  # of requests, urllib3, ssl, or a file that is gone
+        except Exception as error:  # from requests, urllib3, ssl, or a missing file
             self.error = None if self.answer else error
         if self.answer and 200 <= self.answer.status < 300:
             shown.status_code = self.answer.status
@@ -102,7 +102,7 @@ class Session(requests.Session):
         given.update(config.headers)
         kwargs["headers"] = given
         tls = config.tls or TlsConfig()
-        # Given with the request, because REQUESTS_CA_BUNDLE would win over the session's own.
+        # Passed with the request, because REQUESTS_CA_BUNDLE takes precedence over the session's.
         kwargs["verify"] = tls.ca_certificate or True
         self.cert = None
         if tls.client_certificate and tls.client_private_key:
@@ -111,15 +111,15 @@ class Session(requests.Session):
 
 
 def _basic_auth(request: requests.PreparedRequest) -> requests.PreparedRequest:
-    """Send the user and password of the endpoint, if it has them."""
+    """Add the user and password of the endpoint, if it has any."""
     user, password = get_auth_from_url(request.url or "")
     return requests.auth.HTTPBasicAuth(user, password)(request) if user else request
 
 
 def _body(response: requests.Response) -> bytes:
-    """Return the beginning of an answer's body, or nothing where it cannot be read."""
+    """Return the beginning of an answer's body, as far as it can be read."""
     body = b""
-    with suppress(Exception):  # the status has been said; a broken body cannot change it
+    with suppress(Exception):  # the status is final, whatever happens to the body
         for chunk in response.iter_content(_MAX_BODY):
             body += chunk
             if len(body) >= _MAX_BODY:

@@ -1,10 +1,10 @@
 """Events over OTLP/gRPC, through the official exporter.
 
-The official exporter knows how to call. Its `export` says only whether that went well; so an
-interceptor on its channel keeps the answer of each call for `GrpcExporter` to judge. The official
-encoder takes longer than all the rest; so the exporter gets nothing to encode, and the interceptor
-sends the request that `otlp_requests` filled. The exporter's own retries are off, because ours know
-what is queued behind. `grpc_answers` judges what comes back.
+The official exporter makes the calls. But its `export` returns only success or failure; therefore
+an interceptor on its channel keeps the answer of each call, and `grpc_answers` converts it to an
+outcome. The official encoder takes longer than everything else together; the exporter gets an empty
+batch, and the interceptor sends the request that `otlp_requests` encoded. The exporter's own
+retries are off, because the worker retries and knows what else is queued.
 """
 
 from __future__ import annotations
@@ -33,7 +33,11 @@ _NO_OWN_RETRIES = (grpc.StatusCode.OK,)
 would mean its default."""
 
 _OWN_CONNECTIONS: Any = (("grpc.use_local_subchannel_pool", 1),)
-"""Keeps a new channel from taking over the connection of another one to the same address."""
+"""Gives each channel its own connection.
+
+By default gRPC shares connections between channels to the same address, so a new channel would
+reuse the dead connection of another one.
+"""
 
 _SPARE_DESCRIPTORS = 16
 """How many files gRPC may have to open for a channel, with some room."""
@@ -71,8 +75,9 @@ class GrpcExporter:
         if self._answers.last is None:
             raise ValueError("the exporter made no call")
         outcome = judge(self._answers.last, request.ByteSize(), self._config)
-        # A collector that names a time to wait has answered. Any other failure may be that of the
-        # connection: a channel keeps one that has gone silent, and never reads its files again.
+        # If the collector named a time to wait, the connection works. After any other temporary
+        # failure it may be dead, or a certificate may have expired: a channel keeps a connection
+        # that has gone silent, and reads the certificate files only once.
         self._is_stale = outcome.verdict == "retry" and outcome.retry_after_s is None
         return outcome
 
@@ -84,10 +89,10 @@ class GrpcExporter:
         return _InterceptedExporter(self._answers, **_arguments(self._config))
 
     def _rebuild(self) -> None:
-        """Begin with a new channel, a new connection, and the certificates as they are now.
+        """Replace the channel, and read the certificate files again.
 
         Raises:
-            OSError: a file cannot be read, or too few can be opened.
+            OSError: a file cannot be read, or too few files can be opened.
 
         """
         with no_fork():
@@ -152,16 +157,17 @@ class _InterceptedExporter(OTLPLogExporter):
 
 
 class _Channel:
-    """What the stub uses of a channel: calls, of which any response is taken.
+    """The part of a channel that the stub uses; accepts any response.
 
-    gRPC would turn a status of OK into INTERNAL where it cannot read the response.
+    gRPC would replace the status OK with INTERNAL if the response cannot be decoded. But the status
+    is final, as it is over HTTP: the collector has accepted the events.
     """
 
     def __init__(self, channel: grpc.Channel) -> None:
         self._channel = channel
 
     def unary_unary(self, method: str, **options: Any) -> Any:
-        """Return what makes calls of a method."""
+        """Return the callable for a method."""
         return self._channel.unary_unary(method, **{**options, "response_deserializer": _read})
 
 

@@ -1,11 +1,11 @@
 """Events over OTLP/HTTP, as protobuf or JSON, through the official exporters.
 
-The official exporter knows where to post, with what headers and how. Its `export` says only whether
-that went well, retries on its own, and takes a redirect for success; so the `requests.Session` it
-posts through is ours (`http_session`), on connections of ours (`http_connections`), and
-`http_answers` judges what comes back. The official encoder of protobuf takes longer than all the
-rest; so that exporter gets nothing to encode, and the session posts the request that
-`otlp_requests` filled.
+The official exporter knows the address, the headers and the compression. But its `export` returns
+only success or failure, retries on its own, and takes a redirect for success. Therefore it posts
+with our `requests.Session` (`http_session`, on the connections of `http_connections`), and
+`http_answers` converts the answer to an outcome. The official protobuf encoder takes longer than
+everything else together; that exporter gets an empty batch, and the session posts the request
+that `otlp_requests` encoded.
 """
 
 from __future__ import annotations

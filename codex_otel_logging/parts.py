@@ -1,4 +1,4 @@
-"""What is left of a batch to send: in parts, once a collector has refused it as a whole."""
+"""The parts into which a batch is split if the collector rejects it as a whole."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ _OUTAGE_AGAIN_S = 60.0
 """How long after an outage began that was reported the next one may be."""
 
 _LONGEST_REPORT_S = 1.0
-"""How long the worker waits for the application's handlers to take a line of another thread."""
+"""How long the worker waits until the other thread has logged the first line."""
 
 
 class Troubles:
@@ -84,7 +84,7 @@ class Troubles:
                 stats.dropped + stats.rejected - self._before.dropped - self._before.rejected,
             )
             self._since = None
-            self.overflow.reported = overflowed  # they are among those lost
+            self.overflow.reported = overflowed  # included in the count above
         if (rejected or reason) and now - self._partial_at >= _REPORT_AGAIN_S:
             self._partial_at = now
             _warn(
@@ -95,7 +95,7 @@ class Troubles:
             )
 
     def web_page(self, reason: str) -> None:
-        """Tell, once, that events went to a web page that seemed to accept them."""
+        """Report, once, that the endpoint answers with a web page."""
         if not self._web_page_reported:
             self._web_page_reported = True
             _warn(
@@ -107,13 +107,13 @@ class Troubles:
 
 
 class Overflow:
-    """Tells that the queue is full, and that it has room again; each once, and in this order.
+    """Reports a full queue: one line when it begins to drop events, one when it has room again.
 
-    The worker cannot tell the first: it may be in a request, or in the pause after one, for as long
-    as the trouble lasts that fills the queue. Nor can the thread whose event is dropped: it is in
-    the middle of a logging call, perhaps with a lock that a handler of the application needs, and
-    it must not wait for that handler. So the first dropped event starts a thread for that line.
-    All others that are dropped until there is room again only look at `begun`.
+    A thread of its own logs the first line. The worker cannot: it may be blocked in a request for
+    as long as the outage lasts that fills the queue. The thread whose event is dropped must not: it
+    is inside a logging call, possibly holding a lock that one of the application's handlers needs,
+    and an application thread never waits for a handler of these reports. The thread is started by
+    the first dropped event; later ones only check `begun`.
     """
 
     def __init__(self, destination: str) -> None:
@@ -121,20 +121,20 @@ class Overflow:
         self._lock = threading.RLock()
         self._reporter: threading.Thread | None = None
         self.begun = False
-        """Whether events are dropped; set by the thread that drops the first one."""
+        """Whether an overflow has begun; set under the lock of the queue."""
         self.reported = 0
-        """How many of the events dropped so far have been told of."""
+        """How many of the events dropped so far are included in a report."""
 
     def report_begin(self) -> None:
-        """Have it told that the queue is full. Does not log, and waits for nobody who does."""
-        with suppress(RuntimeError):  # Python starts no threads any more; the worker tells later
+        """Start a thread that logs the first line. Called by the thread that drops an event."""
+        with suppress(RuntimeError):  # no threads at exit; the worker logs it later
             threading.Thread(
-                target=self._tell, name="codex_otel_logging overflow", daemon=True
+                target=self._report, name="codex_otel_logging overflow", daemon=True
             ).start()
 
     def report_end(self, dropped: int) -> None:
-        """Tell how many events were dropped, now that the queue is empty. Called by the worker."""
-        self._tell()
+        """Log both lines, the first unless it is logged already. Called by the worker."""
+        self._report()
         reporter = self._reporter
         if reporter is not None and reporter is not threading.current_thread():
             reporter.join(_LONGEST_REPORT_S)
@@ -149,8 +149,8 @@ class Overflow:
                 _events(count),
             )
 
-    def _tell(self) -> None:
-        """Tell that the queue is full, unless another thread does or it is over already."""
+    def _report(self) -> None:
+        """Log the first line, unless another thread does or the overflow has ended."""
         with self._lock:
             if not self.begun or self._reporter is not None:
                 return

@@ -93,7 +93,7 @@ HANG_UP = None
 
 @dataclass(frozen=True)
 class Unless:
-    """Replies OK, unless a request is one that a function tells to be bad."""
+    """Replies OK, or `reply` to a request for which `bad` returns True."""
 
     bad: Callable[[ExportLogsServiceRequest], bool]
     reply: Reply
@@ -243,7 +243,7 @@ class _Handler(BaseHTTPRequestHandler):
 class GrpcCollector(_Script):
     """Gives `Reply`s, or what a function of the call returns; hanging up is a cancelled call.
 
-    `options` are those of gRPC's server, such as the largest message it takes.
+    `options` are channel arguments of the server, such as its message size limit.
     """
 
     def __init__(
@@ -345,7 +345,7 @@ class Gate:
         self.open()
 
     def silence(self) -> None:
-        """Pass nothing on any more through the connections there are, without closing them."""
+        """Stop passing anything on through the current connections, without closing them."""
         with self._lock:
             self._silenced.set()
             self._silenced = threading.Event()

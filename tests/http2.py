@@ -1,4 +1,4 @@
-"""HTTP/2 as far as a gRPC call needs it, frame by frame, so that it can be wrong in any way.
+"""Just enough HTTP/2 to answer gRPC calls, frame by frame, in every wrong way.
 
 https://www.rfc-editor.org/rfc/rfc9113#section-4.1
 """
@@ -37,11 +37,11 @@ def frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
 
 SETTINGS = frame(_SETTINGS, 0, 0, b"")
 LONG_SETTINGS = frame(_SETTINGS, 0, 0, 33 * b"\xff\x00\x00\x00\x00\x00")
-"""Settings that nobody knows, and so ignores: four seconds' worth of one byte at a time."""
+"""Unknown settings, which clients ignore; they take four seconds, one byte at a time."""
 
 
 def headers(stream: int, fields: dict[str, str], *, end: bool = False) -> bytes:
-    """Return a frame of header fields, none of them compressed."""
+    """Return a HEADERS frame, uncompressed."""
     block = b"".join(
         b"\0" + b"".join(bytes([len(text)]) + text.encode() for text in field)
         for field in fields.items()
@@ -54,17 +54,17 @@ def data(stream: int, payload: bytes, *, end: bool = False) -> bytes:
 
 
 def accepted(stream: int, response: bytes = MESSAGE) -> bytes:
-    """Return what answers a gRPC call with success."""
+    """Return a successful answer to a gRPC call."""
     return headers(stream, GRPC) + data(stream, response) + headers(stream, STATUS_OK, end=True)
 
 
 def going_away(_stream: int) -> bytes:
-    """Return what tells a client that no stream of this connection has been processed."""
+    """Return a GOAWAY frame that says that no stream of the connection was processed."""
     return frame(_GOAWAY, 0, 0, bytes(8))
 
 
 def answering(*answers: Callable[[int], bytes], first: bytes = SETTINGS) -> Serve:
-    """Answer one call after the other, all further ones with the last answer, by stream."""
+    """Answer each call with the next function of its stream, and further ones with the last."""
 
     def serve(connection: socket.socket) -> None:
         left = chain(answers, repeat(answers[-1]))

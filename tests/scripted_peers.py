@@ -1,6 +1,7 @@
-"""Servers on loopback that send what they are told to, byte by byte if need be.
+"""Servers on loopback that send scripted bytes, if need be one at a time.
 
-A `Peer` serves each connection with a function: of those here for HTTP/1, of `http2` for gRPC.
+A `Peer` serves each connection with a function: one of this module for HTTP/1, or one that `http2`
+returns for gRPC.
 """
 
 from __future__ import annotations
@@ -18,15 +19,15 @@ if TYPE_CHECKING:
     from collectors import Tls
 
 Serve = Callable[[socket.socket], None]
-"""Serves one connection; an `OSError` ends it."""
+"""Serves one connection, until it returns or raises `OSError`."""
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
 
 
 class Peer:
-    """Serves each connection with the next function, and all further ones with the last.
+    """Serves each connection with the next function, and further ones with the last function.
 
-    A context manager that hangs up on everybody at its end.
+    A context manager; on exit it closes all connections.
     """
 
     def __init__(self, *serve: Serve, tls: Tls | None = None) -> None:
@@ -74,7 +75,7 @@ class Peer:
 
 
 def read_request(connection: socket.socket, begun: bytes = b"") -> None:
-    """Read one HTTP/1 request, of which the beginning may have been read already."""
+    """Read one HTTP/1 request, whose beginning may have been read already."""
     data = bytearray(begun)
     while (end := data.find(b"\r\n\r\n")) < 0:
         data += receive(connection)
@@ -90,7 +91,7 @@ def receive(connection: socket.socket) -> bytes:
     """Return the next bytes.
 
     Raises:
-        ConnectionError: the client has hung up.
+        ConnectionError: the client closed the connection.
 
     """
     data = connection.recv(65_536)
@@ -100,7 +101,7 @@ def receive(connection: socket.socket) -> bytes:
 
 
 def answering(*answers: bytes) -> Serve:
-    """Answer one request after the other, all further ones with the last answer."""
+    """Answer each request with the next answer, and further ones with the last answer."""
 
     def serve(connection: socket.socket) -> None:
         for answer in chain(answers, repeat(answers[-1])):
@@ -111,7 +112,7 @@ def answering(*answers: bytes) -> Serve:
 
 
 def once(answer: bytes) -> Serve:
-    """Answer the first request; read the second, and hang up."""
+    """Answer the first request, read the second, and close the connection."""
 
     def serve(connection: socket.socket) -> None:
         read_request(connection)
@@ -122,13 +123,13 @@ def once(answer: bytes) -> Serve:
 
 
 def silent(connection: socket.socket) -> None:
-    """Read whatever comes, and never say a word."""
+    """Read everything and never answer."""
     while True:
         receive(connection)
 
 
 def reading_slowly(connection: socket.socket) -> None:
-    """Take two seconds over the first megabytes of a request, and accept it."""
+    """Take two seconds to read the first megabytes of a request, then accept it."""
     data = b""
     for _ in range(100):
         data += connection.recv(65_536)
@@ -138,16 +139,16 @@ def reading_slowly(connection: socket.socket) -> None:
 
 
 def drip(connection: socket.socket, data: bytes, pause_s: float = 0.02) -> None:
-    """Send a byte at a time."""
+    """Send one byte at a time."""
     for byte in data:
         connection.sendall(bytes([byte]))
         threading.Event().wait(pause_s)
 
 
 def dripping(data: bytes, *, first: bytes = b"", done: threading.Event | None = None) -> Serve:
-    """Answer a request, at once with the `first` bytes, and with the others one at a time.
+    """Answer a request with the `first` bytes, then with one byte at a time, then close.
 
-    Then hang up. Sets `done` if the client has stayed until then.
+    Sets `done` if the client keeps the connection until then.
     """
 
     def serve(connection: socket.socket) -> None:

@@ -1,4 +1,4 @@
-"""Odd answers: which of them mean success, and for which request."""
+"""Unusual answers: which of them mean success, and to which request they belong."""
 
 from __future__ import annotations
 
@@ -45,12 +45,12 @@ INTERIM["one many times"] = INTERIM["102"] * 50
 
 
 class TestInterimAnswers:
-    """A client must be able to skip them, asked for or not: RFC 9110, 15.2."""
+    """A client must be able to skip them, even unexpected ones: RFC 9110, 15.2."""
 
     @pytest.mark.parametrize("protocol", HTTP)
     @pytest.mark.parametrize("interim", INTERIM)
     def test_they_are_skipped(self, protocol: Any, interim: str) -> None:
-        """The final answer to each request is the one that follows, in the same connection."""
+        """Each request gets the final answer that follows, on one connection."""
         final = OK.replace(b"200 OK", b"401 Unauthorized")
         answers = [INTERIM[interim] + answer for answer in (OK, final, OK)]
         with Peer(answering(*answers)) as peer:
@@ -63,7 +63,7 @@ class TestInterimAnswers:
 
     @pytest.mark.parametrize("protocol", HTTP)
     @pytest.mark.parametrize("interim", ["100", "103"])
-    def test_they_may_come_byte_by_byte(self, protocol: Any, interim: str) -> None:
+    def test_they_are_skipped_byte_by_byte(self, protocol: Any, interim: str) -> None:
         def serve(connection: Any) -> None:
             while True:
                 read_request(connection)
@@ -93,7 +93,7 @@ class TestInterimAnswers:
             assert peer.connections == 1
 
     @pytest.mark.parametrize("protocol", HTTP)
-    def test_a_proxy_may_send_them_before_it_opens_a_tunnel(
+    def test_those_of_a_proxy_are_skipped(
         self, monkeypatch: pytest.MonkeyPatch, protocol: Any
     ) -> None:
         refusal = b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n"
@@ -106,7 +106,7 @@ class TestInterimAnswers:
 
     @pytest.mark.parametrize("protocol", HTTP)
     def test_switching_protocols_is_a_failure(self, protocol: Any) -> None:
-        """Nobody asked for it; what the connection carries from then on is no answer."""
+        """It was not requested, and the connection no longer carries HTTP."""
         switching = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: odd\r\n\r\n"
         with Peer(answering(switching + OK), answering(OK)) as peer:
             url = f"http://127.0.0.1:{peer.port}"
@@ -163,7 +163,7 @@ def test_odd_successes_are_successes(
 
 @pytest.mark.parametrize("protocol", HTTP)
 @pytest.mark.parametrize("answer", PAGES.values(), ids=PAGES)
-def test_web_page_is_told_from_an_answer(
+def test_web_page_is_recognized(
     http_collector: Callable[..., HttpCollector], protocol: Any, answer: Any
 ) -> None:
     collector = http_collector(answer)
@@ -246,7 +246,7 @@ def _with_status(status: int) -> Serve:
     ],
 )
 def test_web_page_in_place_of_a_call_means_what_its_status_says(status: int, verdict: str) -> None:
-    """A proxy that knows nothing of gRPC sends it; that is never a success."""
+    """A proxy without gRPC support sends it; it is never a success."""
     with Peer(_with_status(status)) as peer, connected(grpc(peer)) as exporter:
         outcome = exporter.export([event()])
     assert outcome.verdict == verdict

@@ -401,10 +401,10 @@ def test_what_cannot_be_delivered_for_too_long_is_given_up(
     ]
 
 
-def test_last_retry_is_not_later_than_events_are_kept(
+def test_last_retry_is_not_later_than_retry_for_ms(
     scripted: Scripted, attach_to: Attach, reports: Callable[[], list[str]]
 ) -> None:
-    """Whatever the collector asks for: its answer then decides."""
+    """Even if the collector asks for a longer wait; the answer to the last retry is final."""
     busy = replace(BUSY, retry_after_s=3600)
     collector = scripted(busy)
     handler = attach_to(collector, retry_for_ms=200)
@@ -415,10 +415,8 @@ def test_last_retry_is_not_later_than_events_are_kept(
     assert f"2 events lost (given up: {collector.reason(busy)})" in reports()[-1]
 
 
-def test_flush_does_not_cut_the_wait_that_a_collector_asked_for(
-    scripted: Scripted, attach_to: Attach
-) -> None:
-    """Only one that the backoff set."""
+def test_flush_does_not_cut_retry_after_short(scripted: Scripted, attach_to: Attach) -> None:
+    """It cuts only the backoff short."""
     collector = scripted(replace(BUSY, retry_after_s=3), OK)
     handler = attach_to(collector)
     log(2)

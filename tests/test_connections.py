@@ -1,4 +1,4 @@
-"""A connection that is dead, or has outlived a certificate, fails one request and no other."""
+"""A dead connection, or an expired certificate, fails one request; the next attempt recovers."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def gate(transport: str, receiver: Receiver) -> Any:
 def test_connection_that_goes_silent_fails_one_request(
     attach: HandlerFactory, receiver: Receiver, transport: str, gate: Gate
 ) -> None:
-    """As behind a proxy or a firewall that forgets it: nobody says that it is gone."""
+    """A proxy or a firewall dropped its state: neither side is notified."""
     handler = attach({"exporter": exporter(transport, gate.endpoint, timeout_ms=300)})
     for round_ in range(3):
         log(2 * round_)
@@ -69,10 +69,10 @@ def test_connection_that_goes_silent_fails_one_request(
     assert handler.stats() == Stats(accepted=6, exported=6)
 
 
-def test_silent_connection_of_one_handler_is_not_taken_over_from_another(
+def test_handlers_do_not_share_a_silent_connection(
     attach: HandlerFactory, receiver: Receiver, transport: str, gate: Gate
 ) -> None:
-    """GRPC would share it between all channels to an address."""
+    """By default, gRPC shares a connection between all channels to an address."""
     handlers = [
         attach({"exporter": exporter(transport, gate.endpoint, timeout_ms=300)}) for _ in range(2)
     ]
@@ -95,7 +95,7 @@ def test_connection_that_the_peer_closes_while_idle_loses_nothing(
     for number in range(5):
         log(number)
         assert handler.flush(10)
-        gate.open()  # which hangs up on everybody
+        gate.open()  # which closes all connections
     assert numbers(receiver.events) == list(range(5))
     assert handler.stats() == Stats(accepted=5, exported=5)
     assert caplog.messages == []
@@ -105,7 +105,7 @@ def test_connection_that_the_peer_closes_while_idle_loses_nothing(
 def test_stale_connection_of_the_pool_loses_nothing(
     attach: HandlerFactory, caplog: pytest.LogCaptureFixture, transport: str
 ) -> None:
-    """The peer closes it at the very moment at which the next request arrives."""
+    """The peer closes it when the next request arrives."""
     with Peer(once(OK_ANSWER), once(OK_ANSWER), answering(OK_ANSWER)) as peer:
         handler = attach({"exporter": exporter(transport, f"http://127.0.0.1:{peer.port}")})
         for number in range(4):
@@ -120,7 +120,7 @@ def test_stale_connection_of_the_pool_loses_nothing(
 def test_peer_that_goes_away_loses_nothing(
     attach: HandlerFactory, caplog: pytest.LogCaptureFixture, processed: bool
 ) -> None:
-    """Be it before or after it has answered the call."""
+    """Whether or not it has answered the call."""
 
     def leave(stream: int) -> bytes:
         return (
@@ -150,7 +150,7 @@ def test_server_that_limits_the_age_of_connections_loses_nothing(
 
 
 class TestRenewedCertificates:
-    """The files are read again after a failed handshake, while the process runs."""
+    """The files are read again after a failed handshake."""
 
     @pytest.fixture
     def start(self, transport: str) -> Any:
@@ -166,7 +166,7 @@ class TestRenewedCertificates:
             collector.stop()
 
     @pytest.mark.parametrize("renewed", ["client", "authority"])
-    def test_they_end_an_outage(
+    def test_new_files_end_an_outage(
         self,
         attach: HandlerFactory,
         tmp_path: Path,
@@ -213,14 +213,14 @@ class TestRenewedCertificates:
         assert handler.stats() == Stats(accepted=2, exported=2)
         assert (numbers(before.events), numbers(after.events)) == ([0], [1])
 
-    def test_files_that_are_missing_for_a_moment_lose_nothing(
+    def test_temporarily_missing_files_lose_nothing(
         self,
         attach: HandlerFactory,
         tmp_path: Path,
         transport: str,
         start: Callable[[Tls], Any],
     ) -> None:
-        """As while they are replaced."""
+        """For example, while they are replaced."""
         authority = trustme.CA()
         file, away = tmp_path / "ca.pem", tmp_path / "ca.away"
         authority.cert_pem.write_to_path(file)

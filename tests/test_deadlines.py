@@ -1,7 +1,7 @@
-"""`timeout_ms` limits a whole request, whatever the other side does to make it last.
+"""`timeout_ms` limits a whole request, whatever the peer does to prolong it.
 
-Nothing here measures seconds. What drips ends after some seconds with a success: a request that is
-limited by the operation would wait for it.
+No test measures seconds. Peers that send one byte at a time succeed after some seconds; a timeout
+for each operation would let them.
 """
 
 from __future__ import annotations
@@ -41,14 +41,14 @@ TIMEOUT_MS = 200
 NO_ANSWER = Outcome("retry", "no answer within 0.2 s")
 TOO_LATE = "gRPC DEADLINE_EXCEEDED: "
 SLOW = b"X-Slow: " + b"a" * 200 + b"\r\n"
-"""Four seconds' worth of one byte at a time."""
+"""A header that takes four seconds, one byte at a time."""
 
 HTTP = ["binary", "json"]
 
 
 @contextmanager
 def connected(protocol: Any, endpoint: str, **more: Any) -> Iterator[Exporter]:
-    """An exporter that gives a request 0.2 s: over HTTP with a protocol, or over gRPC."""
+    """An exporter with a timeout of 0.2 s: over HTTP with a protocol, or over gRPC."""
     name: Any = "otlp-grpc" if protocol == "grpc" else "otlp-http"
     if protocol == "json":
         pytest.importorskip("opentelemetry.exporter.otlp.json.http")
@@ -91,13 +91,13 @@ SLOW_ANSWERS: dict[str, Serve] = {
 
 @pytest.mark.parametrize("protocol", HTTP)
 @pytest.mark.parametrize("slow", SLOW_ANSWERS)
-def test_slow_answer_is_given_up_at_the_timeout(protocol: str, slow: str) -> None:
+def test_slow_answer_fails_at_the_timeout(protocol: str, slow: str) -> None:
     with Peer(SLOW_ANSWERS[slow]) as peer, connected(protocol, _url(peer)) as exporter:
         assert exporter.export([event()]) == NO_ANSWER
 
 
 @pytest.mark.parametrize("protocol", HTTP)
-def test_slow_answer_over_tls_is_given_up_at_the_timeout(
+def test_slow_answer_over_tls_fails_at_the_timeout(
     protocol: str, tls: Tls, trusted: TlsConfig
 ) -> None:
     with (
@@ -113,7 +113,7 @@ def _slow_handshake(connection: socket.socket) -> None:
 
 
 @pytest.mark.parametrize("protocol", [*HTTP, "grpc"])
-def test_slow_handshake_is_given_up_at_the_timeout(protocol: str, trusted: TlsConfig) -> None:
+def test_slow_handshake_fails_at_the_timeout(protocol: str, trusted: TlsConfig) -> None:
     with (
         Peer(_slow_handshake) as peer,
         connected(protocol, _url(peer, "https"), tls=trusted) as exporter,
@@ -125,10 +125,10 @@ def test_slow_handshake_is_given_up_at_the_timeout(protocol: str, trusted: TlsCo
 
 @pytest.mark.parametrize("protocol", HTTP)
 @pytest.mark.parametrize("secure", [False, True])
-def test_request_that_is_read_slowly_is_given_up_at_the_timeout(
+def test_request_that_is_read_slowly_fails_at_the_timeout(
     protocol: str, secure: bool, tls: Tls, trusted: TlsConfig
 ) -> None:
-    """It is larger than what the buffers of a connection take."""
+    """The request exceeds the buffers of a connection."""
     large = event(text="x" * 16_000_000)
     with (
         Peer(reading_slowly, tls=tls if secure else None) as peer,
@@ -146,7 +146,7 @@ def test_request_gets_the_time_that_the_handshake_has_left(
     def serve(connection: socket.socket) -> None:
         threading.Event().wait(0.6)
         with tls.context().wrap_socket(connection, server_side=True):
-            if given_up.wait(0.8):  # which a request would not be that has all of its second left
+            if given_up.wait(0.8):  # with a second of its own, sending would go on
                 in_time.set()
 
     with Peer(serve) as peer:
@@ -169,7 +169,7 @@ SLOW_TUNNELS: dict[str, Serve] = {
 
 @pytest.mark.parametrize("protocol", [*HTTP, "grpc"])
 @pytest.mark.parametrize("slow", SLOW_TUNNELS)
-def test_slow_proxy_is_given_up_at_the_timeout(
+def test_slow_proxy_fails_at_the_timeout(
     monkeypatch: pytest.MonkeyPatch, protocol: str, slow: str
 ) -> None:
     with Peer(SLOW_TUNNELS[slow]) as proxy:
@@ -182,7 +182,7 @@ def test_slow_proxy_is_given_up_at_the_timeout(
 
 
 @pytest.mark.parametrize("protocol", HTTP)
-def test_slow_answer_through_a_proxy_is_given_up_at_the_timeout(
+def test_slow_answer_through_a_proxy_fails_at_the_timeout(
     monkeypatch: pytest.MonkeyPatch, protocol: str
 ) -> None:
     with Peer(SLOW_ANSWERS["headers"]) as proxy:
@@ -199,7 +199,7 @@ def _begun(stream: int) -> bytes:
 def test_handshake_gets_the_time_that_the_tunnel_has_left(
     monkeypatch: pytest.MonkeyPatch, tls: Tls, trusted: TlsConfig, protocol: str
 ) -> None:
-    """Either alone would be in time."""
+    """The tunnel and the handshake are each within the timeout, but not together."""
     shaken = threading.Event()
 
     def serve(connection: socket.socket) -> None:
@@ -228,7 +228,7 @@ SLOW_CALLS: dict[str, Serve] = {
 
 
 @pytest.mark.parametrize("slow", SLOW_CALLS)
-def test_slow_answer_to_a_call_is_given_up_at_the_timeout(slow: str) -> None:
+def test_slow_answer_to_a_call_fails_at_the_timeout(slow: str) -> None:
     with Peer(SLOW_CALLS[slow]) as peer, connected("grpc", _url(peer)) as exporter:
         outcome = exporter.export([event()])
     assert outcome.verdict == "retry"
@@ -255,10 +255,10 @@ BODIES = {
     ],
     ids=["200", "503", "400"],
 )
-def test_status_decides_though_the_body_does_not_end(
+def test_status_is_final_even_if_the_body_does_not_end(
     protocol: str, headers: bytes, status: str, outcome: Outcome
 ) -> None:
-    """The rest of the body is waited for no longer than the request's timeout."""
+    """The rest of the body is read only until the timeout."""
     done = threading.Event()
     slow = dripping(BODY, first=b"HTTP/1.1 " + status.encode() + b"\r\n" + headers, done=done)
     with Peer(slow, answering(OK)) as peer, connected(protocol, _url(peer)) as exporter:
@@ -270,7 +270,7 @@ def test_status_decides_though_the_body_does_not_end(
 
 @pytest.mark.parametrize("protocol", [*HTTP, "grpc"])
 def test_events_of_a_slow_request_are_sent_again(attach: HandlerFactory, protocol: str) -> None:
-    """Once, and in their order; the collector's answer to the second request comes at once."""
+    """They arrive once and in order; the answer to the second request is immediate."""
     if protocol == "json":
         pytest.importorskip("opentelemetry.exporter.otlp.json.http")
     if protocol == "grpc":
@@ -295,11 +295,11 @@ def test_events_of_a_slow_request_are_sent_again(attach: HandlerFactory, protoco
 
 
 class TestConnecting:
-    """The time for it is shared by all addresses of a host."""
+    """All addresses of a host share the timeout."""
 
     @pytest.fixture
     def hole(self) -> Iterator[tuple[str, int]]:
-        """An address that nobody answers at: a listener whose queue is full."""
+        """An address that does not answer: a listener whose queue is full."""
         with ExitStack() as stack:
             listener = stack.enter_context(socket.socket())
             listener.bind(("127.0.0.1", 0))
@@ -313,7 +313,7 @@ class TestConnecting:
 
     @pytest.fixture
     def resolve(self, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-        """Has the name `collector.test` mean some addresses, after some time."""
+        """Resolves the name `collector.test` to addresses, after a delay."""
         real = socket.getaddrinfo
 
         def resolve(*addresses: tuple[str, int], after_s: float = 0.0) -> None:
@@ -347,27 +347,27 @@ class TestConnecting:
         assert outcome == Outcome("retry", "no connection within 0.2 s")
 
     @pytest.mark.parametrize("protocol", HTTP)
-    def test_name_resolution_takes_as_long_as_it_takes(
+    def test_name_resolution_is_excluded(
         self, resolve: Callable[..., None], receiver: Receiver, protocol: str
     ) -> None:
-        """Python has no limit for it; a slow answer must not make each request fail."""
+        """It has no timeout in Python; a slow resolver must not make every request fail."""
         port = int(receiver.http_endpoint.split(":")[2].partition("/")[0])
         resolve(("127.0.0.1", port), after_s=2 * TIMEOUT_MS / 1000)
         with connected(protocol, "http://collector.test/v1/logs") as exporter:
             assert exporter.export([event()]) == DELIVERED
 
-    def test_without_an_address_there_is_no_connection(self) -> None:
+    def test_no_address_is_an_error(self) -> None:
         with pytest.raises(ConnectionRefusedError):
             connect([], Deadline(1))
 
-    def test_address_family_that_this_machine_lacks_leaves_time_for_the_next(self) -> None:
+    def test_address_of_an_unsupported_family_is_skipped(self) -> None:
         with socket.create_server(("127.0.0.1", 0)) as listener:
             addresses: list[tuple[int, Any]] = [(-7, ""), (socket.AF_INET, listener.getsockname())]
             with connect(addresses, Deadline(5)) as connection:
                 assert connection.getpeername() == listener.getsockname()
 
 
-def test_passed_deadline_leaves_nothing() -> None:
+def test_expired_deadline_raises() -> None:
     deadline = Deadline(-1)
     with pytest.raises(TimeoutError):
         deadline.left_s()

@@ -853,7 +853,7 @@ def test_control_c_while_it_waits_for_an_answer(tmp_path: Path, name: str) -> No
 class TestWebPages:
     @pytest.mark.parametrize("protocol", ["binary", "json"])
     @pytest.mark.parametrize("status", [200, 202])
-    def test_web_page_is_no_delivery(
+    def test_web_page_is_not_a_delivery(
         self,
         send: Send,
         http_collector: Callable[..., HttpCollector],
@@ -883,11 +883,11 @@ def test_quota(send: Send, grpc_collector: Callable[..., Any]) -> None:
 
 
 SLOW = b"X-Slow: " + b"a" * 200 + b"\r\n"
-"""Four seconds' worth of one byte at a time."""
+"""A header that takes four seconds, one byte at a time."""
 
 
 class TestSlowPeers:
-    """No step lasts longer than the timeout, though a byte comes now and then."""
+    """Every step ends at the timeout, even if a byte arrives now and then."""
 
     @pytest.mark.parametrize("protocol", ["binary", "json"])
     def test_slow_answer(self, send: Send, protocol: str) -> None:
@@ -936,8 +936,8 @@ class TestSlowPeers:
         assert sent.text("TLS") == "no answer to the beginning of TLS"
 
     @pytest.mark.parametrize("name", [HTTP, GRPC])
-    def test_slow_first_words(self, send: Send, name: str) -> None:
-        """What is spoken at the port is not found out, and nothing waits for it."""
+    def test_slow_probe(self, send: Send, name: str) -> None:
+        """Detecting the protocol of the port is limited, too."""
 
         def serve(connection: socket.socket) -> None:
             drip(connection, b"HTTP/1.1 200 OK\r\n" + SLOW, 0.06)

@@ -388,7 +388,7 @@ def test_processes_of_multiprocessing_workers_flush_too(
     receiver: Receiver,
     method: str,
 ) -> None:
-    """`multiprocessing` forgets the parent's finalizers in a forked child, ours among them."""
+    """`multiprocessing` clears the finalizers in a forked child, so it registers its own."""
     done = run_processes(NESTED, method)
     assert (done.stdout, done.stderr) == ("0\n", "")
     assert sorted(event.attributes["duration_ms"] for event in receiver.events) == [0, 10]

@@ -331,17 +331,17 @@ def test_grpc_answers(
         ("UNAVAILABLE", "Received message larger than max (9 vs. 8)", "retry"),
     ],
 )
-def test_small_request_is_too_large_if_the_collector_says_so(
+def test_small_request_is_too_large_if_the_details_say_so(
     grpc_collector: Callable[..., GrpcCollector], code: str, details: str, verdict: str
 ) -> None:
-    """Otherwise RESOURCE_EXHAUSTED means a quota, and without a time to wait no retry."""
+    """Otherwise RESOURCE_EXHAUSTED means an exhausted quota, which is not retried."""
     collector = grpc_collector(abort(grpc.StatusCode[code], details))
     with connected(ExporterConfig("otlp-grpc", collector.endpoint)) as exporter:
         assert exporter.export([event()]).verdict == verdict
 
 
 @pytest.mark.parametrize("size", [LARGE_REQUEST - 1, LARGE_REQUEST])
-def test_large_request_may_be_too_large_whatever_the_collector_says(
+def test_large_request_may_be_too_large_whatever_the_details_say(
     grpc_collector: Callable[..., GrpcCollector], size: int
 ) -> None:
     collector = grpc_collector(abort(grpc.StatusCode.RESOURCE_EXHAUSTED))

@@ -1,4 +1,4 @@
-"""A batch that a collector refuses as a whole is halved, down to the records that it refuses."""
+"""A batch that a collector rejects is halved, down to the records that it really rejects."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ GIVEN_UP_AFTER = ceil(log2(512)) + 2
 
 @pytest.fixture(params=["binary", "json", "grpc"])
 def collect(request: pytest.FixtureRequest, attach: HandlerFactory) -> Iterator[Collect]:
-    """Starts a collector, and a handler that sends to it what is flushed."""
+    """Starts a collector and a handler that exports to it when flushed."""
     started: list[Collector] = []
 
     def collect(*replies: Any, **options: Any) -> tuple[Collector, CodexOtelHandler]:
@@ -82,10 +82,10 @@ REFUSALS = pytest.mark.parametrize(
 
 
 @REFUSALS
-def test_collector_that_refuses_everything_is_soon_believed(
+def test_collector_that_rejects_everything_costs_eleven_requests(
     collect: Collect, caplog: pytest.LogCaptureFixture, refusal: Reply
 ) -> None:
-    """It is asked about eleven parts of 512 events, not about all 1,023."""
+    """Not 1,023, for a batch of 512."""
     collector, handler = collect(refusal)
     log(512)
     assert handler.flush(30)
@@ -102,9 +102,7 @@ def test_collector_that_refuses_everything_is_soon_believed(
     [{0}, {511}, {255, 256}, {3, 4, 5, 6, 200, 300}, set(range(0, 512, 32)), set(range(64, 128))],
     ids=lambda bad: f"{min(bad)} to {max(bad)}, {len(bad)}",
 )
-def test_records_that_a_collector_refuses_are_lost_alone(
-    collect: Collect, refusal: Reply, bad: set[int]
-) -> None:
+def test_only_bad_records_are_rejected(collect: Collect, refusal: Reply, bad: set[int]) -> None:
     collector, handler = collect(Unless(lambda request: bool(bad & numbers_in(request)), refusal))
     log(512)
     assert handler.flush(30)
@@ -113,8 +111,8 @@ def test_records_that_a_collector_refuses_are_lost_alone(
 
 
 @pytest.mark.parametrize("limit", [1_000_000, 100_000])
-def test_bytes_beyond_a_limit_are_sent_in_smaller_requests(collect: Collect, limit: int) -> None:
-    """An OpenTelemetry Collector with `max_request_body_size` answers 400, and says no more."""
+def test_request_beyond_a_size_limit_is_split(collect: Collect, limit: int) -> None:
+    """An OpenTelemetry Collector with `max_request_body_size` answers 400."""
     refusal = Reply(400, BAD_REQUEST.code, "http: request body too large")
     collector, handler = collect(Unless(lambda request: request.ByteSize() > limit, refusal))
     log(200, text="x" * 9000)
@@ -123,10 +121,10 @@ def test_bytes_beyond_a_limit_are_sent_in_smaller_requests(collect: Collect, lim
     assert numbers(collector.events) == list(range(200))
 
 
-def test_bytes_beyond_the_limit_of_a_grpc_server_are_sent_in_smaller_requests(
+def test_request_beyond_the_message_size_of_a_grpc_server_is_split(
     attach: HandlerFactory, grpc_collector: Callable[..., GrpcCollector]
 ) -> None:
-    """The server itself refuses them, as RESOURCE_EXHAUSTED."""
+    """The server library rejects it, with RESOURCE_EXHAUSTED."""
     collector = grpc_collector(OK, options=[("grpc.max_receive_message_length", 1 << 20)])
     handler = attach({"exporter": collector.exporter})
     log(400, text="x" * 9000)
@@ -136,12 +134,12 @@ def test_bytes_beyond_the_limit_of_a_grpc_server_are_sent_in_smaller_requests(
     assert max(collector.sizes) <= 1 << 20
 
 
-def test_quota_is_no_reason_to_halve(
+def test_exhausted_quota_rejects_the_batch_in_one_request(
     attach: HandlerFactory,
     grpc_collector: Callable[..., GrpcCollector],
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """Without a time to wait, nothing says that it ends: the events are rejected."""
+    """Without a time to wait, a retry is not allowed, and halves would use up more of it."""
     collector = grpc_collector(QUOTA)
     handler = attach({"exporter": collector.exporter, "batch": {"schedule_delay_ms": 600_000}})
     log(512)
@@ -153,7 +151,10 @@ def test_quota_is_no_reason_to_halve(
 
 
 def send(size: int, bad: set[int]) -> tuple[list[int], list[int], int]:
-    """Send a batch to a collector that refuses bad records: what it has, what not, how often."""
+    """Send a batch to a collector that rejects bad records.
+
+    Returns the accepted records, the rejected ones, and the number of requests.
+    """
     parts: Parts[int] = Parts(range(size))
     accepted: list[int] = []
     refused: list[int] = []
@@ -185,14 +186,14 @@ def test_parts_are_all_sent_in_order_and_once(size: int, data: st.DataObject) ->
 
 @given(size=st.integers(1, 600), place=st.floats(0, 1, exclude_max=True))
 @example(size=512, place=0.0)
-def test_one_bad_record_is_refused_alone_wherever_it_is(size: int, place: float) -> None:
+def test_single_bad_record_is_rejected_alone_wherever_it_is(size: int, place: float) -> None:
     bad = int(size * place)
     assert send(size, {bad})[1] == [bad]
 
 
 @given(size=st.integers(1, 600))
 @example(size=512)
-def test_everything_refused_costs_few_requests(size: int) -> None:
+def test_rejecting_everything_costs_few_requests(size: int) -> None:
     accepted, refused, requests = send(size, {*range(size)})
     assert (accepted, refused) == ([], [*range(size)])
     assert requests == min(ceil(log2(size)) + 2, 2 * size - 1)

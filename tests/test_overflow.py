@@ -1,4 +1,4 @@
-"""A full queue is reported at once, once, and by nobody who has something better to do."""
+"""Reports of a full queue: immediate, once per overflow, and on a thread of their own."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ FULL = "the queue is full; the newest events are dropped"
 
 
 class Lines(logging.Handler):
-    """Keeps what is reported, and lets a test wait for it."""
+    """Collects the reports, and lets a test wait for one."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -30,7 +30,7 @@ class Lines(logging.Handler):
         self.threads: list[str] = []
 
     def handle(self, record: logging.LogRecord) -> bool:
-        """Keep a line; without the handler's lock, which one that waits would hold."""
+        """Collect a line, without the handler's lock, so that handlers may block."""
         with self._arrival:
             self.lines.append(record.getMessage().partition(": ")[2].partition("; to diagnose")[0])
             self.threads.append(threading.current_thread().name)
@@ -86,7 +86,7 @@ def test_full_queue_is_reported_while_the_worker_is_blocked(
     assert blocked.stats() == Stats(accepted=21, exported=4, dropped=17)
 
 
-def test_full_queue_is_reported_once_whoever_fills_it(blocked: Any, lines: Lines) -> None:
+def test_full_queue_is_reported_once_if_many_threads_fill_it(blocked: Any, lines: Lines) -> None:
     ready = threading.Barrier(16)
 
     def fill() -> None:
@@ -103,7 +103,7 @@ def test_full_queue_is_reported_once_whoever_fills_it(blocked: Any, lines: Lines
     assert lines.lines == [FULL]
 
 
-def test_each_time_the_queue_is_full_is_reported(
+def test_each_overflow_is_reported(
     attach: HandlerFactory, gated: dict[str, Any], gate: Gate, lines: Lines
 ) -> None:
     batch = {"schedule_delay_ms": 600_000, "max_queue_size": 4, "max_batch_size": 4}
@@ -123,10 +123,10 @@ def test_each_time_the_queue_is_full_is_reported(
         expected.clear()
 
 
-def test_events_lost_in_an_outage_are_counted_in_one_line(
+def test_events_dropped_in_an_outage_are_counted_in_one_line(
     attach: HandlerFactory, gated: dict[str, Any], gate: Gate, lines: Lines
 ) -> None:
-    """The one that ends the outage."""
+    """The line that ends the outage."""
     batch = {"schedule_delay_ms": 0, "max_queue_size": 4, "max_batch_size": 4}
     handler = attach({"exporter": gated, "batch": batch})
     gate.refuse()
@@ -141,7 +141,7 @@ def test_events_lost_in_an_outage_are_counted_in_one_line(
 
 
 def test_thread_that_fills_the_queue_does_not_report_it(blocked: Any, lines: Lines) -> None:
-    """It may hold what a handler of the application waits for, as here."""
+    """It may hold a lock that one of the application's handlers needs."""
     lock = threading.Lock()
     free: list[bool] = []
 
@@ -161,10 +161,10 @@ def test_thread_that_fills_the_queue_does_not_report_it(blocked: Any, lines: Lin
     assert blocked.stats().dropped == 7
 
 
-def test_full_queue_that_empties_meanwhile_is_reported_in_order(
+def test_reports_of_one_overflow_keep_their_order(
     lines: Lines, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The worker waits for a handler that takes its time over the first line."""
+    """The worker waits while a handler is slow with the first line."""
     monkeypatch.setattr(troubles, "_LONGEST_REPORT_S", 10.0)
     begun, go_on = threading.Event(), threading.Event()
 
@@ -193,10 +193,10 @@ def test_full_queue_that_empties_meanwhile_is_reported_in_order(
     assert lines.lines == [FULL, "the queue has room again; while it was full, 3 events dropped"]
 
 
-def test_without_another_thread_the_worker_reports_a_full_queue(
+def test_worker_reports_a_full_queue_if_no_thread_can_be_started(
     lines: Lines, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Python starts none at the end of the process."""
+    """As at exit."""
 
     def start(_: threading.Thread) -> None:
         raise RuntimeError("can't create new thread at interpreter shutdown")
@@ -210,10 +210,8 @@ def test_without_another_thread_the_worker_reports_a_full_queue(
     assert lines.lines == [FULL, "the queue has room again; while it was full, 3 events dropped"]
 
 
-def test_report_that_comes_too_late_is_left_out(
-    lines: Lines, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The worker was faster than the thread."""
+def test_late_thread_reports_nothing(lines: Lines, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The worker has reported the overflow before the thread ran."""
     started: list[Callable[[], None]] = []
     overflow = Overflow("x")
     with monkeypatch.context() as patch:

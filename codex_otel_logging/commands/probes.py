@@ -2,8 +2,7 @@
 
 Each step raises `DeadEndError` when it cannot be made: what happened, and what to do about it, in
 words for people. Nothing of the settings' secrets is sent; a proxy gets the credentials meant for
-it. All of them together take no longer than their deadline, whatever the other side does; only name
-resolution takes as long as it takes.
+it. A deadline limits all steps together; only name resolution is excluded.
 """
 
 from __future__ import annotations
@@ -88,7 +87,7 @@ def resolve(route: Route) -> list[Found]:
 
 
 def connect(route: Route, found: Sequence[Found], deadline: Deadline) -> socket.socket:
-    """Connect to the first address that lets us."""
+    """Connect to the first address that accepts the connection."""
     try:
         return deadlines.connect(found, deadline)
     except OSError as error:
@@ -132,7 +131,7 @@ def tunnel(connection: socket.socket, route: Route, proxy: Proxy, deadline: Dead
         deadline.limit(connection)
         connection.sendall(f"{request}\r\n".encode())
         while re.match(rb"HTTP/1\.\d 1\d\d ", answer := _head_of_answer(connection, deadline)):
-            pass  # interim answers may come first: RFC 9110, 15.2
+            pass  # skip interim answers: RFC 9110, 15.2
     except OSError as error:
         raise DeadEndError(
             f"the proxy did not answer ({error.strerror or 'timed out'})",
@@ -159,7 +158,7 @@ def _head_of_answer(connection: socket.socket, deadline: Deadline) -> bytes:
     head = b""
     while b"\r\n\r\n" not in head and len(head) < 65_536:
         deadline.limit(connection)
-        if not (data := connection.recv(1)):  # what comes after it is not ours to read
+        if not (data := connection.recv(1)):  # TLS begins right after the head
             break
         head += data
     return head
