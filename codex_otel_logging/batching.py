@@ -109,13 +109,12 @@ class BatchProcessor:
                 queue = self._queue
                 length = len(queue) + 1
                 size = self._queued_bytes + event.size
-                overflows = size > self._max_bytes or length + len(self._batch) > self._max_size
-                if overflows:
+                if size > self._max_bytes or length + len(self._batch) > self._max_size:
                     self._overflowed += 1
                     if self._overflow.begun:
                         return
                     self._overflow.begun = True
-                    wake = False
+                    wake = None  # reports the overflow, but not while the lock is held
                 else:
                     queue.append(event)
                     self._queued_bytes = size
@@ -126,7 +125,7 @@ class BatchProcessor:
                             self._closing = False
             if wake:
                 self._wake()
-            elif overflows:
+            elif wake is None:
                 self._overflow.report_begin()
                 return
         except BaseException:
