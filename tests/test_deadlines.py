@@ -15,6 +15,8 @@ from typing import Any
 
 import pytest
 import trustme
+from urllib3.connection import HTTPConnection
+from urllib3.connectionpool import HTTPConnectionPool
 
 import http2
 from codex_otel_logging import Receiver, Stats
@@ -355,6 +357,28 @@ class TestConnecting:
         resolve(("127.0.0.1", port), after_s=2 * TIMEOUT_MS / 1000)
         with connected(protocol, "http://collector.test/v1/logs") as exporter:
             assert exporter.export([event()]) == DELIVERED
+
+    @pytest.mark.parametrize("protocol", HTTP)
+    def test_connection_through_a_socks_proxy_is_left_to_its_class(
+        self, monkeypatch: pytest.MonkeyPatch, protocol: str
+    ) -> None:
+        """It resolves no name here, and negotiates with the proxy before the request."""
+        timeouts: list[float] = []
+
+        class ThroughProxy(HTTPConnection):
+            def _new_conn(self) -> socket.socket:
+                assert self.timeout is not None
+                timeouts.append(self.timeout)
+                return socket.create_connection(("127.0.0.1", proxy.port), self.timeout)
+
+        monkeypatch.setattr(HTTPConnectionPool, "ConnectionCls", ThroughProxy)
+        with (
+            Peer(answering(OK)) as proxy,
+            connected(protocol, "http://collector.invalid/v1/logs") as exporter,
+        ):
+            assert exporter.export([event()]) == DELIVERED
+        (timeout,) = timeouts
+        assert 0 < timeout <= TIMEOUT_MS / 1000
 
     def test_no_address_is_an_error(self) -> None:
         with pytest.raises(ConnectionRefusedError):
