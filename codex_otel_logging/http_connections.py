@@ -6,16 +6,16 @@ handshake, sending, and reading the answer. This needs no watchdog thread, which
 restarted after a fork and could not be started at exit.
 
 `socket.sendall` and the operations of `ssl.SSLSocket` read or write several times; their timeout
-limits all of it. The one exception is TLS inside TLS, to a collector behind an HTTPS proxy: urllib3
-implements it in Python, and the timeout limits each read of a record.
+limits all of it.
 """
 
 from __future__ import annotations
 
 import io
 import socket
+import ssl
 from http.client import HTTPResponse, parse_headers
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from requests.adapters import HTTPAdapter
 from urllib3.connection import HTTPConnection
@@ -96,9 +96,35 @@ class _DeadlineConnection(HTTPConnection):
         except OSError as error:
             raise NewConnectionError(self, f"Failed to establish a connection: {error}") from error
 
+    def _connect_tls_proxy(self, *args: Any, **kwargs: Any) -> ssl.SSLSocket:
+        connection: Any = super()._connect_tls_proxy(*args, **kwargs)  # type: ignore[misc]
+        connection.__class__ = _ProxySocket
+        connection.deadline = self.deadline
+        return cast("_ProxySocket", connection)
+
     def _tunnel(self) -> None:
         super()._tunnel()
         self.deadline.limit(self.sock)  # for the TLS handshake, which comes next
+
+
+class _ProxySocket(ssl.SSLSocket):
+    """A connection to an HTTPS proxy, whose operations time out at the deadline.
+
+    urllib3 implements TLS inside TLS in Python, on top of this socket: it reads several times for
+    one handshake or one record, without setting the timeout in between.
+    """
+
+    deadline: Deadline
+
+    def recv(self, *args: Any) -> bytes:
+        """Read available bytes; block until there are any."""
+        self.deadline.limit(self)
+        return super().recv(*args)
+
+    def sendall(self, *args: Any) -> None:
+        """Send all bytes."""
+        self.deadline.limit(self)
+        super().sendall(*args)
 
 
 class _DeadlineResponse(HTTPResponse):

@@ -138,6 +138,23 @@ def reading_slowly(connection: socket.socket) -> None:
     connection.sendall(OK)
 
 
+def tunneling(connection: socket.socket) -> None:
+    """Connect to the address of a CONNECT request, and pass everything on."""
+    host, _, port = connection.recv(65_536).split()[1].decode().partition(":")
+    with socket.create_connection((host, int(port))) as target:
+        connection.sendall(b"HTTP/1.1 200 Connection established\r\n\r\n")
+        threading.Thread(target=_pass_on, args=(target, connection), daemon=True).start()
+        _pass_on(connection, target)
+
+
+def _pass_on(source: socket.socket, sink: socket.socket) -> None:
+    with suppress(OSError):
+        while data := source.recv(65_536):
+            sink.sendall(data)
+    with suppress(OSError):
+        sink.shutdown(socket.SHUT_RDWR)
+
+
 def drip(connection: socket.socket, data: bytes, pause_s: float = 0.02) -> None:
     """Send one byte at a time."""
     for byte in data:

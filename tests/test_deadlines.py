@@ -36,6 +36,7 @@ from scripted_peers import (
     read_request,
     reading_slowly,
     silent,
+    tunneling,
 )
 from test_exporters import ORIGIN, event
 
@@ -218,6 +219,45 @@ def test_handshake_gets_the_time_that_the_tunnel_has_left(
         with connected(protocol, endpoint, tls=trusted, timeout_ms=1000) as exporter:
             assert exporter.export([event()]) == Outcome("retry", "no answer within 1 s")
         assert not shaken.wait(0.5)
+
+
+class TestHttpsProxy:
+    """TLS inside TLS, which urllib3 implements in Python."""
+
+    @pytest.fixture(autouse=True)
+    def proxy(self, tls: Tls, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+        with Peer(tunneling, tls=tls) as proxy:
+            monkeypatch.setenv("https_proxy", f"https://127.0.0.1:{proxy.port}")
+            yield
+
+    @pytest.mark.parametrize("protocol", HTTP)
+    @pytest.mark.parametrize("answer", [OK, OK.replace(b"\r\n", b"\r\nConnection: close\r\n", 1)])
+    def test_answer_arrives(
+        self, tls: Tls, trusted: TlsConfig, protocol: str, answer: bytes
+    ) -> None:
+        with (
+            Peer(answering(answer), tls=tls) as peer,
+            connected(protocol, _url(peer, "https"), tls=trusted, timeout_ms=5000) as exporter,
+        ):
+            assert [exporter.export([event()]) for _ in range(2)] == [DELIVERED] * 2
+
+    @pytest.mark.parametrize("protocol", HTTP)
+    def test_slow_handshake_fails_at_the_timeout(self, trusted: TlsConfig, protocol: str) -> None:
+        with (
+            Peer(_slow_handshake) as peer,
+            connected(protocol, _url(peer, "https"), tls=trusted) as exporter,
+        ):
+            assert exporter.export([event()]) == NO_ANSWER
+
+    @pytest.mark.parametrize("protocol", HTTP)
+    def test_slow_answer_fails_at_the_timeout(
+        self, tls: Tls, trusted: TlsConfig, protocol: str
+    ) -> None:
+        with (
+            Peer(SLOW_ANSWERS["headers"], tls=tls) as peer,
+            connected(protocol, _url(peer, "https"), tls=trusted) as exporter,
+        ):
+            assert exporter.export([event()]) == NO_ANSWER
 
 
 SLOW_CALLS: dict[str, Serve] = {
