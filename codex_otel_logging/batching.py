@@ -396,7 +396,7 @@ class BatchProcessor:
                 try:
                     self._exporter = self._connect()
                 except Exception as error:
-                    return Outcome("retry", f"no exporter: {type(error).__name__}: {error}")
+                    return Outcome("retry", f"no exporter: {error}")
                 finally:
                     self._progressed_at = time.monotonic()
                     self._connecting = False

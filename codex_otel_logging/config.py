@@ -10,18 +10,20 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple, cast, get_args
-from urllib.parse import unquote
 
+from .certificates import certificate_problems, file_problem
 from .endpoints import (
     grpc_endpoint_problem,
     http_endpoint_problem,
     http_header_problem,
     metadata_problem,
 )
+from .environment import Variables
+from .files import LARGEST_TOML, read_file
 from .settings import (
     EXAMPLE_ENDPOINTS,
     LARGEST,
@@ -29,14 +31,13 @@ from .settings import (
     Compression,
     ExporterConfig,
     ExporterName,
-    Key,
     Protocol,
     TlsConfig,
     about,
     key_of,
     keys_of,
 )
-from .tables import Faults, TableReader, nearest, type_name
+from .tables import Faults, TableReader, nearest, type_name, variables_in
 
 ResourceValue = str | bool | int | float | list[Any]
 
@@ -47,8 +48,6 @@ DEFAULT_PATH = "${CODEX_HOME:-~/.codex}/config.toml"
 
 OTHER_SIGNALS = ("trace_exporter", "metrics_exporter", "span_attributes", "tracestate")
 """Keys of the Codex CLI's `[otel]` table for traces and metrics; accepted and ignored."""
-
-SERVICE_NAME_VARIABLE = "OTEL_SERVICE_NAME"
 
 SET_ELSEWHERE = {
     "service.name": "service_name",
@@ -131,6 +130,8 @@ class OtelConfig:
     )
     warnings: tuple[str, ...] = field(default=(), compare=False)
     """What was ignored when the settings were read, one line each."""
+    variables: Mapping[str, tuple[str, ...]] = field(default_factory=dict, compare=False)
+    """The environment variables behind each setting that they decided, as the table has none."""
 
     @classmethod
     def from_toml(
@@ -228,7 +229,7 @@ class OtelFile(NamedTuple):
         name = default_path() if path is None else _expanded(path)
         try:
             file = Path(name).expanduser()
-            document = tomli.loads(file.read_bytes().decode("utf-8-sig"))
+            document = tomli.loads(read_file(file, LARGEST_TOML).decode("utf-8-sig"))
         except FileNotFoundError:
             if missing_ok:
                 return cls(str(name), file.parent, {})
@@ -271,6 +272,7 @@ class _OtelTable:
         self._table = table
         self._folder = folder
         self._environ = environ
+        self._variables = Variables(environ, warn=table.warn, fault=table.fault)
 
     def read(self) -> OtelConfig:
         table = self._table
@@ -282,7 +284,8 @@ class _OtelTable:
             table.fault("otel", "unknown key; pass the table's contents, not what is around it")
         exporter = self._exporter()
         if exporter is None:
-            self._environ = {}  # a malformed variable must not harm where nothing is exported
+            # A malformed variable must not be reported where nothing is exported.
+            self._variables = Variables({}, warn=table.warn, fault=table.fault)
         config = OtelConfig(
             environment=table.string("environment", defaults.environment) or "",
             service_name=self._service_name(defaults.service_name),
@@ -303,17 +306,16 @@ class _OtelTable:
             ),
             max_output_bytes=self._max_output_bytes(),
             batch=self._batch(),
+            variables=self._variables.decided,
         )
         table.finish()
         return config
 
     def _service_name(self, default: str) -> str:
-        """Return the service's name; `OTEL_SERVICE_NAME` counts where the table has none.
-
-        https://opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables/
-        """
-        default = self._environ.get(SERVICE_NAME_VARIABLE, "").strip() or default
-        return self._table.string("service_name", default) or ""
+        if "service_name" in self._table:
+            return self._table.string("service_name", default) or ""
+        self._table.get("service_name")
+        return self._variables.service_name() or default
 
     def _exporter(self) -> ExporterConfig | None:
         table = self._table
@@ -321,8 +323,7 @@ class _OtelTable:
         if not isinstance(value, Mapping):
             name = table.string("exporter", "none")
             if name in EXPORTERS[1:]:
-                self._check_variables(bare=True)
-                return ExporterConfig(cast("ExporterName", name))
+                return self._variables.exporter(cast("ExporterName", name))
             if name == "statsig":
                 table.warn("exporter", _STATSIG)
             elif name is not None and name != "none":
@@ -339,12 +340,11 @@ class _OtelTable:
         inner = outer and outer.table(name, environ=self._environ)
         if inner is None:
             return None
-        self._check_variables(bare=False)
         return self._exporter_table(cast("ExporterName", name), inner)
 
     def _exporter_table(self, name: ExporterName, table: TableReader) -> ExporterConfig:
         over_http = name == "otlp-http"
-        defaults = ExporterConfig(name)
+        defaults = ExporterConfig(name, "")
         endpoint = table.string("endpoint")
         if "endpoint" not in table:
             example = EXAMPLE_ENDPOINTS[name]
@@ -375,9 +375,15 @@ class _OtelTable:
             ),
             tls=self._tls(table, plaintext=(endpoint or "").lower().startswith("http://")),
             written_endpoint=table.get("endpoint"),
+            replaced=self._replaced(table.get("endpoint")),
         )
         table.finish()
         return config
+
+    def _replaced(self, endpoint: object) -> tuple[str, ...]:
+        """Return what the variables in an endpoint stand for."""
+        names = variables_in(endpoint) if isinstance(endpoint, str) else ()
+        return tuple(self._environ[name] for name in names if self._environ.get(name))
 
     def _headers(self, exporter: TableReader, *, over_http: bool) -> dict[str, str]:
         table = exporter.table("headers")
@@ -397,26 +403,6 @@ class _OtelTable:
             seen.add(key.lower())
         return headers
 
-    def _check_variables(self, *, bare: bool) -> None:
-        """Check the variables that the official exporters read; some of them raise on a bad one.
-
-        https://opentelemetry.io/docs/specs/otel/protocol/exporter/
-        """
-        names = ["OTEL_EXPORTER_OTLP_LOGS_TIMEOUT"]  # is read whatever the settings say
-        names += ["OTEL_EXPORTER_OTLP_TIMEOUT"] if bare else []
-        for name in names:
-            text = self._environ.get(name)
-            if text is not None and not _is_positive(text):
-                self._table.fault(
-                    "exporter", f"the environment variable {name} should be a number of seconds"
-                )
-        names = ["OTEL_EXPORTER_OTLP_LOGS_COMPRESSION", "OTEL_EXPORTER_OTLP_COMPRESSION"]
-        for name in names if bare else ():
-            if self._environ.get(name, "").strip().lower() not in ("", "none", "gzip", "deflate"):
-                self._table.fault(
-                    "exporter", f"the environment variable {name} should be none or gzip"
-                )
-
     def _tls(self, exporter: TableReader, *, plaintext: bool) -> TlsConfig | None:
         table = exporter.table("tls")
         if table is None:
@@ -426,13 +412,14 @@ class _OtelTable:
         keys = [each.name for _, each in keys_of(TlsConfig)]
         files = {key: self._file(table, key) for key in keys}
         table.finish()
-        authority, certificate, private_key = files.values()
+        tls = TlsConfig(*files.values())
         if ("client-certificate" in table) != ("client-private-key" in table):
             missing = keys[2] if "client-certificate" in table else keys[1]
             table.fault(missing, "missing; a client certificate and its private key go together")
         elif all(files[key] is not None for key in keys if key in table):
-            _check_certificates(table, authority, certificate, private_key)
-        return TlsConfig(authority, certificate, private_key)
+            for field_name, problem in certificate_problems(tls):
+                table.fault(key_of(TlsConfig, field_name).name, problem)
+        return tls
 
     def _file(self, table: TableReader, key: str) -> str | None:
         name = table.string(key)
@@ -440,16 +427,16 @@ class _OtelTable:
             return None
         try:
             file = self._folder / Path(name).expanduser()
-            with file.open("rb"):
-                return str(file)
-        except OSError as error:
-            table.fault(key, f"the file cannot be read: {error.strerror}")
-        except (ValueError, RuntimeError):  # a NUL in the path, a home that nobody has
+        except RuntimeError:  # the home of nobody
             table.fault(key, "not the path of a file")
-        return None
+            return None
+        if problem := file_problem(file):
+            table.fault(key, problem)
+            return None
+        return str(file)
 
     def _resource_attributes(self) -> dict[str, ResourceValue]:
-        attributes = self._environment_resource()
+        attributes: dict[str, ResourceValue] = {**self._variables.resource_attributes()}
         table = self._table.table("resource_attributes")
         for key in table.names() if table else ():
             assert table is not None
@@ -466,26 +453,6 @@ class _OtelTable:
                 )
             else:
                 attributes[key] = value
-        return attributes
-
-    def _environment_resource(self) -> dict[str, ResourceValue]:
-        """Read `OTEL_RESOURCE_ATTRIBUTES`, the lowest layer of the resource.
-
-        https://opentelemetry.io/docs/specs/otel/resource/sdk/
-        """
-        variable = "OTEL_RESOURCE_ATTRIBUTES"
-        attributes: dict[str, ResourceValue] = {}
-        for number, item in enumerate(self._environ.get(variable, "").split(","), start=1):
-            if not item.strip():
-                continue
-            key, equals, value = item.partition("=")
-            if equals and key.strip():
-                attributes[unquote(key.strip())] = unquote(value.strip())
-            else:
-                self._table.fault(
-                    "resource_attributes",
-                    f"in the environment variable {variable}, item {number} is not key=value",
-                )
         return attributes
 
     def _max_output_bytes(self) -> int | None:
@@ -506,32 +473,29 @@ class _OtelTable:
             if table is not None and each.name in table:
                 values[each.name] = table.integer(each.name, default, key.smallest, LARGEST)
             else:
-                values[each.name] = self._batch_variable(key, default)
+                variable = self._variables.batch_setting(each.name, key)
+                values[each.name] = default if variable is None else variable
         if table is not None:
             for name in BatchConfig.__slots__:
                 table.get(name)
             table.finish()
-        config = BatchConfig(**values)
-        if config.max_batch_size > config.max_queue_size >= 1:
+        if values["max_batch_size"] > values["max_queue_size"] >= 1:
+            self._fit_batch_into_queue(values, written=table.names() if table else ())
+        return BatchConfig(**values)
+
+    def _fit_batch_into_queue(self, values: dict[str, int], written: Container[str]) -> None:
+        """Make a batch no larger than the queue: the size that is not written gives way."""
+        batch, queue = values["max_batch_size"], values["max_queue_size"]
+        if "max_batch_size" not in written:
+            values["max_batch_size"] = queue
+        elif "max_queue_size" not in written:
+            values["max_queue_size"] = batch
+        else:
             self._table.fault(
                 "batch",
-                f"max_batch_size ({config.max_batch_size}) is more than max_queue_size "
-                f"({config.max_queue_size}); a batch comes out of the queue",
+                f"max_batch_size ({batch}) is more than max_queue_size ({queue}); "
+                "a batch comes out of the queue",
             )
-        return config
-
-    def _batch_variable(self, key: Key, default: int) -> int:
-        name, smallest = key.variable, key.smallest
-        text = self._environ.get(name, "").strip()
-        if not text:
-            return default
-        if text.isdecimal() and len(text) <= 10 and smallest <= int(text) <= LARGEST:
-            return int(text)
-        self._table.fault(
-            "batch",
-            f"the environment variable {name} should be an integer from {smallest} to {LARGEST}",
-        )
-        return default
 
 
 _TABLES = {
@@ -567,34 +531,6 @@ def _unknown_exporter(name: str) -> str:
         return text
     hint = nearest(name, EXPORTERS)
     return f"{text}; got {name!r}{hint if 'did you mean' in hint else ''}"
-
-
-def _is_positive(text: str) -> bool:
-    try:
-        return 0 < float(text) < LARGEST
-    except ValueError:
-        return False
-
-
-def _check_certificates(
-    table: TableReader, authority: str | None, certificate: str | None, private_key: str | None
-) -> None:
-    import ssl  # slow to import, and only TLS needs it
-
-    context = ssl.create_default_context()
-    if authority is not None:
-        try:
-            context.load_verify_locations(authority)
-        except ssl.SSLError:
-            table.fault("ca-certificate", "no certificate in PEM form is in the file")
-    if certificate is not None and private_key is not None:
-        try:
-            context.load_cert_chain(certificate, private_key, password="")
-        except (ssl.SSLError, ValueError):
-            table.fault(
-                "client-certificate",
-                "not a PEM certificate that fits an unencrypted client-private-key",
-            )
 
 
 def _is_resource_value(value: object) -> bool:

@@ -11,6 +11,12 @@ from urllib.parse import SplitResult, urlsplit
 
 TOKEN = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
 METADATA_KEY = r"[0-9A-Za-z_.-]+"
+GRPC_SCHEMES = ("dns:", "ipv4:", "ipv6:", "unix:", "unix-abstract:", "vsock:", "xds:")
+"""How gRPC's own names of addresses begin: https://github.com/grpc/grpc/blob/master/doc/naming.md.
+
+They cannot be settings, but the environment may have them.
+"""
+
 _EXPORTERS_OWN = ("content-encoding", "content-length", "content-type", "transfer-encoding")
 
 
@@ -38,6 +44,16 @@ def grpc_endpoint_problem(endpoint: str) -> str | None:
     if "@" in parts.netloc:
         return "a gRPC address has no user or password; use headers"
     return None
+
+
+def userinfo_of(address: str) -> str:
+    """Return the user and password of an address, as written; also of an invalid address."""
+    scheme, separator, rest = address.partition("://")
+    rest = rest if separator else scheme
+    authority = re.split("[/?#]", rest, maxsplit=1)[0]
+    if "@" not in authority and not re.fullmatch(r"(\[.*\]|[^:]*)(:\d*)?", authority):
+        authority = rest  # not a host and a port: a '/', '?' or '#' in the password was not encoded
+    return authority.rpartition("@")[0]
 
 
 def _split(endpoint: str) -> SplitResult | str:

@@ -22,6 +22,7 @@ from typing import Any, Literal, NamedTuple, Protocol, cast
 
 from .config import ResourceValue
 from .forks import no_fork
+from .masking import mask
 from .records import Event
 from .settings import ExporterConfig
 from .values import AttributeValue
@@ -51,7 +52,6 @@ class Outcome(NamedTuple):
 DELIVERED = Outcome("delivered")
 
 _MAX_REASON = 200
-_SHORTEST_SECRET = 4
 
 
 def delivered(rejected: int, message: str, config: ExporterConfig) -> Outcome:
@@ -62,13 +62,8 @@ def delivered(rejected: int, message: str, config: ExporterConfig) -> Outcome:
 
 
 def safe_reason(text: str, config: ExporterConfig) -> str:
-    """Return what a collector or a library said as one short line without the settings' secrets.
-
-    Very short ones stay: they are no secrets, and every other word may hold them.
-    """
-    for secret in config.secrets:
-        if len(secret) >= _SHORTEST_SECRET:
-            text = text.replace(secret, "***")
+    """Return what a collector or a library said as one short line without the settings' secrets."""
+    text = mask(text, config)
     line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
     return line if len(line) <= _MAX_REASON else line[:_MAX_REASON] + "..."
 
@@ -182,18 +177,23 @@ def connect(config: ExporterConfig, origin: Origin) -> Exporter:
 
     Raises:
         ImportError: the exporter's package is broken or too old.
+        RuntimeError: the exporter cannot be built. No message contains a secret.
 
     """
     package, _ = _MODULES[config.name, config.protocol]
-    with no_fork(), _quiet_core():
-        _import_with_sdk(f"{package}._log_exporter")
-        module: Any = _import_with_sdk(
-            f"{__package__}.{'otlp_http' if config.name == 'otlp-http' else 'otlp_grpc'}"
-        )
-        _keep_quiet()  # now that their loggers are there; already the constructors use them
-        if config.name == "otlp-http":
-            return cast("Exporter", module.HttpExporter(config, origin))
-        return cast("Exporter", module.GrpcExporter(config, origin))
+    try:
+        with no_fork(), _quiet_core():
+            _import_with_sdk(f"{package}._log_exporter")
+            module: Any = _import_with_sdk(
+                f"{__package__}.{'otlp_http' if config.name == 'otlp-http' else 'otlp_grpc'}"
+            )
+            _keep_quiet()  # now that their loggers are there; already the constructors use them
+            if config.name == "otlp-http":
+                return cast("Exporter", module.HttpExporter(config, origin))
+            return cast("Exporter", module.GrpcExporter(config, origin))
+    except Exception as error:
+        kind = ImportError if isinstance(error, ImportError) else RuntimeError
+        raise kind(safe_reason(f"{type(error).__name__}: {error}", config)) from None
 
 
 @contextmanager

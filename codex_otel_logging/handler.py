@@ -17,6 +17,7 @@ from .attachment import EVENT_LOGGER
 from .batching import BatchProcessor, finish, flush_all
 from .checks import Checks
 from .config import ConfigError, OtelConfig, default_path
+from .environment import is_disabled
 from .exporters import Origin, connect, is_own_export, missing_package
 from .forks import no_fork
 from .records import EventReader
@@ -263,7 +264,7 @@ def _settings(config: object, *, missing_ok: bool, strict: bool) -> OtelConfig:
 def _usable_exporter(settings: OtelConfig, *, strict: bool) -> ExporterConfig | None:
     """Return the exporter of the settings, or None when nothing is to be sent or can be."""
     exporter = settings.exporter
-    if exporter is None or is_disabled():
+    if exporter is None or is_disabled(os.environ):
         return None
     if (missing := missing_package(exporter)) is None:
         return exporter
@@ -271,14 +272,6 @@ def _usable_exporter(settings: OtelConfig, *, strict: bool) -> ExporterConfig | 
         raise ConfigError(missing)
     reports.warn("%s", missing)
     return None
-
-
-def is_disabled() -> bool:
-    """Return whether the environment turns everything off.
-
-    https://opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables/
-    """
-    return os.environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true"
 
 
 def _processor(
@@ -328,4 +321,4 @@ def _terminal_type() -> str:
 def _destination(exporter: ExporterConfig | None) -> str:
     if exporter is None:
         return "none"
-    return f"{exporter.name} {exporter.safe_endpoint or 'default endpoint'}"
+    return f"{exporter.name} {exporter.safe_endpoint}"

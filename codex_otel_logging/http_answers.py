@@ -143,9 +143,7 @@ def _retry_after_s(answer: Answer) -> float | None:
 
 def _what_failed(error: Exception, config: ExporterConfig) -> str:
     """Return a short description of why there is no answer."""
-    within = (
-        f" within {config.timeout_ms / 1000:g} s" if config.endpoint is not None else " in time"
-    )
+    within = f" within {config.timeout_ms / 1000:g} s"
     if isinstance(error, requests.ConnectTimeout):
         return f"no connection{within}"
     if isinstance(error, requests.Timeout):
@@ -162,8 +160,7 @@ def _what_failed(error: Exception, config: ExporterConfig) -> str:
     what = "TLS failed" if isinstance(error, requests.exceptions.SSLError) else "no connection"
     text = (isinstance(cause, OSError) and cause.strerror) or str(cause) or type(cause).__name__
     text = text.partition(" (_ssl.c:")[0]
-    over_tls = (config.endpoint or "").lower().startswith("https://")
-    hint = PERHAPS_CLIENT_CERTIFICATE if over_tls and isinstance(cause, _HUNG_UP) else ""
+    hint = PERHAPS_CLIENT_CERTIFICATE if config.over_tls and isinstance(cause, _HUNG_UP) else ""
     return f"{what}: {text}{hint}"
 
 

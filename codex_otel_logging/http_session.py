@@ -7,8 +7,6 @@ It applies the settings to each request, keeps the answer for `http_answers`, an
 from __future__ import annotations
 
 import gzip
-import zlib
-from collections.abc import Callable
 from contextlib import suppress
 from http.cookiejar import DefaultCookiePolicy
 from typing import Any
@@ -27,9 +25,6 @@ _SHOWN_REFUSAL = 400
 
 _USER_AGENT = f"OTel-OTLP-Exporter-Python/{sdk_version}"
 
-_COMPRESS: dict[Any, Callable[[bytes], bytes]] = {"gzip": gzip.compress, "deflate": zlib.compress}
-"""The compression of a body, by the value of Content-Encoding."""
-
 _MAX_BODY = 65_536
 
 
@@ -39,9 +34,9 @@ class Session(requests.Session):
     `body`, if set, replaces the exporter's body. The `timeout` of a request limits the request as
     a whole.
 
-    If the settings have an endpoint, the environment adds neither headers nor client certificates:
-    `OTEL_EXPORTER_OTLP_*` variables and `.netrc` are ignored. Proxies and `REQUESTS_CA_BUNDLE`
-    belong to the machine and apply.
+    The environment adds neither headers nor client certificates: what the exporter itself reads of
+    `OTEL_EXPORTER_OTLP_*` is ignored, and so is `.netrc`. Proxies and `REQUESTS_CA_BUNDLE` belong
+    to the machine and apply.
     """
 
     def __init__(self, config: ExporterConfig) -> None:
@@ -69,13 +64,10 @@ class Session(requests.Session):
         kwargs |= {"allow_redirects": False, "stream": True}
         if self._timeout_s is not None:
             kwargs["timeout"] = min(kwargs["timeout"], self._timeout_s)
-        if self._config.endpoint is not None:
-            self._apply_settings(kwargs)
-        elif isinstance(self.verify, str):
-            kwargs["verify"] = self.verify  # otherwise REQUESTS_CA_BUNDLE takes precedence
+        self._apply_settings(kwargs)
         if self.body is not None:
-            headers = CaseInsensitiveDict({**self.headers, **kwargs.get("headers", {})})
-            kwargs["data"] = _COMPRESS.get(headers.get("Content-Encoding"), bytes)(self.body)
+            is_gzip = self._config.compression == "gzip"
+            kwargs["data"] = gzip.compress(self.body) if is_gzip else self.body
             self.body = None
         shown = requests.Response()
         shown.status_code, shown.url = _SHOWN_REFUSAL, url

@@ -13,15 +13,18 @@ import errno
 import os
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from pathlib import Path
 from typing import Any
 
 import grpc
 from google.protobuf.message import DecodeError
 from opentelemetry.exporter.otlp.proto.grpc._log_exporter import OTLPLogExporter
+from opentelemetry.exporter.otlp.proto.grpc.exporter import OTLPExporterMixin
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceResponse
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2_grpc import LogsServiceStub
+from opentelemetry.sdk._logs.export import LogRecordExportResult
 
 from .exporters import Origin, Outcome
+from .files import LARGEST_PEM, read_file
 from .forks import no_fork
 from .grpc_answers import judge
 from .otlp_requests import OtlpRequests
@@ -101,14 +104,10 @@ class GrpcExporter:
 
 
 def _arguments(config: ExporterConfig) -> dict[str, Any]:
-    if config.endpoint is None:
-        # The exporter refuses the value "none", which the specification has.
-        return {} if _environment_says_gzip() else {"compression": grpc.Compression.NoCompression}
-    plaintext = config.endpoint.lower().startswith("http://")
     return {
         "endpoint": config.endpoint,
-        "insecure": plaintext,
-        "credentials": None if plaintext else _credentials(config.tls or TlsConfig()),
+        "insecure": not config.over_tls,
+        "credentials": _credentials(config.tls or TlsConfig()) if config.over_tls else None,
         "timeout": config.timeout_ms / 1000,
         "compression": (
             grpc.Compression.Gzip
@@ -118,16 +117,11 @@ def _arguments(config: ExporterConfig) -> dict[str, Any]:
     }
 
 
-def _environment_says_gzip() -> bool:
-    for variable in ("OTEL_EXPORTER_OTLP_LOGS_COMPRESSION", "OTEL_EXPORTER_OTLP_COMPRESSION"):
-        if value := os.environ.get(variable, "").strip().lower():
-            return value == "gzip"
-    return False
-
-
 def _credentials(tls: TlsConfig) -> grpc.ChannelCredentials:
     files = (tls.ca_certificate, tls.client_private_key, tls.client_certificate)
-    return grpc.ssl_channel_credentials(*(Path(f).read_bytes() if f else None for f in files))
+    return grpc.ssl_channel_credentials(
+        *(read_file(file, LARGEST_PEM) if file else None for file in files)
+    )
 
 
 class _InterceptedExporter(OTLPLogExporter):
@@ -140,8 +134,14 @@ class _InterceptedExporter(OTLPLogExporter):
     def __init__(self, answers: _Answers, **arguments: Any) -> None:
         self._answers = answers
         self.has_hung_up = False
-        super().__init__(
-            retryable_error_codes=_NO_OWN_RETRIES, channel_options=_OWN_CONNECTIONS, **arguments
+        # Not the constructor of the class above: it reads OTEL_EXPORTER_OTLP_LOGS_TIMEOUT even
+        # where it is given a timeout, and raises on an empty or invalid one.
+        arguments |= {"stub": LogsServiceStub, "result": LogRecordExportResult, "signal": "logs"}
+        OTLPExporterMixin.__init__(
+            self,
+            retryable_error_codes=_NO_OWN_RETRIES,
+            channel_options=_OWN_CONNECTIONS,
+            **arguments,
         )
 
     def hang_up(self) -> None:
@@ -191,13 +191,10 @@ def _spare_descriptors() -> None:
 
 
 class _Answers(grpc.UnaryUnaryClientInterceptor):  # type: ignore[misc]
-    """Sends `request` with the headers of the settings, and keeps the answer of the last call.
-
-    With an endpoint in the settings, the headers of `OTEL_EXPORTER_OTLP_HEADERS` are not sent.
-    """
+    """Sends `request` with the headers of the settings, and keeps the answer of the last call."""
 
     def __init__(self, config: ExporterConfig) -> None:
-        self._metadata = None if config.endpoint is None else tuple(config.headers.items())
+        self._metadata = tuple(config.headers.items())
         self.request: Any = None
         self.last: Any = None
         self.timeout_s: float | None = None
@@ -210,8 +207,7 @@ class _Answers(grpc.UnaryUnaryClientInterceptor):  # type: ignore[misc]
     ) -> Any:
         """Make the call, with our request, and keep its answer."""
         details = _CallDetails(client_call_details)
-        if self._metadata is not None:
-            details.metadata = self._metadata
+        details.metadata = self._metadata
         if self.timeout_s is not None:
             details.timeout = min(details.timeout, self.timeout_s)
         self.last = continuation(details, self.request)

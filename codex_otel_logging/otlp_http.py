@@ -60,8 +60,6 @@ def _protobuf_exporter(config: ExporterConfig, session: Session) -> LogRecordExp
     from opentelemetry.exporter.otlp.proto.http import Compression
     from opentelemetry.exporter.otlp.proto.http._log_exporter import OTLPLogExporter
 
-    if config.endpoint is None:
-        return OTLPLogExporter(session=session)
     return OTLPLogExporter(
         endpoint=config.endpoint,
         headers=dict(config.headers),

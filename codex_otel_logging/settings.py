@@ -7,11 +7,12 @@ a header's value nor anything that `${NAME}` was replaced by.
 
 from __future__ import annotations
 
-import os
+import re
 from collections.abc import Mapping
 from dataclasses import Field, dataclass, field, fields
 from typing import Any, Literal, NamedTuple
-from urllib.parse import unquote, urlsplit
+
+from .endpoints import userinfo_of
 
 ExporterName = Literal["otlp-http", "otlp-grpc"]
 Protocol = Literal["binary", "json"]
@@ -91,16 +92,15 @@ class TlsConfig:
 
 @dataclass(frozen=True, slots=True, repr=False)
 class ExporterConfig:
-    """Where the events go, and how.
+    """The exporter, and where and how it sends events.
 
-    Without an `endpoint` (the exporter was a bare name) the OTLP defaults and the standard
-    `OTEL_EXPORTER_OTLP_*` variables decide everything else; with one, they decide nothing.
-    `written_endpoint` is the endpoint before `${NAME}` was replaced.
+    `written_endpoint` is the endpoint before `${NAME}` was replaced, `replaced` what was put in. An
+    exporter that was a bare name has neither.
+    `insecure` means plaintext where the endpoint has no scheme that says so.
     """
 
     name: ExporterName
-    endpoint: str | None = field(
-        default=None,
+    endpoint: str = field(
         metadata=about(
             "the collector's address, used exactly as written; over gRPC `http://` means "
             "plaintext, anything else TLS",
@@ -117,6 +117,8 @@ class ExporterConfig:
     timeout_ms: int = field(default=10_000, metadata=about("how long one request may take"))
     tls: TlsConfig | None = field(default=None, metadata=about("the files of a TLS connection"))
     written_endpoint: str | None = field(default=None, compare=False)
+    replaced: tuple[str, ...] = field(default=(), compare=False)
+    insecure: bool = False
 
     def __repr__(self) -> str:
         names = ", ".join(f"{name!r}: '***'" for name in self.headers)
@@ -127,31 +129,20 @@ class ExporterConfig:
         )
 
     @property
-    def safe_endpoint(self) -> str | None:
+    def safe_endpoint(self) -> str:
         """The endpoint as it was written, without what may be secret: user, password, query."""
         endpoint = self.written_endpoint or self.endpoint
-        if endpoint is None:
-            return None
-        scheme, separator, rest = endpoint.rpartition("://")
-        host, slash, path = rest.partition("/")
-        path = path.partition("?")[0].partition("#")[0]
-        return f"{scheme}{separator}{host.rpartition('@')[2]}{slash}{path}"
+        if userinfo := userinfo_of(endpoint):
+            endpoint = endpoint.replace(f"{userinfo}@", "", 1)
+        return re.split("[?#]", endpoint, maxsplit=1)[0]
 
     @property
-    def secrets(self) -> list[str]:
-        """What nobody may repeat: the headers' values, their words, the endpoint's secrets.
-
-        For an exporter without settings of its own, the headers are the environment's.
-        """
-        parts = urlsplit(self.endpoint or "")
-        values = [*self.headers.values(), parts.username, parts.password, parts.query]
-        values += [unquote(value) for value in (parts.username, parts.password) if value]
-        if self.endpoint is None:
-            for variable in ("OTEL_EXPORTER_OTLP_HEADERS", "OTEL_EXPORTER_OTLP_LOGS_HEADERS"):
-                for pair in os.environ.get(variable, "").split(","):
-                    values.append(unquote(pair.partition("=")[2].strip()))
-        words = [word for value in values if value for word in (value, *value.split())]
-        return sorted(set(words), key=len, reverse=True)
+    def over_tls(self) -> bool:
+        """Whether the connection is encrypted."""
+        endpoint = self.endpoint.lower()
+        if self.name == "otlp-http":
+            return endpoint.startswith("https://")
+        return not (self.insecure or endpoint.startswith("http://"))
 
 
 @dataclass(frozen=True, slots=True)

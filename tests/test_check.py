@@ -9,14 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import requests
 
-from codex_otel_logging import exporters
+from codex_otel_logging import config, exporters, files
 from codex_otel_logging.__main__ import main
 from codex_otel_logging.commands import check
-from codex_otel_logging.commands.effective import in_effect
-from codex_otel_logging.exporters import Origin, connect
-from codex_otel_logging.settings import ExporterConfig
 from commands import Command, needs_rich
 
 SECRET = "s3cr3t-t0ken"
@@ -177,11 +173,11 @@ def test_80_columns_show_every_setting_whole(tmp_path: Path, rich: bool) -> None
 def test_no_control_character_reaches_a_terminal(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "\x1b[31m")
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "unix:\x1b[31m")
     file = tmp_path / "\x1b.toml"
     file.write_text(
         '[otel]\nenvironment = "\\u001b[31m"\nresource_attributes = {"\\u001b" = 1}\n'
-        'exporter = "otlp-http"'
+        'exporter = "otlp-grpc"'
     )
     assert main(["check", str(file), "--send"]) == 1
     output = capsys.readouterr().out
@@ -376,6 +372,18 @@ class TestVariables:
             "OTEL_SERVICE_NAME": "service_name in the file decides"
         }
 
+    def test_one_that_is_ignored_with_a_warning_is_named_once(
+        self, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_COMPRESSION", "deflate")
+        monkeypatch.setenv("OTEL_BLRP_SCHEDULE_DELAY", "soon")
+        file = tmp_path / "otel.toml"
+        file.write_text('[otel]\nexporter = "otlp-http"\n')
+        document = checked(capsys, str(file))
+        assert len(document["warnings"]) == 2
+        assert document["ineffective_variables"] == {}
+        assert found(document)["batch.schedule_delay_ms"] == (1000, "default")
+
     @pytest.mark.parametrize(
         ("exporter", "variables", "ineffective"),
         [
@@ -428,7 +436,7 @@ class TestVariables:
         ineffective: dict[str, str],
     ) -> None:
         for name in variables:
-            monkeypatch.setenv(name, "1")
+            monkeypatch.setenv(name, "http://127.0.0.1:1" if name.endswith("ENDPOINT") else "1")
         file = tmp_path / "otel.toml"
         file.write_text(f"[otel]\nexporter = {exporter}\n")
         document = checked(capsys, str(file))
@@ -469,98 +477,15 @@ def test_the_file_is_read_once(
     capsys: pytest.CaptureFixture[str], file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     reads = []
-    read_bytes = Path.read_bytes
+    read_file = files.read_file
 
-    def counted(path: Path) -> bytes:
+    def counted(path: Path, largest: int) -> bytes:
         reads.append(path)
-        return read_bytes(path)
+        return read_file(path, largest)
 
-    monkeypatch.setattr(Path, "read_bytes", counted)
+    monkeypatch.setattr(config, "read_file", counted)
     checked(capsys, str(file))
     assert reads == [file]
-
-
-ENVIRONMENTS: list[dict[str, str]] = [
-    {},
-    {"OTEL_EXPORTER_OTLP_ENDPOINT": "https://c.example.com:1/base/"},
-    {"OTEL_EXPORTER_OTLP_ENDPOINT": "c.example.com:1"},
-    {"OTEL_EXPORTER_OTLP_ENDPOINT": "https://c.example.com"},
-    {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://c.example.com:1", "OTEL_EXPORTER_OTLP_HEADERS": "A=b"},
-    {
-        "OTEL_EXPORTER_OTLP_LOGS_ENDPOINT": "http://logs.example.com:1/x",
-        "OTEL_EXPORTER_OTLP_ENDPOINT": "http://c.example.com:1",
-    },
-    {
-        "OTEL_EXPORTER_OTLP_ENDPOINT": "c.example.com:1",
-        "OTEL_EXPORTER_OTLP_INSECURE": "true",
-        "OTEL_EXPORTER_OTLP_TIMEOUT": "3",
-        "OTEL_EXPORTER_OTLP_COMPRESSION": "deflate",
-    },
-    {
-        "OTEL_EXPORTER_OTLP_ENDPOINT": "https://c.example.com:1",
-        "OTEL_EXPORTER_OTLP_LOGS_INSECURE": "true",
-        "OTEL_EXPORTER_OTLP_TIMEOUT": "3",
-        "OTEL_EXPORTER_OTLP_LOGS_TIMEOUT": "0.5",
-    },
-    {
-        "OTEL_EXPORTER_OTLP_HEADERS": "a=1,b=x%20y, C = d ",
-        "OTEL_EXPORTER_OTLP_LOGS_HEADERS": "e=f",
-        "OTEL_EXPORTER_OTLP_COMPRESSION": "none",
-    },
-    {"OTEL_EXPORTER_OTLP_HEADERS": "a=1,b=x%20y, C = d ", "OTEL_EXPORTER_OTLP_COMPRESSION": "gzip"},
-]
-
-
-@pytest.mark.parametrize("environment", ENVIRONMENTS, ids=str)
-class TestBareNames:
-    """What is shown is what the official exporters make of the variables."""
-
-    @pytest.fixture(autouse=True)
-    def variables(self, monkeypatch: pytest.MonkeyPatch, environment: dict[str, str]) -> None:
-        for name, value in environment.items():
-            monkeypatch.setenv(name, value)
-
-    def test_over_http(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        config = ExporterConfig("otlp-http")
-        effective = in_effect(config)
-        sent: list[tuple[Any, float]] = []
-
-        def send(_: Any, request: Any, *, timeout: float, **__: Any) -> Any:
-            sent.append((request, timeout))
-            raise requests.ConnectionError
-
-        monkeypatch.setattr(requests.Session, "send", send)
-        exporter = connect(config, Origin({}, {}))
-        exporter.export([])
-        exporter.shutdown()
-        ((request, timeout),) = sent
-        assert request.url == effective.endpoint
-        assert timeout == pytest.approx(effective.timeout_ms / 1000, abs=0.4)  # some is spent
-        assert request.headers.get("Content-Encoding", "none") == effective.compression
-        own = {"accept", "accept-encoding", "connection", "user-agent"}
-        names = {
-            name.lower() for name in request.headers if name[:8] not in ("Content-", "content-")
-        }
-        assert names - own == effective.headers.keys()
-        assert {name: request.headers[name] for name in effective.headers} == effective.headers
-
-    def test_over_grpc(self) -> None:
-        config = ExporterConfig("otlp-grpc")
-        effective = in_effect(config)
-        assert effective.endpoint is not None
-        exporter: Any = connect(config, Origin({}, {}))
-        try:
-            official = exporter._exporter
-            scheme, _, target = effective.endpoint.partition("://")
-            assert (scheme == "http") == official._insecure
-            assert target == official._endpoint
-            assert effective.timeout_ms == official._timeout * 1000
-            names = {"NoCompression": "none", "Gzip": "gzip"}
-            assert effective.compression == names[official._compression.name]
-            headers = {k: v for k, v in official._headers if k != "user-agent"}
-            assert dict(effective.headers) == headers
-        finally:
-            exporter.shutdown()
 
 
 def test_the_variables_that_decided_are_named(
@@ -570,7 +495,6 @@ def test_the_variables_that_decided_are_named(
         "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://user:{SECRET}@c.example.com:1/?key={SECRET}",
         "OTEL_EXPORTER_OTLP_HEADERS": f"x-key={SECRET}",
         "OTEL_EXPORTER_OTLP_LOGS_TIMEOUT": "3",
-        "OTEL_EXPORTER_OTLP_CERTIFICATE": "ca.pem",
     }.items():
         monkeypatch.setenv(name, value)
     (tmp_path / "otel.toml").write_text('[otel]\nexporter = "otlp-http"')
@@ -582,7 +506,7 @@ def test_the_variables_that_decided_are_named(
     assert shown == {
         "exporter": ("otlp-http", "file"),
         "exporter.endpoint": (
-            "http://c.example.com:1/",
+            "http://c.example.com:1/v1/logs",
             "environment",
             "OTEL_EXPORTER_OTLP_ENDPOINT",
         ),
@@ -590,7 +514,6 @@ def test_the_variables_that_decided_are_named(
         "exporter.compression": ("none", "default"),
         "exporter.timeout_ms": (3000, "environment", "OTEL_EXPORTER_OTLP_LOGS_TIMEOUT"),
         "exporter.headers.x-key": ("***", "environment", "OTEL_EXPORTER_OTLP_HEADERS"),
-        "exporter.tls.ca-certificate": ("ca.pem", "environment", "OTEL_EXPORTER_OTLP_CERTIFICATE"),
     }
 
 

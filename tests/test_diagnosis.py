@@ -297,14 +297,6 @@ class TestNoConnection:
 
 
 class TestOddAddresses:
-    def test_one_that_requests_cannot_use(
-        self, send: Send, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "127.0.0.1:4318")
-        sent = send(HTTP, None)
-        assert sent.names == ["answer"]
-        assert sent.advice == "is 127.0.0.1:4318/v1/logs the collector's address?"
-
     @pytest.mark.parametrize("endpoint", ["unix:absent.sock", "unix:///absent.sock"])
     def test_one_that_is_no_host(
         self, send: Send, monkeypatch: pytest.MonkeyPatch, endpoint: str
@@ -594,9 +586,8 @@ class TestTls:
         self, send: Send, tls: Tls, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         name, endpoint = tls.serve()
-        monkeypatch.setenv("OTEL_EXPORTER_OTLP_LOGS_ENDPOINT", endpoint)
-        monkeypatch.setenv("OTEL_EXPORTER_OTLP_CERTIFICATE", "absent.pem")
-        sent = send(name, None)
+        monkeypatch.setenv("REQUESTS_CA_BUNDLE", "absent.pem")
+        sent = send(name, endpoint)
         assert "the certificates cannot be loaded (No such file or directory)" in sent.text("TLS")
         assert "check the files of the exporter's tls" in sent.advice
 

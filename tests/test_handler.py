@@ -44,7 +44,9 @@ def test_settings_come_as_path_table_config_or_not_at_all(tmp_path: Path) -> Non
         from_toml(file),
         from_table(table),
     ):
-        assert repr(handler) == "<CodexOtelHandler otlp-http default endpoint (NOTSET)>"
+        assert repr(handler) == (
+            "<CodexOtelHandler otlp-http http://localhost:4318/v1/logs (NOTSET)>"
+        )
     assert repr(CodexOtelHandler()) == "<CodexOtelHandler none (NOTSET)>"
 
 

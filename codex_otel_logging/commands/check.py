@@ -17,7 +17,7 @@ from ..attachment import EVENT_LOGGER
 from ..config import default_path
 from .console import Console, console, printable, shown
 from .diagnosis import EVENT
-from .effective import Setting, in_effect
+from .effective import Setting
 from .findings import Checked, Findings, find
 from .reach import Reach
 
@@ -152,7 +152,7 @@ def _consequences(checked: Checked) -> list[str]:
     else:
         assert config.exporter is not None
         protocol = "OTLP/HTTP" if config.exporter.name == "otlp-http" else "OTLP/gRPC"
-        sent = f"Events are sent over {protocol} to {in_effect(config.exporter).safe_endpoint}."
+        sent = f"Events are sent over {protocol} to {config.exporter.safe_endpoint}."
     prompts = "are sent as they are" if config.log_user_prompt else "leave as [REDACTED]"
     payloads = "are sent as they are" if config.log_tool_payloads else "leave as [REDACTED]"
     return [sent, f"Prompts {prompts}; arguments and output of tools {payloads}."]

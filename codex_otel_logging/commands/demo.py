@@ -91,7 +91,7 @@ def run(transports: Sequence[Transport]) -> int:
 def installed_transports() -> Sequence[Transport]:
     """Return the transports whose exporter is installed."""
     exporters: dict[Transport, ExporterName] = {"http": "otlp-http", "grpc": "otlp-grpc"}
-    return [t for t in exporters if missing_package(ExporterConfig(exporters[t])) is None]
+    return [t for t in exporters if missing_package(ExporterConfig(exporters[t], "")) is None]
 
 
 @contextmanager

@@ -16,13 +16,12 @@ from typing import Any, TypeVar
 from ..config import OtelConfig
 from ..conversation import Conversation
 from ..deadlines import Deadline
-from ..exporters import Outcome, connect, own_export, safe_reason
+from ..exporters import Outcome, connect, own_export
 from ..handler import origin_of
 from ..records import LOGGER, Event, EventReader
 from ..redaction import Redaction
 from ..settings import ExporterConfig
 from .advice import advice_on_answer, advice_on_port
-from .effective import in_effect
 from .probes import DeadEndError, Found, Spoken, resolve, shake_hands, spoken_at, tunnel
 from .probes import connect as connect_to
 from .route import Route, route_to
@@ -57,31 +56,28 @@ class Delivery:
 
     def steps(self) -> Iterator[Step]:
         """Yield each step when it has been made; the last one says why if it failed."""
-        effective = in_effect(self.exporter)
         started = time.perf_counter()
         try:
             with own_export():
                 real = connect(self.exporter, origin_of(self.config, None))
-        except Exception as error:  # whatever a broken package or a variable's value leads to
-            said = safe_reason(f"{type(error).__name__}: {error}", self.exporter)
-            text = f"the exporter cannot be built: {said}"
-            advice = "install its package again, and check the OTEL_* environment variables"
+        except (ImportError, RuntimeError) as error:
+            text = f"the exporter cannot be built: {error}"
+            advice = "install its package again"
             yield Step("exporter", text, _since(started), ok=False, advice=advice)
             return
-        route = route_to(effective)
+        route = route_to(self.exporter)
         dead_end = None
         try:
             if route is not None:
-                dead_end = yield from _way(effective, route)
+                dead_end = yield from _way(self.exporter, route)
             if dead_end is None or dead_end.then != "stop":
-                yield from self._sending(real, effective, route, dead_end)
+                yield from self._sending(real, route, dead_end)
         finally:
             real.shutdown()
 
     def _sending(
         self,
         real: Any,
-        effective: ExporterConfig,
         route: Route | None,
         dead_end: DeadEndError | None,
     ) -> Iterator[Step]:
@@ -90,13 +86,13 @@ class Delivery:
             outcome, took_ms = _timed(lambda: _exported(real, event))
         accepted = outcome.verdict == "delivered" and not outcome.rejected
         self.delivered = accepted and not outcome.web_page
-        advice = "" if self.delivered else advice_on_answer(outcome, effective)
+        advice = "" if self.delivered else advice_on_answer(outcome, self.exporter)
         if advice is None and route is None:
-            advice = f"is {effective.safe_endpoint} the collector's address?"
+            advice = f"is {self.exporter.safe_endpoint} the collector's address?"
         yield Step("answer", _what_came(outcome), took_ms, self.delivered, advice or "")
         may_look = dead_end is None or dead_end.then == "look"
         if advice is None and may_look and route is not None:
-            yield _look(effective, route, outcome)
+            yield _look(self.exporter, route, outcome)
 
 
 def _way(exporter: ExporterConfig, route: Route) -> Generator[Step, None, DeadEndError | None]:
@@ -115,7 +111,7 @@ def _way(exporter: ExporterConfig, route: Route) -> Generator[Step, None, DeadEn
                 return None
             if route.proxy:
                 name, started = "tunnel", time.perf_counter()
-                tunnel(connection, route, route.proxy, deadline)
+                tunnel(connection, route, route.proxy, deadline, exporter)
                 yield Step(name, "the proxy connects to the collector", _since(started))
             if route.tls:
                 name, started = "TLS", time.perf_counter()

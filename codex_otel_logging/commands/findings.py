@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from .. import reports
 from ..attachment import EVENT_LOGGER
 from ..config import ConfigError
+from ..environment import is_disabled
 from ..exporters import missing_package
-from ..handler import is_disabled
 from ..records import is_event_logger
 from .diagnosis import Delivery
 from .effective import Setting, settings
@@ -98,6 +99,6 @@ def _why_nothing_is_sent(source: Source) -> str | None:
     exporter = source.config.exporter
     if exporter is None:
         return "exporter is none"
-    if is_disabled():
+    if is_disabled(os.environ):
         return "the environment variable OTEL_SDK_DISABLED turns everything off"
     return missing_package(exporter)

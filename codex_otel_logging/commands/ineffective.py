@@ -6,6 +6,7 @@ Only names are shown, never values: `OTEL_EXPORTER_OTLP_HEADERS` holds secrets.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable, Mapping
 
 from ..config import OtelConfig
@@ -47,7 +48,8 @@ def ineffective_variables(config: OtelConfig, settings: Iterable[Setting]) -> Ma
     effective = {name for setting in settings for name in setting.variables}
     found = {}
     for name, value in sorted(os.environ.items()):
-        if name not in effective and value.strip():
+        warned = any(re.search(rf"\b{name}\b", warning) for warning in config.warnings)
+        if name not in effective and value.strip() and not warned:
             reason = _reason(name, value, config)
             if reason:
                 found[name] = reason
@@ -67,7 +69,7 @@ def _reason(name: str, value: str, config: OtelConfig) -> str | None:
         return "exporter is none"
     if not of_exporters:
         return _FOR_SETTINGS[name]
-    if config.exporter.endpoint is not None:
+    if config.exporter.written_endpoint is not None:
         return "the exporter's table decides"
     specific = name.replace(_OF_EXPORTERS, _OF_LOGS)
     if os.environ.get(specific) and specific != name:

@@ -18,8 +18,8 @@ from typing import Any, Literal, NamedTuple
 
 from .. import deadlines
 from ..deadlines import Deadline
+from ..exporters import safe_reason
 from ..settings import ExporterConfig, TlsConfig
-from .console import printable
 from .route import Proxy, Route
 
 PORTS = "4318 is usually the port of OTLP/HTTP, 4317 that of OTLP/gRPC"
@@ -29,7 +29,6 @@ SET_AUTHORITY = (
     "collector's certificate"
 )
 
-_MAX_SHOWN = 80
 _PROBE_TIMEOUT_S = 2.0
 _ALERT_TIMEOUT_S = 0.3
 """How long a server may take to say that it wanted a client's certificate."""
@@ -122,7 +121,13 @@ def _named(route: Route) -> tuple[str, str]:
     return route.host_shown, "endpoint"
 
 
-def tunnel(connection: socket.socket, route: Route, proxy: Proxy, deadline: Deadline) -> None:
+def tunnel(
+    connection: socket.socket,
+    route: Route,
+    proxy: Proxy,
+    deadline: Deadline,
+    exporter: ExporterConfig,
+) -> None:
     """Ask a proxy for a connection to the collector: RFC 9110, 9.3.6."""
     request = f"CONNECT {route.collector} HTTP/1.1\r\nHost: {route.collector}\r\n"
     if proxy.authorization:
@@ -141,14 +146,15 @@ def tunnel(connection: socket.socket, route: Route, proxy: Proxy, deadline: Dead
     if not status.startswith("HTTP/1."):
         raise DeadEndError("the proxy answered in no HTTP", f"is {proxy.variable} an HTTP proxy?")
     code = status.partition(" ")[2]
+    said = safe_reason(code, exporter)
     if code.startswith("407"):
         raise DeadEndError(
-            f"the proxy wants to know who asks ({printable(code[:_MAX_SHOWN])})",
+            f"the proxy wants to know who asks ({said})",
             f"put user and password into {proxy.variable}: http://user:password@host:port",
         )
     if not code.startswith("2"):
         raise DeadEndError(
-            f"the proxy does not connect to the collector ({printable(code[:_MAX_SHOWN])})",
+            f"the proxy does not connect to the collector ({said})",
             "ask who runs the proxy to let this host and port through, or name the collector's "
             "host in no_proxy if it can be reached without",
         )
@@ -298,7 +304,7 @@ def _first_words(
         deadline = Deadline(timeout_s)
         with connect(route, found, deadline) as connection:
             if route.proxy:
-                tunnel(connection, route, route.proxy, deadline)
+                tunnel(connection, route, route.proxy, deadline, exporter)
             if not tls:
                 return _answer(connection, words, deadline)
             context = _context(exporter, verify=False)

@@ -14,13 +14,8 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 from urllib.parse import unquote, urlsplit
 
+from ..endpoints import GRPC_SCHEMES
 from ..settings import ExporterConfig
-
-GRPC_SCHEMES = ("dns:", "ipv4:", "ipv6:", "unix:", "unix-abstract:", "vsock:", "xds:")
-"""How gRPC's own names of addresses begin: https://github.com/grpc/grpc/blob/master/doc/naming.md.
-
-They cannot be settings, but the environment may have them.
-"""
 
 
 class Address(NamedTuple):
