@@ -21,7 +21,8 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 from . import reports
-from .exporters import Exporter, Outcome, own_export
+from .exporters import Exporter, Outcome
+from .noise import own_export
 from .parts import Parts
 from .records import Event
 from .settings import BatchConfig

@@ -9,13 +9,9 @@ two implementations, `otlp_records` what they share.
 from __future__ import annotations
 
 import importlib.util
-import logging
-import os
 import re
-import sys
 import threading
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from importlib.machinery import PathFinder
 from types import ModuleType
 from typing import Any, Literal, NamedTuple, Protocol, cast
@@ -23,6 +19,7 @@ from typing import Any, Literal, NamedTuple, Protocol, cast
 from .config import ResourceValue
 from .forks import no_fork
 from .masking import mask
+from .noise import is_own_export, own_export, quiet_import
 from .records import Event
 from .settings import ExporterConfig
 from .values import AttributeValue
@@ -138,24 +135,6 @@ def missing_package(config: ExporterConfig) -> str | None:
     )
 
 
-_exporting = threading.local()
-
-
-@contextmanager
-def own_export() -> Iterator[None]:
-    """Mark what this thread does inside as caused by our own export."""
-    _exporting.active = True
-    try:
-        yield
-    finally:
-        _exporting.active = False
-
-
-def is_own_export() -> bool:
-    """Return whether this thread is exporting, so that what it logs is nobody's business."""
-    return getattr(_exporting, "active", False)
-
-
 def _is_installed(package: str) -> bool:
     """Look for a package without importing it or, where it lies in folders, those around it."""
     path: list[str] | None = None
@@ -182,74 +161,56 @@ def connect(config: ExporterConfig, origin: Origin) -> Exporter:
     """
     package, _ = _MODULES[config.name, config.protocol]
     try:
-        with no_fork(), _quiet_core():
+        with no_fork(), quiet_import():
             _import_with_sdk(f"{package}._log_exporter")
-            module: Any = _import_with_sdk(
-                f"{__package__}.{'otlp_http' if config.name == 'otlp-http' else 'otlp_grpc'}"
-            )
-            _keep_quiet()  # now that their loggers are there; already the constructors use them
             if config.name == "otlp-http":
-                return cast("Exporter", module.HttpExporter(config, origin))
-            return cast("Exporter", module.GrpcExporter(config, origin))
+                http: Any = _import_with_sdk(f"{__package__}.otlp_http")
+                return cast("Exporter", http.HttpExporter(config, origin))
+            grpc: Any = _import_with_sdk(f"{__package__}.otlp_grpc")
+            return cast("Exporter", grpc.GrpcExporter(config, origin))
     except Exception as error:
         kind = ImportError if isinstance(error, ImportError) else RuntimeError
         raise kind(safe_reason(f"{type(error).__name__}: {error}", config)) from None
 
 
-@contextmanager
-def _quiet_core() -> Iterator[None]:
-    """Keep gRPC's C core, which is in use for the first time, from writing to stderr.
-
-    It writes a line for each failed TLS handshake, and reads how much to write only once. Where the
-    application has imported gRPC before, or says itself how much, that stands.
-    """
-    if "grpc" in sys.modules or _VERBOSITY in os.environ:
-        yield
-        return
-    os.environ[_VERBOSITY] = "ERROR"
-    try:
-        yield
-    finally:
-        os.environ.pop(_VERBOSITY, None)
-
-
-_VERBOSITY = "GRPC_VERBOSITY"
-"""https://github.com/grpc/grpc/blob/master/doc/environment_variables.md"""
-
-_LOUD = ("opentelemetry", "urllib3", "requests", "grpc", "charset_normalizer")
-
-
-def _keep_quiet() -> None:
-    """Keep what the exporters' libraries log about our export from the application's handlers.
-
-    What they log about the application's own requests passes.
-    """
-    for name, logger in list(logging.root.manager.loggerDict.items()):
-        if isinstance(logger, logging.Logger) and name.partition(".")[0] in _LOUD:
-            logger.addFilter(_not_own_export)  # a second time changes nothing
-
-
-def _not_own_export(_record: logging.LogRecord) -> bool:
-    return not is_own_export()
-
-
 def _import_with_sdk(module: str) -> ModuleType:
-    """Import a module that needs the SDK, also while the interpreter is ending.
+    """Import a module that needs the SDK: silently, and also while the interpreter is ending.
 
     `import opentelemetry.sdk._logs` detects the process's resource in a thread pool, for a default
-    that is not used here. When the main thread has ended, Python starts no more threads, and an
-    event that was logged just before would be lost. Then the import is tried again with detection
-    left out; as the process is ending, nobody else can miss it.
+    that is not used here. Those threads are silenced like this one. Once the main thread has ended,
+    Python starts no more threads, and an event that was logged just before would be lost; detection
+    is then left out, which nobody can notice any more.
     """
-    try:
-        return importlib.import_module(module)
-    except RuntimeError:
-        if threading.main_thread().is_alive():
-            raise
     resources: Any = importlib.import_module("opentelemetry.sdk.resources")
     detect = resources.get_aggregated_resources
-    resources.get_aggregated_resources = lambda _detectors, initial=None, *_args, **_kwargs: initial
+
+    def detect_silently(detectors: Sequence[Any], initial: Any = None, *args: Any) -> Any:
+        if not is_own_export():
+            return detect(detectors, initial, *args)
+        try:
+            return detect([_SilentDetector(each) for each in detectors], initial, *args)
+        except RuntimeError:
+            if threading.main_thread().is_alive():
+                raise
+            return initial
+
+    resources.get_aggregated_resources = detect_silently
     try:
         return importlib.import_module(module)
     finally:
-        resources.get_aggregated_resources = detect
+        if resources.get_aggregated_resources is detect_silently:
+            resources.get_aggregated_resources = detect
+
+
+class _SilentDetector:
+    """A detector of resources whose log records are those of our export, in any thread."""
+
+    def __init__(self, detector: Any) -> None:
+        self._detector = detector
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._detector, name)
+
+    def detect(self) -> Any:
+        with own_export():
+            return self._detector.detect()

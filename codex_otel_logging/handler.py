@@ -18,8 +18,9 @@ from .batching import BatchProcessor, finish, flush_all
 from .checks import Checks
 from .config import ConfigError, OtelConfig, default_path
 from .environment import is_disabled
-from .exporters import Origin, connect, is_own_export, missing_package
+from .exporters import Origin, connect, missing_package
 from .forks import no_fork
+from .noise import is_own_export
 from .records import EventReader
 from .redaction import Redaction
 from .settings import ExporterConfig

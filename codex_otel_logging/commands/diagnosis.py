@@ -16,8 +16,9 @@ from typing import Any, TypeVar
 from ..config import OtelConfig
 from ..conversation import Conversation
 from ..deadlines import Deadline
-from ..exporters import Outcome, connect, own_export
+from ..exporters import Outcome, connect
 from ..handler import origin_of
+from ..noise import own_export
 from ..records import LOGGER, Event, EventReader
 from ..redaction import Redaction
 from ..settings import ExporterConfig
