@@ -19,6 +19,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from contextvars import Context
 
 from . import reports
 from .exporters import Exporter, Outcome
@@ -207,7 +208,7 @@ class BatchProcessor:
         if self._worker is threading.current_thread():
             return False
         if self._worker is None and self._queue and not self._start():
-            self._send_here(until)
+            Context().run(self._send_here, until)
         return True
 
     def begin_end(self, *, for_good: bool) -> float:
@@ -238,7 +239,11 @@ class BatchProcessor:
 
     def _start(self) -> bool:
         """Start the worker if there is none; False when Python starts no threads any more."""
-        worker = threading.Thread(target=self._run, name="codex_otel_logging", daemon=True)
+        # In a context of its own: agents hand the context of the thread that starts another on to
+        # it, and the worker would keep that request's transaction for life.
+        worker = threading.Thread(
+            target=Context().run, args=(self._run,), name="codex_otel_logging", daemon=True
+        )
         with self._lock:
             if self._worker is not None:
                 return True

@@ -14,6 +14,7 @@ from __future__ import annotations
 import io
 import socket
 import ssl
+from collections.abc import Mapping
 from http.client import HTTPResponse, parse_headers
 from typing import TYPE_CHECKING, Any, cast
 
@@ -22,6 +23,7 @@ from urllib3.connection import HTTPConnection
 from urllib3.exceptions import ConnectTimeoutError, NewConnectionError
 
 from .deadlines import Deadline, connect
+from .http_headers import OwnHeaders, own_headers
 
 if TYPE_CHECKING:
     from urllib3 import PoolManager
@@ -30,10 +32,13 @@ _SWITCHING_PROTOCOLS = 101
 
 
 class DeadlineAdapter(HTTPAdapter):
-    """Sends each request within `deadline`, which the session starts before the request."""
+    """Sends each request within `deadline`, and with no headers but its own.
 
-    def __init__(self, deadline: Deadline) -> None:
-        self._deadline = deadline
+    The session starts the deadline before each request. `headers` are those of the settings.
+    """
+
+    def __init__(self, deadline: Deadline, headers: Mapping[str, str]) -> None:
+        self._attributes = {"deadline": deadline, "own_headers": own_headers(headers)}
         super().__init__()
 
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
@@ -54,8 +59,8 @@ class DeadlineAdapter(HTTPAdapter):
         classes: dict[str, Any] = manager.pool_classes_by_scheme
         pools = {}
         for scheme, pool in classes.items():
-            bases = (_DeadlineConnection, pool.ConnectionCls)
-            connection = type(pool.ConnectionCls.__name__, bases, {"deadline": self._deadline})
+            bases = (_DeadlineConnection, OwnHeaders, pool.ConnectionCls)
+            connection = type(pool.ConnectionCls.__name__, bases, dict(self._attributes))
             pools[scheme] = type(pool.__name__, (pool,), {"ConnectionCls": connection})
         manager.pool_classes_by_scheme = pools
 

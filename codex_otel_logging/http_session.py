@@ -50,7 +50,7 @@ class Session(requests.Session):
         self._timeout_s: float | None = None
         self._deadline = Deadline()
         for scheme in ("http://", "https://"):
-            self.mount(scheme, DeadlineAdapter(self._deadline))
+            self.mount(scheme, DeadlineAdapter(self._deadline, config.headers))
 
     def forget(self, timeout_s: float | None) -> None:
         """Reset the session for the next request, which is also limited to `timeout_s`."""

@@ -27,6 +27,7 @@ from .exporters import Origin, Outcome
 from .files import LARGEST_PEM, read_file
 from .forks import no_fork
 from .grpc_answers import judge
+from .otlp_isolation import isolated, original
 from .otlp_requests import OtlpRequests
 from .records import Event
 from .settings import ExporterConfig, TlsConfig
@@ -56,6 +57,7 @@ class GrpcExporter:
         self._exporter = self._build()
         self._is_stale = False
 
+    @isolated
     def export(self, events: Sequence[Event], timeout_s: float | None = None) -> Outcome:
         """Send the events in one call and judge the answer."""
         request = self._requests.request(events)
@@ -151,8 +153,14 @@ class _InterceptedExporter(OTLPLogExporter):
 
     def _initialize_channel_and_stub(self) -> None:
         _spare_descriptors()
-        super()._initialize_channel_and_stub()  # type: ignore[no-untyped-call]
-        channel = grpc.intercept_channel(self._channel, self._answers)
+        options = {"options": self._channel_options, "compression": self._compression}
+        if self._insecure:
+            self._channel = original(grpc.insecure_channel)(self._endpoint, **options)
+        else:
+            self._channel = original(grpc.secure_channel)(
+                self._endpoint, self._credentials, **options
+            )
+        channel = original(grpc.intercept_channel)(self._channel, self._answers)
         self._client = self._stub(_Channel(channel))
 
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from .exporters import Origin, Outcome
 from .http_answers import judge, unanswered
 from .http_session import Session
+from .otlp_isolation import isolated
 from .otlp_records import OtlpRecords
 from .otlp_requests import OtlpRequests
 from .records import Event
@@ -37,6 +38,7 @@ class HttpExporter:
             config, self._session
         )
 
+    @isolated
     def export(self, events: Sequence[Event], timeout_s: float | None = None) -> Outcome:
         """Post the events in one request and judge the answer."""
         self._session.forget(timeout_s)
