@@ -42,12 +42,16 @@ def secrets_of(config: ExporterConfig) -> list[str]:
     """Return the strings to mask, the longest first."""
     found = {*_of_headers(config.headers.values()), *_of_address(config.endpoint)}
     for value in config.replaced:
-        found |= {value, *_parts(value, _URL_SEPARATORS), *_of_address(value)}
+        found |= {value, *_parts(value, _URL_SEPARATORS)}
     for name, value in os.environ.items():
         if name.lower().endswith("_proxy"):
             found.update(_credentials(userinfo_of(value)))
-    spelled = {spelling for secret in found for spelling in _spellings(secret)}
-    return sorted((s for s in spelled if len(s) >= _SHORTEST), key=lambda s: (-len(s), s))
+    spelled = {s for secret in _long(found) for s in _spellings(secret)}
+    return sorted(_long(spelled), key=lambda s: (-len(s), s))
+
+
+def _long(strings: Iterable[str]) -> Iterator[str]:
+    return (s for s in strings if len(s) >= _SHORTEST)
 
 
 def _parts(text: str, separators: re.Pattern[str]) -> Iterator[str]:
@@ -72,7 +76,7 @@ def _of_address(address: str) -> Iterator[str]:
         yield query
         for pair in re.split("[&;]", query):
             name, equals, value = pair.partition("=")
-            yield from (pair, value, unquote_plus(value)) if equals else (name,)
+            yield from (value, unquote_plus(value)) if equals else (name,)
 
 
 def _credentials(userinfo: str) -> Iterator[str]:
@@ -83,10 +87,10 @@ def _credentials(userinfo: str) -> Iterator[str]:
     if userinfo:
         for encoding in ("utf-8", "latin-1"):  # libraries differ
             encoded = base64.b64encode(pair.encode(encoding, "replace")).decode()
-            yield from (pair, encoded, encoded.rstrip("="))
+            yield from (encoded, encoded.rstrip("="))
 
 
 def _spellings(secret: str) -> Iterator[str]:
-    """Yield a secret as it is, percent-decoded, percent-encoded, and as a literal."""
+    """Yield a secret as it is, percent-decoded, percent-encoded, and escaped."""
     yield from (secret, unquote(secret), quote(secret), quote(secret, safe=""), quote_plus(secret))
-    yield from (repr(secret)[1:-1], json.dumps(secret)[1:-1])
+    yield json.dumps(secret)[1:-1]
