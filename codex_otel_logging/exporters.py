@@ -18,7 +18,6 @@ from typing import Any, Literal, NamedTuple, Protocol, cast
 
 from .config import ResourceValue
 from .forks import no_fork
-from .masking import mask
 from .noise import is_own_export, own_export, quiet_import
 from .records import Event
 from .settings import ExporterConfig
@@ -60,6 +59,8 @@ def delivered(rejected: int, message: str, config: ExporterConfig) -> Outcome:
 
 def safe_reason(text: str, config: ExporterConfig) -> str:
     """Return what a collector or a library said as one short line without the settings' secrets."""
+    from .masking import mask  # here, because a start without failures does without
+
     text = mask(text, config)
     line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
     return line if len(line) <= _MAX_REASON else line[:_MAX_REASON] + "..."
