@@ -151,7 +151,7 @@ class OtelConfig:
             path: the file. `~`, `$NAME`, `${NAME}` and `${NAME:-default}` in it are expanded. None
                 means `default_path()`.
             missing_ok: whether a missing file gives the defaults.
-            strict: whether an unknown key is a fault instead of a warning.
+            strict: whether an unknown key, or an invalid variable, is a fault instead of a warning.
             environ: where `${NAME}` in the table and the `OTEL_*` variables are looked up; None
                 means `os.environ`.
 
@@ -177,7 +177,7 @@ class OtelConfig:
             otel: the table.
             where: how messages call it.
             folder: what paths under `tls` are relative to; None means the working directory.
-            strict: whether an unknown key is a fault instead of a warning.
+            strict: whether an unknown key, or an invalid variable, is a fault instead of a warning.
             environ: where `${NAME}` and the `OTEL_*` variables are looked up; None means
                 `os.environ`.
 

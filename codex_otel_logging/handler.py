@@ -46,8 +46,8 @@ class CodexOtelHandler(logging.Handler):
         app_version: the application's version: the default of `app.version`, and the resource's
             `service.version`.
         missing_ok: whether a TOML file that does not exist means the defaults.
-        strict: whether an exporter whose package is not installed, or a key that is not known,
-            raises instead of being one warning.
+        strict: whether an exporter whose package is not installed, a key that is not known, or an
+            environment variable that is invalid raises instead of being one warning.
         level: the lowest level that is sent.
 
     Raises:
