@@ -369,8 +369,13 @@ class Gate:
 
     def close(self) -> None:
         with self._lock:
-            self._listener.close()
+            self._close_listener()
         self._hang_up()
+
+    def _close_listener(self) -> None:
+        with suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)  # wakes the thread that accepts
+        self._listener.close()
 
     def _bind(self, port: int) -> socket.socket:
         bound = socket.socket()
@@ -380,9 +385,7 @@ class Gate:
 
     def _change(self, serve: Callable[[socket.socket], None] | None) -> None:
         with self._lock:
-            with suppress(OSError):
-                self._listener.shutdown(socket.SHUT_RDWR)  # wakes the thread that accepts
-            self._listener.close()
+            self._close_listener()
             self._listener = listener = self._bind(self._port)
         self._hang_up()
         if serve is not None:
