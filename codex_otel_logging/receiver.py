@@ -25,11 +25,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
+from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from queue import Full
 from socketserver import ThreadingMixIn
 from types import TracebackType
-from typing import Any, Literal
+from typing import Any, Literal, NoReturn
 
 try:
     from google.protobuf.json_format import ParseDict
@@ -50,6 +52,33 @@ from .redaction import REDACTED, Redaction
 Transport = Literal["http/protobuf", "http/json", "grpc"]
 
 LOGS_PATH = "/v1/logs"
+
+_LOGS_METHOD = "/opentelemetry.proto.collector.logs.v1.LogsService/Export"
+
+_OTHER_SIGNALS = {
+    "/v1/traces": "traces",
+    "/v1/metrics": "metrics",
+    "/opentelemetry.proto.collector.trace.v1.TraceService/Export": "traces",
+    "/opentelemetry.proto.collector.metrics.v1.MetricsService/Export": "metrics",
+}
+"""What OTLP sends to other paths and methods."""
+
+_TLS_HANDSHAKE = b"\x16"
+"""The first byte of a TLS connection, which no HTTP method begins with."""
+
+_HTTP2_PREFACE = b"PRI * HTTP/2.0"
+"""How an HTTP/2 connection begins: https://www.rfc-editor.org/rfc/rfc9113#section-3.4"""
+
+_USE_HTTP = "set the sender's endpoint to {http}"
+_USE_BASE = "the sender appends the path itself: set its endpoint to {base}"
+_USE_GRPC = "set the sender's protocol to http/protobuf, or its endpoint to {grpc}"
+_USE_PLAINTEXT = "begin the sender's endpoint with http:// instead of https://"
+_USE_LOGS_METHOD = f"call {_LOGS_METHOD}"
+_USE_POST = "browsers and health checks get no other answer; a sender must use POST"
+_USE_PROTOBUF = "set the sender's protocol to http/protobuf or http/json"
+_USE_GZIP = "set the sender's compression to gzip or none"
+_SEND_LOGS = "send an ExportLogsServiceRequest"
+_SEND_ENCODED = f"{_SEND_LOGS}, encoded as the Content-Type says"
 
 _BUSY = "not now; send it again"
 _MAX_NAMES = 20
@@ -108,6 +137,22 @@ class ReceivedRequest:
     message: ExportLogsServiceRequest = field(repr=False)
 
 
+@dataclass(frozen=True, slots=True)
+class RefusedRequest:
+    """A request that was not received.
+
+    `transport` is the protocol of the port it was sent to, `reason` what is wrong with it, `advice`
+    what to change at the sender. Both are single lines of printable text.
+    """
+
+    transport: Literal["http", "grpc"]
+    reason: str
+    advice: str
+
+    def __str__(self) -> str:
+        return f"{self.reason}; {self.advice}"
+
+
 class PortError(OSError):
     """A port that cannot be listened on; `port` is its number."""
 
@@ -132,6 +177,9 @@ class Receiver:
             answer before it returns. When it raises `queue.Full`, the sender is told to send
             the request again (HTTP 503, gRPC UNAVAILABLE), so the `put_nowait` of a `queue.Queue`
             will do. Any other exception fails the request for good, and is printed on stderr.
+        on_refused: called with each request that is refused, such as one to another path, before
+            the sender is answered. It is called from the receiver's threads, several at once. An
+            exception that it raises is printed on stderr, and the sender gets no answer.
 
     Raises:
         PortError: a port is taken, or not allowed; an `OSError`.
@@ -145,15 +193,17 @@ class Receiver:
         http_port: int = 0,
         grpc_port: int = 0,
         on_request: Callable[[ReceivedRequest], object] | None = None,
+        on_refused: Callable[[RefusedRequest], object] | None = None,
     ) -> None:
+        self._on_refused = on_refused
         self._arrival = threading.Condition()
         self._requests: list[ReceivedRequest] = []
         self._events: list[ReceivedEvent] = []
         self._host = host
         receive = on_request or self._keep
-        self._http = _HttpServer((host, http_port), receive)
+        self._http = _HttpServer((host, http_port), receive, partial(self._refuse, "http"))
         try:
-            self._grpc = _GrpcServer(host, grpc_port, receive)
+            self._grpc = _GrpcServer(host, grpc_port, receive, partial(self._refuse, "grpc"))
         except BaseException:
             self._http.server_close()
             raise
@@ -222,6 +272,21 @@ class Receiver:
     ) -> None:
         self.close()
 
+    def _refuse(
+        self, transport: Literal["http", "grpc"], reason: str, advice: str
+    ) -> RefusedRequest:
+        """Report a refused request and return it; `advice` may name this receiver's endpoints."""
+        try:
+            grpc = self.grpc_endpoint
+        except ImportError:
+            grpc = "a collector that receives OTLP/gRPC"
+        http = self.http_endpoint
+        base = http.removesuffix(LOGS_PATH)
+        refused = RefusedRequest(transport, reason, advice.format(http=http, base=base, grpc=grpc))
+        if self._on_refused is not None:
+            self._on_refused(refused)
+        return refused
+
     def _keep(self, request: ReceivedRequest) -> None:
         events = list(events_of(request))
         with self._arrival:
@@ -281,6 +346,8 @@ def _value(value: AnyValue) -> Any:
 
 
 _Receive = Callable[[ReceivedRequest], object]
+_Refuse = Callable[[str, str], RefusedRequest]
+"""Takes the reason and the advice."""
 
 
 def _bind(unbound: socket.socket, host: Any, port: int) -> None:
@@ -297,8 +364,9 @@ class _HttpServer(ThreadingMixIn, HTTPServer):
     daemon_threads = True
     request_queue_size = 128
 
-    def __init__(self, address: tuple[str, int], receive: _Receive) -> None:
+    def __init__(self, address: tuple[str, int], receive: _Receive, refuse: _Refuse) -> None:
         self.receive = receive
+        self.refuse = refuse
         self._connections: set[socket.socket] = set()
         super().__init__(address, _HttpHandler)
 
@@ -332,11 +400,14 @@ class _HttpServer(ThreadingMixIn, HTTPServer):
 
 
 class _RefusalError(Exception):
-    """A request that is answered with an error status."""
+    """A request that is answered with an error status, and what to change at its sender."""
 
-    def __init__(self, status: int, message: str) -> None:
-        super().__init__(message)
+    def __init__(self, status: int, reason: str, advice: str, *headers: tuple[str, str]) -> None:
+        super().__init__(reason)
         self.status = status
+        self.reason = reason
+        self.advice = advice
+        self.headers = headers
 
 
 class _HttpHandler(BaseHTTPRequestHandler):
@@ -345,6 +416,28 @@ class _HttpHandler(BaseHTTPRequestHandler):
     server: _HttpServer
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
+    # Where a connection does not begin with a request, the base class has set none of these.
+    requestline = command = ""
+    raw_requestline = b""
+
+    def handle_one_request(self) -> None:
+        """Serve one request, or end a connection that does not begin as HTTP does."""
+        if self.rfile.peek(1).startswith(_TLS_HANDSHAKE):  # type: ignore[attr-defined]
+            self._refuse_connection(_RefusalError(400, "TLS at a plaintext port", _USE_PLAINTEXT))
+        else:
+            super().handle_one_request()
+
+    def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
+        """Refuse what the base class does not take for a POST request."""
+        if self.raw_requestline.startswith(_HTTP2_PREFACE):
+            reason = "HTTP/2, which gRPC uses, at the port for OTLP/HTTP"
+            refusal = _RefusalError(code, reason, _USE_GRPC)
+        elif code == HTTPStatus.NOT_IMPLEMENTED:
+            reason = f"{_brief(self.command, False)} {_path(self.path)}: OTLP requests use POST"
+            refusal = _RefusalError(405, reason, _USE_POST, ("Allow", "POST"))
+        else:
+            refusal = _RefusalError(code, f"not HTTP: {HTTPStatus(code).phrase}", _USE_HTTP)
+        self._refuse_connection(refusal)
 
     def do_POST(self) -> None:
         """Receive one export request."""
@@ -357,10 +450,10 @@ class _HttpHandler(BaseHTTPRequestHandler):
                     body = gzip.decompress(body)
                 message = _PARSERS[transport](body)
             except Exception as error:
-                text = f"the body cannot be read: {type(error).__name__}"
-                raise _RefusalError(400, text) from error
+                reason = f"the body cannot be read: {type(error).__name__}"
+                raise _RefusalError(400, reason, _SEND_ENCODED) from error
         except _RefusalError as refusal:
-            self._answer(refusal.status, "text/plain; charset=utf-8", f"{refusal}\n".encode())
+            self._refuse(refusal)
             return
         try:
             self.server.receive(ReceivedRequest(transport, headers, message))
@@ -380,18 +473,24 @@ class _HttpHandler(BaseHTTPRequestHandler):
 
     def _transport(self, headers: Mapping[str, str]) -> Transport:
         """Return how the logs were encoded, if they came to the right place in a known form."""
-        if self.path.partition("?")[0] != LOGS_PATH:
-            raise _RefusalError(404, f"nothing here; logs go to {LOGS_PATH}")
-        if headers.get("content-encoding", "identity").lower() not in ("identity", "gzip"):
-            raise _RefusalError(415, "Content-Encoding: expected gzip or none")
+        path = self.path.partition("?")[0]
+        if path in _OTHER_SIGNALS:
+            raise _RefusalError(404, *_other_signal(f"POST {path}", _OTHER_SIGNALS[path]))
+        if path != LOGS_PATH:
+            advice = _USE_BASE if path.endswith(2 * LOGS_PATH) else _USE_HTTP
+            raise _RefusalError(404, f"POST {_path(path)}: unknown path", advice)
+        encoding = headers.get("content-encoding", "identity").lower()
+        if encoding not in ("identity", "gzip"):
+            reason = f"unsupported Content-Encoding {_brief(encoding, False)}"
+            raise _RefusalError(415, reason, _USE_GZIP)
         media_type = headers.get("content-type", "").partition(";")[0].strip().lower()
         if media_type == "application/x-protobuf":
             return "http/protobuf"
         if media_type == "application/json":
             return "http/json"
-        raise _RefusalError(
-            415, "Content-Type: expected application/x-protobuf or application/json"
-        )
+        reason = f"unsupported Content-Type {_brief(media_type, False)}"
+        advice = _USE_GRPC if media_type.startswith("application/grpc") else _USE_PROTOBUF
+        raise _RefusalError(415, reason, advice)
 
     def _body(self, headers: Mapping[str, str]) -> bytes:
         try:
@@ -405,7 +504,8 @@ class _HttpHandler(BaseHTTPRequestHandler):
                 pass  # trailers
         except ValueError as error:
             self.close_connection = True  # where the next request begins is not known
-            raise _RefusalError(400, "the length of the body is wrong") from error
+            reason = "the body does not have the length that the request gives"
+            raise _RefusalError(400, reason, _SEND_ENCODED) from error
         return body
 
     def _read(self, size: int) -> bytes:
@@ -416,17 +516,44 @@ class _HttpHandler(BaseHTTPRequestHandler):
             raise ValueError(size)
         return read
 
+    def _refuse_connection(self, refusal: _RefusalError) -> None:
+        """Refuse, and hang up: where the next request begins is not known."""
+        self.request_version = self.protocol_version  # answer with a status line in any case
+        self.close_connection = True
+        self._refuse(refusal)
+
+    def _refuse(self, refusal: _RefusalError) -> None:
+        refused = self.server.refuse(refusal.reason, refusal.advice)
+        text = f"{refused}\n".encode()
+        self._answer(refusal.status, "text/plain; charset=utf-8", text, *refusal.headers)
+
     def _answer(self, status: int, content_type: str, body: bytes, *more: tuple[str, str]) -> None:
         self.send_response(status)
         for name, value in more:
             self.send_header(name, value)
         self.send_header("Content-Type", content_type)
         self.send_header("Content-Length", str(len(body)))
+        if self.close_connection:
+            self.send_header("Connection", "close")
         self.end_headers()
-        self.wfile.write(body)
+        if self.command != "HEAD":
+            self.wfile.write(body)
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
         """Say nothing: the receiver's user reads `events`."""
+
+
+def _path(path: str) -> str:
+    """Return a request's path for people, without a query, which may hold a secret."""
+    return _brief(path.partition("?")[0], False)
+
+
+def _other_signal(what: str, signal: str) -> tuple[str, str]:
+    """Return why traces and the like are refused, and what to do about it."""
+    return (
+        f"{what}: {signal} are not received, only logs",
+        f"turn off the sender's exporter of {signal}, or point it at a collector for them",
+    )
 
 
 def request_from_json(document: dict[str, Any]) -> ExportLogsServiceRequest:
@@ -477,21 +604,20 @@ def _without_ids(value: Any) -> Any:
 class _GrpcServer:
     """Hands each request to `receive`; without the package `grpcio` it does nothing."""
 
-    def __init__(self, host: str, port: int, receive: _Receive) -> None:
+    def __init__(self, host: str, port: int, receive: _Receive, refuse: _Refuse) -> None:
         self._receive = receive
+        self._refuse = refuse
         self._server = None
         try:
             import grpc
-            from opentelemetry.proto.collector.logs.v1 import logs_service_pb2_grpc
         except ImportError:
             return
+        self._grpc = grpc
         with socket.socket() as probe:  # gRPC only prints what is wrong with a port
             _bind(probe, host, port)
         # Without so_reuseport=0, two receivers would share a port and each get some of the events.
         self._workers = ThreadPoolExecutor(max_workers=4, thread_name_prefix="receiver")
-        server = grpc.server(self._workers, options=[("grpc.so_reuseport", 0)])
-        add_servicer: Any = logs_service_pb2_grpc.add_LogsServiceServicer_to_server
-        add_servicer(self, server)
+        server = grpc.server(self._workers, handlers=[self], options=[("grpc.so_reuseport", 0)])
         try:
             self._port: int = server.add_insecure_port(f"{host}:{port}")
         except RuntimeError:
@@ -515,13 +641,36 @@ class _GrpcServer:
             self._server.stop(grace=1).wait(timeout=2)
             self._workers.shutdown()
 
-    def Export(self, message: ExportLogsServiceRequest, context: Any) -> ExportLogsServiceResponse:
-        """Receive one export request; the name is the service's."""
+    def service(self, call: Any) -> Any:
+        """Return what handles a call of any method, as `grpc.GenericRpcHandler` has it."""
+        if call.method == _LOGS_METHOD:
+            return self._grpc.unary_unary_rpc_method_handler(self._export)
+        return self._grpc.unary_unary_rpc_method_handler(partial(self._unknown, call.method))
+
+    def _export(self, body: bytes, context: Any) -> bytes:
+        """Receive one export request."""
         headers = dict(context.invocation_metadata())
+        try:
+            # Not by gRPC, which would print a traceback.
+            message = ExportLogsServiceRequest.FromString(body)
+        except Exception as error:
+            reason = f"the message cannot be read: {type(error).__name__}"
+            self._abort(context, "INVALID_ARGUMENT", self._refuse(reason, _SEND_LOGS))
         try:
             self._receive(ReceivedRequest("grpc", headers, message))
         except Full:
-            import grpc
+            self._abort(context, "UNAVAILABLE", _BUSY)
+        return ExportLogsServiceResponse().SerializeToString()
 
-            context.abort(grpc.StatusCode.UNAVAILABLE, _BUSY)
-        return ExportLogsServiceResponse()
+    def _unknown(self, method: str, body: bytes, context: Any) -> bytes:
+        """Refuse a call of another method than the one for logs."""
+        if method in _OTHER_SIGNALS:
+            short = method.rpartition(".")[2]
+            refusal = _other_signal(short, _OTHER_SIGNALS[method])
+        else:
+            refusal = f"{_brief(method, False)}: unknown method", _USE_LOGS_METHOD
+        self._abort(context, "UNIMPLEMENTED", self._refuse(*refusal))
+
+    def _abort(self, context: Any, code: str, text: object) -> NoReturn:
+        context.abort(self._grpc.StatusCode[code], str(text))
+        raise AssertionError

@@ -16,7 +16,8 @@ from contextlib import contextmanager
 from queue import Empty, Full, SimpleQueue
 from typing import Any
 
-from ..receiver import PortError, ReceivedRequest, Receiver, events_of
+from ..receiver import PortError, ReceivedRequest, Receiver, RefusedRequest, events_of
+from .refusals import Refusals
 from .summaries import Summaries, is_event, time_of
 from .views import View, are, counted, make_view
 
@@ -34,7 +35,12 @@ def run(http_port: int, grpc_port: int, *, as_json: bool = False) -> int:
     """
     arrivals = _Arrivals()
     try:
-        receiver = Receiver(http_port=http_port, grpc_port=grpc_port, on_request=arrivals.put)
+        receiver = Receiver(
+            http_port=http_port,
+            grpc_port=grpc_port,
+            on_request=arrivals.put,
+            on_refused=arrivals.refuse,
+        )
     except PortError as error:
         print(_taken(error, "http" if error.port == http_port else "grpc"), file=sys.stderr)
         return 1
@@ -87,10 +93,13 @@ class _Arrivals:
     """The requests that wait to be printed. All methods may be called from any thread."""
 
     def __init__(self) -> None:
-        self._queue: SimpleQueue[tuple[int, ReceivedRequest] | None] = SimpleQueue()
+        self._queue: SimpleQueue[tuple[int, ReceivedRequest | RefusedRequest | None]] = (
+            SimpleQueue()
+        )
         self._lock = threading.Lock()
         self._bytes = 0
         self.turned_away = 0
+        self.refusals = Refusals()
 
     def put(self, request: ReceivedRequest) -> None:
         """Add a request.
@@ -107,7 +116,12 @@ class _Arrivals:
             self._bytes += size
         self._queue.put((size, request))
 
-    def take(self, *, wait: bool) -> ReceivedRequest | None:
+    def refuse(self, refused: RefusedRequest) -> None:
+        """Count a refused request, and add it if it is the first of its kind."""
+        if self.refusals.add(refused):
+            self._queue.put((0, refused))
+
+    def take(self, *, wait: bool) -> ReceivedRequest | RefusedRequest | None:
         """Remove and return a request, or None for a call of `stop`.
 
         Raises:
@@ -115,17 +129,14 @@ class _Arrivals:
 
         """
         # Not timeout=0, with which Python before 3.13 may wait forever.
-        taken = self._queue.get(wait, _POLL_S if wait else None)
-        if taken is None:
-            return None
-        size, request = taken
+        size, request = self._queue.get(wait, _POLL_S if wait else None)
         with self._lock:
             self._bytes -= size
         return request
 
     def stop(self) -> None:
         """Let `take` return None behind what is waiting; a signal handler may call this."""
-        self._queue.put(None)
+        self._queue.put((0, None))
 
     def __len__(self) -> int:
         return self._queue.qsize()
@@ -169,13 +180,17 @@ class _Listening:
         self._view.end(self._total())
         for summary in self._summaries:
             self._view.conversation_ends(summary)
+        self._view.refusals(self._arrivals.refusals)
         if self._arrivals.turned_away:
             self._view.warn(
                 f"the output was too slow for {counted(self._arrivals.turned_away, 'request')}: "
                 "the sender was told to send again"
             )
 
-    def _show(self, request: ReceivedRequest) -> None:
+    def _show(self, request: ReceivedRequest | RefusedRequest) -> None:
+        if isinstance(request, RefusedRequest):
+            self._view.refused(request)
+            return
         # A request holds the events of each logger together; by time they are in order again.
         for event in sorted(events_of(request), key=time_of):
             if not is_event(event):
@@ -203,7 +218,9 @@ class _Listening:
     def _status(self) -> str:
         waiting = len(self._arrivals)
         behind = f"; {counted(waiting, 'request')} not printed yet" if waiting else ""
-        return f"{self._total()}{behind}; Ctrl-C ends and sums up"
+        refusals = self._arrivals.refusals.total
+        refused = f"; {counted(refusals, 'request')} refused" if refusals else ""
+        return f"{self._total()}{refused}{behind}; Ctrl-C ends and sums up"
 
 
 def _addresses(receiver: Receiver) -> list[str]:

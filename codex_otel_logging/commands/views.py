@@ -20,6 +20,11 @@ Lines of `type` `conversation` come at the end, or when a conversation is forgot
     tools           [{name, calls, succeeded, total_ms, median_ms}]
     failures        [{event, message, count}], the first `MAX_FAILURES` different ones
     other_failures  how many more there were
+
+Lines of `type` `refused` come when a request is refused for a reason not seen before, and at the
+end for each reason that was seen more than once:
+
+    time, transport (`http` or `grpc`: the port), reason, advice, count
 """
 
 from __future__ import annotations
@@ -28,14 +33,17 @@ import base64
 import json
 import math
 import sys
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict
 from datetime import datetime, timedelta
 from typing import Any, Protocol
 
 from .. import catalog
-from ..receiver import ReceivedEvent
+from ..receiver import ReceivedEvent, RefusedRequest
 from ..records import timestamp_text
 from .console import Console, Part, console, shown
+from .refusals import Refusals
 from .summaries import MAX_CONVERSATIONS, ConversationSummary, failure_of, is_denied, time_of
 
 EVENT_KEYS = (
@@ -84,6 +92,12 @@ class View(Protocol):
     def conversation_ends(self, summary: ConversationSummary, *, forgotten: bool = False) -> None:
         """Show what a conversation added up to."""
 
+    def refused(self, refused: RefusedRequest) -> None:
+        """Show the first request that was refused for a reason."""
+
+    def refusals(self, refusals: Refusals) -> None:
+        """Show how many requests were refused in all, and why."""
+
     def warn(self, text: str) -> None:
         """Say what should not have happened."""
 
@@ -113,14 +127,14 @@ class _Text:
         said |= {key: event.resource.get(key) for key in ("service.name", "env")}
         said["transport"] = event.transport
         fields = _fields((key, value) for key, value in said.items() if value is not None)
-        self._line(event, summary, "new conversation", "bold", fields, cut=False)
+        self._line(time_of(event), summary, "new conversation", "bold", fields, cut=False)
 
     def event(self, event: ReceivedEvent, summary: ConversationSummary | None) -> None:
         if summary is None:
             said = {"body": event.body, "scope": event.scope, "severity": event.severity_text}
             fields = [*said.items(), *event.attributes.items()]
             found = [(f"{text}", "dim") for text, _ in _fields(fields)]
-            self._line(event, None, "no event", "dim", found)
+            self._line(time_of(event), None, "no event", "dim", found)
             return
         style = _STYLES.get(event.name, "")
         if failure_of(event) is not None:
@@ -128,11 +142,11 @@ class _Text:
         elif is_denied(event):
             style = _DENIED
         name = shown(event.name.removeprefix("codex."))
-        self._line(event, summary, name, style, _fields(_own_fields(event)))
+        self._line(time_of(event), summary, name, style, _fields(_own_fields(event)))
 
     def _line(
         self,
-        event: ReceivedEvent,
+        time_ns: int,
         summary: ConversationSummary | None,
         name: str,
         style: str,
@@ -140,7 +154,7 @@ class _Text:
         *,
         cut: bool = True,
     ) -> None:
-        moment = _local(time_of(event))
+        moment = _local(time_ns)
         if self._day != (day := f"{moment:%Y-%m-%d}"):
             self._day = day
             self._out.line(day, "dim")
@@ -177,6 +191,21 @@ class _Text:
             out.line(f"    {what:10} {text}", style)
         if forgotten:
             out.line()
+
+    def refused(self, refused: RefusedRequest) -> None:
+        reason = f" {refused.transport}: {refused.reason}"
+        self._line(time.time_ns(), None, "request refused", _DENIED, [(reason, "")], cut=False)
+        self._out.line(f"{'':18}{refused.advice}")
+
+    def refusals(self, refusals: Refusals) -> None:
+        if not refusals.total:
+            return
+        self._out.line()
+        self._out.line(f"{counted(refusals.total, 'request')} refused", _DENIED)
+        for refused, count in refusals:
+            self._out.line(f"{count:7,}  {refused.transport}: {refused.reason}")
+        if refusals.others:
+            self._out.line(f"{refusals.others:7,}  for other reasons")
 
     def warn(self, text: str) -> None:
         self._out.line()
@@ -221,8 +250,22 @@ class _Json:
     def conversation_ends(self, summary: ConversationSummary, *, forgotten: bool = False) -> None:
         self._print(summary.as_json())
 
+    def refused(self, refused: RefusedRequest) -> None:
+        self._print_refused(refused, 1)
+
+    def refusals(self, refusals: Refusals) -> None:
+        for refused, count in refusals:
+            if count > 1:
+                self._print_refused(refused, count)
+        if refusals.others:
+            self.warn(f"{counted(refusals.others, 'request')} refused for other reasons")
+
     def warn(self, text: str) -> None:
         print(text, file=sys.stderr)
+
+    def _print_refused(self, refused: RefusedRequest, count: int) -> None:
+        moment = timestamp_text(time.time_ns())
+        self._print({"type": "refused", "time": moment, **asdict(refused), "count": count})
 
     def _print(self, line: Mapping[str, Any]) -> None:
         print(json.dumps(_json_value(line), allow_nan=False), flush=True)
