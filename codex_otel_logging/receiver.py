@@ -14,7 +14,6 @@ collector for production.
 
 from __future__ import annotations
 
-import errno
 import gzip
 import json
 import socket
@@ -27,9 +26,9 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from http import HTTPStatus
-from http.server import BaseHTTPRequestHandler, HTTPServer
+from http.server import BaseHTTPRequestHandler
 from queue import Full
-from socketserver import ThreadingMixIn
+from socketserver import BaseRequestHandler, TCPServer, ThreadingMixIn
 from types import TracebackType
 from typing import Any, Literal, NoReturn
 
@@ -69,10 +68,14 @@ _TLS_HANDSHAKE = b"\x16"
 _HTTP2_PREFACE = b"PRI * HTTP/2.0"
 """How an HTTP/2 connection begins: https://www.rfc-editor.org/rfc/rfc9113#section-3.4"""
 
+_TLS = "TLS at a plaintext port"
 _USE_HTTP = "set the sender's endpoint to {http}"
 _USE_BASE = "the sender appends the path itself: set its endpoint to {base}"
-_USE_GRPC = "set the sender's protocol to http/protobuf, or its endpoint to {grpc}"
-_USE_PLAINTEXT = "begin the sender's endpoint with http:// instead of https://"
+_USE_GRPC = "set the sender's endpoint to {grpc}"
+_USE_OTHER_HTTP = "set the sender's protocol to http/protobuf, or its endpoint to {grpc}"
+_USE_OTHER_GRPC = "set the sender's protocol to grpc, or its endpoint to {http}"
+_USE_HTTP_PLAINTEXT = "set the sender's endpoint to {http}, without TLS"
+_USE_GRPC_PLAINTEXT = "set the sender's endpoint to {grpc}, without TLS"
 _USE_LOGS_METHOD = f"call {_LOGS_METHOD}"
 _USE_POST = "browsers and health checks get no other answer; a sender must use POST"
 _USE_PROTOBUF = "set the sender's protocol to http/protobuf or http/json"
@@ -80,6 +83,8 @@ _USE_GZIP = "set the sender's compression to gzip or none"
 _SEND_LOGS = "send an ExportLogsServiceRequest"
 _SEND_ENCODED = f"{_SEND_LOGS}, encoded as the Content-Type says"
 
+_LOOPBACK = "127.0.0.1"
+_PUMPED_BYTES = 1 << 16
 _BUSY = "not now; send it again"
 _MAX_NAMES = 20
 _MAX_SHOWN = 60
@@ -205,17 +210,14 @@ class Receiver:
         try:
             self._grpc = _GrpcServer(host, grpc_port, receive, partial(self._refuse, "grpc"))
         except BaseException:
-            self._http.server_close()
+            self._http.stop()
             raise
-        self._thread = threading.Thread(
-            target=self._http.serve_forever, args=(0.05,), name="receiver", daemon=True
-        )
-        self._thread.start()
+        self._http.start()
 
     @property
     def http_endpoint(self) -> str:
         """The address for an `otlp-http` exporter."""
-        return f"http://{self._host}:{self._http.server_address[1]}{LOGS_PATH}"
+        return f"http://{self._host}:{self._http.port}{LOGS_PATH}"
 
     @property
     def grpc_endpoint(self) -> str:
@@ -256,9 +258,8 @@ class Receiver:
 
     def close(self) -> None:
         """Stop listening, and close the connections. Blocks for about two seconds at most."""
-        self._http.shutdown()
-        self._http.server_close()
-        self._thread.join(timeout=1)
+        self._http.stop()
+        self._http.hang_up()
         self._grpc.stop()
 
     def __enter__(self) -> Receiver:  # noqa: PYI034 - Self is not in 3.10
@@ -350,31 +351,51 @@ _Refuse = Callable[[str, str], RefusedRequest]
 """Takes the reason and the advice."""
 
 
-def _bind(unbound: socket.socket, host: Any, port: int) -> None:
-    try:
-        unbound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        unbound.bind((host, port))
-    except OSError as error:
-        raise PortError(error, host, port) from error
+class _ConnectionServer(ThreadingMixIn, TCPServer):
+    """Serves each connection in a thread of its own, and can hang up on all of them.
 
-
-class _HttpServer(ThreadingMixIn, HTTPServer):
-    """A server that hands each decoded request to `receive`, and can hang up on its clients."""
+    It listens as soon as it is built.
+    """
 
     daemon_threads = True
     request_queue_size = 128
 
-    def __init__(self, address: tuple[str, int], receive: _Receive, refuse: _Refuse) -> None:
-        self.receive = receive
+    def __init__(
+        self, address: tuple[str, int], handler: type[BaseRequestHandler], refuse: _Refuse
+    ) -> None:
         self.refuse = refuse
         self._connections: set[socket.socket] = set()
-        super().__init__(address, _HttpHandler)
+        super().__init__(address, handler)
+        self._thread = threading.Thread(
+            target=self.serve_forever, args=(0.05,), name="receiver", daemon=True
+        )
+
+    def start(self) -> None:
+        """Begin to serve connections."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Stop listening."""
+        if self._thread.is_alive():
+            self.shutdown()
+            self._thread.join(timeout=1)
+        self.server_close()
+
+    def hang_up(self) -> None:
+        """End all connections."""
+        for connection in list(self._connections):
+            with suppress(OSError):  # the client was faster
+                connection.shutdown(socket.SHUT_RDWR)
 
     def server_bind(self) -> None:
-        """Bind without looking up a host name, which can take seconds."""
-        _bind(self.socket, *self.server_address[:2])
-        self.server_address = self.socket.getsockname()
-        self.server_name, self.server_port = self.socket.getsockname()[:2]
+        """Bind, and say which port it is about when that is impossible."""
+        host, port = self.server_address[:2]
+        try:
+            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            self.socket.bind((host, port))
+        except OSError as error:
+            raise PortError(error, str(host), port) from error
+        self.port: int = self.socket.getsockname()[1]
 
     def process_request(self, request: Any, client_address: Any) -> None:
         """Serve a connection in a thread of its own, and remember it."""
@@ -391,12 +412,13 @@ class _HttpServer(ThreadingMixIn, HTTPServer):
         if not isinstance(sys.exc_info()[1], ConnectionError):
             super().handle_error(request, client_address)
 
-    def server_close(self) -> None:
-        """Stop listening and hang up."""
-        super().server_close()
-        for connection in list(self._connections):
-            with suppress(OSError):  # the client was faster
-                connection.shutdown(socket.SHUT_RDWR)
+
+class _HttpServer(_ConnectionServer):
+    """Hands each decoded request to `receive`."""
+
+    def __init__(self, address: tuple[str, int], receive: _Receive, refuse: _Refuse) -> None:
+        super().__init__(address, _HttpHandler, refuse)
+        self.receive = receive
 
 
 class _RefusalError(Exception):
@@ -423,7 +445,7 @@ class _HttpHandler(BaseHTTPRequestHandler):
     def handle_one_request(self) -> None:
         """Serve one request, or end a connection that does not begin as HTTP does."""
         if self.rfile.peek(1).startswith(_TLS_HANDSHAKE):  # type: ignore[attr-defined]
-            self._refuse_connection(_RefusalError(400, "TLS at a plaintext port", _USE_PLAINTEXT))
+            self._refuse_connection(_RefusalError(400, _TLS, _USE_HTTP_PLAINTEXT))
         else:
             super().handle_one_request()
 
@@ -431,7 +453,7 @@ class _HttpHandler(BaseHTTPRequestHandler):
         """Refuse what the base class does not take for a POST request."""
         if self.raw_requestline.startswith(_HTTP2_PREFACE):
             reason = "HTTP/2, which gRPC uses, at the port for OTLP/HTTP"
-            refusal = _RefusalError(code, reason, _USE_GRPC)
+            refusal = _RefusalError(code, reason, _USE_OTHER_HTTP)
         elif code == HTTPStatus.NOT_IMPLEMENTED:
             reason = f"{_brief(self.command, False)} {_path(self.path)}: OTLP requests use POST"
             refusal = _RefusalError(405, reason, _USE_POST, ("Allow", "POST"))
@@ -489,7 +511,7 @@ class _HttpHandler(BaseHTTPRequestHandler):
         if media_type == "application/json":
             return "http/json"
         reason = f"unsupported Content-Type {_brief(media_type, False)}"
-        advice = _USE_GRPC if media_type.startswith("application/grpc") else _USE_PROTOBUF
+        advice = _USE_OTHER_HTTP if media_type.startswith("application/grpc") else _USE_PROTOBUF
         raise _RefusalError(415, reason, advice)
 
     def _body(self, headers: Mapping[str, str]) -> bytes:
@@ -601,45 +623,104 @@ def _without_ids(value: Any) -> Any:
     return value
 
 
+class _GrpcFront(_ConnectionServer):
+    """Passes connections on to the gRPC server, and reports those in another protocol.
+
+    gRPC's own server hangs up on such a connection without telling the application.
+    """
+
+    def __init__(self, address: tuple[str, int], refuse: _Refuse) -> None:
+        super().__init__(address, _GrpcConnection, refuse)
+        self.inner_port = 0
+
+
+class _GrpcConnection(BaseRequestHandler):
+    server: _GrpcFront
+    request: socket.socket
+
+    def handle(self) -> None:
+        """Pass on what either side sends, until one of them ends the connection."""
+        with socket.create_connection((_LOOPBACK, self.server.inner_port)) as server:
+            for end in (self.request, server):
+                end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            answers = threading.Thread(target=_pump, args=(server, self.request), daemon=True)
+            answers.start()
+            _pump(self.request, server, self._look)
+            answers.join()
+
+    def _look(self, first: bytes) -> bool:
+        """Report another protocol; return whether these first bytes tell which one it is."""
+        if first.startswith(_HTTP2_PREFACE):
+            return True
+        if _HTTP2_PREFACE.startswith(first):
+            return False
+        if first.startswith(_TLS_HANDSHAKE):
+            self.server.refuse(_TLS, _USE_GRPC_PLAINTEXT)
+        elif first[:1].isupper():
+            self.server.refuse("HTTP/1 at the port for OTLP/gRPC", _USE_OTHER_GRPC)
+        else:
+            self.server.refuse("neither HTTP nor TLS at the port for OTLP/gRPC", _USE_GRPC)
+        return True
+
+
+def _pump(
+    source: socket.socket, sink: socket.socket, look: Callable[[bytes], bool] | None = None
+) -> None:
+    """Pass on what is sent until the connection ends.
+
+    `look` is called with all bytes so far, until it returns True.
+    """
+    first = b""
+    with suppress(OSError):
+        while data := source.recv(_PUMPED_BYTES):
+            if look is not None:
+                first += data
+                if look(first):
+                    look = None
+            sink.sendall(data)
+    for end in (source, sink):
+        with suppress(OSError):  # it was ended already
+            end.shutdown(socket.SHUT_RDWR)
+
+
 class _GrpcServer:
     """Hands each request to `receive`; without the package `grpcio` it does nothing."""
 
     def __init__(self, host: str, port: int, receive: _Receive, refuse: _Refuse) -> None:
         self._receive = receive
         self._refuse = refuse
-        self._server = None
+        self._front: _GrpcFront | None = None
         try:
             import grpc
         except ImportError:
             return
         self._grpc = grpc
-        with socket.socket() as probe:  # gRPC only prints what is wrong with a port
-            _bind(probe, host, port)
-        # Without so_reuseport=0, two receivers would share a port and each get some of the events.
+        front = _GrpcFront((host, port), refuse)
         self._workers = ThreadPoolExecutor(max_workers=4, thread_name_prefix="receiver")
-        server = grpc.server(self._workers, handlers=[self], options=[("grpc.so_reuseport", 0)])
-        try:
-            self._port: int = server.add_insecure_port(f"{host}:{port}")
-        except RuntimeError:
-            self._port = 0
-        if not self._port:
-            raise PortError(OSError(errno.EADDRINUSE, "Address already in use"), host, port)
-        server.start()
-        self._server = server
+        # Without so_reuseport=0, two receivers would share a port and each get some of the events.
+        self._server = grpc.server(
+            self._workers, handlers=[self], options=[("grpc.so_reuseport", 0)]
+        )
+        front.inner_port = self._server.add_insecure_port(f"{_LOOPBACK}:0")
+        self._server.start()
+        front.start()
+        self._front = front
 
     @property
     def port(self) -> int:
-        if self._server is None:
+        if self._front is None:
             raise ImportError(
                 "receiving over gRPC needs an extra package: pip install 'codex_otel_logging[grpc]'"
             )
-        return self._port
+        return self._front.port
 
     def stop(self) -> None:
         """Stop listening, give calls that are under way a second to end, and hang up."""
-        if self._server is not None:
+        if self._front is not None:
+            self._front.stop()
             self._server.stop(grace=1).wait(timeout=2)
             self._workers.shutdown()
+            self._front.hang_up()
 
     def service(self, call: Any) -> Any:
         """Return what handles a call of any method, as `grpc.GenericRpcHandler` has it."""

@@ -275,7 +275,7 @@ def test_a_grpc_call_that_is_under_way_is_answered_before_it_closes(handing: Any
         assert called.wait(timeout=10)
         closed = threads.submit(receiver.close)
         while not refuses(receiver.grpc_endpoint):
-            assert not closed.done()
+            assert futures.wait([closed], timeout=0.01).not_done
         assert futures.wait([sent], timeout=0.1).not_done  # it is not cancelled
         closing.set()
         assert sent.result(timeout=10) == (0, "")

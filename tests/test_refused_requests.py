@@ -190,7 +190,7 @@ def http_request(line: str, headers: str = "", body: bytes = b"") -> bytes:
             CLIENT_HELLO,
             400,
             "TLS at a plaintext port",
-            "begin the sender's endpoint with http:// instead of https://",
+            "set the sender's endpoint to {http}, without TLS",
             id="TLS",
         ),
         pytest.param(
@@ -319,6 +319,48 @@ def test_grpc_to_the_port_for_http(receiver: Receiver, refused: Refused) -> None
         "HTTP/2, which gRPC uses, at the port for OTLP/HTTP",
         f"set the sender's protocol to http/protobuf, or its endpoint to {receiver.grpc_endpoint}",
     )
+
+
+@pytest.mark.parametrize(
+    ("sent", "reason", "advice"),
+    [
+        (
+            http_request("POST /v1/logs", JSON, b"{}"),
+            "HTTP/1 at the port for OTLP/gRPC",
+            "set the sender's protocol to grpc, or its endpoint to {http}",
+        ),
+        (
+            CLIENT_HELLO,
+            "TLS at a plaintext port",
+            "set the sender's endpoint to {grpc}, without TLS",
+        ),
+        (
+            bytes(100),
+            "neither HTTP nor TLS at the port for OTLP/gRPC",
+            "set the sender's endpoint to {grpc}",
+        ),
+    ],
+    ids=["HTTP/1", "TLS", "another"],
+)
+def test_other_protocols_at_the_port_for_grpc(
+    receiver: Receiver, refused: Refused, sent: bytes, reason: str, advice: str
+) -> None:
+    """The answer is gRPC's own: a client that looks what is spoken there finds gRPC."""
+    answer = exchange(receiver.grpc_endpoint, sent)
+    advice = advice.format(http=receiver.http_endpoint, grpc=receiver.grpc_endpoint)
+    assert refused == [RefusedRequest("grpc", reason, advice)]
+    assert answer[3:9] == b"\x04\0\0\0\0\0"  # a SETTINGS frame
+
+
+def test_a_protocol_is_recognized_byte_by_byte(receiver: Receiver, refused: Refused) -> None:
+    with socket.create_connection(address(receiver.grpc_endpoint), timeout=10) as connection:
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        for byte in b"POST /v1/logs HTTP/1.1\r\n":
+            try:
+                connection.sendall(bytes([byte]))
+            except ConnectionError:  # gRPC has seen enough
+                break
+        assert refused.first().reason == "HTTP/1 at the port for OTLP/gRPC"
 
 
 def test_without_grpc_no_endpoint_is_named_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
