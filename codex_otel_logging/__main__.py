@@ -163,11 +163,8 @@ def _port(text: str) -> int:
 
 
 def _listen(options: argparse.Namespace) -> int:
-    try:
-        from .commands import listen
-    except ImportError as error:  # the receiver needs more than the package
-        print(error, file=sys.stderr)
-        return 1
+    from .commands import listen
+
     return listen.run(options.http_port, options.grpc_port, as_json=options.json)
 
 

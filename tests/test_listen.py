@@ -20,7 +20,8 @@ import pytest
 
 from codex_otel_logging import Conversation, Receiver
 from codex_otel_logging.commands import listen, views
-from codex_otel_logging.receiver import ReceivedRequest, request_from_json
+from codex_otel_logging.receiver import ReceivedRequest
+from codex_otel_logging.receiver.messages import request_from_json
 from commands import Command, needs_small_pipes
 from conftest import HandlerFactory
 

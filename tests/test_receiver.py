@@ -18,7 +18,15 @@ from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsSer
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2_grpc import LogsServiceStub
 
 from codex_otel_logging import Receiver
-from codex_otel_logging.receiver import PortError, ReceivedRequest, events_of, request_from_json
+from codex_otel_logging.receiver import (
+    PortError,
+    ReceivedEvent,
+    ReceivedRequest,
+    RefusedRequest,
+    events_of,
+)
+from codex_otel_logging.receiver.messages import request_from_json
+from conftest import RunPython
 
 REQUEST = {
     "resourceLogs": [
@@ -60,6 +68,25 @@ def post(
         return answer.status, answer.read()
     finally:
         connection.close()
+
+
+def test_importing_it_imports_no_commands_and_nothing_heavy(run_python: RunPython) -> None:
+    program = """
+import sys
+from codex_otel_logging.receiver import (
+    LOGS_PATH, PortError, ReceivedEvent, ReceivedRequest, Receiver, RefusedRequest, events_of
+)
+heavy = ("codex_otel_logging.commands", "opentelemetry", "google", "grpc", "http")
+print([name for name in heavy if name in sys.modules])
+"""
+    assert run_python(program).stdout == "[]\n"
+
+
+def test_a_public_class_names_the_module_it_is_imported_from() -> None:
+    """So that a traceback has the name that an application writes."""
+    assert Receiver.__module__ == "codex_otel_logging"
+    for public in (PortError, ReceivedEvent, ReceivedRequest, RefusedRequest):
+        assert public.__module__ == "codex_otel_logging.receiver"
 
 
 def test_json_with_hexadecimal_ids_and_large_numbers(receiver: Receiver) -> None:

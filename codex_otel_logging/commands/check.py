@@ -14,7 +14,8 @@ from typing import Any
 from ..config import ConfigError, OtelConfig, OtelFile
 from ..exporters import missing_package
 from ..handler import is_disabled
-from .console import Console, console, printable, shown
+from ..text import printable, shown
+from .console import Console, console
 from .diagnosis import EVENT, Delivery
 from .effective import Setting, in_effect, settings
 

@@ -1,8 +1,8 @@
 """What the commands print: tables and lines, with colour on a terminal where `rich` is installed.
 
 Elsewhere it is plain text, whole and uncut, so that a pipe gets all of it, each line at once. What
-comes from outside goes through `shown` first: no control character of somebody's event reaches a
-terminal. A character that the output's encoding does not have becomes an escape.
+comes from outside goes through `shown` of `text` first: no control character of somebody's event
+reaches a terminal. A character that the output's encoding does not have becomes an escape.
 """
 
 from __future__ import annotations
@@ -50,17 +50,6 @@ def console() -> Console:
         except ImportError:
             pass
     return _Plain()
-
-
-def shown(value: object) -> str:
-    """Return a value as text of one line that holds nothing but printable characters."""
-    text = str(value)
-    return text if text and text.isprintable() and " " not in text else repr(text)
-
-
-def printable(line: str) -> str:
-    """Return a line with blanks in place of control characters."""
-    return "".join(character if character.isprintable() else " " for character in line)
 
 
 class _Plain:

@@ -41,6 +41,9 @@ def run(http_port: int, grpc_port: int, *, as_json: bool = False) -> int:
             on_request=arrivals.put,
             on_refused=arrivals.refuse,
         )
+    except ImportError as error:  # the receiver needs more than the package
+        print(error, file=sys.stderr)
+        return 1
     except PortError as error:
         print(_taken(error, "http" if error.port == http_port else "grpc"), file=sys.stderr)
         return 1

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 from ..settings import ExporterConfig, TlsConfig
-from .console import printable
+from ..text import printable
 from .route import Proxy, Route
 
 PORTS = "4318 is usually the port of OTLP/HTTP, 4317 that of OTLP/gRPC"

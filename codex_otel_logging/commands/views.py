@@ -42,7 +42,8 @@ from typing import Any, Protocol
 from .. import catalog
 from ..receiver import ReceivedEvent, RefusedRequest
 from ..records import timestamp_text
-from .console import Console, Part, console, shown
+from ..text import shown
+from .console import Console, Part, console
 from .refusals import Refusals
 from .summaries import MAX_CONVERSATIONS, ConversationSummary, failure_of, is_denied, time_of
 
