@@ -122,8 +122,8 @@ def test_gzip_and_chunks(receiver: Receiver) -> None:
         ("/v1/logs", {"Content_Type": "application/json"}, b"[]", 400),
         ("/v1/logs", {"Content_Type": "application/json"}, b'{"resourceLogs": 5}', 400),
         ("/v1/logs", {"Content_Type": "application/x-protobuf"}, b"\xff", 400),
-        ("/v1/logs", {"Content_Length": "odd"}, b"", 400),
-        ("/v1/logs", {"Content_Length": "-1"}, b"", 400),
+        ("/v1/logs", {"Content_Type": "application/json", "Content_Length": "odd"}, b"", 400),
+        ("/v1/logs", {"Content_Type": "application/json", "Content_Length": "-1"}, b"", 400),
         ("/v1/logs", {"Content_Type": "application/json", "Content_Encoding": "gzip"}, b"x", 400),
     ],
 )

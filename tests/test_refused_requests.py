@@ -162,21 +162,28 @@ def http_request(line: str, headers: str = "", body: bytes = b"") -> bytes:
             http_request("POST /v1/logs", JSON, b"{"),
             400,
             "the body cannot be read: JSONDecodeError",
-            "send an ExportLogsServiceRequest, encoded as the Content-Type says",
+            "send an ExportLogsServiceRequest in the encoding that its Content-Type names",
             id="unreadable JSON",
+        ),
+        pytest.param(
+            http_request("POST /v1/logs", JSON, b'{"resourceSpans": []}'),
+            400,
+            "the body: traces are not received, only logs",
+            "turn off the sender's exporter of traces, or point it at a collector for them",
+            id="traces at the path for logs",
         ),
         pytest.param(
             http_request("POST /v1/logs", f"{JSON}Content-Encoding: gzip\r\n", b"{}"),
             400,
             "the body cannot be read: BadGzipFile",
-            "send an ExportLogsServiceRequest, encoded as the Content-Type says",
+            "send an ExportLogsServiceRequest in the encoding that its Content-Type names",
             id="unreadable gzip",
         ),
         pytest.param(
-            b"POST /v1/logs HTTP/1.1\r\nContent-Length: x\r\n\r\n",
+            f"POST /v1/logs HTTP/1.1\r\n{JSON}Content-Length: x\r\n\r\n".encode(),
             400,
-            "the body does not have the length that the request gives",
-            "send an ExportLogsServiceRequest, encoded as the Content-Type says",
+            "invalid Content-Length x",
+            "the sender, or a proxy in between, writes malformed HTTP",
             id="length",
         ),
         pytest.param(
@@ -226,7 +233,8 @@ def test_a_connection_without_a_request_is_not_refused(
 
 
 def test_a_connection_outlives_a_refused_request(receiver: Receiver, refused: Refused) -> None:
-    keep = http_request("POST /v1/trace", JSON, b"{}").replace(b"Connection: close\r\n", b"")
+    """If it had no body: that is not read."""
+    keep = http_request("POST /v1/trace", JSON).replace(b"Connection: close\r\n", b"")
     answer = exchange(receiver.http_endpoint, keep + http_request("POST /v1/logs", JSON, b"{}"))
     assert answer.count(b"HTTP/1.1 404 ") == answer.count(b"HTTP/1.1 200 ") == 1
     assert len(receiver.requests) == len(refused) == 1
@@ -281,8 +289,8 @@ def test_a_tls_client_at_the_port_for_http(receiver: Receiver, refused: Refused)
             LOGS,
             b"\xff",
             grpc.StatusCode.INVALID_ARGUMENT,
-            "the message cannot be read: DecodeError",
-            "send an ExportLogsServiceRequest",
+            "the body cannot be read: DecodeError",
+            "send an ExportLogsServiceRequest in the encoding that its Content-Type names",
         ),
     ],
     ids=["traces", "metrics", "unknown method", "unreadable message"],

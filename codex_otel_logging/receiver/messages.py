@@ -12,15 +12,28 @@ from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import (
 )
 
 from .received import Transport
+from .refusals import RefusalError, other_signal
+
+_OTHER_SIGNALS = {"resourceSpans": "traces", "resourceMetrics": "metrics"}
 
 EMPTY_RESPONSE = ExportLogsServiceResponse().SerializeToString()
 """The answer to a request that was received as a whole, in protobuf."""
 
 
 def parse(body: bytes, transport: Transport) -> ExportLogsServiceRequest:
-    """Return the request that a body holds; any exception means that it is malformed."""
+    """Return the request that a body holds.
+
+    Raises:
+        RefusalError: it holds traces or metrics.
+        Exception: it is malformed.
+
+    """
     if transport == "http/json":
-        return request_from_json(json.loads(body))
+        document = json.loads(body)
+        for key, signal in _OTHER_SIGNALS.items():
+            if key in document:  # other unknown keys are ignored, as OTLP has it
+                raise RefusalError(400, *other_signal("the body", signal))
+        return request_from_json(document)
     return ExportLogsServiceRequest.FromString(body)
 
 

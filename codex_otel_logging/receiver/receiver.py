@@ -22,7 +22,7 @@ class Receiver:
     """Receives log records over OTLP/HTTP and OTLP/gRPC; a context manager.
 
     It listens as soon as it is built, over gRPC only where the package `grpcio` is installed. All
-    methods may be called from any thread.
+    methods may be called from any thread. Connections that stay idle for a minute are ended.
 
     Args:
         host: address to listen on.
@@ -37,6 +37,8 @@ class Receiver:
         on_refused: called with each request that is refused, such as one to another path, before
             the sender is answered. It is called from the receiver's threads, several at once. An
             exception that it raises is printed on stderr, and the sender gets no answer.
+        max_request_bytes: how large a request may be, as sent and as decompressed; larger ones are
+            refused. The default of 4 MiB is that of gRPC.
 
     Raises:
         PortError: a port is taken, or not allowed; an `OSError`.
@@ -52,10 +54,12 @@ class Receiver:
         grpc_port: int = 0,
         on_request: Callable[[ReceivedRequest], object] | None = None,
         on_refused: Callable[[RefusedRequest], object] | None = None,
+        max_request_bytes: int = 4 << 20,
     ) -> None:
         try:  # here, so that the class can be imported and documented without the extra
             from .grpc_server import GrpcServer
             from .http_server import HttpServer
+            from .intake import Intake
         except ImportError as error:
             raise ImportError(
                 "the receiver needs an extra package: pip install 'codex_otel_logging[otel]'"
@@ -65,10 +69,10 @@ class Receiver:
         self._requests: list[ReceivedRequest] = []
         self._events: list[ReceivedEvent] = []
         self._host = host
-        receive = on_request or self._keep
-        self._http = HttpServer((host, http_port), receive, partial(self._refuse, "http"))
+        intake = Intake(on_request or self._keep, max_request_bytes)
+        self._http = HttpServer((host, http_port), intake, partial(self._refuse, "http"))
         try:
-            self._grpc = GrpcServer((host, grpc_port), receive, partial(self._refuse, "grpc"))
+            self._grpc = GrpcServer((host, grpc_port), intake, partial(self._refuse, "grpc"))
         except BaseException:
             self._http.stop()
             raise

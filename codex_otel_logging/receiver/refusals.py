@@ -20,6 +20,7 @@ OTHER_SIGNALS = {
 }
 """What OTLP sends to other paths and methods than those for logs."""
 
+BUSY = "not now; send it again"
 TLS = "TLS at a plaintext port"
 USE_HTTP = "set the sender's endpoint to {http}"
 USE_BASE = "the sender appends the path itself: set its endpoint to {base}"
@@ -32,8 +33,8 @@ USE_LOGS_METHOD = f"call {LOGS_METHOD}"
 USE_POST = "browsers and health checks get no other answer; a sender must use POST"
 USE_PROTOBUF = "set the sender's protocol to http/protobuf or http/json"
 USE_GZIP = "set the sender's compression to gzip or none"
-SEND_LOGS = "send an ExportLogsServiceRequest"
-SEND_ENCODED = f"{SEND_LOGS}, encoded as the Content-Type says"
+MALFORMED = "the sender, or a proxy in between, writes malformed HTTP"
+SEND_LOGS = "send an ExportLogsServiceRequest in the encoding that its Content-Type names"
 
 Refuse = Callable[[str, str], RefusedRequest]
 """Reports a refused request: takes the reason and the advice, returns what was reported."""
@@ -56,6 +57,11 @@ class RefusalError(Exception):
         self.reason = reason
         self.advice = advice
         self.headers = headers
+
+
+def too_large(limit: int) -> tuple[str, str]:
+    """Return reason and advice for a request of more than `limit` bytes."""
+    return f"the request has more than {limit:,} bytes", "lower the sender's batch size"
 
 
 def other_signal(what: str, signal: str) -> tuple[str, str]:
