@@ -264,8 +264,9 @@ class TestBeforeTheBody:
             ("PUT /v1/logs HTTP/1.1", JSON, 405),
             ("POST /v1/logs HTTP/1.1", "Content-Type: text/plain\r\n", 415),
             ("POST /v1/logs HTTP/1.1", f"{JSON}Content-Encoding: br\r\n", 415),
+            ("POST /v1/logs HTTP/1.1", f"{JSON}Origin: http://evil.example\r\n", 403),
         ],
-        ids=["path", "traces", "method", "content type", "encoding"],
+        ids=["path", "traces", "method", "content type", "encoding", "origin"],
     )
     def test_it_is_refused_when_nothing_of_it_was_sent(
         self, receiver: Receiver, line: str, headers: str, status: int
@@ -643,3 +644,67 @@ def test_without_descriptors_it_waits_and_works_again_afterwards(
         with grpc.insecure_channel(target) as channel:
             channel.unary_unary(LOGS)(b"", timeout=20, wait_for_ready=True)
     assert "Traceback" not in process.end()
+
+
+class TestNames:
+    """A web page can have a name that leads to this machine, and make a browser send to it."""
+
+    @pytest.mark.parametrize(
+        ("headers", "reason"),
+        [
+            ("Host: evil.example", "Host evil.example does not name this machine"),
+            ("Host: evil.example:4318", "Host evil.example:4318 does not name this machine"),
+            ("Host: 192.0.2.1", "Host 192.0.2.1 does not name this machine"),
+            (
+                "Host: localhost.evil.example",
+                "Host localhost.evil.example does not name this machine",
+            ),
+            ("Host: [2001:db8::1]", "Host [2001:db8::1] does not name this machine"),
+            ("Host: [", "Host [ does not name this machine"),
+            ("Host: ", "Host '' does not name this machine"),
+            (
+                "Host: localhost@evil.example",
+                "Host localhost@evil.example does not name this machine",
+            ),
+            (
+                "Host: localhost\r\nHost: evil.example",
+                "Host 'localhost, evil.example' does not name this machine",
+            ),
+            (
+                "Host: localhost\r\nOrigin: http://evil.example",
+                "Origin http://evil.example is not this machine",
+            ),
+            ("Host: localhost\r\nOrigin: null", "Origin null is not this machine"),
+        ],
+    )
+    def test_foreign_names_are_refused(
+        self, receiver: Receiver, refused: list[RefusedRequest], headers: str, reason: str
+    ) -> None:
+        sent = request(b"{}").replace(b"Host: localhost", headers.encode())
+        assert exchange(receiver.http_endpoint, sent).startswith(b"HTTP/1.1 403 ")
+        assert [each.reason for each in refused] == [reason]
+        assert receiver.requests == []
+
+    @pytest.mark.parametrize(
+        "headers",
+        [
+            "Host: localhost",
+            "Host: LOCALHOST:4318",
+            "Host: collector.localhost:4318",
+            "Host: 127.0.0.1:4318",
+            "Host: 127.1.2.3",
+            "Host: [::1]:4318",
+            "Host: localhost\r\nOrigin: http://localhost:3000",
+            "X: no host",
+        ],
+    )
+    def test_names_of_this_machine_are_accepted(self, receiver: Receiver, headers: str) -> None:
+        sent = request(b"{}").replace(b"Host: localhost", headers.encode())
+        assert exchange(receiver.http_endpoint, sent).startswith(b"HTTP/1.1 200 ")
+
+    def test_any_name_is_accepted_where_others_can_connect(self) -> None:
+        with Receiver("0.0.0.0") as receiver:
+            endpoint = receiver.http_endpoint.replace("0.0.0.0", "127.0.0.1")
+            for name in (b"collector.example", b"192.0.2.1:4318"):
+                sent = request(b"{}").replace(b"Host: localhost", b"Host: " + name)
+                assert exchange(endpoint, sent).startswith(b"HTTP/1.1 200 ")

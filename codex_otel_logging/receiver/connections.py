@@ -7,6 +7,7 @@ import socket
 import sys
 import threading
 from contextlib import suppress
+from ipaddress import ip_address
 from socketserver import BaseRequestHandler, TCPServer, ThreadingMixIn
 from time import monotonic, sleep
 from typing import Any
@@ -54,6 +55,11 @@ class ConnectionServer(ThreadingMixIn, TCPServer):
         self._thread = threading.Thread(
             target=self.serve_forever, args=(_POLL_S,), name="receiver", daemon=True
         )
+
+    @property
+    def is_local(self) -> bool:
+        """Whether only programs on this machine can connect."""
+        return ip_address(str(self.server_address[0])).is_loopback
 
     def start(self) -> None:
         """Begin to serve connections."""

@@ -10,8 +10,10 @@ from collections.abc import Mapping
 from contextlib import suppress
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler
+from ipaddress import ip_address
 from queue import Full
 from typing import Any
+from urllib.parse import urlsplit
 
 from ..text import brief
 from . import connections, messages, refusals
@@ -92,6 +94,7 @@ class _HttpHandler(BaseHTTPRequestHandler):
             headers[name.lower()] = value if known is None else f"{known}, {value}"
         self._unread = has_body(headers)
         try:
+            self._check_names(headers)
             self._check_path()
             transport = _transport(headers)
             compressed = _is_compressed(headers)
@@ -116,6 +119,30 @@ class _HttpHandler(BaseHTTPRequestHandler):
             self.request.shutdown(socket.SHUT_WR)
             while left > 0 and (data := self.request.recv(65_536)):
                 left -= len(data)
+
+    def _check_names(self, headers: Mapping[str, str]) -> None:
+        """Refuse what a web page makes a browser send, under a name that its author controls.
+
+        Such a name may lead to a loopback address although it belongs to somebody else.
+        """
+        if not self.server.is_local:
+            return
+        host, origin = headers.get("host"), headers.get("origin")
+        if host is not None and not self._is_local(f"//{host}"):
+            reason = f"Host {brief(host)} does not name this machine"
+            raise RefusalError(403, reason, refusals.USE_HTTP)
+        if origin is not None and not self._is_local(origin):
+            reason = f"Origin {brief(origin)} is not this machine"
+            raise RefusalError(403, reason, refusals.SEND_FROM_PROGRAM)
+
+    def _is_local(self, url: str) -> bool:
+        try:
+            host = urlsplit(url).hostname or ""
+            if host in ("localhost", self.server.host.lower()) or host.endswith(".localhost"):
+                return True
+            return ip_address(host).is_loopback
+        except ValueError:
+            return False
 
     def _check_path(self) -> None:
         path = self.path.partition("?")[0]

@@ -22,7 +22,9 @@ class Receiver:
     """Receives log records over OTLP/HTTP and OTLP/gRPC; a context manager.
 
     It listens as soon as it is built, over gRPC only where the package `grpcio` is installed. All
-    methods may be called from any thread. Connections that stay idle for a minute are ended.
+    methods may be called from any thread. Connections that stay idle for a minute are ended. While
+    it listens on a loopback address, HTTP requests with a `Host` or `Origin` other than a loopback
+    name are refused: a web page can make a browser send those.
 
     Args:
         host: address to listen on.

@@ -33,6 +33,7 @@ USE_LOGS_METHOD = f"call {LOGS_METHOD}"
 USE_POST = "browsers and health checks get no other answer; a sender must use POST"
 USE_PROTOBUF = "set the sender's protocol to http/protobuf or http/json"
 USE_GZIP = "set the sender's compression to gzip or none"
+SEND_FROM_PROGRAM = "send from a program; web pages are not received"
 MALFORMED = "the sender, or a proxy in between, writes malformed HTTP"
 SEND_LOGS = "send an ExportLogsServiceRequest in the encoding that its Content-Type names"
 
