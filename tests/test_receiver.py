@@ -3,7 +3,9 @@ from __future__ import annotations
 import gzip
 import http.client
 import json
+import logging
 import queue
+import re
 import socket
 import struct
 import threading
@@ -26,7 +28,7 @@ from codex_otel_logging.receiver import (
     events_of,
 )
 from codex_otel_logging.receiver.messages import request_from_json
-from conftest import RunPython
+from conftest import HandlerFactory, RunPython
 
 REQUEST = {
     "resourceLogs": [
@@ -221,6 +223,35 @@ def test_a_port_that_is_taken_is_an_error_and_named(
         Receiver(grpc_port=grpc_port)
     assert r.value.port == grpc_port
     assert capfd.readouterr().err == ""
+
+
+def has_ipv6() -> bool:
+    try:
+        with socket.socket(socket.AF_INET6) as probe:
+            probe.bind(("::1", 0))
+    except OSError:
+        return False
+    return True
+
+
+needs_ipv6 = pytest.mark.skipif(not has_ipv6(), reason="this machine has no IPv6")
+
+
+@needs_ipv6
+@pytest.mark.parametrize("name", ["otlp-http", "otlp-grpc"])
+def test_it_listens_on_ipv6(attach: HandlerFactory, name: str) -> None:
+    """Its endpoints have the address in brackets, as exporters need it."""
+    with Receiver("::1") as receiver:
+        assert re.fullmatch(r"http://\[::1\]:\d+/v1/logs", receiver.http_endpoint)
+        assert re.fullmatch(r"http://\[::1\]:\d+", receiver.grpc_endpoint)
+        endpoint = receiver.http_endpoint if name == "otlp-http" else receiver.grpc_endpoint
+        handler = attach({"exporter": {name: {"endpoint": endpoint}}})
+        logging.getLogger("codex_otel").info("codex.turn_ttft", extra={"duration_ms": 1})
+        assert handler.flush(10)
+        (event,) = receiver.events
+        assert event.attributes["duration_ms"] == 1
+        with pytest.raises(PortError, match=r"^\[Errno \d+\] cannot listen on \[::1\]:\d+: "):
+            Receiver("::1", http_port=urlsplit(receiver.http_endpoint).port or 0)
 
 
 def send(receiver: Receiver, transport: str) -> tuple[int, str]:

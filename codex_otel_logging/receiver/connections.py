@@ -32,8 +32,14 @@ class PortError(OSError):
     """A port that cannot be listened on; `port` is its number."""
 
     def __init__(self, error: OSError, host: str, port: int) -> None:
-        super().__init__(error.errno, f"cannot listen on {host}:{port}: {error.strerror}")
+        where = f"{url_host(host)}:{port}"
+        super().__init__(error.errno, f"cannot listen on {where}: {error.strerror}")
         self.port = port
+
+
+def url_host(host: str) -> str:
+    """Return a host as URLs have it: an address of IPv6 in brackets."""
+    return f"[{host}]" if ":" in host else host
 
 
 class ConnectionServer(ThreadingMixIn, TCPServer):
@@ -50,6 +56,7 @@ class ConnectionServer(ThreadingMixIn, TCPServer):
     ) -> None:
         self.host, self.port = address
         self.refuse = refuse
+        self.address_family = socket.AF_INET6 if ":" in self.host else socket.AF_INET
         self._deadlines: dict[socket.socket, float] = {}
         super().__init__(address, handler)
         self._thread = threading.Thread(

@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 
 from ..text import brief
 from . import connections, messages, refusals
-from .connections import HTTP2_PREFACE, TLS_HANDSHAKE, ConnectionServer
+from .connections import HTTP2_PREFACE, TLS_HANDSHAKE, ConnectionServer, url_host
 from .intake import AT_ONCE, Intake
 from .refusals import LOGS_METHOD, OTHER_SIGNALS, RefusalError, Refuse, other_signal
 
@@ -22,7 +22,6 @@ _MAX_AGE_S = 300
 """How long a gRPC connection lasts; clients that follow the protocol open another one unnoticed."""
 
 _GRACE_S = 30
-_LOOPBACK = "127.0.0.1"
 _PUMPED_BYTES = 1 << 16
 _CODES = {400: "INVALID_ARGUMENT", 413: "RESOURCE_EXHAUSTED"}
 
@@ -38,6 +37,7 @@ class _GrpcFront(ConnectionServer):
 
     def __init__(self, address: tuple[str, int], refuse: Refuse) -> None:
         super().__init__(address, _GrpcConnection, refuse)
+        self.inner_host = "::1" if ":" in self.host else "127.0.0.1"
 
 
 class _GrpcConnection(BaseRequestHandler):
@@ -47,7 +47,7 @@ class _GrpcConnection(BaseRequestHandler):
     def handle(self) -> None:
         """Pass on what either side sends, until one of them ends the connection."""
         try:
-            server = socket.create_connection((_LOOPBACK, self.server.inner_port))
+            server = socket.create_connection((self.server.inner_host, self.server.inner_port))
         except OSError:  # it is closing, or there is no descriptor; the client tries again
             return
         with server:
@@ -112,7 +112,7 @@ class GrpcServer:
         self._server = grpc.server(
             self._workers, handlers=[self], options=_options(intake.max_bytes)
         )
-        front.inner_port = self._server.add_insecure_port(f"{_LOOPBACK}:0")
+        front.inner_port = self._server.add_insecure_port(f"{url_host(front.inner_host)}:0")
         self._server.start()
         front.start()
         self._front = front

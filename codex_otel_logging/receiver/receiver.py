@@ -8,6 +8,7 @@ from functools import partial
 from types import TracebackType
 from typing import Literal
 
+from .connections import url_host
 from .received import (
     LOGS_PATH,
     ReceivedEvent,
@@ -83,7 +84,7 @@ class Receiver:
     @property
     def http_endpoint(self) -> str:
         """The address for an `otlp-http` exporter."""
-        return f"http://{self._host}:{self._http.port}{LOGS_PATH}"
+        return f"http://{url_host(self._host)}:{self._http.port}{LOGS_PATH}"
 
     @property
     def grpc_endpoint(self) -> str:
@@ -93,7 +94,7 @@ class Receiver:
             ImportError: the package `grpcio` is not installed.
 
         """
-        return f"http://{self._host}:{self._grpc.port}"
+        return f"http://{url_host(self._host)}:{self._grpc.port}"
 
     @property
     def events(self) -> list[ReceivedEvent]:
