@@ -1,9 +1,9 @@
 """Shows the events that arrive on this machine, live, and what each conversation adds up to.
 
-The receiver's threads put requests into a queue, and answer their senders at once; the main thread
-prints. When the output is slow, what is not printed yet waits in memory, up to `MAX_WAITING_BYTES`
-of requests; while there are more, senders are told to send again, as OTLP has it, so that nobody is
-kept waiting and what can be sent again is not lost.
+The receiver's threads put requests into a queue and answer their senders at once; the main thread
+prints. When the output is slow, what is not printed yet waits in memory, encoded, up to
+`MAX_WAITING_BYTES`; while there is more, senders are asked to send again, as OTLP provides for, so
+that no sender is kept waiting and nothing that can be sent again is lost.
 """
 
 from __future__ import annotations
@@ -22,9 +22,11 @@ from .summaries import Summaries, is_event, time_of
 from .views import View, are, counted, make_view
 
 MAX_WAITING_BYTES = 32 << 20
-"""How many bytes of requests may wait to be printed, as encoded; in memory they take more."""
+"""How many bytes of requests may wait to be printed; they wait encoded."""
 
 _REQUEST_BYTES = 1024
+"""More than an empty request takes in the queue."""
+
 _POLL_S = 1.0
 
 
@@ -92,13 +94,31 @@ def _signals_call(stop: Callable[[], None]) -> Iterator[None]:
         restore()
 
 
+class _Encoded:
+    """A request as bytes: decoded, it may take a hundred times as much memory."""
+
+    __slots__ = ("_message", "_parse", "_transport")
+
+    def __init__(self, request: ReceivedRequest) -> None:
+        self._transport = request.transport
+        self._message = request.message.SerializeToString()
+        self._parse = type(request.message).FromString
+
+    @property
+    def size(self) -> int:
+        """The bytes that it takes."""
+        return _REQUEST_BYTES + len(self._message)
+
+    def decoded(self) -> ReceivedRequest:
+        """Return the request, without its headers: they are not shown."""
+        return ReceivedRequest(self._transport, {}, self._parse(self._message))
+
+
 class _Arrivals:
     """The requests that wait to be printed. All methods may be called from any thread."""
 
     def __init__(self) -> None:
-        self._queue: SimpleQueue[tuple[int, ReceivedRequest | RefusedRequest | None]] = (
-            SimpleQueue()
-        )
+        self._queue: SimpleQueue[_Encoded | RefusedRequest | None] = SimpleQueue()
         self._lock = threading.Lock()
         self._bytes = 0
         self.turned_away = 0
@@ -111,18 +131,18 @@ class _Arrivals:
             Full: too much is waiting already.
 
         """
-        size = _REQUEST_BYTES + request.message.ByteSize()
+        encoded = _Encoded(request)
         with self._lock:
             if self._bytes >= MAX_WAITING_BYTES:
                 self.turned_away += 1
                 raise Full
-            self._bytes += size
-        self._queue.put((size, request))
+            self._bytes += encoded.size
+        self._queue.put(encoded)
 
     def refuse(self, refused: RefusedRequest) -> None:
         """Count a refused request, and add it if it is the first of its kind."""
         if self.refusals.add(refused):
-            self._queue.put((0, refused))
+            self._queue.put(refused)
 
     def take(self, *, wait: bool) -> ReceivedRequest | RefusedRequest | None:
         """Remove and return a request, or None for a call of `stop`.
@@ -132,14 +152,16 @@ class _Arrivals:
 
         """
         # Not timeout=0, with which Python before 3.13 may wait forever.
-        size, request = self._queue.get(wait, _POLL_S if wait else None)
+        taken = self._queue.get(wait, _POLL_S if wait else None)
+        if not isinstance(taken, _Encoded):
+            return taken
         with self._lock:
-            self._bytes -= size
-        return request
+            self._bytes -= taken.size
+        return taken.decoded()
 
     def stop(self) -> None:
         """Let `take` return None behind what is waiting; a signal handler may call this."""
-        self._queue.put((0, None))
+        self._queue.put(None)
 
     def __len__(self) -> int:
         return self._queue.qsize()
