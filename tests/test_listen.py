@@ -251,6 +251,48 @@ def test_nothing_from_outside_reaches_the_terminal_unescaped(tmp_path: Path) -> 
             assert command.errors == ""
 
 
+def test_no_field_can_be_faked(listening: Command) -> None:
+    """Blanks, equals signs and characters that do not show stay within their field."""
+    port, _ = listening.ports()
+    post_events(
+        port,
+        {
+            "event.name": "codex.tool_result",
+            "conversation.id": "c  gpt-5  9.9",
+            "model": "m\u3164",
+            "app.version": "1 2",
+            "tool_name": "sh: 99 calls, 100 % succeeded",
+            "success": "false",
+            "error.message": "no (9 times)",
+            "duration_ms=1": "x",
+            "a": "b\u3164c=d",
+            "e": "f g=h",
+        },
+    )
+    for _ in range(2):
+        post_events(
+            port,
+            {
+                "event.name": "codex.api_request",
+                "conversation.id": "c  gpt-5  9.9",
+                "error.message": "no (9 times)",
+            },
+        )
+    listening.read_until("(?s)api_request.*api_request")
+    assert listening.end() == 0
+    lines = listening.output.splitlines()
+    (result,) = (line for line in lines if " tool_result " in line and "failure" not in line)
+    assert result.partition("tool_result ")[2].split(" ", 8)[-1] == (
+        "tool_name='sh: 99 calls, 100 % succeeded' success=false error.message='no (9 times)'"
+        r" 'duration_ms=1'=x a='b\u3164c=d' e='f g=h'"
+    )
+    assert r"#1  'c  gpt-5  9.9'  'm\u3164'  '1 2'" in lines
+    assert (
+        "    tool       'sh: 99 calls, 100 % succeeded': 1 call, 0 % succeeded, 0 ms in all"
+    ) in lines
+    assert "    failure    api_request (2 times): no (9 times)" in lines
+
+
 def test_what_the_encoding_does_not_have_is_escaped(tmp_path: Path) -> None:
     with Command("listen", *FREE_PORTS, home=tmp_path, PYTHONIOENCODING="ascii") as command:
         port, _ = command.ports()

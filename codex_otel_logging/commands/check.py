@@ -30,7 +30,7 @@ def run(path: str, *, send: bool, as_json: bool) -> int:
         config = file.config()
     except ConfigError as error:
         for fault in error.faults:
-            print(fault, file=sys.stderr)
+            print(printable(fault), file=sys.stderr)
         if as_json:
             print(json.dumps({"file": path, "faults": error.faults}, indent=2))
         return BAD_SETTINGS

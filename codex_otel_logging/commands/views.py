@@ -42,10 +42,17 @@ from typing import Any, Protocol
 from .. import catalog
 from ..receiver import ReceivedEvent, RefusedRequest
 from ..records import timestamp_text
-from ..text import shown
+from ..text import is_visible, shown, shown_name
 from .console import Console, Part, console
 from .refusals import Refusals
-from .summaries import MAX_CONVERSATIONS, ConversationSummary, failure_of, is_denied, time_of
+from .summaries import (
+    MAX_CONVERSATIONS,
+    OTHER_TOOLS,
+    ConversationSummary,
+    failure_of,
+    is_denied,
+    time_of,
+)
 
 EVENT_KEYS = (
     *("type", "time", "name", "conversation", "attributes", "resource"),
@@ -184,10 +191,11 @@ class _Text:
         out.line()
         if forgotten:
             out.line(f"forgotten, for {MAX_CONVERSATIONS} other conversations were heard since:")
-        names = [summary.id or "no conversation", *summary.models]
+        names = [shown(summary.id) if summary.id else "no conversation"]
+        names += map(shown, summary.models)
         if summary.app_version:
-            names.append(summary.app_version)
-        out.line(f"{summary.label:3} {'  '.join(map(_bare, names))}", "bold")
+            names.append(shown(summary.app_version))
+        out.line(f"{summary.label:3} {'  '.join(names)}", "bold")
         for what, text, style in _sums(summary):
             out.line(f"    {what:10} {text}", style)
         if forgotten:
@@ -321,7 +329,7 @@ def _rank(field: catalog.Field) -> int:
 def _fields(fields: Iterable[tuple[str, Any]]) -> list[Part]:
     parts = []
     for name, value in fields:
-        parts.append((f" {shown(name)}=", "dim"))
+        parts.append((f" {shown_name(name)}=", "dim"))
         parts.append((shown(str(value).lower() if isinstance(value, bool) else value), ""))
     return parts
 
@@ -351,17 +359,21 @@ def _sums(summary: ConversationSummary) -> Iterator[tuple[str, str, str]]:
         times = f"{_duration(tool.total_ms)} in all"
         if tool.median_ms is not None:
             times += f", median {_duration(tool.median_ms)}"
-        yield "tool", f"{_bare(name)}: {counted(tool.calls, 'call')}, {rate}, {times}", ""
+        label = name if name == OTHER_TOOLS else shown(name)
+        yield "tool", f"{label}: {counted(tool.calls, 'call')}, {rate}, {times}", ""
     for (name, message), count in summary.failures.items():
         times = f" ({count} times)" if count > 1 else ""
-        yield "failure", f"{shown(name.removeprefix('codex.'))}: {_bare(message)}{times}", "red"
+        yield "failure", f"{shown(name.removeprefix('codex.'))}{times}: {_bare(message)}", "red"
     if summary.other_failures:
         yield "failure", f"{summary.other_failures} more, of other kinds", "red"
 
 
 def _bare(text: str) -> str:
-    """Return text as `shown` does, but without quotes where it has only spaces."""
-    return text if text.isprintable() else shown(text)
+    """Return text as `shown` does, but without quotes when nothing but blanks would need them.
+
+    Only for the end of a line, where no field can be faked.
+    """
+    return text if is_visible(text) else shown(text)
 
 
 def _local(time_ns: int) -> datetime:
