@@ -464,6 +464,8 @@ class _OtelTable:
                     "expected a string, a number, a boolean or an array of one of them, "
                     f"got {type_name(value)}",
                 )
+            elif not _fits_64_bits(value):
+                table.fault(key, "an integer must fit in 64 bits")
             else:
                 attributes[key] = value
         return attributes
@@ -595,6 +597,15 @@ def _check_certificates(
                 "client-certificate",
                 "not a PEM certificate that fits an unencrypted client-private-key",
             )
+
+
+def _fits_64_bits(value: object) -> bool:
+    """Return whether OTLP can carry each integer; tomli reads hexadecimal of any length."""
+    return all(
+        -(1 << 63) <= item < 1 << 63
+        for item in (value if isinstance(value, list) else [value])
+        if isinstance(item, int)
+    )
 
 
 def _is_resource_value(value: object) -> bool:
