@@ -15,6 +15,7 @@ import threading
 import time
 import zlib
 from collections.abc import Callable, Iterator
+from concurrent import futures
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -46,9 +47,9 @@ TOO_LARGE = RefusedRequest(
 class ReceiverProcess:
     """A `Receiver` in a process of its own."""
 
-    def __init__(self, descriptors: int = 0) -> None:
+    def __init__(self, *arguments: str) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, "-W", "error", "-W", OLD_API_WARNING, PROGRAM, str(descriptors)],
+            [sys.executable, "-W", "error", "-W", OLD_API_WARNING, PROGRAM, *arguments],
             env={"PYTHONPATH": str(ROOT)},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -83,8 +84,8 @@ def start() -> Iterator[Callable[..., ReceiverProcess]]:
     """Starts receivers in processes of their own."""
     processes: list[ReceiverProcess] = []
 
-    def start(descriptors: int = 0) -> ReceiverProcess:
-        processes.append(ReceiverProcess(descriptors))
+    def start(*arguments: str) -> ReceiverProcess:
+        processes.append(ReceiverProcess(*arguments))
         return processes[-1]
 
     yield start
@@ -146,7 +147,7 @@ def bomb(size_mib: int) -> bytes:
 class TestSize:
     def test_a_gzip_bomb_costs_no_memory(self, start: Callable[..., ReceiverProcess]) -> None:
         """2 MB that are 2 GiB decompressed; over gRPC 1 MB of 64 MiB."""
-        process = start()
+        process = start("0")
         sent = bomb(2048)
         assert len(sent) < 4 << 20
         headers = f"{PROTOBUF}Content-Encoding: gzip\r\n"
@@ -223,6 +224,56 @@ class TestSize:
                 channel.unary_unary(LOGS)(body, timeout=20)
         assert [each.reason for each in refused] == [TOO_LARGE.reason]
         assert receiver.requests == []
+
+    @pytest.mark.parametrize("transport", ["http", "grpc"])
+    def test_a_few_requests_are_decoded_at_once(self, transport: str) -> None:
+        """Each takes up to a hundred times its size meanwhile."""
+        at_once = threading.Semaphore(4)
+        entered: queue.Queue[bool] = queue.Queue()
+        leave = threading.Event()
+
+        def work(_: ReceivedRequest) -> None:
+            entered.put(at_once.acquire(blocking=False))
+            leave.wait(20)
+            at_once.release()
+
+        with Receiver(on_request=work) as working, futures.ThreadPoolExecutor(12) as threads:
+            target = working.grpc_endpoint.removeprefix("http://")
+            with grpc.insecure_channel(target) as channel:
+                call = channel.unary_unary(LOGS)
+                if transport == "http":
+                    sent = [threads.submit(is_alive, working) for _ in range(12)]
+                else:
+                    sent = [threads.submit(call, b"", timeout=20) for _ in range(12)]
+                first = [entered.get(timeout=20) for _ in range(4)]
+                assert futures.wait(sent, timeout=0.2).done == set()
+                assert entered.empty()
+                leave.set()
+                futures.wait(sent, timeout=20)
+        assert all(first)
+        assert [each.result() for each in sent] == 12 * [True if transport == "http" else b""]
+
+    def test_calls_that_wait_take_no_memory(self, start: Callable[..., ReceiverProcess]) -> None:
+        """Each has a message of 4 MB, compressed to 4 KB."""
+        process = start("0", "blocked")
+        target = process.state["grpc"].removeprefix("http://")
+        message = ExportLogsServiceRequest()
+        message.resource_logs.add().schema_url = 4_000_000 * "x"
+        body = message.SerializeToString()
+        before = process.look()["peak_kib"]
+        with grpc.insecure_channel(target) as channel:
+            call = channel.unary_unary(LOGS)
+            gzipped = grpc.Compression.Gzip
+            calls = [call.future(body, timeout=2, compression=gzipped) for _ in range(50)]
+            codes = {each.code() for each in calls}
+        assert codes == {grpc.StatusCode.DEADLINE_EXCEEDED}
+        assert process.look()["peak_kib"] - before < 100 << 10
+
+    def test_a_connection_has_a_bounded_number_of_calls(self, receiver: Receiver) -> None:
+        """The server's first frame says so: SETTINGS_MAX_CONCURRENT_STREAMS is 100."""
+        with connect(receiver.grpc_endpoint) as connection:
+            connection.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
+            assert b"\0\x03\0\0\0\x64" in connection.recv(100)
 
     @pytest.mark.parametrize(
         "sent",
@@ -628,7 +679,7 @@ class TestTime:
 def test_without_descriptors_it_waits_and_works_again_afterwards(
     start: Callable[..., ReceiverProcess],
 ) -> None:
-    process = start(descriptors=40)
+    process = start("40")
     assert b" 200 " in exchange(process.state["http"], request(b"{}"))
     for endpoint in (process.state["http"], process.state["grpc"]):
         waiting = [connect(endpoint) for _ in range(60)]
