@@ -451,6 +451,8 @@ class _OtelTable:
                     "expected a string, a number, a boolean or an array of one of them, "
                     f"got {type_name(value)}",
                 )
+            elif not _fits_64_bits(value):
+                table.fault(key, "an integer must fit in 64 bits")
             else:
                 attributes[key] = value
         return attributes
@@ -531,6 +533,15 @@ def _unknown_exporter(name: str) -> str:
         return text
     hint = nearest(name, EXPORTERS)
     return f"{text}; got {name!r}{hint if 'did you mean' in hint else ''}"
+
+
+def _fits_64_bits(value: object) -> bool:
+    """Return whether OTLP can carry each integer; tomli reads hexadecimal of any length."""
+    return all(
+        -(1 << 63) <= item < 1 << 63
+        for item in (value if isinstance(value, list) else [value])
+        if isinstance(item, int)
+    )
 
 
 def _is_resource_value(value: object) -> bool:

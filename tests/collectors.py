@@ -33,12 +33,8 @@ from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import (
     ExportLogsServiceResponse,
 )
 
-from codex_otel_logging.receiver import (
-    ReceivedEvent,
-    ReceivedRequest,
-    events_of,
-    request_from_json,
-)
+from codex_otel_logging.receiver import ReceivedEvent, ReceivedRequest, events_of
+from codex_otel_logging.receiver.messages import request_from_json
 
 if TYPE_CHECKING:
     import trustme

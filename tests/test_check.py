@@ -185,6 +185,18 @@ def test_no_control_character_reaches_a_terminal(
     assert "\x1b" not in output
 
 
+def test_a_path_is_shown_with_escapes(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    path = tmp_path / "\x1b]0;title\x07a\nb\u3164\u202e"
+    escaped = rf"{tmp_path}/\x1b]0;title\x07a\nb\u3164\u202e"
+    assert main(["check", str(path)]) == 2
+    output = capsys.readouterr()
+    assert (output.out, output.err.count("\n")) == ("", 1)
+    assert output.err.startswith(f"{escaped}: no such file")
+    path.write_text('[otel]\nenvironment = "dev"\n')
+    assert main(["check", str(path)]) == 0
+    assert capsys.readouterr().out.startswith(f"{escaped}\n")
+
+
 @pytest.mark.parametrize(
     ("log", "prompts", "payloads"), [("true", "sent", "redacted"), ("false", "redacted", "sent")]
 )

@@ -586,6 +586,21 @@ class TestFaults:
         """Also those that are only a warning unless reading is strict."""
         assert strict_faults(table) == [fault]
 
+    @pytest.mark.parametrize(
+        "value", [f"0x{100_000 * 'f'}", "9223372036854775808", "[1, -9223372036854775809]"]
+    )
+    def test_an_integer_that_otlp_cannot_carry(self, value: str) -> None:
+        """A hexadecimal one may be too long for Python to write it in decimal."""
+        table = tomli.loads(f"resource_attributes = {{ a = {value} }}")
+        assert strict_faults(table) == [
+            "resource_attributes.a: an integer must fit in 64 bits",
+        ]
+
+    def test_the_largest_integers_that_otlp_can_carry(self) -> None:
+        limits = [-(1 << 63), (1 << 63) - 1]
+        config = OtelConfig.from_table({"resource_attributes": {"a": limits}})
+        assert config.resource_attributes["a"] == limits
+
     def test_all_are_reported_at_once_in_the_order_of_the_file(self) -> None:
         table = tomli.loads(
             """

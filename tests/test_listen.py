@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import http.client
 import json
 import queue
@@ -16,10 +17,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 
 from codex_otel_logging import Conversation, Receiver
 from codex_otel_logging.commands import listen, views
-from codex_otel_logging.receiver import ReceivedRequest, request_from_json
+from codex_otel_logging.receiver import ReceivedRequest, events_of
+from codex_otel_logging.receiver.messages import request_from_json
 from commands import Command, needs_rich, needs_small_pipes
 from conftest import HandlerFactory
 
@@ -243,6 +246,48 @@ def test_nothing_from_outside_reaches_the_terminal_unescaped(tmp_path: Path) -> 
             for harmful in ("\x1b]", "\x07", "\x1b[2J", "\u202e", "\x9b"):
                 assert harmful not in command.output
             assert command.errors == ""
+
+
+def test_no_field_can_be_faked(listening: Command) -> None:
+    """Blanks, equals signs and characters that do not show stay within their field."""
+    port, _ = listening.ports()
+    post_events(
+        port,
+        {
+            "event.name": "codex.tool_result",
+            "conversation.id": "c  gpt-5  9.9",
+            "model": "m\u3164",
+            "app.version": "1 2",
+            "tool_name": "sh: 99 calls, 100 % succeeded",
+            "success": "false",
+            "error.message": "no (9 times)",
+            "duration_ms=1": "x",
+            "a": "b\u3164c=d",
+            "e": "f g=h",
+        },
+    )
+    for _ in range(2):
+        post_events(
+            port,
+            {
+                "event.name": "codex.api_request",
+                "conversation.id": "c  gpt-5  9.9",
+                "error.message": "no (9 times)",
+            },
+        )
+    listening.read_until("(?s)api_request.*api_request")
+    assert listening.end() == 0
+    lines = listening.output.splitlines()
+    (result,) = (line for line in lines if " tool_result " in line and "failure" not in line)
+    assert result.partition("tool_result ")[2].split(" ", 8)[-1] == (
+        "tool_name='sh: 99 calls, 100 % succeeded' success=false error.message='no (9 times)'"
+        r" 'duration_ms=1'=x a='b\u3164c=d' e='f g=h'"
+    )
+    assert r"#1  'c  gpt-5  9.9'  'm\u3164'  '1 2'" in lines
+    assert (
+        "    tool       'sh: 99 calls, 100 % succeeded': 1 call, 0 % succeeded, 0 ms in all"
+    ) in lines
+    assert "    failure    api_request (2 times): no (9 times)" in lines
 
 
 def test_what_the_encoding_does_not_have_is_escaped(tmp_path: Path) -> None:
@@ -477,19 +522,53 @@ def test_too_much_that_waits_is_turned_away_until_some_is_printed(
 ) -> None:
     monkeypatch.setattr(listen, "MAX_WAITING_BYTES", 10_000)
     arrivals = listen._Arrivals()
-    first = arrival(20_000 * "x")
-    arrivals.put(first)  # one request is taken however large it is
+    arrivals.put(arrival(20_000 * "x"))  # one request is taken however large it is
     for _ in range(2):
         with pytest.raises(queue.Full):
             arrivals.put(arrival(""))
     assert arrivals.turned_away == 2
-    assert arrivals.take(wait=False) is first
+    first = arrivals.take(wait=False)
+    assert isinstance(first, ReceivedRequest)
+    assert [len(event.attributes["text"]) for event in events_of(first)] == [20_000]
     arrivals.put(arrival(""))
     arrivals.stop()
     assert arrivals.take(wait=False) is not None
     assert arrivals.take(wait=False) is None
     with pytest.raises(queue.Empty):
         arrivals.take(wait=False)
+
+
+def peak_kib(process: int) -> int:
+    status = Path(f"/proc/{process}/status").read_text()
+    return int(status.partition("VmHWM:")[2].split()[0])
+
+
+@needs_small_pipes
+def test_what_waits_takes_no_more_memory_than_said(tmp_path: Path) -> None:
+    """Small records take 30 times as much memory as bytes, and compressed they come quickly."""
+    request = ExportLogsServiceRequest()
+    records = request.resource_logs.add().scope_logs.add().log_records
+    for _ in range(10_000):
+        pair = records.add().attributes.add(key="k")
+        pair.value.string_value = "v"
+    body = gzip.compress(request.SerializeToString())
+    headers = {"Content-Type": "application/x-protobuf", "Content-Encoding": "gzip"}
+    with Command("listen", *FREE_PORTS, home=tmp_path, pipe_bytes=4096) as command:
+        port, _ = command.ports()
+        before = peak_kib(command.process.pid)
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+        statuses = []
+        while 503 not in statuses:
+            connection.request("POST", "/v1/logs", body, headers)
+            answer = connection.getresponse()
+            answer.read()
+            statuses.append(answer.status)
+        connection.close()
+        grown_mib = (peak_kib(command.process.pid) - before) >> 10
+        waiting_mib = len(statuses) * request.ByteSize() >> 20
+    assert statuses[-2] == 200
+    assert waiting_mib > 30
+    assert grown_mib < 2 * waiting_mib
 
 
 def test_taking_without_waiting_never_waits() -> None:

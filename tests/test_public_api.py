@@ -28,7 +28,9 @@ SIGNATURES = {
     "Conversation.logger": "(self, name: 'str' = 'codex_otel') -> 'ConversationLogger'",
     "Conversation.replace": "(self, **changes: 'Unpack[ConversationChanges]') -> 'Conversation'",
     "Receiver": "(host: 'str' = '127.0.0.1', *, http_port: 'int' = 0, grpc_port: 'int' = 0, "
-    "on_request: 'Callable[[ReceivedRequest], object] | None' = None) -> 'None'",
+    "on_request: 'Callable[[ReceivedRequest], object] | None' = None, "
+    "on_refused: 'Callable[[RefusedRequest], object] | None' = None, "
+    "max_request_bytes: 'int' = 4194304) -> 'None'",
     "Receiver.wait_for": "(self, count: 'int', timeout: 'float' = 10.0) -> 'list[ReceivedEvent]'",
     "catalog.problems": "(name: 'str', fields: 'Mapping[str, object]') -> 'list[str]'",
     "catalog.register": "(event: 'EventType') -> 'None'",

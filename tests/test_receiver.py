@@ -3,7 +3,9 @@ from __future__ import annotations
 import gzip
 import http.client
 import json
+import logging
 import queue
+import re
 import socket
 import struct
 import threading
@@ -18,7 +20,15 @@ from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsSer
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2_grpc import LogsServiceStub
 
 from codex_otel_logging import Receiver
-from codex_otel_logging.receiver import PortError, ReceivedRequest, events_of, request_from_json
+from codex_otel_logging.receiver import (
+    PortError,
+    ReceivedEvent,
+    ReceivedRequest,
+    RefusedRequest,
+    events_of,
+)
+from codex_otel_logging.receiver.messages import request_from_json
+from conftest import HandlerFactory, RunPython
 
 REQUEST = {
     "resourceLogs": [
@@ -62,6 +72,25 @@ def post(
         connection.close()
 
 
+def test_importing_it_imports_no_commands_and_nothing_heavy(run_python: RunPython) -> None:
+    program = """
+import sys
+from codex_otel_logging.receiver import (
+    LOGS_PATH, PortError, ReceivedEvent, ReceivedRequest, Receiver, RefusedRequest, events_of
+)
+heavy = ("codex_otel_logging.commands", "opentelemetry", "google", "grpc", "http")
+print([name for name in heavy if name in sys.modules])
+"""
+    assert run_python(program).stdout == "[]\n"
+
+
+def test_a_public_class_names_the_module_it_is_imported_from() -> None:
+    """So that a traceback has the name that an application writes."""
+    assert Receiver.__module__ == "codex_otel_logging"
+    for public in (PortError, ReceivedEvent, ReceivedRequest, RefusedRequest):
+        assert public.__module__ == "codex_otel_logging.receiver"
+
+
 def test_json_with_hexadecimal_ids_and_large_numbers(receiver: Receiver) -> None:
     body = json.dumps(REQUEST).encode()
     assert post(receiver, body, Content_Type="application/json") == (200, b"{}")
@@ -95,8 +124,8 @@ def test_gzip_and_chunks(receiver: Receiver) -> None:
         ("/v1/logs", {"Content_Type": "application/json"}, b"[]", 400),
         ("/v1/logs", {"Content_Type": "application/json"}, b'{"resourceLogs": 5}', 400),
         ("/v1/logs", {"Content_Type": "application/x-protobuf"}, b"\xff", 400),
-        ("/v1/logs", {"Content_Length": "odd"}, b"", 400),
-        ("/v1/logs", {"Content_Length": "-1"}, b"", 400),
+        ("/v1/logs", {"Content_Type": "application/json", "Content_Length": "odd"}, b"", 400),
+        ("/v1/logs", {"Content_Type": "application/json", "Content_Length": "-1"}, b"", 400),
         ("/v1/logs", {"Content_Type": "application/json", "Content_Encoding": "gzip"}, b"x", 400),
     ],
 )
@@ -196,6 +225,35 @@ def test_a_port_that_is_taken_is_an_error_and_named(
     assert capfd.readouterr().err == ""
 
 
+def has_ipv6() -> bool:
+    try:
+        with socket.socket(socket.AF_INET6) as probe:
+            probe.bind(("::1", 0))
+    except OSError:
+        return False
+    return True
+
+
+needs_ipv6 = pytest.mark.skipif(not has_ipv6(), reason="this machine has no IPv6")
+
+
+@needs_ipv6
+@pytest.mark.parametrize("name", ["otlp-http", "otlp-grpc"])
+def test_it_listens_on_ipv6(attach: HandlerFactory, name: str) -> None:
+    """Its endpoints have the address in brackets, as exporters need it."""
+    with Receiver("::1") as receiver:
+        assert re.fullmatch(r"http://\[::1\]:\d+/v1/logs", receiver.http_endpoint)
+        assert re.fullmatch(r"http://\[::1\]:\d+", receiver.grpc_endpoint)
+        endpoint = receiver.http_endpoint if name == "otlp-http" else receiver.grpc_endpoint
+        handler = attach({"exporter": {name: {"endpoint": endpoint}}})
+        logging.getLogger("codex_otel").info("codex.turn_ttft", extra={"duration_ms": 1})
+        assert handler.flush(10)
+        (event,) = receiver.events
+        assert event.attributes["duration_ms"] == 1
+        with pytest.raises(PortError, match=r"^\[Errno \d+\] cannot listen on \[::1\]:\d+: "):
+            Receiver("::1", http_port=urlsplit(receiver.http_endpoint).port or 0)
+
+
 def send(receiver: Receiver, transport: str) -> tuple[int, str]:
     """Send one event; return the answer's status (HTTP's, or gRPC's code) and text."""
     if transport == "http":
@@ -275,7 +333,7 @@ def test_a_grpc_call_that_is_under_way_is_answered_before_it_closes(handing: Any
         assert called.wait(timeout=10)
         closed = threads.submit(receiver.close)
         while not refuses(receiver.grpc_endpoint):
-            assert not closed.done()
+            assert futures.wait([closed], timeout=0.01).not_done
         assert futures.wait([sent], timeout=0.1).not_done  # it is not cancelled
         closing.set()
         assert sent.result(timeout=10) == (0, "")

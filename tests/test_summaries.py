@@ -20,7 +20,8 @@ from codex_otel_logging.commands.summaries import (
     number,
     time_of,
 )
-from codex_otel_logging.receiver import ReceivedEvent, ReceivedRequest, events_of, request_from_json
+from codex_otel_logging.receiver import ReceivedEvent, ReceivedRequest, events_of
+from codex_otel_logging.receiver.messages import request_from_json
 
 DATA = Path(__file__).parent / "data"
 

@@ -137,6 +137,35 @@ def test_catalog_needs_nothing_more(run_python: RunPython, core_python: str) -> 
     assert done.stdout == codex_otel_logging.catalog.markdown()
 
 
+@pytest.mark.parametrize(
+    "program",
+    [
+        "import codex_otel_logging; help(codex_otel_logging)",
+        "import codex_otel_logging; help(codex_otel_logging.Receiver)",
+        "from codex_otel_logging import *; print(CodexOtelHandler, Receiver)",
+        "import codex_otel_logging, inspect; print(inspect.getmembers(codex_otel_logging))",
+    ],
+    ids=["help", "help of the receiver", "star import", "getmembers"],
+)
+def test_the_public_names_can_be_looked_at(
+    run_python: RunPython, core_python: str, program: str
+) -> None:
+    """Only building a `Receiver` needs an extra, not importing it."""
+    done = run_python(program, python=core_python, PYTHONPATH="")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "Receiver" in done.stdout
+
+
+def test_building_a_receiver_names_the_package_it_needs(
+    run_python: RunPython, core_python: str
+) -> None:
+    program = "from codex_otel_logging import Receiver; Receiver()"
+    done = run_python(program, python=core_python, PYTHONPATH="")
+    assert done.stderr.endswith(
+        "ImportError: the receiver needs an extra package: pip install 'codex_otel_logging[otel]'\n"
+    )
+
+
 def test_building_a_handler_imports_nothing_heavy_also_where_it_is_installed(
     run_python: RunPython,
 ) -> None:

@@ -15,7 +15,8 @@ from typing import Any
 
 from ..attachment import EVENT_LOGGER
 from ..config import default_path
-from .console import Console, console, printable, shown
+from ..text import printable, shown
+from .console import Console, console
 from .diagnosis import EVENT
 from .effective import Setting
 from .findings import Checked, Findings, find

@@ -1,7 +1,7 @@
 """What the commands print: lines and tables, with colour on a terminal where `rich` is installed.
 
 On a terminal, lines are cut or wrapped to its width; in a pipe they stay whole, and each is written
-at once. What comes from outside goes through `shown` first: no control character of an event
+at once. Text from outside goes through `text.shown` first, so that no control character of an event
 reaches a terminal. A character that the output's encoding lacks becomes an escape.
 """
 
@@ -59,17 +59,6 @@ def console() -> Console:
         except ImportError:
             pass
     return _Plain()
-
-
-def shown(value: object) -> str:
-    """Return a value as text of one line that holds nothing but printable characters."""
-    text = str(value)
-    return text if text and text.isprintable() and " " not in text else repr(text)
-
-
-def printable(line: str) -> str:
-    """Return a line with blanks in place of control characters."""
-    return "".join(character if character.isprintable() else " " for character in line)
 
 
 class _Plain:

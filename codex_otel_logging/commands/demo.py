@@ -29,7 +29,7 @@ from ..handler import CodexOtelHandler
 from ..receiver import ReceivedEvent, Receiver
 from ..redaction import REDACTED
 from ..settings import ExporterConfig, ExporterName
-from .console import shown
+from ..text import shown
 
 Transport = Literal["http", "grpc"]
 
@@ -89,9 +89,10 @@ def run(transports: Sequence[Transport]) -> int:
 
 
 def installed_transports() -> Sequence[Transport]:
-    """Return the transports whose exporter is installed."""
+    """Return the transports whose exporter is installed, or both, so that `run` fails."""
     exporters: dict[Transport, ExporterName] = {"http": "otlp-http", "grpc": "otlp-grpc"}
-    return [t for t in exporters if missing_package(ExporterConfig(exporters[t], "")) is None]
+    installed = [t for t in exporters if missing_package(ExporterConfig(exporters[t], "")) is None]
+    return installed or list(exporters)
 
 
 @contextmanager

@@ -1,9 +1,9 @@
 """Shows the events that arrive on this machine, live, and what each conversation adds up to.
 
-The receiver's threads put requests into a queue, and answer their senders at once; the main thread
-prints. When the output is slow, what is not printed yet waits in memory, up to `MAX_WAITING_BYTES`
-of requests; while there are more, senders are told to send again, as OTLP has it, so that nobody is
-kept waiting and what can be sent again is not lost.
+The receiver's threads put requests into a queue and answer their senders at once; the main thread
+prints. When the output is slow, what is not printed yet waits in memory, encoded, up to
+`MAX_WAITING_BYTES`; while there is more, senders are asked to send again, as OTLP provides for, so
+that no sender is kept waiting and nothing that can be sent again is lost.
 """
 
 from __future__ import annotations
@@ -16,14 +16,17 @@ from contextlib import contextmanager
 from queue import Empty, Full, SimpleQueue
 from typing import Any
 
-from ..receiver import PortError, ReceivedRequest, Receiver, events_of
+from ..receiver import PortError, ReceivedRequest, Receiver, RefusedRequest, events_of
+from .refusals import Refusals
 from .summaries import Summaries, is_event, time_of
 from .views import View, are, counted, make_view
 
 MAX_WAITING_BYTES = 32 << 20
-"""How many bytes of requests may wait to be printed, as encoded; in memory they take more."""
+"""How many bytes of requests may wait to be printed; they wait encoded."""
 
 _REQUEST_BYTES = 1024
+"""More than an empty request takes in the queue."""
+
 _POLL_S = 1.0
 
 
@@ -34,7 +37,15 @@ def run(http_port: int, grpc_port: int, *, as_json: bool = False) -> int:
     """
     arrivals = _Arrivals()
     try:
-        receiver = Receiver(http_port=http_port, grpc_port=grpc_port, on_request=arrivals.put)
+        receiver = Receiver(
+            http_port=http_port,
+            grpc_port=grpc_port,
+            on_request=arrivals.put,
+            on_refused=arrivals.refuse,
+        )
+    except ImportError as error:  # the receiver needs more than the package
+        print(error, file=sys.stderr)
+        return 1
     except PortError as error:
         print(_taken(error, "http" if error.port == http_port else "grpc"), file=sys.stderr)
         return 1
@@ -83,14 +94,35 @@ def _signals_call(stop: Callable[[], None]) -> Iterator[None]:
         restore()
 
 
+class _Encoded:
+    """A request as bytes: decoded, it may take a hundred times as much memory."""
+
+    __slots__ = ("_message", "_parse", "_transport")
+
+    def __init__(self, request: ReceivedRequest) -> None:
+        self._transport = request.transport
+        self._message = request.message.SerializeToString()
+        self._parse = type(request.message).FromString
+
+    @property
+    def size(self) -> int:
+        """The bytes that it takes."""
+        return _REQUEST_BYTES + len(self._message)
+
+    def decoded(self) -> ReceivedRequest:
+        """Return the request, without its headers: they are not shown."""
+        return ReceivedRequest(self._transport, {}, self._parse(self._message))
+
+
 class _Arrivals:
     """The requests that wait to be printed. All methods may be called from any thread."""
 
     def __init__(self) -> None:
-        self._queue: SimpleQueue[tuple[int, ReceivedRequest] | None] = SimpleQueue()
+        self._queue: SimpleQueue[_Encoded | RefusedRequest | None] = SimpleQueue()
         self._lock = threading.Lock()
         self._bytes = 0
         self.turned_away = 0
+        self.refusals = Refusals()
 
     def put(self, request: ReceivedRequest) -> None:
         """Add a request.
@@ -99,15 +131,20 @@ class _Arrivals:
             Full: too much is waiting already.
 
         """
-        size = _REQUEST_BYTES + request.message.ByteSize()
+        encoded = _Encoded(request)
         with self._lock:
             if self._bytes >= MAX_WAITING_BYTES:
                 self.turned_away += 1
                 raise Full
-            self._bytes += size
-        self._queue.put((size, request))
+            self._bytes += encoded.size
+        self._queue.put(encoded)
 
-    def take(self, *, wait: bool) -> ReceivedRequest | None:
+    def refuse(self, refused: RefusedRequest) -> None:
+        """Count a refused request, and add it if it is the first of its kind."""
+        if self.refusals.add(refused):
+            self._queue.put(refused)
+
+    def take(self, *, wait: bool) -> ReceivedRequest | RefusedRequest | None:
         """Remove and return a request, or None for a call of `stop`.
 
         Raises:
@@ -116,12 +153,11 @@ class _Arrivals:
         """
         # Not timeout=0, with which Python before 3.13 may wait forever.
         taken = self._queue.get(wait, _POLL_S if wait else None)
-        if taken is None:
-            return None
-        size, request = taken
+        if not isinstance(taken, _Encoded):
+            return taken
         with self._lock:
-            self._bytes -= size
-        return request
+            self._bytes -= taken.size
+        return taken.decoded()
 
     def stop(self) -> None:
         """Let `take` return None behind what is waiting; a signal handler may call this."""
@@ -169,13 +205,17 @@ class _Listening:
         self._view.end(self._total())
         for summary in self._summaries:
             self._view.conversation_ends(summary)
+        self._view.refusals(self._arrivals.refusals)
         if self._arrivals.turned_away:
             self._view.warn(
                 f"the output was too slow for {counted(self._arrivals.turned_away, 'request')}: "
                 "the sender was told to send again"
             )
 
-    def _show(self, request: ReceivedRequest) -> None:
+    def _show(self, request: ReceivedRequest | RefusedRequest) -> None:
+        if isinstance(request, RefusedRequest):
+            self._view.refused(request)
+            return
         # A request holds the events of each logger together; by time they are in order again.
         for event in sorted(events_of(request), key=time_of):
             if not is_event(event):
@@ -203,7 +243,9 @@ class _Listening:
     def _status(self) -> str:
         waiting = len(self._arrivals)
         behind = f"; {counted(waiting, 'request')} not printed yet" if waiting else ""
-        return f"{self._total()}{behind}; Ctrl-C ends and sums up"
+        refusals = self._arrivals.refusals.total
+        refused = f"; {counted(refusals, 'request')} refused" if refusals else ""
+        return f"{self._total()}{refused}{behind}; Ctrl-C ends and sums up"
 
 
 def _addresses(receiver: Receiver) -> list[str]:

@@ -20,6 +20,11 @@ Lines of `type` `conversation` come at the end, or when a conversation is forgot
     tools           [{name, calls, succeeded, total_ms, median_ms}]
     failures        [{event, message, count}], the first `MAX_FAILURES` different ones
     other_failures  how many more there were
+
+Lines of `type` `refused` come when a request is refused for a reason not seen before, and at the
+end for each reason that was seen more than once:
+
+    time, transport (`http` or `grpc`: the port), reason, advice, count
 """
 
 from __future__ import annotations
@@ -28,16 +33,27 @@ import base64
 import json
 import math
 import sys
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict
 from datetime import datetime, timedelta
 from typing import Any, Protocol
 
 from .. import catalog
-from ..receiver import ReceivedEvent
+from ..receiver import ReceivedEvent, RefusedRequest
 from ..records import timestamp_text
-from .console import Console, Part, console, shown
-from .layout import ELLIPSIS, Field, fit_fields, width_of
-from .summaries import MAX_CONVERSATIONS, ConversationSummary, failure_of, is_denied, time_of
+from ..text import is_visible, shown, shown_name
+from .console import Console, Part, console
+from .layout import ELLIPSIS, Field, fit_fields, width_of, words
+from .refusals import Refusals
+from .summaries import (
+    MAX_CONVERSATIONS,
+    OTHER_TOOLS,
+    ConversationSummary,
+    failure_of,
+    is_denied,
+    time_of,
+)
 
 EVENT_KEYS = (
     *("type", "time", "name", "conversation", "attributes", "resource"),
@@ -91,6 +107,12 @@ class View(Protocol):
     def conversation_ends(self, summary: ConversationSummary, *, forgotten: bool = False) -> None:
         """Show what a conversation added up to."""
 
+    def refused(self, refused: RefusedRequest) -> None:
+        """Show the first request that was refused for a reason."""
+
+    def refusals(self, refusals: Refusals) -> None:
+        """Show how many requests were refused in all, and why."""
+
     def warn(self, text: str) -> None:
         """Say what should not have happened."""
 
@@ -120,7 +142,7 @@ class _Text:
         said |= {key: event.resource.get(key) for key in ("service.name", "env")}
         said["transport"] = event.transport
         fields = _fields((key, value) for key, value in said.items() if value is not None)
-        start = self._start(event, summary, "new conversation", "bold")
+        start = self._start(time_of(event), summary, "new conversation", "bold")
         indent = sum(width_of(text) for text, _ in start[:2])
         self._out.flow([start, *map(_parts, fields)], indent)
 
@@ -128,23 +150,25 @@ class _Text:
         if summary is None:
             said = {"body": event.body, "scope": event.scope, "severity": event.severity_text}
             fields = _fields([*said.items(), *event.attributes.items()])
-            self._line(self._start(event, None, "no event", "dim"), fields, style="dim")
+            self._line(self._start(time_of(event), None, "no event", "dim"), fields, style="dim")
             return
         style = _STYLES.get(event.name, "")
         if failure_of(event) is not None:
             style = _FAILED
         elif is_denied(event):
             style = _DENIED
-        start = self._start(event, summary, shown(event.name.removeprefix("codex.")), style)
+        start = self._start(
+            time_of(event), summary, shown(event.name.removeprefix("codex.")), style
+        )
         own = list(_own_fields(event))
         essential = sum(name in _ESSENTIAL for name, _ in own)
         self._line(start, _fields(own), essential)
 
     def _start(
-        self, event: ReceivedEvent, summary: ConversationSummary | None, name: str, style: str
+        self, time_ns: int, summary: ConversationSummary | None, name: str, style: str
     ) -> list[Part]:
         """Return how the line of an event starts: with its time, its conversation and its name."""
-        moment = _local(time_of(event))
+        moment = _local(time_ns)
         if self._day != (day := f"{moment:%Y-%m-%d}"):
             self._day = day
             self._out.line(day, "dim")
@@ -181,14 +205,32 @@ class _Text:
         out.line()
         if forgotten:
             out.line(f"forgotten, for {MAX_CONVERSATIONS} other conversations were heard since:")
-        names = [summary.id or "no conversation", *summary.models]
+        names = [shown(summary.id) if summary.id else "no conversation"]
+        names += map(shown, summary.models)
         if summary.app_version:
-            names.append(summary.app_version)
-        out.line(f"{summary.label:3} {'  '.join(map(_bare, names))}", "bold", indent=4)
+            names.append(shown(summary.app_version))
+        out.line(f"{summary.label:3} {'  '.join(names)}", "bold", indent=4)
         for what, text, style in _sums(summary):
             out.line(f"    {what:10} {text}", style, indent=15)
         if forgotten:
             out.line()
+
+    def refused(self, refused: RefusedRequest) -> None:
+        start = self._start(time.time_ns(), None, "request refused", _DENIED)
+        indent = sum(width_of(text) for text, _ in start[:2])
+        reason = words(f" {refused.transport}: {refused.reason}")
+        self._out.flow([start, *([(word, "")] for word in reason)], indent)
+        self._out.line(f"{'':{indent}}{refused.advice}", indent=indent)
+
+    def refusals(self, refusals: Refusals) -> None:
+        if not refusals.total:
+            return
+        self._out.line()
+        self._out.line(f"{counted(refusals.total, 'request')} refused", _DENIED)
+        for refused, count in refusals:
+            self._out.line(f"{count:7,}  {refused.transport}: {refused.reason}", indent=9)
+        if refusals.others:
+            self._out.line(f"{refusals.others:7,}  for other reasons")
 
     def warn(self, text: str) -> None:
         self._out.line()
@@ -233,8 +275,22 @@ class _Json:
     def conversation_ends(self, summary: ConversationSummary, *, forgotten: bool = False) -> None:
         self._print(summary.as_json())
 
+    def refused(self, refused: RefusedRequest) -> None:
+        self._print_refused(refused, 1)
+
+    def refusals(self, refusals: Refusals) -> None:
+        for refused, count in refusals:
+            if count > 1:
+                self._print_refused(refused, count)
+        if refusals.others:
+            self.warn(f"{counted(refusals.others, 'request')} refused for other reasons")
+
     def warn(self, text: str) -> None:
         print(text, file=sys.stderr)
+
+    def _print_refused(self, refused: RefusedRequest, count: int) -> None:
+        moment = timestamp_text(time.time_ns())
+        self._print({"type": "refused", "time": moment, **asdict(refused), "count": count})
 
     def _print(self, line: Mapping[str, Any]) -> None:
         print(json.dumps(_json_value(line), allow_nan=False), flush=True)
@@ -290,7 +346,7 @@ def _rank(name: str, declared: catalog.Field | None) -> int:
 
 def _fields(fields: Iterable[tuple[str, Any]]) -> list[Field]:
     return [
-        (shown(name), shown(str(value).lower() if isinstance(value, bool) else value))
+        (shown_name(name), shown(str(value).lower() if isinstance(value, bool) else value))
         for name, value in fields
     ]
 
@@ -325,17 +381,21 @@ def _sums(summary: ConversationSummary) -> Iterator[tuple[str, str, str]]:
         times = f"{_duration(tool.total_ms)} in all"
         if tool.median_ms is not None:
             times += f", median {_duration(tool.median_ms)}"
-        yield "tool", f"{_bare(name)}: {counted(tool.calls, 'call')}, {rate}, {times}", ""
+        label = name if name == OTHER_TOOLS else shown(name)
+        yield "tool", f"{label}: {counted(tool.calls, 'call')}, {rate}, {times}", ""
     for (name, message), count in summary.failures.items():
         times = f" ({count} times)" if count > 1 else ""
-        yield "failure", f"{shown(name.removeprefix('codex.'))}: {_bare(message)}{times}", "red"
+        yield "failure", f"{shown(name.removeprefix('codex.'))}{times}: {_bare(message)}", "red"
     if summary.other_failures:
         yield "failure", f"{summary.other_failures} more, of other kinds", "red"
 
 
 def _bare(text: str) -> str:
-    """Return text as `shown` does, but without quotes where it has only spaces."""
-    return text if text.isprintable() else shown(text)
+    """Return text as `shown` does, but without quotes when nothing but blanks would need them.
+
+    Only for the end of a line, where no field can be faked.
+    """
+    return text if is_visible(text) else shown(text)
 
 
 def _local(time_ns: int) -> datetime:

@@ -1,0 +1,202 @@
+"""Receives OTLP/gRPC, as https://opentelemetry.io/docs/specs/otlp/#otlpgrpc has it."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from functools import partial
+from queue import Full
+from socketserver import BaseRequestHandler
+from typing import Any, NoReturn
+
+from ..text import brief
+from . import connections, messages, refusals
+from .connections import HTTP2_PREFACE, TLS_HANDSHAKE, ConnectionServer, url_host
+from .intake import AT_ONCE, Intake
+from .refusals import LOGS_METHOD, OTHER_SIGNALS, RefusalError, Refuse, other_signal
+
+_MAX_AGE_S = 300
+"""How long a gRPC connection lasts; clients that follow the protocol open another one unnoticed."""
+
+_GRACE_S = 30
+_PUMPED_BYTES = 1 << 16
+_CODES = {400: "INVALID_ARGUMENT", 413: "RESOURCE_EXHAUSTED"}
+
+
+class _GrpcFront(ConnectionServer):
+    """Passes connections on to the gRPC server, and reports those in another protocol.
+
+    gRPC's own server hangs up on such a connection without telling the application.
+    """
+
+    inner_port = 0
+    """The port of gRPC's own server."""
+
+    def __init__(self, address: tuple[str, int], refuse: Refuse) -> None:
+        super().__init__(address, _GrpcConnection, refuse)
+        self.inner_host = "::1" if ":" in self.host else "127.0.0.1"
+
+
+class _GrpcConnection(BaseRequestHandler):
+    server: _GrpcFront
+    request: socket.socket
+
+    def handle(self) -> None:
+        """Pass on what either side sends, until one of them ends the connection."""
+        try:
+            server = socket.create_connection((self.server.inner_host, self.server.inner_port))
+        except OSError:  # it is closing, or there is no descriptor; the client tries again
+            return
+        with server:
+            for end in (self.request, server):
+                end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            answers = threading.Thread(target=_pump, args=(server, self.request), daemon=True)
+            answers.start()
+            _pump(self.request, server, self._look)
+            answers.join()
+
+    def _look(self, first: bytes) -> bool:
+        """Report another protocol; return whether these first bytes tell which one it is."""
+        if HTTP2_PREFACE.startswith(first):
+            return False
+        self.server.hang_up_in(self.request, float("inf"))  # from here on, gRPC ends it when idle
+        if first.startswith(HTTP2_PREFACE):
+            return True
+        if first.startswith(TLS_HANDSHAKE):
+            self.server.refuse(refusals.TLS, refusals.USE_GRPC_PLAINTEXT)
+        elif first[:1].isupper():
+            self.server.refuse("HTTP/1 at the port for OTLP/gRPC", refusals.USE_OTHER_GRPC)
+        else:
+            reason = "neither HTTP nor TLS at the port for OTLP/gRPC"
+            self.server.refuse(reason, refusals.USE_GRPC)
+        return True
+
+
+def _pump(
+    source: socket.socket, sink: socket.socket, look: Callable[[bytes], bool] | None = None
+) -> None:
+    """Pass on what is sent until the connection ends.
+
+    `look` is called with all bytes so far, until it returns True.
+    """
+    first = b""
+    with suppress(OSError):
+        while data := source.recv(_PUMPED_BYTES):
+            if look is not None:
+                first += data
+                if look(first):
+                    look = None
+            sink.sendall(data)
+    for end in (source, sink):
+        with suppress(OSError):  # it was ended already
+            end.shutdown(socket.SHUT_RDWR)
+
+
+class GrpcServer:
+    """Gives each message to `intake`; without the package `grpcio` it does nothing."""
+
+    def __init__(self, address: tuple[str, int], intake: Intake, refuse: Refuse) -> None:
+        self._intake = intake
+        self._refuse = refuse
+        self._front: _GrpcFront | None = None
+        try:
+            import grpc
+        except ImportError:
+            return
+        self._grpc = grpc
+        front = _GrpcFront(address, refuse)
+        self._workers = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="receiver")
+        self._server = grpc.server(
+            self._workers, handlers=[self], options=_options(intake.max_bytes)
+        )
+        front.inner_port = self._server.add_insecure_port(f"{url_host(front.inner_host)}:0")
+        self._server.start()
+        front.start()
+        self._front = front
+
+    @property
+    def port(self) -> int:
+        """The port for gRPC.
+
+        Raises:
+            ImportError: the package `grpcio` is not installed.
+
+        """
+        if self._front is None:
+            raise ImportError(
+                "receiving over gRPC needs an extra package: pip install 'codex_otel_logging[grpc]'"
+            )
+        return self._front.port
+
+    def stop(self) -> None:
+        """Stop listening, give calls in progress a second to end, and hang up."""
+        if self._front is not None:
+            self._front.stop()
+            self._server.stop(grace=1).wait(timeout=2)
+            self._workers.shutdown()
+            self._front.hang_up()
+
+    def service(self, call: Any) -> Any:
+        """Return the handler of a call of any method, as `grpc.GenericRpcHandler` requires.
+
+        On the wire, a stream of one message is the same as a single one. gRPC reads a stream only
+        when it is asked to, so that calls that wait for a worker take no memory; and it calls the
+        handler also when the message is too large.
+        """
+        if call.method == LOGS_METHOD:
+            return self._grpc.stream_unary_rpc_method_handler(self._export)
+        return self._grpc.stream_unary_rpc_method_handler(partial(self._unknown, call.method))
+
+    def _export(self, bodies: Iterator[bytes], context: Any) -> bytes:
+        """Receive one export request."""
+        headers = dict(context.invocation_metadata())
+        try:
+            # Decoded there and not by gRPC, which would print a traceback.
+            self._intake.take("grpc", headers, self._message(bodies))
+        except RefusalError as refusal:
+            refused = self._refuse(refusal.reason, refusal.advice)
+            self._abort(context, _CODES[refusal.status], refused)
+        except Full:
+            self._abort(context, "UNAVAILABLE", refusals.BUSY)
+        return messages.EMPTY_RESPONSE
+
+    def _message(self, bodies: Iterator[bytes]) -> bytes:
+        """Return the message of a call; gRPC does not tell why there is none."""
+        with suppress(self._grpc.RpcError):
+            for body in bodies:
+                return body
+        _, advice = refusals.too_large(self._intake.max_bytes)
+        reason = (
+            "the call ended without a message: it was cancelled, "
+            f"or the message has more than {self._intake.max_bytes:,} bytes"
+        )
+        raise RefusalError(413, reason, advice)
+
+    def _unknown(self, method: str, bodies: Iterator[bytes], context: Any) -> bytes:
+        """Refuse a call of another method than the one for logs."""
+        if method in OTHER_SIGNALS:
+            short = method.rpartition(".")[2]
+            refusal = other_signal(short, OTHER_SIGNALS[method])
+        else:
+            refusal = f"{brief(method)}: unknown method", refusals.USE_LOGS_METHOD
+        self._abort(context, "UNIMPLEMENTED", self._refuse(*refusal))
+
+    def _abort(self, context: Any, code: str, text: object) -> NoReturn:
+        context.abort(self._grpc.StatusCode[code], str(text))
+        raise AssertionError
+
+
+def _options(max_request_bytes: int) -> list[tuple[str, int]]:
+    return [
+        # Otherwise two receivers would share a port, and each get some of the events.
+        ("grpc.so_reuseport", 0),
+        ("grpc.max_receive_message_length", max_request_bytes),
+        ("grpc.max_concurrent_streams", 100),
+        ("grpc.max_connection_idle_ms", int(connections.IDLE_TIMEOUT_S * 1000)),
+        # Ends calls whose message never comes as well.
+        ("grpc.max_connection_age_ms", _MAX_AGE_S * 1000),
+        ("grpc.max_connection_age_grace_ms", _GRACE_S * 1000),
+    ]

@@ -1,0 +1,229 @@
+"""Receives OTLP/HTTP, as https://opentelemetry.io/docs/specs/otlp/#otlphttp has it.
+
+Whatever can be refused is refused before the body is read.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Mapping
+from contextlib import suppress
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler
+from ipaddress import ip_address
+from queue import Full
+from typing import Any
+from urllib.parse import urlsplit
+
+from ..text import brief
+from . import connections, messages, refusals
+from .bodies import has_body, read_body
+from .connections import HTTP2_PREFACE, TLS_HANDSHAKE, ConnectionServer
+from .intake import Intake
+from .received import LOGS_PATH, Transport
+from .refusals import OTHER_SIGNALS, RefusalError, Refuse, other_signal
+
+REQUEST_TIMEOUT_S = 30.0
+"""How long a request may take to arrive as a whole, and its answer to be taken."""
+
+_LINGER_S = 2.0
+_LINGER_BYTES = 16 << 20
+_TEXT = "text/plain; charset=utf-8"
+_TRANSPORTS: Mapping[str, Transport] = {
+    "application/x-protobuf": "http/protobuf",
+    "application/json": "http/json",
+}
+
+
+class HttpServer(ConnectionServer):
+    """Gives the body of each acceptable request to `intake`."""
+
+    def __init__(self, address: tuple[str, int], intake: Intake, refuse: Refuse) -> None:
+        super().__init__(address, _HttpHandler, refuse)
+        self.intake = intake
+
+
+class _HttpHandler(BaseHTTPRequestHandler):
+    """Serves one connection."""
+
+    server: HttpServer
+    request: socket.socket
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
+    # Where a connection does not begin with a request, the base class has set none of these.
+    requestline = command = ""
+    raw_requestline = b""
+    _unread = False
+    """Whether the client may have sent something that was not read, such as a body."""
+    _awaits_continue = False
+    """Whether the client sends the body only when it is asked to."""
+
+    def handle_one_request(self) -> None:
+        """Serve one request, or end a connection that does not begin as HTTP does."""
+        self._unread = self._awaits_continue = False
+        self.server.hang_up_in(self.request, connections.IDLE_TIMEOUT_S)
+        first = self.rfile.peek(1)  # type: ignore[attr-defined]
+        self.server.hang_up_in(self.request, REQUEST_TIMEOUT_S)
+        if first.startswith(TLS_HANDSHAKE):
+            self._refuse_connection(RefusalError(400, refusals.TLS, refusals.USE_HTTP_PLAINTEXT))
+        else:
+            super().handle_one_request()
+
+    def handle_expect_100(self) -> bool:
+        """Do not ask for the body yet, as the base class would: it may be refused."""
+        self._awaits_continue = True
+        return True
+
+    def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
+        """Refuse what the base class does not take for a POST request."""
+        if self.raw_requestline.startswith(HTTP2_PREFACE):
+            reason = "HTTP/2, which gRPC uses, at the port for OTLP/HTTP"
+            refusal = RefusalError(code, reason, refusals.USE_OTHER_HTTP)
+        elif code == HTTPStatus.NOT_IMPLEMENTED:
+            reason = f"{brief(self.command)} {_path(self.path)}: OTLP requests use POST"
+            refusal = RefusalError(405, reason, refusals.USE_POST, ("Allow", "POST"))
+        else:
+            refusal = RefusalError(code, f"not HTTP: {HTTPStatus(code).phrase}", refusals.USE_HTTP)
+        self._refuse_connection(refusal)
+
+    def do_POST(self) -> None:
+        """Receive one export request."""
+        headers: dict[str, str] = {}
+        for name, value in self.headers.items():
+            known = headers.get(name.lower())
+            headers[name.lower()] = value if known is None else f"{known}, {value}"
+        self._unread = has_body(headers)
+        try:
+            self._check_names(headers)
+            self._check_path()
+            transport = _transport(headers)
+            compressed = _is_compressed(headers)
+            body = self._read_body(headers)
+            self._take(transport, headers, body, compressed)
+        except RefusalError as refusal:
+            self.close_connection |= self._unread  # where the next request begins is not known
+            self._refuse(refusal)
+
+    def finish(self) -> None:
+        """Flush the answer, and let the client read it.
+
+        A connection that is closed with unread data is reset, and the answer with it.
+        https://www.rfc-editor.org/rfc/rfc9112#section-9.6
+        """
+        super().finish()
+        if not self._unread:
+            return
+        self.server.hang_up_in(self.request, _LINGER_S)
+        left = _LINGER_BYTES
+        with suppress(OSError):  # the client was faster
+            self.request.shutdown(socket.SHUT_WR)
+            while left > 0 and (data := self.request.recv(65_536)):
+                left -= len(data)
+
+    def _check_names(self, headers: Mapping[str, str]) -> None:
+        """Refuse what a web page makes a browser send, under a name that its author controls.
+
+        Such a name may lead to a loopback address although it belongs to somebody else.
+        """
+        if not self.server.is_local:
+            return
+        host, origin = headers.get("host"), headers.get("origin")
+        if host is not None and not self._is_local(f"//{host}"):
+            reason = f"Host {brief(host)} does not name this machine"
+            raise RefusalError(403, reason, refusals.USE_HTTP)
+        if origin is not None and not self._is_local(origin):
+            reason = f"Origin {brief(origin)} is not this machine"
+            raise RefusalError(403, reason, refusals.SEND_FROM_PROGRAM)
+
+    def _is_local(self, url: str) -> bool:
+        try:
+            host = urlsplit(url).hostname or ""
+            if host in ("localhost", self.server.host.lower()) or host.endswith(".localhost"):
+                return True
+            return ip_address(host).is_loopback
+        except ValueError:
+            return False
+
+    def _check_path(self) -> None:
+        path = self.path.partition("?")[0]
+        if path in OTHER_SIGNALS:
+            raise RefusalError(404, *other_signal(f"POST {path}", OTHER_SIGNALS[path]))
+        if path != LOGS_PATH:
+            advice = refusals.USE_BASE if path.endswith(2 * LOGS_PATH) else refusals.USE_HTTP
+            raise RefusalError(404, f"POST {_path(path)}: unknown path", advice)
+
+    def _read_body(self, headers: Mapping[str, str]) -> bytes:
+        if self._awaits_continue:
+            self.send_response_only(HTTPStatus.CONTINUE)
+            self.end_headers()
+        body = read_body(self.rfile, headers, self.server.intake.max_bytes)
+        self._unread = False
+        return body
+
+    def _take(
+        self, transport: Transport, headers: Mapping[str, str], body: bytes, compressed: bool
+    ) -> None:
+        """Hand on a request and answer it."""
+        self.server.hang_up_in(self.request, float("inf"))  # `on_request` takes its time
+        try:
+            self.server.intake.take(transport, headers, body, compressed=compressed)
+        except RefusalError:
+            raise
+        except Full:
+            self._answer(503, _TEXT, f"{refusals.BUSY}\n".encode(), ("Retry-After", "1"))
+        except BaseException:
+            self._answer(500, _TEXT, b"the receiver failed\n")
+            raise
+        else:
+            if transport == "http/json":
+                self._answer(200, "application/json", b"{}")
+            else:
+                self._answer(200, "application/x-protobuf", messages.EMPTY_RESPONSE)
+
+    def _refuse_connection(self, refusal: RefusalError) -> None:
+        """Refuse, and hang up: where the next request begins is not known."""
+        self.request_version = self.protocol_version  # answer with a status line in any case
+        self.close_connection = self._unread = True
+        self._refuse(refusal)
+
+    def _refuse(self, refusal: RefusalError) -> None:
+        refused = self.server.refuse(refusal.reason, refusal.advice)
+        self._answer(refusal.status, _TEXT, f"{refused}\n".encode(), *refusal.headers)
+
+    def _answer(self, status: int, content_type: str, body: bytes, *more: tuple[str, str]) -> None:
+        self.server.hang_up_in(self.request, REQUEST_TIMEOUT_S)
+        self.send_response(status)
+        for name, value in more:
+            self.send_header(name, value)
+        self.send_header("Content-Type", content_type)
+        self.send_header("Content-Length", str(len(body)))
+        if self.close_connection:
+            self.send_header("Connection", "close")
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body)
+
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
+        """Print nothing: users read `Receiver.events`."""
+
+
+def _transport(headers: Mapping[str, str]) -> Transport:
+    media_type = headers.get("content-type", "").partition(";")[0].strip().lower()
+    if media_type in _TRANSPORTS:
+        return _TRANSPORTS[media_type]
+    reason = f"unsupported Content-Type {brief(media_type)}"
+    grpc = media_type.startswith("application/grpc")
+    raise RefusalError(415, reason, refusals.USE_OTHER_HTTP if grpc else refusals.USE_PROTOBUF)
+
+
+def _is_compressed(headers: Mapping[str, str]) -> bool:
+    encoding = headers.get("content-encoding", "identity").strip().lower()
+    if encoding not in ("identity", "gzip"):
+        reason = f"unsupported Content-Encoding {brief(encoding)}"
+        raise RefusalError(415, reason, refusals.USE_GZIP)
+    return encoding == "gzip"
+
+
+def _path(target: str) -> str:
+    """Return a request's path for people: a query may hold a secret, and so may a whole URL."""
+    return brief(target.partition("?")[0]) if target.startswith("/") else "(not a path)"

@@ -1,0 +1,50 @@
+"""Runs a `Receiver` in a process of its own, and prints its state for each line of its input.
+
+Arguments: the number of descriptors it may open, or 0 for as many as there are; `blocked`, if the
+function that takes the requests never returns.
+"""
+
+import json
+import resource
+import sys
+import threading
+from collections.abc import Callable
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+from codex_otel_logging import Receiver
+from codex_otel_logging.receiver.connections import ConnectionServer
+
+accepts = 0
+
+
+def counted(
+    server: ConnectionServer,
+    get_request: Callable[[ConnectionServer], Any] = ConnectionServer.get_request,
+) -> Any:
+    global accepts
+    accepts += 1
+    return get_request(server)
+
+
+def peak_kib() -> int:
+    status = Path("/proc/self/status").read_text()
+    return int(status.partition("VmHWM:")[2].split()[0])
+
+
+descriptors = int(sys.argv[1])
+blocked = sys.argv[2:] == ["blocked"]
+ConnectionServer.get_request = counted  # type: ignore[assignment,method-assign]
+never = threading.Event()
+with Receiver(on_request=lambda _: never.wait() if blocked else None) as receiver:
+    if descriptors:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (descriptors, descriptors))
+    for _ in chain([""], sys.stdin):
+        state = {
+            "http": receiver.http_endpoint,
+            "grpc": receiver.grpc_endpoint,
+            "accepts": accepts,
+            "peak_kib": 0 if descriptors else peak_kib(),  # it needs a descriptor to know
+        }
+        print(json.dumps(state), flush=True)
