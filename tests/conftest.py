@@ -21,6 +21,8 @@ from collectors import Gate, GrpcCollector, HttpCollector
 
 pytest_plugins = ["pytester"]
 
+pytest.register_assert_rewrite("collector_programs")
+
 ROOT = Path(__file__).parent.parent
 
 OLD_API_WARNING = "ignore:SelectableGroups dict interface is deprecated:DeprecationWarning"
