@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 from opentelemetry.sdk.trace import TracerProvider
@@ -79,10 +79,14 @@ class CollectorProgram:
         self._process.terminate()
         assert self._process.wait(timeout=20) == 0, self._output.read_text()
 
-    def close(self) -> None:
+    def kill(self) -> None:
+        """Kill it in the middle of whatever it does."""
         if self._process is not None:
             self._process.kill()
             self._process.wait(timeout=10)
+
+    def close(self) -> None:
+        self.kill()
         for reserved in self._reserved:
             reserved.close()
 
@@ -100,6 +104,9 @@ def _listens(address: tuple[str, int]) -> bool:
     except OSError:
         return False
     return True
+
+
+Program = TypeVar("Program", bound=CollectorProgram)
 
 
 class Log:
@@ -173,16 +180,17 @@ def assert_forwards_unchanged(
 
 
 def assert_restart_loses_nothing(
-    collector: CollectorProgram,
+    collector: Program,
     receiver: Receiver,
     handler: CodexOtelHandler,
     caplog: pytest.LogCaptureFixture,
+    stop: Callable[[Program], None] = CollectorProgram.end,
 ) -> None:
     """Assert that every event arrives although the collector restarts while events are logged."""
     log = Log()
     log()
     receiver.wait_for(1)
-    log.during(collector.end)
+    log.during(lambda: stop(collector))
     log()
     assert handler.flush(0.5) is False
     log.during(collector.start)

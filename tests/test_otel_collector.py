@@ -5,9 +5,7 @@ The environment variable OTELCOL names the program; `.ci/get_otelcol.sh` builds 
 
 from __future__ import annotations
 
-import logging
 import os
-import re
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,7 +14,6 @@ from urllib.parse import urlsplit
 
 import pytest
 import tomli
-import trustme
 import yaml
 
 import samples
@@ -29,8 +26,11 @@ from collector_programs import (
     assert_large_events_arrive,
     assert_restart_loses_nothing,
 )
-from collectors import Gate
-from conftest import ROOT, HandlerFactory
+from collectors import OK, Gate, GrpcCollector, Tls
+from conftest import HandlerFactory
+from test_readme import RECIPES, blocks
+from test_recipes import recipe
+from test_tls import Certificates
 
 PROGRAM = os.environ.get("OTELCOL", "")
 if not PROGRAM:
@@ -38,30 +38,13 @@ if not PROGRAM:
 
 
 class Otelcol(CollectorProgram):
-    """Forwards logs to an endpoint; `config` may be changed before it starts.
+    """The Collector with the configuration that `config` holds when it starts."""
 
-    It has no queue: a request is answered when what was in it has been forwarded.
-    """
-
-    def __init__(self, folder: Path, forward: str, endpoint: str) -> None:
+    def __init__(self, folder: Path) -> None:
         super().__init__(folder)
         self._config_file = folder / "otelcol.yaml"
         self.command = [PROGRAM, "--config", str(self._config_file)]
-        grpc, http = self.addresses
-        address = {"tls": {"insecure": True}, "endpoint": urlsplit(endpoint).netloc}
-        if forward == "otlp_http":
-            address = {"logs_endpoint": endpoint}
-        at_once = {"sending_queue": {"enabled": False}, "retry_on_failure": {"enabled": False}}
-        self.config: dict[str, Any] = {
-            "receivers": {
-                "otlp": {"protocols": {"grpc": {"endpoint": grpc}, "http": {"endpoint": http}}}
-            },
-            "exporters": {forward: {**address, **at_once}},
-            "service": {
-                "telemetry": {"metrics": {"level": "none"}, "logs": {"level": "warn"}},
-                "pipelines": {"logs": {"receivers": ["otlp"], "exporters": [forward]}},
-            },
-        }
+        self.config: dict[str, Any] = {}
 
     @property
     def protocols(self) -> dict[str, Any]:
@@ -72,6 +55,31 @@ class Otelcol(CollectorProgram):
     def start(self) -> None:
         self._config_file.write_text(yaml.safe_dump(self.config))
         super().start()
+
+
+NO_METRICS = {"metrics": {"level": "none"}}
+"""Its metrics would be served on a port that is always the same."""
+
+
+def forwarding_config(addresses: tuple[str, str], forward: str, endpoint: str) -> dict[str, Any]:
+    """Return a configuration without a queue: what is answered has been forwarded."""
+    grpc, http = ({"endpoint": address} for address in addresses)
+    exporter: dict[str, Any] = {
+        "sending_queue": {"enabled": False},
+        "retry_on_failure": {"enabled": False},
+    }
+    if forward == "otlp_http":
+        exporter |= {"logs_endpoint": endpoint}
+    else:
+        exporter |= {"endpoint": urlsplit(endpoint).netloc, "tls": {"insecure": True}}
+    return {
+        "receivers": {"otlp": {"protocols": {"grpc": grpc, "http": http}}},
+        "exporters": {forward: exporter},
+        "service": {
+            "telemetry": {**NO_METRICS, "logs": {"level": "warn"}},
+            "pipelines": {"logs": {"receivers": ["otlp"], "exporters": [forward]}},
+        },
+    }
 
 
 @pytest.fixture(params=["otlp_grpc", "otlp_http"])
@@ -97,7 +105,8 @@ def downstream(forward: str, receiver: Receiver) -> Iterator[Gate]:
 @pytest.fixture
 def otelcol(forward: str, downstream: Gate, tmp_path: Path) -> Iterator[Otelcol]:
     """Forwards to the receiver once it is started."""
-    otelcol = Otelcol(tmp_path, forward, downstream.endpoint)
+    otelcol = Otelcol(tmp_path)
+    otelcol.config = forwarding_config(otelcol.addresses, forward, downstream.endpoint)
     yield otelcol
     otelcol.close()
 
@@ -113,6 +122,7 @@ def test_everything_arrives_unchanged(
 
 
 @ONCE
+@pytest.mark.parametrize("stop", [Otelcol.end, Otelcol.kill])
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_restart_under_load_loses_nothing(
     otelcol: Otelcol,
@@ -120,10 +130,11 @@ def test_restart_under_load_loses_nothing(
     attach: HandlerFactory,
     caplog: pytest.LogCaptureFixture,
     protocol: str,
+    stop: Callable[[Otelcol], None],
 ) -> None:
     otelcol.start()
     handler = attach({"exporter": otelcol.exporter(protocol), "batch": {"schedule_delay_ms": 5}})
-    assert_restart_loses_nothing(otelcol, receiver, handler, caplog)
+    assert_restart_loses_nothing(otelcol, receiver, handler, caplog, stop)
 
 
 @pytest.mark.parametrize("fault", [Gate.refuse, Gate.hang, Gate.reset])
@@ -152,39 +163,43 @@ def test_failing_downstream_loses_nothing(
     log.assert_exported(handler, receiver)
 
 
+@pytest.fixture
+def certificates(tmp_path: Path) -> Certificates:
+    return Certificates(tmp_path)
+
+
+@pytest.fixture
+def server_files(certificates: Certificates, tmp_path: Path) -> dict[str, str]:
+    """The Collector's `tls` settings for its own certificate."""
+    file = tmp_path / "server.pem"
+    certificates.good.private_key_and_cert_chain_pem.write_to_path(str(file))
+    return {"cert_file": str(file), "key_file": str(file)}
+
+
 @ONCE
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_mutual_tls(
-    otelcol: Otelcol, receiver: Receiver, attach: HandlerFactory, tmp_path: Path, protocol: str
+    otelcol: Otelcol,
+    receiver: Receiver,
+    attach: HandlerFactory,
+    certificates: Certificates,
+    server_files: dict[str, str],
+    protocol: str,
 ) -> None:
-    authority = trustme.CA()
-    ca_file, server_file, client_file = (tmp_path / f"{n}.pem" for n in ("ca", "server", "client"))
-    authority.cert_pem.write_to_path(ca_file)
-    authority.issue_cert("127.0.0.1").private_key_and_cert_chain_pem.write_to_path(server_file)
-    client = authority.issue_cert("agent@example.com")
-    client.private_key_and_cert_chain_pem.write_to_path(client_file)
+    """An event without a client certificate stays queued, one with it arrives."""
+    anonymous, known = certificates.settings(), certificates.settings(certificates.client)
     for settings in otelcol.protocols.values():
-        settings["tls"] = {
-            "cert_file": str(server_file),
-            "key_file": str(server_file),
-            "client_ca_file": str(ca_file),
-        }
+        settings["tls"] = {**server_files, "client_ca_file": known["ca-certificate"]}
     otelcol.start()
-    trust = {"ca-certificate": str(ca_file)}
-    files = {"client-certificate": str(client_file), "client-private-key": str(client_file)}
-    stranger = attach({"exporter": otelcol.exporter(protocol, scheme="https", tls=trust)})
-    log = Log()
-    log()
-    assert stranger.flush(0.5) is False
-    assert stranger.stats() == Stats(accepted=1, queued=1)
-    assert receiver.events == []
-    logging.getLogger("codex_otel").removeHandler(stranger)
-    handler = attach({"exporter": otelcol.exporter(protocol, scheme="https", tls=trust | files)})
-    log()
-    assert handler.flush(10)
-    assert handler.stats() == Stats(accepted=1, exported=1)
-    (event,) = receiver.events
-    assert event.attributes["duration_ms"] == 1
+    handlers = [
+        attach({"exporter": otelcol.exporter(protocol, scheme="https", tls=tls)})
+        for tls in (anonymous, known)
+    ]
+    Log()()
+    assert handlers[1].flush(10)
+    assert handlers[0].flush(0.5) is False
+    assert handlers[0].stats() == Stats(accepted=1, queued=1)
+    assert len(receiver.events) == 1
 
 
 @ONCE
@@ -249,3 +264,68 @@ def test_memory_limiter_that_refuses_for_a_while_loses_nothing(
     downstream.open()
     log(50)
     log.assert_exported(handler, receiver)
+
+
+def take_out_missing_components(config: dict[str, Any]) -> None:
+    """Remove the components that this build of the Collector lacks, and what refers to them."""
+    listed = subprocess.run([PROGRAM, "components"], capture_output=True, check=True, timeout=30)
+    components = yaml.safe_load(listed.stdout)
+    for kind in ("extensions", "receivers", "processors", "exporters"):
+        found = {component["name"] for component in components[kind]}
+        config[kind] = {name: config[kind][name] for name in config[kind] if name in found}
+    service = config["service"]
+    service["extensions"] = [name for name in service["extensions"] if name in config["extensions"]]
+    for pipeline in service["pipelines"].values():
+        for kind, names in pipeline.items():
+            pipeline[kind] = [name for name in names if name in config[kind]]
+    for protocol in config["receivers"]["otlp"]["protocols"].values():
+        if protocol["auth"]["authenticator"] not in config["extensions"]:
+            del protocol["auth"]
+    for exporter in config["exporters"].values():
+        if exporter["sending_queue"]["storage"] not in config["extensions"]:
+            del exporter["sending_queue"]["storage"]
+
+
+def test_readme_gateway_forwards_to_the_backend(
+    attach: HandlerFactory,
+    grpc_collector: Callable[..., GrpcCollector],
+    certificates: Certificates,
+    server_files: dict[str, str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """README's configuration of both, as far as this build of the Collector has its components.
+
+    Addresses and certificates are the test's own.
+    """
+    backend = grpc_collector(OK, tls=Tls(certificates.good))
+    trust = certificates.settings()["ca-certificate"]
+    gateway = Otelcol(tmp_path)
+    gateway.environment = {"BACKEND_TOKEN": "backend-token"}
+    gateway.config = yaml.safe_load(recipe("yaml", "gateway.yaml"))
+    take_out_missing_components(gateway.config)
+    gateway.config["service"]["telemetry"] = NO_METRICS
+    for protocol, address in zip(("grpc", "http"), gateway.addresses, strict=True):
+        gateway.protocols[protocol]["endpoint"] = address
+        gateway.protocols[protocol]["tls"] = server_files
+    exporter = gateway.config["exporters"]["otlp_grpc"]
+    exporter |= {"endpoint": urlsplit(backend.endpoint).netloc, "tls": {"ca_file": trust}}
+
+    (toml,) = blocks("toml", RECIPES)
+    otel = tomli.loads(toml)["otel"]
+    otel["exporter"]["otlp-grpc"]["endpoint"] = f"https://{gateway.addresses[0]}"
+    otel["exporter"]["otlp-grpc"]["tls"] = {"ca-certificate": trust}
+    monkeypatch.setenv("OTLP_TOKEN", "gateway-token")
+    try:
+        gateway.start()
+        handler = attach(otel)
+        log = Log()
+        log(500, text="x" * 20_480)
+        assert handler.flush(30)
+        assert handler.stats() == Stats(accepted=500, exported=500)
+        assert backend.wait_for(500)
+    finally:
+        gateway.close()
+    assert sorted(event.attributes["duration_ms"] for event in backend.events) == [*range(500)]
+    assert {headers["authorization"] for headers in backend.requests} == {"Bearer backend-token"}
+    assert max(backend.sizes) < 4 << 20
