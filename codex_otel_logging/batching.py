@@ -13,6 +13,7 @@ starts no thread any more, the one that flushes.
 
 from __future__ import annotations
 
+import itertools
 import sys
 import threading
 import time
@@ -323,6 +324,12 @@ class BatchProcessor:
             if batch and size > self._config.max_request_bytes:
                 break
             batch.append(queue.popleft())
+        # A request may be up to twice as large as the events in memory, if their text is not ASCII.
+        if 2 * size > self._config.max_request_bytes:
+            sizes = itertools.accumulate(event.request_size + _COMMON_SIZE for event in batch)
+            fitting = sum(total <= self._config.max_request_bytes for total in sizes) or 1
+            queue.extendleft(reversed(batch[fitting:]))
+            del batch[fitting:]
         self._batch = batch
         self._wake_at = sys.maxsize
         return batch

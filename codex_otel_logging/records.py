@@ -25,8 +25,10 @@ from .attachment import EVENT_LOGGER
 from .conversation import RECORD_KEY, Conversation, bound_conversation, current_bindings
 from .redaction import Redaction, redacted, redacted_inside
 from .values import (
+    ALLOCATION_SIZE,
     AttributeValue,
     attribute_value,
+    encoded_excess,
     key_text,
     shorten,
     shorten_to_bytes,
@@ -49,10 +51,6 @@ _NOT_FIELDS_OF_STRUCTLOG = frozenset({"event", "event.name", "exc_info", "_recor
 
 _DELTA = "response.output_text.delta"
 """The `event.kind` that `log_sse_deltas` decides about."""
-
-_EVENT_SIZE = 300
-_ATTRIBUTE_SIZE = 58
-"""The bytes an event takes in memory beside its attributes, and each of those beside its text."""
 
 _LEAST_INTEGER, _GREATEST_INTEGER = -(1 << 63), (1 << 63) - 1
 
@@ -101,6 +99,11 @@ class Event:
         return dict(zip(self.keys, self.values, strict=True))
 
     @property
+    def request_size(self) -> int:
+        """Estimate of the bytes that the event's own attributes take in a request."""
+        return self.size + sum(map(encoded_excess, self.values))
+
+    @property
     def time_ns(self) -> int:
         """When it was logged, in nanoseconds since the epoch; a float holds whole microseconds."""
         try:
@@ -123,6 +126,18 @@ class Event:
             attributes.setdefault(key, value)
         attributes.update(zip(self.keys, self.values, strict=True))
         return attributes
+
+
+_NUMBER_SIZE = sys.getsizeof(1 << 16)
+"""The bytes of memory that a number takes; a float is smaller, but allocated as much."""
+
+_EVENT_SIZE = 8 + sum(
+    sys.getsizeof(part) + ALLOCATION_SIZE for part in (Event(), 1.0, time.time_ns(), 1 << 16)
+)
+"""The bytes of memory that a queued event takes beside its values.
+
+That is, its place in the queue, itself, and its own `created`, `observed_ns` and `size`.
+"""
 
 
 class EventReader:
@@ -186,27 +201,33 @@ class EventReader:
         keys = shape.keys
         plain = shape.is_plain and record.exc_info is None
         if plain:
-            text = 0
+            own = 0
             for value in values:
                 kind = type(value)
                 if kind is str:
-                    text += len(value) if value.isascii() else 4 * len(value)
+                    # len() and isascii() take longer and do not tell 1, 2 and 4 bytes a character.
+                    own += value.__sizeof__()
                 elif kind is int:
                     if not _LEAST_INTEGER <= value <= _GREATEST_INTEGER:
                         plain = False
                         break
-                elif kind is not float:
+                    own += _NUMBER_SIZE
+                elif kind is float:
+                    own += _NUMBER_SIZE
+                else:
                     plain = False
                     break
-            if text > self._max_length:
-                plain = False  # one of them may be too long
-            size = shape.size + text
+            if own > self._max_length:
+                plain = False  # one of the texts may be too long
+            size = shape.size + own
         if not plain:
             fields = self._mended(record, plan)
             if plan.deltas_are_left_out and fields.get("event.kind") == _DELTA:
                 return None
             keys, values = (*fields,), (*fields.values(),)
-            size = _EVENT_SIZE + sum(_ATTRIBUTE_SIZE + size_of(value) for value in values)
+            # Its keys are its own, and as large as the tuple of its values.
+            size = _EVENT_SIZE + 2 * (sys.getsizeof(keys) + ALLOCATION_SIZE)
+            size += sum(map(size_of, values))
 
         event = Event()
         event.type = plan.type
@@ -291,7 +312,7 @@ class _Shape:
         self.names = names
         self.is_plain = is_plain
         self.keys = tuple(keys)
-        self.size = _EVENT_SIZE + _ATTRIBUTE_SIZE * len(keys)
+        self.size = _EVENT_SIZE + sys.getsizeof(self.keys) + ALLOCATION_SIZE * (1 + len(keys))
         self.values_in = _getter(self.keys)
 
 

@@ -11,6 +11,7 @@ Neither raises, whatever the value's class does.
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
 from datetime import date, datetime, time, timedelta
@@ -31,6 +32,16 @@ MAX_DEPTH = 16
 
 CUT = "..."
 """What stands for the part of a value that was cut: too deep, too many elements, or a cycle."""
+
+ALLOCATION_SIZE = 4
+"""The bytes of memory that an object takes beyond its size, on average over many.
+
+Allocators round up to multiples of 16 bytes. Half of that is counted: the estimate is then between
+the memory that Python asks for and what the process grows by.
+"""
+
+_GREATEST_SHARED = 256
+"""CPython keeps one object of each integer up to this one."""
 
 _MILLISECOND = timedelta(milliseconds=1)
 _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
@@ -185,20 +196,34 @@ def shorten_to_bytes(value: AttributeValue, max_bytes: int) -> tuple[AttributeVa
 
 
 def size_of(value: AttributeValue) -> int:
-    """Return about how many bytes a value takes in memory beyond an empty text, rather too many.
+    """Return an estimate of the bytes of memory that a value takes, with all that it holds.
 
-    What it takes in a request is less.
+    Objects that Python shares, such as small integers, take none.
+    """
+    if value is None or (isinstance(value, int) and 0 <= value <= _GREATEST_SHARED):
+        return 0
+    size = sys.getsizeof(value) + ALLOCATION_SIZE
+    if isinstance(value, list):
+        size += sum(map(size_of, value))
+    elif isinstance(value, dict):
+        size += sum(size_of(key) + size_of(item) for key, item in value.items())
+    return size
+
+
+def encoded_excess(value: AttributeValue) -> int:
+    """Return how many bytes more than in memory a value may take in a request, at most.
+
+    UTF-8 needs up to two bytes for what takes one in memory, and three for what takes two; an
+    integer beyond 64 bits is sent as its digits.
     """
     if isinstance(value, str):
-        return len(value) if value.isascii() else 4 * len(value)
-    if isinstance(value, bytes):
-        return len(value)
+        return 0 if value.isascii() else len(value)
     if isinstance(value, list):
-        return 40 + sum(64 + size_of(item) for item in value)
+        return sum(map(encoded_excess, value))
     if isinstance(value, dict):
-        return 190 + sum(150 + size_of(key) + size_of(item) for key, item in value.items())
-    if isinstance(value, int):
-        return value.bit_length() // 3  # the digits it may be sent as
+        return sum(encoded_excess(key) + encoded_excess(item) for key, item in value.items())
+    if isinstance(value, int) and value.bit_length() > 64:
+        return value.bit_length() // 4
     return 0
 
 

@@ -307,7 +307,7 @@ def test_one_event_that_is_too_large_is_lost_alone(scripted: Scripted, attach_to
 def test_a_request_stays_within_its_bytes(scripted: Scripted, attach_to: Attach) -> None:
     collector = scripted(OK)
     handler = attach_to(collector, max_request_bytes=10_000)
-    log(10, text="é" * 1000)
+    log(10, text="é" * 3000)
     log(1, text="x" * 20_000)
     log(1)
     assert handler.flush()

@@ -15,6 +15,7 @@ from codex_otel_logging.values import (
     CUT,
     attribute_value,
     encodable,
+    encoded_excess,
     key_text,
     shorten,
     shorten_to_bytes,
@@ -173,9 +174,28 @@ def test_mending_replaces_each_surrogate_and_keeps_the_rest() -> None:
     assert math.isnan(encodable(math.nan))  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("value", ["é☕", "plain", [1, "a"], {"k": b"xyz"}, 5])
-def test_size_is_never_too_low(value: Any) -> None:
-    assert size_of(value) + 40 >= _encode_value(value).ByteSize()
+ENCODED: dict[str, Any] = {
+    "ASCII": "plain",
+    "1 byte a character": "é" * 10_000,
+    "2 bytes a character": "中" * 10_000,
+    "4 bytes a character": "😀" * 10_000,
+    "bytes": b"xyz",
+    "integer": 5,
+    "integers": [*range(-10, 300)],
+    "small values": [None, True, [], {}, "", b"", 0.5] * 10,
+    "map": {"é" * 1000: "é" * 1000, "k": ["é" * 1000]},
+    "65 bits": 1 << 64,
+    "decimal digits": 1 << 10_000,
+    "hexadecimal digits": 1 << 100_000,
+}
+
+
+@pytest.mark.parametrize("name", ENCODED)
+def test_request_size_is_never_too_low(name: str) -> None:
+    """An event counts at least 40 bytes more than its value."""
+    value = ENCODED[name]
+    size = size_of(value) + encoded_excess(value) + 40  # first: a text keeps what it is encoded to
+    assert size >= _encode_value(encodable(value)).ByteSize()
 
 
 def test_key_text() -> None:
