@@ -224,12 +224,13 @@ class OtelFile(NamedTuple):
             ConfigError: the file cannot be read, or is not TOML.
 
         """
-        import tomli  # here, because who has a table does without
+        # Imported late: configured from a mapping, the handler reads no TOML.
+        from .toml import TOMLDecodeError, loads
 
         name = default_path() if path is None else _expanded(path)
         try:
             file = Path(name).expanduser()
-            document = tomli.loads(read_file(file, LARGEST_TOML).decode("utf-8-sig"))
+            document = loads(read_file(file, LARGEST_TOML).decode("utf-8-sig"))
         except FileNotFoundError:
             if missing_ok:
                 return cls(str(name), file.parent, {})
@@ -242,7 +243,7 @@ class OtelFile(NamedTuple):
             raise ConfigError(
                 f"{name}: not UTF-8 at byte {error.start}; save it as UTF-8"
             ) from None
-        except tomli.TOMLDecodeError as error:
+        except TOMLDecodeError as error:
             raise ConfigError(f"{name}: not valid TOML: {error}") from None
         except (ValueError, RuntimeError) as error:
             # a NUL in the path, a home that nobody has, tables nested too deep, huge integers

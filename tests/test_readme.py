@@ -10,12 +10,12 @@ from pathlib import Path
 
 import jsonschema
 import pytest
-import tomli
 
 from codex_otel_logging import OtelConfig, Receiver, catalog
 from codex_otel_logging.__main__ import main
 from codex_otel_logging.commands import summaries, views
 from codex_otel_logging.commands.schema import schema
+from codex_otel_logging.toml import loads
 from commands import Command
 from conftest import ROOT, RunPython, RunTests
 
@@ -86,7 +86,7 @@ def test_the_conversation_reaches_both_threads(
 
 @pytest.mark.parametrize("toml", blocks("toml"), ids=ids)
 def test_settings_parse(toml: str) -> None:
-    config = OtelConfig.from_table(tomli.loads(toml)["otel"], environ={"OTLP_TOKEN": "t"})
+    config = OtelConfig.from_table(loads(toml)["otel"], environ={"OTLP_TOKEN": "t"})
     assert config.exporter is not None
 
 
@@ -123,7 +123,7 @@ CODEX_REQUIRES = {
 
 @pytest.mark.parametrize("toml", blocks("toml", README), ids=ids)
 def test_codex_starts_with_every_table(toml: str) -> None:
-    jsonschema.validate(tomli.loads(toml), CODEX_REQUIRES)
+    jsonschema.validate(loads(toml), CODEX_REQUIRES)
 
 
 @pytest.mark.parametrize(
@@ -137,7 +137,7 @@ def test_codex_does_not_start_with_what_only_this_package_takes(exporter: object
 def test_codex_starts_with_what_listen_prints() -> None:
     lines = list(views._how_to_send(["http://127.0.0.1:4318/v1/logs", "http://127.0.0.1:4317"]))
     toml = "\n".join(lines[lines.index("[otel.exporter.otlp-http]") :])
-    jsonschema.validate(tomli.loads(toml), CODEX_REQUIRES)
+    jsonschema.validate(loads(toml), CODEX_REQUIRES)
 
 
 def test_the_reserved_names_are_loggings() -> None:

@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import tomli
 
 from codex_otel_logging import Conversation, OtelConfig, Receiver
 from codex_otel_logging.receiver import ReceivedEvent
+from codex_otel_logging.toml import loads
 from collectors import Gate
 from conftest import ROOT, HandlerFactory, RunPython
 from servers import Program
@@ -270,7 +270,7 @@ def test_the_gateway_masks_keys_and_no_usual_word(gateway: dict[str, Any]) -> No
 
 def test_the_settings_for_the_gateway(gateway: dict[str, Any]) -> None:
     (toml,) = blocks("toml", RECIPES)
-    config = OtelConfig.from_table(tomli.loads(toml)["otel"], environ={"OTLP_TOKEN": "t"})
+    config = OtelConfig.from_table(loads(toml)["otel"], environ={"OTLP_TOKEN": "t"})
     assert config.exporter is not None
     assert config.exporter.name == "otlp-grpc"
     assert dict(config.exporter.headers) == {"authorization": "Bearer t"}

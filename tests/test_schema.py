@@ -10,13 +10,13 @@ from typing import Any
 
 import jsonschema
 import pytest
-import tomli
 
 import test_config
 from codex_otel_logging import ConfigError, OtelConfig
 from codex_otel_logging.__main__ import main
 from codex_otel_logging.commands.schema import schema
 from codex_otel_logging.tables import EXPANDABLE, expand
+from codex_otel_logging.toml import loads
 from conftest import ROOT
 from test_config import grpc, http
 
@@ -137,7 +137,7 @@ def test_bad_tables(table: dict[str, Any]) -> None:
     ],
 )
 def test_examples_and_whole_files(toml: str) -> None:
-    document = tomli.loads(toml)
+    document = loads(toml)
     assert jsonschema.Draft202012Validator(schema()).is_valid(document)
     assert fault(document["otel"]) == ""
 
