@@ -212,6 +212,14 @@ def test_the_repr_of_an_event_is_a_line_without_what_is_sensitive() -> None:
     assert repr(request) == "ReceivedRequest(transport='http/json')"
 
 
+@pytest.mark.parametrize("base64", ["+/+/", "-_-_"])
+def test_bytes_in_json_are_read_in_both_alphabets_of_base64(base64: str) -> None:
+    records = [{"body": {"bytesValue": base64}}]
+    message = request_from_json({"resourceLogs": [{"scopeLogs": [{"logRecords": records}]}]})
+    (event,) = events_of(ReceivedRequest("http/json", {}, message))
+    assert event.body == b"\xfb\xff\xbf"
+
+
 def test_a_port_that_is_taken_is_an_error_and_named(
     receiver: Receiver, capfd: pytest.CaptureFixture[str]
 ) -> None:

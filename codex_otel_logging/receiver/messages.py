@@ -42,9 +42,7 @@ def request_from_json(document: dict[str, Any]) -> ExportLogsServiceRequest:
 
     https://opentelemetry.io/docs/specs/otlp/#json-protobuf-encoding
     """
-    request = ParseDict(
-        _without_ids(document), ExportLogsServiceRequest(), ignore_unknown_fields=True
-    )
+    request = ParseDict(_prepared(document), ExportLogsServiceRequest(), ignore_unknown_fields=True)
     documents = (
         record
         for resource in document.get("resourceLogs", ())
@@ -63,14 +61,23 @@ def request_from_json(document: dict[str, Any]) -> ExportLogsServiceRequest:
     return request
 
 
-def _without_ids(value: Any) -> Any:
-    """Return a copy of a JSON document without ids, and without nulls, which OTLP ignores."""
+_URL_SAFE = str.maketrans("+/", "-_")
+
+
+def _prepared(value: Any) -> Any:
+    """Return a copy of a JSON document that `ParseDict` reads: without ids and nulls.
+
+    OTLP writes ids in hexadecimal, and ignores nulls. Bytes are in either alphabet of base64, and
+    get the URL-safe one here: Python 3.15 warns of the other, which protobuf's reader passes on.
+    """
     if isinstance(value, dict):
         return {
-            key: _without_ids(item)
+            key: item.translate(_URL_SAFE)
+            if key == "bytesValue" and isinstance(item, str)
+            else _prepared(item)
             for key, item in value.items()
             if key not in ("traceId", "spanId") and item is not None
         }
     if isinstance(value, list):
-        return [_without_ids(item) for item in value]
+        return [_prepared(item) for item in value]
     return value
