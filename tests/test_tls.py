@@ -249,7 +249,8 @@ BAD = {
     ),
     "not yet valid": Bad(
         lambda c: Tls(c.early),
-        "TLS failed: certificate verify failed: certificate is not yet valid",
+        "TLS failed: certificate verify failed: certificate is not yet valid"
+        "( or the system clock is incorrect)?",
     ),
     "for another host": Bad(
         lambda c: Tls(c.elsewhere),
