@@ -84,12 +84,26 @@ def connect(
         try:
             share_s = deadline.left_s() / (len(addresses) - position)
             connection = _connect(family, address, share_s, options)
-            deadline.limit(connection)
         except OSError as failed:
             error = failed
         else:
-            return connection
+            return limited(connection, deadline)
     raise error
+
+
+def limited(connection: socket.socket, deadline: Deadline) -> socket.socket:
+    """Return the connection with its next operation limited; close it if the deadline has passed.
+
+    Raises:
+        TimeoutError: the deadline has passed.
+
+    """
+    try:
+        deadline.limit(connection)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
 
 
 def _connect(

@@ -22,7 +22,7 @@ from requests.adapters import HTTPAdapter
 from urllib3.connection import HTTPConnection
 from urllib3.exceptions import ConnectTimeoutError, NewConnectionError
 
-from .deadlines import Deadline, connect
+from .deadlines import Deadline, connect, limited
 from .http_headers import OwnHeaders, own_headers
 
 if TYPE_CHECKING:
@@ -87,9 +87,7 @@ class _DeadlineConnection(HTTPConnection):
         self.timeout = self.deadline.left_s()
         inherited: Any = super()._new_conn
         if inherited.__func__ is not HTTPConnection._new_conn:  # connects through a SOCKS proxy
-            connection: socket.socket = inherited()
-            self.deadline.limit(connection)
-            return connection
+            return limited(inherited(), self.deadline)
         try:
             with self.deadline.paused():
                 host = self._dns_host.strip("[]")

@@ -430,6 +430,41 @@ class TestConnecting:
             with connect(addresses, Deadline(5)) as connection:
                 assert connection.getpeername() == listener.getsockname()
 
+    def test_connection_made_too_late_is_closed(self) -> None:
+        class PassedMeanwhile(Deadline):
+            def limit(self, connection: Any) -> None:
+                self.start(-1)
+                super().limit(connection)
+
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            with pytest.raises(TimeoutError) as timeout:
+                connect([(socket.AF_INET, listener.getsockname())], PassedMeanwhile(60))
+            peer, _ = listener.accept()
+            with peer:
+                peer.settimeout(10)
+                assert peer.recv(1) == b""
+        assert timeout.tb is not None  # which would keep a connection that is not closed
+
+    @pytest.mark.parametrize("protocol", HTTP)
+    def test_connection_through_a_proxy_made_too_late_is_closed(
+        self, monkeypatch: pytest.MonkeyPatch, protocol: str
+    ) -> None:
+        late: list[socket.socket] = []
+
+        class ThroughProxy(HTTPConnection):
+            def _new_conn(self) -> socket.socket:
+                late.append(socket.create_connection(("127.0.0.1", proxy.port)))
+                threading.Event().wait(self.timeout)
+                return late[0]
+
+        monkeypatch.setattr(HTTPConnectionPool, "ConnectionCls", ThroughProxy)
+        with (
+            Peer(answering(OK)) as proxy,
+            connected(protocol, "http://collector.invalid/v1/logs") as exporter,
+        ):
+            assert exporter.export([event()]) == NO_ANSWER
+            assert late[0].fileno() == -1
+
 
 def test_expired_deadline_raises() -> None:
     deadline = Deadline(-1)
