@@ -537,7 +537,7 @@ def _unknown_exporter(name: str) -> str:
 
 
 def _fits_64_bits(value: object) -> bool:
-    """Return whether OTLP can carry each integer; tomli reads hexadecimal of any length."""
+    """Return whether OTLP can carry each integer; TOML readers take hexadecimal of any length."""
     return all(
         -(1 << 63) <= item < 1 << 63
         for item in (value if isinstance(value, list) else [value])

@@ -593,7 +593,7 @@ class TestFaults:
     )
     def test_an_integer_that_otlp_cannot_carry(self, value: str) -> None:
         """A hexadecimal one may be too long for Python to write it in decimal."""
-        table = tomli.loads(f"resource_attributes = {{ a = {value} }}")
+        table = loads(f"resource_attributes = {{ a = {value} }}")
         assert strict_faults(table) == [
             "resource_attributes.a: an integer must fit in 64 bits",
         ]

@@ -13,11 +13,11 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-import tomli
 import yaml
 
 import samples
 from codex_otel_logging import Receiver, Stats
+from codex_otel_logging.toml import loads
 from collector_programs import (
     PROTOCOLS,
     CollectorProgram,
@@ -312,7 +312,7 @@ def test_readme_gateway_forwards_to_the_backend(
     exporter |= {"endpoint": urlsplit(backend.endpoint).netloc, "tls": {"ca_file": trust}}
 
     (toml,) = blocks("toml", RECIPES)
-    otel = tomli.loads(toml)["otel"]
+    otel = loads(toml)["otel"]
     otel["exporter"]["otlp-grpc"]["endpoint"] = f"https://{gateway.addresses[0]}"
     otel["exporter"]["otlp-grpc"]["tls"] = {"ca-certificate": trust}
     monkeypatch.setenv("OTLP_TOKEN", "gateway-token")
