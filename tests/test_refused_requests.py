@@ -131,6 +131,20 @@ def http_request(line: str, headers: str = "", body: bytes = b"") -> bytes:
             id="GET",
         ),
         pytest.param(
+            http_request("GET /?token=secret"),
+            405,
+            "GET /: OTLP requests use POST",
+            "browsers and health checks get no other answer; a sender must use POST",
+            id="GET with a query, which is not repeated",
+        ),
+        pytest.param(
+            http_request("POST http://user:secret@localhost/v1/logs", JSON, b"{}"),
+            404,
+            "POST (not a path): unknown path",
+            "set the sender's endpoint to {http}",
+            id="a URL, which is not repeated",
+        ),
+        pytest.param(
             http_request("HEAD /"),
             405,
             "HEAD /: OTLP requests use POST",

@@ -21,7 +21,7 @@ HTTP2_PREFACE = b"PRI * HTTP/2.0"
 """The beginning of an HTTP/2 connection: https://www.rfc-editor.org/rfc/rfc9113#section-3.4"""
 
 IDLE_TIMEOUT_S = 60.0
-"""How long a connection may wait for its next request."""
+"""How long a connection may wait for its first byte, or from one request to the next."""
 
 _POLL_S = 0.05
 _WITHOUT_DESCRIPTORS_S = 0.1
@@ -118,7 +118,7 @@ class ConnectionServer(ThreadingMixIn, TCPServer):
 
     def process_request(self, request: Any, client_address: Any) -> None:
         """Serve a connection in a thread of its own, and remember it."""
-        self.hang_up_in(request, IDLE_TIMEOUT_S)
+        self.hang_up_in(request, float("inf"))
         super().process_request(request, client_address)
 
     def shutdown_request(self, request: Any) -> None:

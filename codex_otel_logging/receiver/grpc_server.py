@@ -45,7 +45,10 @@ class _GrpcConnection(BaseRequestHandler):
     request: socket.socket
 
     def handle(self) -> None:
-        """Pass on what either side sends, until one of them ends the connection."""
+        """Pass on what either side sends until one of them ends the connection.
+
+        That is gRPC's own server when the connection is idle.
+        """
         try:
             server = socket.create_connection((self.server.inner_host, self.server.inner_port))
         except OSError:  # it is closing, or there is no descriptor; the client tries again
@@ -62,7 +65,6 @@ class _GrpcConnection(BaseRequestHandler):
         """Report another protocol; return whether these first bytes tell which one it is."""
         if HTTP2_PREFACE.startswith(first):
             return False
-        self.server.hang_up_in(self.request, float("inf"))  # from here on, gRPC ends it when idle
         if first.startswith(HTTP2_PREFACE):
             return True
         if first.startswith(TLS_HANDSHAKE):
@@ -142,9 +144,8 @@ class GrpcServer:
     def service(self, call: Any) -> Any:
         """Return the handler of a call of any method, as `grpc.GenericRpcHandler` requires.
 
-        On the wire, a stream of one message is the same as a single one. gRPC reads a stream only
-        when it is asked to, so that calls that wait for a worker take no memory; and it calls the
-        handler also when the message is too large.
+        On the wire, a stream of one message is the same as a single one. But of a stream, gRPC
+        calls the handler also when the message is too large.
         """
         if call.method == LOGS_METHOD:
             return self._grpc.stream_unary_rpc_method_handler(self._export)

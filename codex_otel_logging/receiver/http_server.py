@@ -24,7 +24,7 @@ from .received import LOGS_PATH, Transport
 from .refusals import OTHER_SIGNALS, RefusalError, Refuse, other_signal
 
 REQUEST_TIMEOUT_S = 30.0
-"""How long a request may take to arrive as a whole, and its answer to be taken."""
+"""How long a request may take to arrive as a whole."""
 
 _LINGER_S = 2.0
 _LINGER_BYTES = 16 << 20
@@ -58,10 +58,14 @@ class _HttpHandler(BaseHTTPRequestHandler):
     _awaits_continue = False
     """Whether the client sends the body only when it is asked to."""
 
+    def setup(self) -> None:
+        """Begin to serve the connection, for as long as it may be idle."""
+        super().setup()
+        self.server.hang_up_in(self.request, connections.IDLE_TIMEOUT_S)
+
     def handle_one_request(self) -> None:
         """Serve one request, or end a connection that does not begin as HTTP does."""
         self._unread = self._awaits_continue = False
-        self.server.hang_up_in(self.request, connections.IDLE_TIMEOUT_S)
         first = self.rfile.peek(1)  # type: ignore[attr-defined]
         self.server.hang_up_in(self.request, REQUEST_TIMEOUT_S)
         if first.startswith(TLS_HANDSHAKE):
@@ -191,7 +195,7 @@ class _HttpHandler(BaseHTTPRequestHandler):
         self._answer(refusal.status, _TEXT, f"{refused}\n".encode(), *refusal.headers)
 
     def _answer(self, status: int, content_type: str, body: bytes, *more: tuple[str, str]) -> None:
-        self.server.hang_up_in(self.request, REQUEST_TIMEOUT_S)
+        self.server.hang_up_in(self.request, connections.IDLE_TIMEOUT_S)
         self.send_response(status)
         for name, value in more:
             self.send_header(name, value)

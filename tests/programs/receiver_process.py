@@ -1,13 +1,11 @@
 """Runs a `Receiver` in a process of its own, and prints its state for each line of its input.
 
-Arguments: the number of descriptors it may open, or 0 for as many as there are; `blocked`, if the
-function that takes the requests never returns.
+Its one argument is the number of descriptors it may open, or 0 for as many as there are.
 """
 
 import json
 import resource
 import sys
-import threading
 from collections.abc import Callable
 from itertools import chain
 from pathlib import Path
@@ -34,10 +32,8 @@ def peak_kib() -> int:
 
 
 descriptors = int(sys.argv[1])
-blocked = sys.argv[2:] == ["blocked"]
 ConnectionServer.get_request = counted  # type: ignore[assignment,method-assign]
-never = threading.Event()
-with Receiver(on_request=lambda _: never.wait() if blocked else None) as receiver:
+with Receiver(on_request=lambda request: None) as receiver:
     if descriptors:
         resource.setrlimit(resource.RLIMIT_NOFILE, (descriptors, descriptors))
     for _ in chain([""], sys.stdin):
