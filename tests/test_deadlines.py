@@ -355,12 +355,12 @@ class TestConnecting:
 
     @pytest.fixture
     def resolve(self, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-        """Resolves the name `collector.test` to addresses, after a delay."""
+        """Resolves the name `collector.localhost` to addresses, after a delay."""
         real = socket.getaddrinfo
 
         def resolve(*addresses: tuple[str, int], after_s: float = 0.0) -> None:
             def found(host: Any, *args: Any, **more: Any) -> Any:
-                if host != "collector.test":
+                if host != "collector.localhost":
                     return real(host, *args, **more)
                 threading.Event().wait(after_s)
                 return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", each) for each in addresses]
@@ -375,7 +375,7 @@ class TestConnecting:
     ) -> None:
         port = int(receiver.http_endpoint.split(":")[2].partition("/")[0])
         resolve(hole, ("127.0.0.1", port))
-        with connected(protocol, "http://collector.test/v1/logs") as exporter:
+        with connected(protocol, "http://collector.localhost/v1/logs") as exporter:
             assert exporter.export([event()]) == DELIVERED
         assert len(receiver.events) == 1
 
@@ -384,7 +384,7 @@ class TestConnecting:
         self, resolve: Callable[..., None], hole: Any, protocol: str
     ) -> None:
         resolve(*[hole] * 1000)
-        with connected(protocol, "http://collector.test/v1/logs") as exporter:
+        with connected(protocol, "http://collector.localhost/v1/logs") as exporter:
             outcome = exporter.export([event()])
         assert outcome == Outcome("retry", "no connection within 0.2 s")
 
@@ -395,7 +395,7 @@ class TestConnecting:
         """It has no timeout in Python; a slow resolver must not make every request fail."""
         port = int(receiver.http_endpoint.split(":")[2].partition("/")[0])
         resolve(("127.0.0.1", port), after_s=2 * TIMEOUT_MS / 1000)
-        with connected(protocol, "http://collector.test/v1/logs") as exporter:
+        with connected(protocol, "http://collector.localhost/v1/logs") as exporter:
             assert exporter.export([event()]) == DELIVERED
 
     @pytest.mark.parametrize("protocol", HTTP)
