@@ -183,6 +183,39 @@ class TestSize:
                 assert exchange(limited.http_endpoint, sent)[9:12] == status
         assert [each.reason for each in refused] == ["the request has more than 999 bytes"]
 
+    @pytest.mark.parametrize("compression", [grpc.Compression.Gzip, grpc.Compression.Deflate])
+    def test_the_limit_is_exact_for_compressed_messages(
+        self, compression: grpc.Compression
+    ) -> None:
+        message = ExportLogsServiceRequest()
+        message.resource_logs.add().schema_url = 10_000 * "x"
+        body = message.SerializeToString()
+        refused: list[RefusedRequest] = []
+        for limit in (len(body), len(body) - 1):
+            with Receiver(max_request_bytes=limit, on_refused=refused.append) as limited:
+                target = limited.grpc_endpoint.removeprefix("http://")
+                with grpc.insecure_channel(target) as channel:
+                    call = channel.unary_unary(LOGS)
+                    code = call.future(body, timeout=20, compression=compression).code()
+                received = [request.message for request in limited.requests]
+            assert (code, received) == (
+                (grpc.StatusCode.OK, [message])
+                if limit == len(body)
+                else (grpc.StatusCode.RESOURCE_EXHAUSTED, [])
+            )
+        reason = f"the request has more than {len(body) - 1:,} bytes"
+        assert refused == [RefusedRequest("grpc", reason, "lower the sender's batch size")]
+
+    @pytest.mark.parametrize("body", [b"\x1f\x8b", b"\x78\x9c", zlib.compress(b"x" * 99)[:-1]])
+    def test_messages_that_are_compressed_wrongly(
+        self, receiver: Receiver, refused: list[RefusedRequest], body: bytes
+    ) -> None:
+        target = receiver.grpc_endpoint.removeprefix("http://")
+        with grpc.insecure_channel(target) as channel:
+            code = channel.unary_unary(LOGS).future(body, timeout=20).code()
+        assert code is grpc.StatusCode.INVALID_ARGUMENT
+        assert len(refused) == 1
+
     def test_the_limit_is_exact_over_grpc(self) -> None:
         message = ExportLogsServiceRequest()
         message.resource_logs.add().schema_url = 100 * "x"

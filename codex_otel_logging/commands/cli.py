@@ -220,11 +220,8 @@ def _check(options: argparse.Namespace) -> int:
 
 
 def _listen(options: argparse.Namespace) -> int:
-    try:
-        from . import listen
-    except ImportError as error:  # the receiver's packages are not installed
-        print(error, file=sys.stderr)
-        return 1
+    from . import listen
+
     return listen.run(options.http_port, options.grpc_port, as_json=options.json)
 
 

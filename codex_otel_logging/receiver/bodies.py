@@ -8,6 +8,7 @@ from __future__ import annotations
 import gzip
 import io
 import re
+import zlib
 from collections.abc import Mapping
 
 from ..text import brief
@@ -49,17 +50,27 @@ def read_body(stream: io.BufferedIOBase, headers: Mapping[str, str], limit: int)
     return _read_chunks(stream, limit)
 
 
-def decompressed(body: bytes, limit: int) -> bytes:
-    """Return what a body was before gzip, at most `limit` bytes.
+def from_gzip(body: bytes, limit: int) -> bytes:
+    """Return the at most `limit` bytes that a body compresses.
 
     Raises:
-        RefusalError: it is larger; no more than `limit` bytes were decompressed.
-        Exception: it is not gzip.
+        RefusalError: there are more; no more than `limit` and one were decompressed.
+        Exception: the body is not gzip.
 
     """
     with gzip.GzipFile(fileobj=io.BytesIO(body)) as file:
         content = file.read(limit + 1)
     _within(limit, len(content))
+    return content
+
+
+def from_deflate(body: bytes, limit: int) -> bytes:
+    """Do the same for deflate with the header of zlib, as gRPC uses it."""
+    decompressor = zlib.decompressobj()
+    content = decompressor.decompress(body, limit + 1)
+    _within(limit, len(content))
+    if not decompressor.eof:
+        raise EOFError
     return content
 
 

@@ -14,6 +14,7 @@ from typing import Any, NoReturn
 
 from ..text import brief
 from . import connections, messages, refusals
+from .bodies import from_deflate, from_gzip
 from .connections import HTTP2_PREFACE, TLS_HANDSHAKE, ConnectionServer, url_host
 from .intake import AT_ONCE, Intake
 from .refusals import LOGS_METHOD, OTHER_SIGNALS, RefusalError, Refuse, other_signal
@@ -156,7 +157,8 @@ class GrpcServer:
         headers = dict(context.invocation_metadata())
         try:
             # Decoded there and not by gRPC, which would print a traceback.
-            self._intake.take("grpc", headers, self._message(bodies))
+            body = self._message(bodies)
+            self._intake.take("grpc", headers, body, _decompressor(body))
         except RefusalError as refusal:
             refused = self._refuse(refusal.reason, refusal.advice)
             self._abort(context, _CODES[refusal.status], refused)
@@ -190,11 +192,25 @@ class GrpcServer:
         raise AssertionError
 
 
+def _decompressor(body: bytes) -> Callable[[bytes, int], bytes] | None:
+    """Return how to decompress a message: gRPC does not tell whether and how it is compressed.
+
+    In protobuf no message begins as gzip does, and only one with a field 15 as deflate does.
+    """
+    if body.startswith(b"\x1f\x8b"):
+        return from_gzip
+    if body.startswith((b"\x78\x01", b"\x78\x5e", b"\x78\x9c", b"\x78\xda")):
+        return from_deflate
+    return None
+
+
 def _options(max_request_bytes: int) -> list[tuple[str, int]]:
     return [
         # Otherwise two receivers would share a port, and each get some of the events.
         ("grpc.so_reuseport", 0),
         ("grpc.max_receive_message_length", max_request_bytes),
+        # Messages are decompressed here: grpcio 1.63 does it without a limit.
+        ("grpc.per_message_decompression", 0),
         ("grpc.max_concurrent_streams", 100),
         ("grpc.max_connection_idle_ms", int(connections.IDLE_TIMEOUT_S * 1000)),
         # Ends calls whose message never comes as well.

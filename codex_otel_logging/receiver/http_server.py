@@ -6,7 +6,7 @@ Whatever can be refused is refused before the body is read.
 from __future__ import annotations
 
 import socket
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler
@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 
 from ..text import brief
 from . import connections, messages, refusals
-from .bodies import has_body, read_body
+from .bodies import from_gzip, has_body, read_body
 from .connections import HTTP2_PREFACE, TLS_HANDSHAKE, ConnectionServer
 from .intake import Intake
 from .received import LOGS_PATH, Transport
@@ -101,9 +101,9 @@ class _HttpHandler(BaseHTTPRequestHandler):
             self._check_names(headers)
             self._check_path()
             transport = _transport(headers)
-            compressed = _is_compressed(headers)
+            decompress = _decompressor(headers)
             body = self._read_body(headers)
-            self._take(transport, headers, body, compressed)
+            self._take(transport, headers, body, decompress)
         except RefusalError as refusal:
             self.close_connection |= self._unread  # where the next request begins is not known
             self._refuse(refusal)
@@ -165,12 +165,16 @@ class _HttpHandler(BaseHTTPRequestHandler):
         return body
 
     def _take(
-        self, transport: Transport, headers: Mapping[str, str], body: bytes, compressed: bool
+        self,
+        transport: Transport,
+        headers: Mapping[str, str],
+        body: bytes,
+        decompress: Callable[[bytes, int], bytes] | None,
     ) -> None:
         """Hand on a request and answer it."""
         self.server.hang_up_in(self.request, float("inf"))  # `on_request` takes its time
         try:
-            self.server.intake.take(transport, headers, body, compressed=compressed)
+            self.server.intake.take(transport, headers, body, decompress)
         except RefusalError:
             raise
         except Full:
@@ -220,12 +224,12 @@ def _transport(headers: Mapping[str, str]) -> Transport:
     raise RefusalError(415, reason, refusals.USE_OTHER_HTTP if grpc else refusals.USE_PROTOBUF)
 
 
-def _is_compressed(headers: Mapping[str, str]) -> bool:
+def _decompressor(headers: Mapping[str, str]) -> Callable[[bytes, int], bytes] | None:
     encoding = headers.get("content-encoding", "identity").strip().lower()
     if encoding not in ("identity", "gzip"):
         reason = f"unsupported Content-Encoding {brief(encoding)}"
         raise RefusalError(415, reason, refusals.USE_GZIP)
-    return encoding == "gzip"
+    return from_gzip if encoding == "gzip" else None
 
 
 def _path(target: str) -> str:

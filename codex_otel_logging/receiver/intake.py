@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from . import messages, refusals
-from .bodies import decompressed
 from .received import ReceivedRequest, Transport
 from .refusals import RefusalError
 
@@ -40,10 +39,11 @@ class Intake:
         transport: Transport,
         headers: Mapping[str, str],
         body: bytes,
-        *,
-        compressed: bool = False,
+        decompress: Callable[[bytes, int], bytes] | None,
     ) -> None:
         """Decode a request and hand it on; blocks while too many others are decoded.
+
+        `decompress` is a function of `bodies`, or None if the body is not compressed.
 
         Raises:
             RefusalError: it is too large or malformed.
@@ -51,15 +51,18 @@ class Intake:
 
         """
         with self._slots:
-            message = self._decode(transport, body, compressed)
+            message = self._decode(transport, body, decompress)
             self._receive(ReceivedRequest(transport, headers, message))
 
     def _decode(
-        self, transport: Transport, body: bytes, compressed: bool
+        self,
+        transport: Transport,
+        body: bytes,
+        decompress: Callable[[bytes, int], bytes] | None,
     ) -> ExportLogsServiceRequest:
         try:
-            if compressed:
-                body = decompressed(body, self.max_bytes)
+            if decompress:
+                body = decompress(body, self.max_bytes)
             message = messages.parse(body, transport)
         except RefusalError:
             raise
