@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import importlib.util
 import re
+import sys
 import threading
 from collections.abc import Mapping, Sequence
 from importlib.machinery import PathFinder
@@ -116,24 +117,69 @@ class Exporter(Protocol):
         """Close the connection; does not block."""
 
 
-_MODULES = {
-    ("otlp-http", "binary"): ("opentelemetry.exporter.otlp.proto.http", "http"),
-    ("otlp-http", "json"): ("opentelemetry.exporter.otlp.json.http", "json"),
-    ("otlp-grpc", "binary"): ("opentelemetry.exporter.otlp.proto.grpc", "grpc"),
+class _Implementation(NamedTuple):
+    """Where an exporter comes from: our module, the official package, the extra that installs it.
+
+    Both are imported by name, which nothing that reads the source for imports can see.
+    """
+
+    module: str
+    package: str
+    extra: str
+
+    def imports(self) -> tuple[str, str]:
+        """Return the modules that `connect` imports, in their order."""
+        return f"{self.package}._log_exporter", self.module
+
+    def remedy(self, option: str = "") -> str:
+        """Return what to do about a package that is missing or, with pip's `option`, broken."""
+        requirement = f"'codex_otel_logging[{self.extra}]'"
+        if getattr(sys, "frozen", False):
+            return (
+                f"build the frozen application with {requirement} installed; it must contain "
+                f"{' and '.join(self.imports())}"
+            )
+        return f"pip install {option}{requirement}"
+
+
+_HTTP, _GRPC = f"{__package__}.otlp_http", f"{__package__}.otlp_grpc"
+_OFFICIAL = "opentelemetry.exporter.otlp"
+_IMPLEMENTATIONS = {
+    ("otlp-http", "binary"): _Implementation(_HTTP, f"{_OFFICIAL}.proto.http", "http"),
+    ("otlp-http", "json"): _Implementation(_HTTP, f"{_OFFICIAL}.json.http", "json"),
+    ("otlp-grpc", "binary"): _Implementation(_GRPC, f"{_OFFICIAL}.proto.grpc", "grpc"),
 }
-"""For each exporter and protocol: the official exporter's package, the extra that installs it."""
+"""For each exporter and protocol, its implementation."""
 
 
 def missing_package(config: ExporterConfig) -> str | None:
     """Return what to tell a user whose exporter is not installed, or None when it is."""
-    package, extra = _MODULES[config.name, config.protocol]
-    if _is_installed(package):
+    implementation = _IMPLEMENTATIONS[config.name, config.protocol]
+    if _is_installed(implementation.package):
         return None
-    name = f"{config.name!r} with protocol 'json'" if extra == "json" else repr(config.name)
     return (
-        f"exporter {name} needs an extra package: pip install 'codex_otel_logging[{extra}]'; "
+        f"exporter {_called(config)} needs an extra package: {implementation.remedy()}; "
         "until then no event is sent"
     )
+
+
+def imported_by_name() -> list[str]:
+    """Return the modules that `connect` imports by name, for each exporter that is installed.
+
+    A freezer that looks for import statements does not find them.
+    """
+    return sorted(
+        {
+            module
+            for each in _IMPLEMENTATIONS.values()
+            if _is_installed(each.package)
+            for module in each.imports()
+        }
+    )
+
+
+def _called(config: ExporterConfig) -> str:
+    return repr(config.name) + (" with protocol 'json'" if config.protocol == "json" else "")
 
 
 def _is_installed(package: str) -> bool:
@@ -156,22 +202,42 @@ def connect(config: ExporterConfig, origin: Origin) -> Exporter:
     """Build the exporter of the settings. Imports OpenTelemetry; opens no connection yet.
 
     Raises:
-        ImportError: the exporter's package is broken or too old.
+        ImportError: the exporter's package is broken or too old; the message says what to do.
         RuntimeError: the exporter cannot be built. No message contains a secret.
 
     """
-    package, _ = _MODULES[config.name, config.protocol]
+    implementation = _IMPLEMENTATIONS[config.name, config.protocol]
     try:
         with no_fork(), quiet_import():
-            _import_with_sdk(f"{package}._log_exporter")
+            module = _import(implementation)
             if config.name == "otlp-http":
-                http: Any = _import_with_sdk(f"{__package__}.otlp_http")
-                return cast("Exporter", http.HttpExporter(config, origin))
-            grpc: Any = _import_with_sdk(f"{__package__}.otlp_grpc")
-            return cast("Exporter", grpc.GrpcExporter(config, origin))
+                return cast("Exporter", module.HttpExporter(config, origin))
+            return cast("Exporter", module.GrpcExporter(config, origin))
+    except ImportError as error:
+        raise ImportError(
+            f"exporter {_called(config)} cannot be imported ({safe_reason(str(error), config)}); "
+            f"{implementation.remedy('--force-reinstall ')}"
+        ) from None
     except Exception as error:
-        kind = ImportError if isinstance(error, ImportError) else RuntimeError
-        raise kind(safe_reason(f"{type(error).__name__}: {error}", config)) from None
+        raise RuntimeError(safe_reason(f"{type(error).__name__}: {error}", config)) from None
+
+
+def _import(implementation: _Implementation) -> Any:
+    """Import an exporter's modules; return ours.
+
+    Raises:
+        ImportError: one of them is missing, or fails as only a damaged or too old one does.
+        OSError, RuntimeError, MemoryError: for want of files, threads or memory at the moment.
+
+    """
+    try:
+        official, ours = implementation.imports()
+        _import_with_sdk(official)
+        return _import_with_sdk(ours)
+    except (OSError, RuntimeError, MemoryError):
+        raise
+    except Exception as error:
+        raise ImportError(f"{type(error).__name__}: {error}") from None
 
 
 def _import_with_sdk(module: str) -> ModuleType:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import configparser
 import logging
 import os
 import signal
@@ -18,6 +17,7 @@ import pytest
 from codex_otel_logging import CodexOtelHandler, Receiver, lifecycle
 from codex_otel_logging.exporters import Outcome
 from collectors import Gate, GrpcCollector, HttpCollector
+from environments import write_metadata
 
 pytest_plugins = ["pytester"]
 
@@ -218,13 +218,7 @@ def run_python(tmp_path: Path) -> RunPython:
 @pytest.fixture
 def run_tests(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> RunTests:
     """Runs a file of tests in a pytest of its own, where the package is installed."""
-    setup = configparser.ConfigParser()
-    setup.read(ROOT / "setup.cfg")
-    installed = pytester.mkdir("codex_otel_logging-1.dist-info")
-    (installed / "RECORD").write_text("codex_otel_logging/__init__.py,,\n")
-    (installed / "METADATA").write_text("Name: codex_otel_logging\nVersion: 1\n")
-    entry_points = setup["options.entry_points"]["pytest11"]
-    (installed / "entry_points.txt").write_text(f"[pytest11]{entry_points}\n")
+    write_metadata(pytester.path)
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
 
     def run_tests(tests: str, *arguments: str) -> pytest.RunResult:

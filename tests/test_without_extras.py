@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
 import sys
-import venv
-from importlib import metadata
-from pathlib import Path
 
 import pytest
 
 import codex_otel_logging
 from conftest import RunPython
+from environments import make_environment
 
 PROGRAM = """
 import json, logging, logging.config, sys, threading
@@ -38,24 +35,10 @@ print([name for name in heavy if name in sys.modules])
 NOTHING = "Stats(accepted=0, exported=0, rejected=0, dropped=0, queued=0, ignored=0)"
 
 
-def _files_of_tomli() -> list[metadata.PackagePath]:
-    return [] if sys.version_info >= (3, 15) else metadata.files("tomli") or []
-
-
 @pytest.fixture(scope="module")
 def core_python(tmp_path_factory: pytest.TempPathFactory) -> str:
     """An interpreter in an environment of its own, made from what is installed here."""
-    folder = tmp_path_factory.mktemp("core")
-    venv.create(folder, symlinks=True)
-    (site_packages,) = folder.glob("lib/python*/site-packages")
-    package = Path(codex_otel_logging.__file__).parent
-    shutil.copytree(package, site_packages / package.name)
-    for file in _files_of_tomli():
-        if ".." not in file.parts:
-            target = site_packages / file
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(str(file.locate()), target)
-    return str(folder / "bin" / "python")
+    return str(make_environment(tmp_path_factory.mktemp("core")))
 
 
 def run_core(run_python: RunPython, core_python: str, handler: str) -> tuple[list[str], str]:

@@ -1,0 +1,16 @@
+"""Logs one event through the exporter that is its argument, and reads the package's data files."""
+
+import json
+import logging
+import sys
+from importlib.resources import files
+
+from codex_otel_logging import from_table
+
+logger = logging.getLogger("codex_otel.app")
+logger.setLevel(logging.INFO)
+logger.propagate = False
+logger.addHandler(from_table({"exporter": json.loads(sys.argv[1])}))
+logger.info("codex.turn_ttft", extra={"duration_ms": 1, "conversation.id": "c"})
+for path in ("logging.ini", "commands/session.jsonl"):
+    print(len(files("codex_otel_logging").joinpath(path).read_bytes()))
