@@ -39,6 +39,9 @@ _COMMON_SIZE = 600
 """The bytes that what an event shares with others takes in a request, as each repeats it."""
 
 _BACKOFF_AT_EXIT_S = 0.25
+_IMPORT_INTERVAL_S = 60.0
+"""The shortest time between two attempts to import an exporter."""
+
 _LOOKS = 10
 """How many times the worker looks for events by itself, before it waits to be woken."""
 
@@ -85,6 +88,9 @@ class BatchProcessor:
         self._wake_at = 1
         self._worker: threading.Thread | None = None
         self._exporter: Exporter | None = None
+        self._import_failure: Outcome | None = None
+        self._import_at = 0.0
+        self._has_no_exporter = False
         self._closing = False
         self._connecting = False
         self._progressed_at = 0.0
@@ -200,6 +206,11 @@ class BatchProcessor:
         Connecting means importing and building the exporter, which takes as long as it takes.
         """
         return time.monotonic() if self._connecting else self._progressed_at
+
+    @property
+    def has_no_exporter(self) -> bool:
+        """Whether the exporter could not be imported, and that is reported."""
+        return self._has_no_exporter
 
     def work(self, until: float) -> bool:
         """Make sure that somebody sends: the worker, or this thread until the time `until`.
@@ -364,8 +375,12 @@ class BatchProcessor:
                 continue
             # The first failure may be a connection that the collector closed while it was idle.
             # At the end of the process, what is left is reported with its reason, all in one line.
-            visible = failures > 1 and not self._hurrying
+            no_exporter = outcome is self._import_failure
+            visible = (failures > 1 or no_exporter) and not self._hurrying
             self._troubles.failed(outcome.reason, self.stats(), visible=visible)
+            if no_exporter:  # nothing to wait for any more
+                self._has_no_exporter = True
+                self._notify()
             parts.put_back(part)
             retry_at = min(now + self._delay_s(failures, outcome), give_up_at)
             if until is not None and retry_at >= until:
@@ -404,24 +419,42 @@ class BatchProcessor:
 
     def _export(self, events: Sequence[Event], until: float | None) -> Outcome:
         with own_export():
-            if self._exporter is None:
-                self._connecting = True
-                try:
-                    self._exporter = self._connect()
-                except Exception as error:
-                    return Outcome("retry", f"no exporter: {error}")
-                finally:
-                    self._progressed_at = time.monotonic()
-                    self._connecting = False
-                    self._notify()
+            exporter = self._exporter or self._build_exporter()
+            if isinstance(exporter, Outcome):
+                return exporter
             timeout_s = None if until is None else max(until - time.monotonic(), 0.001)
             try:
-                return self._exporter.export(events, timeout_s)
+                return exporter.export(events, timeout_s)
             except OSError as error:  # the connection is of no use any more
                 self._exporter = None
                 return Outcome("retry", f"no connection: {error.strerror or type(error).__name__}")
             except Exception as error:
                 return Outcome("not encodable", type(error).__name__)
+
+    def _build_exporter(self) -> Exporter | Outcome:
+        """Return a new exporter, or why there is none.
+
+        A failed import is no outage. It fails again, at some cost, until somebody installs the
+        package, so it is repeated at most once in `_IMPORT_INTERVAL_S`.
+        """
+        if self._import_failure is not None and time.monotonic() < self._import_at:
+            return self._import_failure
+        self._connecting = True
+        try:
+            self._exporter = exporter = self._connect()
+            self._import_failure = None
+            self._has_no_exporter = False
+            return exporter
+        except ImportError as error:
+            self._import_at = time.monotonic() + _IMPORT_INTERVAL_S
+            self._import_failure = Outcome("retry", str(error), retry_after_s=_IMPORT_INTERVAL_S)
+            return self._import_failure
+        except Exception as error:
+            return Outcome("retry", f"no exporter: {error}")
+        finally:
+            self._progressed_at = time.monotonic()
+            self._connecting = False
+            self._notify()
 
     def _settle(
         self, events: Sequence[Event], *, exported: int = 0, rejected: int = 0, dropped: int = 0
@@ -525,7 +558,9 @@ def _settle_all(
     targets: list[tuple[BatchProcessor, int]] = []
     try:
         targets += [(p, p.expect(waiter)) for p in processors]
-        while pending := [p for p, target in targets if p.settled < target]:
+        while pending := [
+            p for p, target in targets if p.settled < target and not p.has_no_exporter
+        ]:
             until = deadline(started, max(started, *(p.progressed_at for p in processors)))
             if time.monotonic() >= until:
                 return False
@@ -533,7 +568,7 @@ def _settle_all(
                 if not processor.work(until):
                     return False
             waiter.wait(until - time.monotonic())
-        return True
+        return all(p.settled >= target for p, target in targets)
     finally:
         for processor, _ in targets:
             processor.forget(waiter)

@@ -61,7 +61,10 @@ class Delivery:
         try:
             with own_export():
                 real = connect(self.exporter, origin_of(self.config, None))
-        except (ImportError, RuntimeError) as error:
+        except ImportError as error:
+            yield Step("exporter", str(error), _since(started), ok=False)
+            return
+        except RuntimeError as error:
             text = f"the exporter cannot be built: {error}"
             advice = "install its package again"
             yield Step("exporter", text, _since(started), ok=False, advice=advice)
