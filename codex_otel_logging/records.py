@@ -274,7 +274,8 @@ class EventReader:
         for field in plan.redacted_fields:
             value = fields.get(field.name)
             if value is not None and type(value) is not str:
-                fault = field.problem(attribute_value(field.name, value))
+                taken = attribute_value(field.name, value, max_elements=self._max_length)
+                fault = field.problem(taken)
                 if fault is not None:  # the worker's checks see only that it is redacted
                     self._report(plan.type.name, field.name, fault)
         attributes: dict[str, AttributeValue] = {}
@@ -413,7 +414,7 @@ def named_event(record: logging.LogRecord) -> catalog.EventType | None:
         with suppress(Exception):  # wrong arguments for the message: then it is no name
             candidates.append(record.getMessage())
     for candidate in candidates:
-        name = attribute_value("event.name", candidate)
+        name = attribute_value("event.name", candidate, max_elements=1)
         if isinstance(name, str):
             # A QueueHandler puts the formatted exception behind the message.
             event = catalog.find(name.partition("\n")[0])

@@ -10,14 +10,18 @@ Neither raises, whatever the value's class does.
 
 from __future__ import annotations
 
+import operator
 import re
 import sys
-from collections.abc import Mapping
+from collections import UserString
+from collections.abc import Callable, Iterable, Mapping, Sequence, ValuesView
 from collections.abc import Set as AbstractSet
 from datetime import date, datetime, time, timedelta
+from decimal import Decimal
 from enum import Enum
-from numbers import Integral, Real
-from typing import TypeAlias
+from itertools import islice
+from numbers import Complex, Integral, Real
+from typing import Any, TypeAlias
 
 AttributeValue: TypeAlias = (
     "str | bool | int | float | bytes | list[AttributeValue] | dict[str, AttributeValue] | None"
@@ -43,6 +47,9 @@ the memory that Python asks for and what the process grows by.
 _GREATEST_SHARED = 256
 """CPython keeps one object of each integer up to this one."""
 
+_MAX_KEY_ELEMENTS = 100
+"""How many elements of a tuple or a range are shown in the text of a key."""
+
 _MILLISECOND = timedelta(milliseconds=1)
 _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 
@@ -55,30 +62,30 @@ def attribute_value(
     Text, integers, floats, bytes and None stay. A bool stays, or becomes "true" or "false" where
     `boolean_string` says so. A `timedelta` becomes whole milliseconds where the key ends in `_ms`,
     enums become their value, sequences and sets lists, mappings dicts with text keys, other numbers
-    int or float; anything else (paths, dates, decimals, UUIDs, objects) becomes its text.
+    int or float. Scalars and arrays of numpy and of whatever has the same methods (`tolist`,
+    `shape`) become what they hold. Anything else (paths, dates, decimals, UUIDs, objects) becomes
+    its text.
 
     Args:
         key: the attribute's name.
         value: what the application logged; never changed.
         boolean_string: the field holds "true" or "false".
-        max_elements: how many elements arrays and maps may have in all; 0 means any number.
+        max_elements: how many elements arrays and maps may have in all; 0 means any number. No more
+            than these are copied.
 
     """
-    try:
-        if boolean_string and isinstance(value, bool):
-            return "true" if value else "false"
-        if isinstance(value, timedelta) and key.endswith("_ms"):
-            return round(value / _MILLISECOND)
-        return _Snapshot(max_elements).take(value)
-    except Exception:
-        return _unprintable(value)
+    taken = _Snapshot(max_elements, milliseconds=key.endswith("_ms")).take(value)
+    if boolean_string and isinstance(taken, bool):
+        return "true" if taken else "false"
+    return taken
 
 
 class _Snapshot:
     """Copies one value, bounded in depth and number of elements."""
 
-    def __init__(self, max_elements: int) -> None:
+    def __init__(self, max_elements: int, *, milliseconds: bool = False) -> None:
         self._left = max_elements if max_elements > 0 else None
+        self._milliseconds = milliseconds
         self._open: set[int] = set()
 
     def take(self, value: object) -> AttributeValue:
@@ -95,45 +102,90 @@ class _Snapshot:
             return self.take(value.value)
         if isinstance(value, str):
             return str.__str__(value)
-        if isinstance(value, (bytes, bytearray, memoryview)):
+        if isinstance(value, (bytes, bytearray)):
             return bytes(value)
         if isinstance(value, (list, tuple, AbstractSet, Mapping)):
             return self._take_container(value)
-        if isinstance(value, Integral):
-            return int.__int__(value) if isinstance(value, int) else int(value)
+        if isinstance(value, int):
+            return int.__int__(value)
         if isinstance(value, float):
             return float.__float__(value)
-        if isinstance(value, Real):
-            return float(value)
+        if isinstance(value, timedelta) and self._milliseconds:
+            return round(value / _MILLISECOND)
         if isinstance(value, (datetime, date, time)):
             return str.__str__(value.isoformat())
-        return str.__str__(str(value))
+        try:
+            return self._take_by_protocol(value)
+        except Exception:  # it does not keep to the protocol after all
+            return str.__str__(str(value))
 
-    def _take_container(
-        self,
-        value: list[object] | tuple[object, ...] | AbstractSet[object] | Mapping[object, object],
-    ) -> AttributeValue:
+    def _take_by_protocol(self, value: Any) -> AttributeValue:
+        """Take a value apart by what its class can do, without knowing the class."""
+        kind = type(value)
+        if isinstance(value, memoryview) and (value.ndim != 1 or value.format in _BYTE_FORMATS):
+            return bytes(value)
+        if hasattr(kind, "tolist"):
+            return self._nested(value, self._take_array)
+        if isinstance(value, (Sequence, ValuesView)) and not isinstance(value, UserString):
+            return self._take_container(value)
+        if _is_c_number(value):
+            return self.take(value.value)
+        if getattr(value, "shape", None) == () and "bool" in str(getattr(value, "dtype", "")):
+            return bool(value)
+        return _number(value)
+
+    def _take_array(self, array: Any) -> AttributeValue:
+        """Take an array apart, or a scalar that has the methods of one, such as numpy's.
+
+        Only as much is converted as may be kept: it can have billions of elements.
+        """
+        unit = getattr(getattr(array, "dtype", None), "kind", "")
+        shape = getattr(array, "shape", None)
+        if shape == ():
+            item = _time(array, unit) if unit in _TIMES else array.tolist()
+            return _number(item) if type(item) is type(array) else self.take(item)
+        if unit in _TIMES or (shape is not None and len(shape) > 1):
+            return self._take_elements(array)
+        return self._take_elements(array[: self._bound()].tolist())
+
+    def _take_container(self, value: Iterable[object]) -> AttributeValue:
+        return self._nested(
+            value, self._take_entries if isinstance(value, Mapping) else self._take_elements
+        )
+
+    def _nested(self, value: Any, take: Callable[[Any], AttributeValue]) -> AttributeValue:
         if id(value) in self._open or len(self._open) >= MAX_DEPTH:
             return CUT
         self._open.add(id(value))
         try:
-            if isinstance(value, Mapping):
-                entries: dict[str, AttributeValue] = {}
-                for key, item in list(value.items()):
-                    if not self._spend():
-                        entries[CUT] = CUT
-                        break
-                    entries[key_text(key)] = self.take(item)
-                return entries
-            elements: list[AttributeValue] = []
-            for item in list(value):
-                if not self._spend():
-                    elements.append(CUT)
-                    break
-                elements.append(self.take(item))
-            return elements
+            return take(value)
         finally:
             self._open.discard(id(value))
+
+    def _take_entries(self, value: Mapping[object, object]) -> AttributeValue:
+        entries: dict[str, AttributeValue] = {}
+        for key, item in list(islice(value.items(), self._bound())):
+            if not self._spend():
+                entries[CUT] = CUT
+                break
+            entries[key_text(key)] = self.take(item)
+        return entries
+
+    def _take_elements(self, value: Iterable[object]) -> AttributeValue:
+        elements: list[AttributeValue] = []
+        for item in list(islice(value, self._bound())):
+            if not self._spend():
+                elements.append(CUT)
+                break
+            elements.append(self.take(item))
+        return elements
+
+    def _bound(self) -> int | None:
+        """Return how many elements to copy: one more than is kept, which tells that there is one.
+
+        All are copied before the first is taken, as other threads may change a container meanwhile.
+        """
+        return None if self._left is None else max(self._left, 0) + 1
 
     def _spend(self) -> bool:
         if self._left is None:
@@ -142,13 +194,51 @@ class _Snapshot:
         return self._left >= 0
 
 
+_TIMES = ("m", "M")
+"""The kinds of a numpy dtype that `tolist` may turn into integers: durations, points in time."""
+
+_BYTE_FORMATS = ("B", "b", "c")
+"""The formats of a memoryview whose elements are bytes."""
+
+_C_NUMBERS = "?bBhHiIlLqQfdg"
+"""The codes of the number types of ctypes. Those of pointers are left out: one may dangle."""
+
+
+def _time(scalar: Any, kind: str) -> timedelta | str:
+    """Return a duration as a timedelta, a point in time (or neither) as its text."""
+    duration = scalar.astype("timedelta64[us]").tolist() if kind == "m" else None
+    return duration if isinstance(duration, timedelta) else str(scalar)
+
+
+def _is_c_number(value: object) -> bool:
+    ctypes: Any = sys.modules.get("_ctypes")
+    return (
+        ctypes is not None and isinstance(value, ctypes._SimpleCData) and value._type_ in _C_NUMBERS
+    )
+
+
+def _number(value: Any) -> AttributeValue:
+    """Return what is a number by its methods as one, anything else as its text.
+
+    A decimal would lose digits as a float, a complex number one of its parts.
+    """
+    kind = type(value)
+    if isinstance(value, Complex) and not isinstance(value, Real):
+        return str.__str__(str(value))
+    if isinstance(value, Integral) or hasattr(kind, "__index__"):
+        return int.__int__(operator.index(value))
+    if hasattr(kind, "__float__") and not isinstance(value, Decimal):
+        return float.__float__(float(value))
+    return str.__str__(str(value))
+
+
 def key_text(key: object) -> str:
     """Return a key as exact text, whatever the application used."""
     if type(key) is str:
         return key
     if isinstance(key, bytes):
         return key.decode("utf-8", "replace")
-    text = _Snapshot(0).take(key)
+    text = _Snapshot(_MAX_KEY_ELEMENTS).take(key)
     return text if isinstance(text, str) else str(text)
 
 

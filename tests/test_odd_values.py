@@ -31,6 +31,25 @@ def deep() -> list[Any]:
     return made
 
 
+class HostileNumber:
+    """What looks like a number and an array, and fails whenever it is used as one."""
+
+    def _fail(self, *_arguments: object) -> Any:
+        raise RuntimeError
+
+    __index__ = __float__ = __int__ = __bool__ = __len__ = __iter__ = __getitem__ = _fail
+    tolist = astype = _fail
+    shape = dtype = property(_fail)
+
+
+class RecursiveArray:
+    def tolist(self) -> Any:
+        return [self, self]
+
+    def __getitem__(self, _key: object) -> Any:
+        return RecursiveArray()
+
+
 VALUES: dict[str, Callable[[], Any]] = {
     "lone surrogate": lambda: "a\ud800b",
     "65 bits": lambda: 1 << 64,
@@ -48,6 +67,9 @@ VALUES: dict[str, Callable[[], Any]] = {
     "unprintable items": lambda: UnprintableItems([1]),
     "hostile": Hostile,
     "list of hostile": lambda: [Hostile(), "fine"],
+    "hostile number": HostileNumber,
+    "recursive array": RecursiveArray,
+    "huge range": lambda: range(10**15),
     "str subclass": lambda: Text("sub"),
     "int subclass": lambda: Number(7),
     "10 MiB": lambda: HUGE,

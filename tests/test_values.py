@@ -1,6 +1,10 @@
+import ctypes
+import itertools
 import math
 import uuid
-from collections.abc import Iterator
+from array import array
+from collections import UserList, UserString, deque
+from collections.abc import Callable, Iterator
 from datetime import date, datetime, timedelta, timezone
 from decimal import Decimal
 from enum import Enum, IntEnum
@@ -56,6 +60,98 @@ class UnprintableItems(list[int]):
         raise RuntimeError
 
 
+class Index:
+    def __index__(self) -> int:
+        return 7
+
+
+class Float:
+    def __float__(self) -> float:
+        return 1.5
+
+
+class Truth:
+    def __bool__(self) -> bool:
+        return True
+
+    def __repr__(self) -> str:
+        return "truth"
+
+
+class Flag(Truth):
+    """A boolean tensor without dimensions, which has no `tolist`, as TensorFlow's."""
+
+    shape = ()
+    dtype = "<dtype: 'bool'>"
+
+    def __index__(self) -> int:
+        raise TypeError("only integer tensors")
+
+
+class Tensor:
+    """What PyTorch and its like have: `tolist`, `shape`, slices, and numbers by method."""
+
+    def __init__(self, *items: Any, shape: tuple[int, ...]) -> None:
+        self.items = items
+        self.shape = shape
+
+    def __len__(self) -> int:
+        if not self.shape:
+            raise TypeError("0-d")
+        return self.shape[0]
+
+    def __getitem__(self, key: Any) -> Any:
+        if isinstance(key, slice):
+            return Tensor(*self.items[key], shape=(len(self.items[key]), *self.shape[1:]))
+        return self.items[key]
+
+    def __bool__(self) -> bool:
+        raise ValueError("ambiguous")
+
+    def __index__(self) -> int:
+        raise TypeError("not an integer")
+
+    def tolist(self) -> Any:
+        assert len(self.items) <= 11, "only a slice of a huge one"
+        assert len(self.shape) <= 1, "not all of its rows"
+        return self.items[0] if not self.shape else list(self.items)
+
+
+class SelfContained:
+    """`tolist` of a 0-d array that holds an object which is no number of Python's."""
+
+    shape = ()
+
+    def tolist(self) -> Any:
+        return SelfContained()
+
+    def __float__(self) -> float:
+        return 2.5
+
+
+class Endless:
+    """Two arrays that turn into each other."""
+
+    shape = ()
+
+    def tolist(self) -> Any:
+        class Other(Endless):
+            pass
+
+        return Other()
+
+    def __repr__(self) -> str:
+        return "endless"
+
+
+class NoSlices:
+    def tolist(self) -> Any:
+        return [1]
+
+    def __repr__(self) -> str:
+        return "no slices"
+
+
 @pytest.mark.parametrize(
     ("value", "expected"),
     [
@@ -86,6 +182,30 @@ class UnprintableItems(list[int]):
         ([1, Unprintable()], [1, "<unprintable Unprintable>"]),
         (UnprintableItems([1]), "<unprintable UnprintableItems>"),
         ({Unprintable(): 1}, {"<unprintable Unprintable>": 1}),
+        (range(3), [0, 1, 2]),
+        (deque([1, "a"]), [1, "a"]),
+        (UserList([1]), [1]),
+        (UserString("text"), "text"),
+        ({"a": 1}.values(), [1]),
+        (array("d", [1.5]), [1.5]),
+        (memoryview(b"ab"), b"ab"),
+        (memoryview(array("i", [1, 2])), [1, 2]),
+        (memoryview(b"\1\0\2\0").cast("b", (2, 2)), b"\1\0\2\0"),
+        (memoryview(b"\1\0\1\0").cast("h", (2, 1)), b"\1\0\1\0"),
+        (ctypes.c_uint8(3), 3),
+        (ctypes.c_double(2.5), 2.5),
+        (ctypes.c_bool(True), True),
+        (Index(), 7),
+        (Float(), 1.5),
+        (Truth(), "truth"),
+        (Flag(), True),
+        (1 + 2j, "(1+2j)"),
+        (Tensor(True, shape=()), True),
+        (Tensor(1, 2.5, False, shape=(3,)), [1, 2.5, False]),
+        (Tensor(Tensor(1, shape=(1,)), Tensor(2, shape=(1,)), shape=(2, 1)), [[1], [2]]),
+        (SelfContained(), 2.5),
+        (Endless(), CUT),
+        (NoSlices(), "no slices"),
     ],
     ids=lambda value: type(value).__name__,
 )
@@ -99,6 +219,7 @@ def test_milliseconds_for_a_field_that_says_so() -> None:
     delta = timedelta(seconds=1, microseconds=2600)
     assert attribute_value("duration_ms", delta) == 1003
     assert attribute_value("duration", delta) == "0:00:01.002600"
+    assert attribute_value("waits_ms", [delta, {"a": delta}]) == [1003, {"a": 1003}]
 
 
 def test_booleans_as_text_where_the_field_is_text() -> None:
@@ -140,6 +261,42 @@ def test_the_same_list_twice_is_no_cycle() -> None:
 def test_elements_are_bounded() -> None:
     assert attribute_value("key", list(range(10)), max_elements=3) == [0, 1, 2, CUT]
     assert attribute_value("key", {"a": 1, "b": 2}, max_elements=1) == {"a": 1, CUT: CUT}
+
+
+class EndlessList(list[int]):
+    def __iter__(self) -> Iterator[int]:
+        return itertools.count()
+
+
+class EndlessMap(dict[int, int]):
+    def items(self) -> Any:
+        return zip(itertools.count(), itertools.count(), strict=True)
+
+
+HUGE: dict[str, Callable[[], Any]] = {
+    "range": lambda: range(10**15),
+    "nested": lambda: [range(10**15)] * 100,
+    "endless list": EndlessList,
+    "endless map": EndlessMap,
+    "tensor": lambda: Tensor(*range(10**5), shape=(10**5,)),
+}
+
+
+@pytest.mark.parametrize("name", HUGE)
+def test_only_as_much_of_a_huge_value_is_copied_as_is_kept(name: str) -> None:
+    """All of it would not fit into memory; `Tensor` fails the test by itself."""
+    taken: Any = attribute_value("key", HUGE[name](), max_elements=10)
+    assert len(taken) <= 11
+    assert CUT in str(taken)
+
+
+def test_a_key_that_is_a_huge_range_is_shortened() -> None:
+    assert key_text(range(10**15)) == str([*range(100), CUT])
+
+
+def test_pointers_of_ctypes_are_not_followed() -> None:
+    """One may point to memory that is not there any more."""
+    assert str(attribute_value("key", ctypes.c_char_p(b"text"))).startswith("c_char_p(")
 
 
 def test_shorten_cuts_text_wherever_it_is_and_says_how_long_it_was() -> None:
