@@ -8,6 +8,7 @@ in no message and no `repr`.
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 from collections.abc import Container, Mapping
@@ -207,6 +208,28 @@ def _expanded(path: str | os.PathLike[str]) -> str:
     return os.path.expandvars(text)
 
 
+def _read(name: str) -> tuple[Path, bytes]:
+    """Return the path of a settings file, with its home directory, and its contents.
+
+    Raises:
+        FileNotFoundError: there is no such file, or there cannot be one; `errno` tells which.
+        OSError: the file cannot be read.
+
+    """
+    try:
+        file = Path(name).expanduser()
+        return file, read_file(file, LARGEST_TOML)
+    except RuntimeError:
+        # Containers run as users that have neither HOME nor an entry in the passwd file.
+        raise FileNotFoundError(errno.EINVAL, "its home directory is not known") from None
+    except ValueError as error:  # such as a NUL
+        raise FileNotFoundError(errno.EINVAL, str(error)) from None
+    except OSError as error:
+        if error.errno in (errno.ENOTDIR, errno.ENAMETOOLONG):
+            raise FileNotFoundError(error.errno, error.strerror) from None
+        raise
+
+
 class OtelFile(NamedTuple):
     """The `[otel]` table of a TOML file as it is written; empty where there is none."""
 
@@ -229,13 +252,15 @@ class OtelFile(NamedTuple):
 
         name = default_path() if path is None else _expanded(path)
         try:
-            file = Path(name).expanduser()
-            document = loads(read_file(file, LARGEST_TOML).decode("utf-8-sig"))
-        except FileNotFoundError:
+            file, contents = _read(name)
+            document = loads(contents.decode("utf-8-sig"))
+        except FileNotFoundError as error:
             if missing_ok:
-                return cls(str(name), file.parent, {})
+                return cls(name, Path(name).parent, {})
+            shown = name if name.isprintable() else repr(name)
+            why = "" if error.errno == errno.ENOENT else f" ({error.strerror})"
             raise ConfigError(
-                f"{name}: no such file; create it, or pass missing_ok=True to run without"
+                f"{shown}: no such file{why}; create it, or pass missing_ok=True to run without"
             ) from None
         except OSError as error:
             raise ConfigError(f"{name}: cannot be read: {error.strerror}") from None
@@ -245,13 +270,12 @@ class OtelFile(NamedTuple):
             ) from None
         except TOMLDecodeError as error:
             raise ConfigError(f"{name}: not valid TOML: {error}") from None
-        except (ValueError, RuntimeError) as error:
-            # a NUL in the path, a home that nobody has, tables nested too deep, huge integers
-            raise ConfigError(f"{name!r}: cannot be read: {error}") from None
+        except (ValueError, RecursionError) as error:  # huge integers, tables nested too deep
+            raise ConfigError(f"{name}: cannot be read: {error}") from None
         otel = document.get("otel", {})
         if not isinstance(otel, dict):
             raise ConfigError(f"{name}: otel: expected a table, got {type_name(otel)}")
-        return cls(str(name), file.parent, otel)
+        return cls(name, file.parent, otel)
 
     def config(
         self, environ: Mapping[str, str] | None = None, *, strict: bool = False
@@ -428,8 +452,8 @@ class _OtelTable:
             return None
         try:
             file = self._folder / Path(name).expanduser()
-        except RuntimeError:  # the home of nobody
-            table.fault(key, "not the path of a file")
+        except RuntimeError:
+            table.fault(key, "its home directory is not known; write the path without ~")
             return None
         if problem := file_problem(file):
             table.fault(key, problem)

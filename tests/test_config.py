@@ -579,7 +579,8 @@ class TestFaults:
             ),
             (
                 http(tls={"ca-certificate": "~nobody-has-this-name/x"}),
-                "exporter.otlp-http.tls.ca-certificate: not the path of a file",
+                "exporter.otlp-http.tls.ca-certificate: "
+                "its home directory is not known; write the path without ~",
             ),
         ],
         ids=lambda value: value if isinstance(value, str) else "",
@@ -692,10 +693,44 @@ class TestFiles:
         file.write_bytes(b'\xef\xbb\xbf[otel]\nenvironment = "found"')
         assert OtelConfig.from_toml(file).environment == "found"
 
-    @pytest.mark.parametrize("path", ["a\0b", "~nobody-has-this-name/x"])
-    def test_what_is_no_path(self, path: str) -> None:
-        with pytest.raises(ConfigError, match="cannot be read"):
+    @pytest.mark.parametrize(
+        ("path", "why"),
+        [
+            ("a\0b", "'a\\x00b': no such file (embedded null byte); "),
+            ("a\ud800b", "'a\\ud800b': no such file ("),
+            (
+                "~nobody-has-this-name/x",
+                "~nobody-has-this-name/x: no such file (its home directory is not known); ",
+            ),
+            ("/dev/null/otel.toml", "/dev/null/otel.toml: no such file (Not a directory); "),
+            ("x" * 5000, "x" * 5000 + ": no such file (File name too long); "),
+        ],
+        ids=["NUL", "surrogate", "home of nobody", "folder that is a file", "long name"],
+    )
+    def test_a_file_that_cannot_exist_is_missing(self, path: str, why: str) -> None:
+        assert OtelConfig.from_toml(path, missing_ok=True) == OtelConfig()
+        with pytest.raises(ConfigError) as caught:
             OtelConfig.from_toml(path)
+        assert str(caught.value).startswith(why)
+        assert str(caught.value).endswith("create it, or pass missing_ok=True to run without")
+
+    @pytest.mark.parametrize("home", ["/nonexistent", "/dev/null", None])
+    def test_the_default_file_is_missing_where_there_is_no_home(
+        self, home: str | None, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """As for the random user of a container: HOME=/dev/null, or no HOME and no passwd entry."""
+
+        def not_found(_uid: int) -> None:
+            raise KeyError("uid not found")
+
+        if home is None:
+            monkeypatch.delenv("HOME")
+            monkeypatch.setattr("pwd.getpwuid", not_found)
+        else:
+            monkeypatch.setenv("HOME", home)
+        assert OtelConfig.from_toml(missing_ok=True) == OtelConfig()
+        with pytest.raises(ConfigError, match=r"^~/\.codex/config\.toml: no such file"):
+            OtelConfig.from_toml()
 
     def test_a_folder_is_no_file(self, tmp_path: Path) -> None:
         with pytest.raises(ConfigError, match="cannot be read: not a regular file"):

@@ -75,6 +75,7 @@ NOT_SEEN = (
     "the endpoint is plaintext",
     "the file cannot be read",
     "not the path of a file",
+    "its home directory is not known",
 )
 """Faults that need more than a schema can say."""
 
