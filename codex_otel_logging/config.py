@@ -230,6 +230,27 @@ def _read(name: str) -> tuple[Path, bytes]:
         raise
 
 
+_SETS_EXPORTER = re.compile(r"""[\s\["']*(otel["'\s]*\.[\s"']*)?exporter\b""")
+
+
+def _exporter_twice(fault: str, text: str) -> str:
+    """Return what to write if a TOML fault is a line that sets the exporter a second time.
+
+    TOML's own message names neither the key nor the place where it has a value already.
+    """
+    if not fault.startswith(("Cannot overwrite a value", "Cannot declare")):
+        return ""
+    lines = text.split("\n")
+    found = re.search(r"at line (\d+)", fault)
+    line = lines[int(found[1]) - 1] if found else lines[-1]
+    if not _SETS_EXPORTER.match(line):
+        return ""
+    return (
+        "; the exporter is set twice: keep either the table, such as [otel.exporter.otlp-http], "
+        "or the line exporter = ..., and delete the other"
+    )
+
+
 class OtelFile(NamedTuple):
     """The `[otel]` table of a TOML file as it is written; empty where there is none."""
 
@@ -253,7 +274,8 @@ class OtelFile(NamedTuple):
         name = default_path() if path is None else _expanded(path)
         try:
             file, contents = _read(name)
-            document = loads(contents.decode("utf-8-sig"))
+            text = contents.decode("utf-8-sig")
+            document = loads(text)
         except FileNotFoundError as error:
             if missing_ok:
                 return cls(name, Path(name).parent, {})
@@ -269,7 +291,8 @@ class OtelFile(NamedTuple):
                 f"{name}: not UTF-8 at byte {error.start}; save it as UTF-8"
             ) from None
         except TOMLDecodeError as error:
-            raise ConfigError(f"{name}: not valid TOML: {error}") from None
+            hint = _exporter_twice(str(error), text)
+            raise ConfigError(f"{name}: not valid TOML: {error}{hint}") from None
         except (ValueError, RecursionError) as error:  # huge integers, tables nested too deep
             raise ConfigError(f"{name}: cannot be read: {error}") from None
         otel = document.get("otel", {})

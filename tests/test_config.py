@@ -688,6 +688,34 @@ class TestFiles:
         assert str(caught.value).replace("'", "").startswith(f"{file}: {fault}".replace("'", ""))
         assert len(caught.value.faults) == 1
 
+    @pytest.mark.parametrize(
+        "content",
+        [
+            'exporter = "otlp-http"\n[otel.exporter.otlp-http]\nendpoint = "http://c/v1/logs"',
+            'exporter = "otlp-http"\n\n[ otel . "exporter" . otlp-http.tls ]',
+            'exporter = "otlp-http"\nexporter.otlp-http.endpoint = "http://c/v1/logs"',
+            'exporter = { otlp-http = { endpoint = "x" } }\n[otel.exporter.otlp-http]\nprotocol = "x"',
+            'exporter = "none"\nexporter = "otlp-http"',
+        ],
+    )
+    def test_an_exporter_that_is_set_twice_is_named(self, tmp_path: Path, content: str) -> None:
+        file = tmp_path / "otel.toml"
+        file.write_text(f"[otel]\n{content}")
+        with pytest.raises(ConfigError) as caught:
+            OtelConfig.from_toml(file)
+        assert str(caught.value).endswith(
+            "; the exporter is set twice: keep either the table, such as "
+            "[otel.exporter.otlp-http], or the line exporter = ..., and delete the other"
+        )
+
+    def test_another_key_that_is_set_twice_is_not_taken_for_the_exporter(
+        self, tmp_path: Path
+    ) -> None:
+        file = tmp_path / "otel.toml"
+        file.write_text('[otel.exporter.otlp-http]\nendpoint = "a"\n[x]\ny = 1\ny = 2\n')
+        with pytest.raises(ConfigError, match=r"a value \(at line 5, column \d+\)$"):
+            OtelConfig.from_toml(file)
+
     def test_a_byte_order_mark_is_no_fault(self, tmp_path: Path) -> None:
         file = tmp_path / "otel.toml"
         file.write_bytes(b'\xef\xbb\xbf[otel]\nenvironment = "found"')
