@@ -9,6 +9,7 @@ from datetime import date, datetime, timedelta, timezone
 from decimal import Decimal
 from enum import Enum, IntEnum
 from fractions import Fraction
+from numbers import Complex
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -68,6 +69,14 @@ class Index:
 class Float:
     def __float__(self) -> float:
         return 1.5
+
+
+@Complex.register
+class Phasor(Float):
+    """As numpy's complex numbers: `float()` of one is its real part."""
+
+    def __repr__(self) -> str:
+        return "phasor"
 
 
 class Truth:
@@ -200,6 +209,7 @@ class NoSlices:
         (Truth(), "truth"),
         (Flag(), True),
         (1 + 2j, "(1+2j)"),
+        (Phasor(), "phasor"),
         (Tensor(True, shape=()), True),
         (Tensor(1, 2.5, False, shape=(3,)), [1, 2.5, False]),
         (Tensor(Tensor(1, shape=(1,)), Tensor(2, shape=(1,)), shape=(2, 1)), [[1], [2]]),
