@@ -694,7 +694,7 @@ class TestFiles:
             'exporter = "otlp-http"\n[otel.exporter.otlp-http]\nendpoint = "http://c/v1/logs"',
             'exporter = "otlp-http"\n\n[ otel . "exporter" . otlp-http.tls ]',
             'exporter = "otlp-http"\nexporter.otlp-http.endpoint = "http://c/v1/logs"',
-            'exporter = { otlp-http = { endpoint = "x" } }\n[otel.exporter.otlp-http]\nprotocol = "x"',
+            'exporter = { otlp-http = { endpoint = "x" } }\n[otel.exporter.otlp-http]',
             'exporter = "none"\nexporter = "otlp-http"',
         ],
     )

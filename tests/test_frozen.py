@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 import venv
 import zipapp
 from pathlib import Path
@@ -22,6 +23,7 @@ OTLP = (
     "opentelemetry-exporter-otlp-proto-grpc",
     "opentelemetry-exporter-otlp-json-http",
 )
+TOML = () if sys.version_info >= (3, 15) else ("tomli",)
 DATA = "".join(
     f"{(ROOT / 'codex_otel_logging' / name).stat().st_size}\n"
     for name in ("logging.ini", "commands/session.jsonl")
@@ -42,7 +44,9 @@ def assert_exports(application: tuple[str | Path, ...], name: str, protocol: str
             exporter = {name: {"endpoint": receiver.grpc_endpoint}}
         else:
             exporter = {name: {"endpoint": receiver.http_endpoint, "protocol": protocol}}
-        done = run(*application, json.dumps(exporter), folder=Path("/"), timeout=60)
+        done = run(
+            *application, json.dumps(exporter), folder=Path(application[-1]).parent, timeout=60
+        )
         assert (done.returncode, done.stdout, done.stderr) == (0, DATA, "")
         (event,) = receiver.events
     assert event.attributes["duration_ms"] == 1
@@ -97,3 +101,26 @@ def test_application_in_a_zip_archive_exports(
 ) -> None:
     """Not over gRPC: Python imports no extension module from an archive."""
     assert_exports(archive, name, protocol)
+
+
+@pytest.fixture(scope="module")
+def pex(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """An application that pex has made of all it needs, and the interpreter that runs it."""
+    pytest.importorskip("pex")
+    folder = tmp_path_factory.mktemp("pex")
+    python = make_environment(folder / "venv", *OTLP, "pex")
+    sources = folder / "sources"
+    sources.mkdir()
+    shutil.copy(PROGRAM, sources / "app.py")
+    options = ("--pre", "--venv-repository", folder / "venv", "--output-file", folder / "app.pex")
+    package = f"codex_otel_logging@{ROOT}"
+    command = (python, "-m", "pex", *options, "-D", sources, "-P", package, "-m", "app")
+    done = run(*command, *OTLP, *TOML, folder=folder, timeout=300)
+    assert done.returncode == 0, done.stderr
+    venv.create(folder / "empty", symlinks=True)
+    return folder / "empty" / "bin" / "python", folder / "app.pex"
+
+
+@transports("http", "json", "grpc")
+def test_application_made_by_pex_exports(pex: tuple[Path, Path], name: str, protocol: str) -> None:
+    assert_exports(pex, name, protocol)
