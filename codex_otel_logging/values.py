@@ -19,8 +19,9 @@ from collections.abc import Set as AbstractSet
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from enum import Enum
+from functools import lru_cache
 from itertools import islice
-from numbers import Complex, Integral, Real
+from numbers import Complex, Real
 from typing import Any, TypeAlias
 
 AttributeValue: TypeAlias = (
@@ -46,6 +47,9 @@ the memory that Python asks for and what the process grows by.
 
 _GREATEST_SHARED = 256
 """CPython keeps one object of each integer up to this one."""
+
+_MAX_KNOWN_CLASSES = 128
+"""For how many classes of the application's is remembered what they are."""
 
 _MAX_KEY_ELEMENTS = 100
 """How many elements of a tuple or a range are shown in the text of a key."""
@@ -74,8 +78,11 @@ def attribute_value(
             than these are copied.
 
     """
-    taken = _Snapshot(max_elements, milliseconds=key.endswith("_ms")).take(value)
-    if boolean_string and isinstance(taken, bool):
+    if type(value) in IMMUTABLE_TYPES:
+        taken: AttributeValue = value  # type: ignore[assignment]
+    else:
+        taken = _Snapshot(max_elements, milliseconds=key.endswith("_ms")).take(value)
+    if boolean_string and type(taken) is bool:
         return "true" if taken else "false"
     return taken
 
@@ -104,8 +111,10 @@ class _Snapshot:
             return str.__str__(value)
         if isinstance(value, (bytes, bytearray)):
             return bytes(value)
-        if isinstance(value, (list, tuple, AbstractSet, Mapping)):
-            return self._take_container(value)
+        if isinstance(value, (list, tuple, AbstractSet)):
+            return self._nested(value, self._take_elements)
+        if isinstance(value, Mapping):
+            return self._nested(value, self._take_entries)
         if isinstance(value, int):
             return int.__int__(value)
         if isinstance(value, float):
@@ -121,16 +130,17 @@ class _Snapshot:
 
     def _take_by_protocol(self, value: Any) -> AttributeValue:
         """Take a value apart by what its class can do, without knowing the class."""
-        kind = type(value)
-        if isinstance(value, memoryview) and (value.ndim != 1 or value.format in _BYTE_FORMATS):
-            return bytes(value)
-        if hasattr(kind, "tolist"):
+        kind: Any = type(value)
+        protocol = _protocol(kind)
+        if protocol == "array":
+            if isinstance(value, memoryview) and (value.ndim != 1 or value.format in _BYTE_FORMATS):
+                return bytes(value)
             return self._nested(value, self._take_array)
-        if isinstance(value, (Sequence, ValuesView)) and not isinstance(value, UserString):
-            return self._take_container(value)
-        if _is_c_number(value):
+        if protocol == "sequence":
+            return self._nested(value, self._take_elements)
+        if protocol == "C number":
             return self.take(value.value)
-        if getattr(value, "shape", None) == () and "bool" in str(getattr(value, "dtype", "")):
+        if protocol == "tensor" and value.shape == () and "bool" in str(value.dtype):
             return bool(value)
         return _number(value)
 
@@ -148,11 +158,6 @@ class _Snapshot:
             return self._take_elements(array)
         return self._take_elements(array[: self._bound()].tolist())
 
-    def _take_container(self, value: Iterable[object]) -> AttributeValue:
-        return self._nested(
-            value, self._take_entries if isinstance(value, Mapping) else self._take_elements
-        )
-
     def _nested(self, value: Any, take: Callable[[Any], AttributeValue]) -> AttributeValue:
         if id(value) in self._open or len(self._open) >= MAX_DEPTH:
             return CUT
@@ -162,22 +167,22 @@ class _Snapshot:
         finally:
             self._open.discard(id(value))
 
-    def _take_entries(self, value: Mapping[object, object]) -> AttributeValue:
+    def _take_entries(self, value: Mapping[Any, Any]) -> AttributeValue:
         entries: dict[str, AttributeValue] = {}
         for key, item in list(islice(value.items(), self._bound())):
             if not self._spend():
                 entries[CUT] = CUT
                 break
-            entries[key_text(key)] = self.take(item)
+            entries[key_text(key)] = item if type(item) in IMMUTABLE_TYPES else self.take(item)
         return entries
 
-    def _take_elements(self, value: Iterable[object]) -> AttributeValue:
+    def _take_elements(self, value: Iterable[Any]) -> AttributeValue:
         elements: list[AttributeValue] = []
         for item in list(islice(value, self._bound())):
             if not self._spend():
                 elements.append(CUT)
                 break
-            elements.append(self.take(item))
+            elements.append(item if type(item) in IMMUTABLE_TYPES else self.take(item))
         return elements
 
     def _bound(self) -> int | None:
@@ -210,24 +215,39 @@ def _time(scalar: Any, kind: str) -> timedelta | str:
     return duration if isinstance(duration, timedelta) else str(scalar)
 
 
-def _is_c_number(value: object) -> bool:
+@lru_cache(maxsize=_MAX_KNOWN_CLASSES)
+def _protocol(kind: Any) -> str:
+    """Return as what the values of a class are taken apart."""
+    if hasattr(kind, "tolist"):
+        return "array"
+    if issubclass(kind, (Sequence, ValuesView)) and not issubclass(kind, UserString):
+        return "sequence"
     ctypes: Any = sys.modules.get("_ctypes")
-    return (
-        ctypes is not None and isinstance(value, ctypes._SimpleCData) and value._type_ in _C_NUMBERS
-    )
+    if ctypes and issubclass(kind, ctypes._SimpleCData) and kind._type_ in _C_NUMBERS:
+        return "C number"
+    return "tensor" if hasattr(kind, "shape") and hasattr(kind, "dtype") else "number"
 
 
-def _number(value: Any) -> AttributeValue:
-    """Return what is a number by its methods as one, anything else as its text.
+@lru_cache(maxsize=_MAX_KNOWN_CLASSES)
+def _number_type(kind: Any) -> type:
+    """Return as what the values of a class are sent: int, float, or else str.
 
     A decimal would lose digits as a float, a complex number one of its parts.
     """
-    kind = type(value)
-    if isinstance(value, Complex) and not isinstance(value, Real):
-        return str.__str__(str(value))
-    if isinstance(value, Integral) or hasattr(kind, "__index__"):
+    if issubclass(kind, (Decimal, Complex)) and not issubclass(kind, Real):
+        return str
+    if hasattr(kind, "__index__"):
+        return int
+    return float if hasattr(kind, "__float__") else str
+
+
+def _number(value: Any) -> AttributeValue:
+    """Return what is a number by its methods as one, anything else as its text."""
+    kind: Any = type(value)
+    number_type = _number_type(kind)
+    if number_type is int:
         return int.__int__(operator.index(value))
-    if hasattr(kind, "__float__") and not isinstance(value, Decimal):
+    if number_type is float:
         return float.__float__(float(value))
     return str.__str__(str(value))
 
