@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from codex_otel_logging import CodexOtelHandler, Conversation, Receiver, Stats
+from conftest import HandlerFactory
 from test_records import Hostile
 from test_values import Number, Text, Unprintable, UnprintableItems
 
@@ -237,3 +238,30 @@ def test_anything_at_all(
     extra = {**fields, "marker": 2}
     _, event, _ = deliver(handler, receiver, lambda: LOGGER.info(name, extra=extra))
     assert event.attributes["marker"] == 2
+
+
+class CountedList(list[int]):
+    """Counts how many of its million elements are looked at."""
+
+    seen = 0
+
+    def __iter__(self) -> Iterator[int]:
+        for self.seen in range(1_000_000):
+            yield self.seen
+
+
+def test_a_long_list_is_not_copied_to_see_whether_it_names_an_event(attach: HandlerFactory) -> None:
+    message = CountedList()
+    handler = attach({"exporter": {"otlp-http": {"endpoint": "http://127.0.0.1:9/"}}})
+    LOGGER.info(message)
+    assert handler.stats().ignored == 1
+    assert message.seen <= 1
+
+
+def test_a_long_list_is_not_copied_to_see_what_is_wrong_with_it(attach: HandlerFactory) -> None:
+    prompt = CountedList()
+    table = {"max_attribute_length": 50, "exporter": {"otlp-http": {"endpoint": "http://[::1]:9/"}}}
+    handler = attach(table)
+    LOGGER.info("codex.user_prompt", extra={"prompt": prompt})
+    assert handler.stats().accepted == 1
+    assert prompt.seen <= 50
