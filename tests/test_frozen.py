@@ -99,8 +99,18 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 def test_application_in_a_zip_archive_exports(
     archive: tuple[Path, Path], name: str, protocol: str
 ) -> None:
-    """Not over gRPC: Python imports no extension module from an archive."""
     assert_exports(archive, name, protocol)
+
+
+def test_application_in_a_zip_archive_reports_that_it_cannot_export_over_grpc(
+    archive: tuple[Path, Path],
+) -> None:
+    """Python imports no extension module from an archive."""
+    exporter = '{"otlp-grpc": {"endpoint": "http://127.0.0.1:9"}}'
+    done = run(*archive, exporter, folder=archive[1].parent, timeout=60)
+    assert (done.returncode, done.stdout) == (0, DATA)
+    (left,) = done.stderr.splitlines()
+    assert "exporter 'otlp-grpc' cannot be imported (ImportError: " in left
 
 
 @pytest.fixture(scope="module")
