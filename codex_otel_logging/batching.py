@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import itertools
 import sys
-import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -24,6 +23,7 @@ from contextvars import Context
 
 from . import reports
 from .exporters import Exporter, Outcome
+from .native import NativeThread, RLock, monotonic
 from .noise import own_export
 from .parts import Parts
 from .records import Event
@@ -78,7 +78,7 @@ class BatchProcessor:
 
     def reset(self) -> None:
         """Begin with nothing: no event, no count, no thread, no connection. For a forked child."""
-        self._lock = threading.RLock()
+        self._lock = RLock()
         self._queue: deque[Event] = deque()
         self._batch: Sequence[Event] = ()
         self._queued_bytes = 0
@@ -86,7 +86,7 @@ class BatchProcessor:
         self._settled = 0
         self._wakeup = Wakeup()
         self._wake_at = 1
-        self._worker: threading.Thread | None = None
+        self._worker: NativeThread | None = None
         self._exporter: Exporter | None = None
         self._import_failure: Outcome | None = None
         self._import_at = 0.0
@@ -140,7 +140,7 @@ class BatchProcessor:
         except BaseException:
             self._wake_at = 1  # Ctrl-C came in between; the next event wakes the worker instead
             raise
-        if self._at_the_end and self._worker is not threading.current_thread():
+        if self._at_the_end and not self._is_worker():
             finish([self])
 
     def stats(self) -> Stats:
@@ -205,7 +205,7 @@ class BatchProcessor:
 
         Connecting means importing and building the exporter, which takes as long as it takes.
         """
-        return time.monotonic() if self._connecting else self._progressed_at
+        return monotonic() if self._connecting else self._progressed_at
 
     @property
     def has_no_exporter(self) -> bool:
@@ -217,7 +217,7 @@ class BatchProcessor:
 
         False when this is the worker's own thread, which cannot wait for itself.
         """
-        if self._worker is threading.current_thread():
+        if self._is_worker():
             return False
         if self._worker is None and self._queue and not self._start():
             Context().run(self._send_here, until)
@@ -244,6 +244,9 @@ class BatchProcessor:
         self._reported_left = True
         return left, f"{self._destination}: {self._troubles.reason or 'no answer yet'}"
 
+    def _is_worker(self) -> bool:
+        return self._worker is not None and self._worker.is_current()
+
     def _wake(self) -> None:
         if self._worker is None:
             self._start()
@@ -253,9 +256,7 @@ class BatchProcessor:
         """Start the worker if there is none; False when Python starts no threads any more."""
         # In a context of its own: agents hand the context of the thread that starts another on to
         # it, and the worker would keep that request's transaction for life.
-        worker = threading.Thread(
-            target=Context().run, args=(self._run,), name="codex_otel_logging", daemon=True
-        )
+        worker = NativeThread(lambda: Context().run(self._run), "codex_otel_logging")
         with self._lock:
             if self._worker is not None:
                 return True
@@ -293,7 +294,7 @@ class BatchProcessor:
         while True:
             with self._lock:
                 waiting = len(self._queue)
-                now = time.monotonic()
+                now = monotonic()
                 if waiting == 0:
                     # At the end of the process connections are left to it: closing them is no
                     # use any more, and libraries that have ended already complain.
@@ -365,7 +366,7 @@ class BatchProcessor:
                 failures = 0
                 self._conclude(parts, part, outcome)
                 continue
-            now = time.monotonic()
+            now = monotonic()
             failures += 1
             if failures == 1:
                 give_up_at = now + self._config.retry_for_ms / 1000
@@ -422,7 +423,7 @@ class BatchProcessor:
             exporter = self._exporter or self._build_exporter()
             if isinstance(exporter, Outcome):
                 return exporter
-            timeout_s = None if until is None else max(until - time.monotonic(), 0.001)
+            timeout_s = None if until is None else max(until - monotonic(), 0.001)
             try:
                 return exporter.export(events, timeout_s)
             except OSError as error:  # the connection is of no use any more
@@ -437,7 +438,7 @@ class BatchProcessor:
         A failed import is no outage. It fails again, at some cost, until somebody installs the
         package, so it is repeated at most once in `_IMPORT_INTERVAL_S`.
         """
-        if self._import_failure is not None and time.monotonic() < self._import_at:
+        if self._import_failure is not None and monotonic() < self._import_at:
             return self._import_failure
         self._connecting = True
         try:
@@ -446,13 +447,13 @@ class BatchProcessor:
             self._has_no_exporter = False
             return exporter
         except ImportError as error:
-            self._import_at = time.monotonic() + _IMPORT_INTERVAL_S
+            self._import_at = monotonic() + _IMPORT_INTERVAL_S
             self._import_failure = Outcome("retry", str(error), retry_after_s=_IMPORT_INTERVAL_S)
             return self._import_failure
         except Exception as error:
             return Outcome("retry", f"no exporter: {error}")
         finally:
-            self._progressed_at = time.monotonic()
+            self._progressed_at = monotonic()
             self._connecting = False
             self._notify()
 
@@ -469,7 +470,7 @@ class BatchProcessor:
             self._settled += len(events)
             self._given_up &= not exported
             self._reported_left &= self._at_the_end or not exported
-            self._progressed_at = time.monotonic()
+            self._progressed_at = monotonic()
         self._notify()
 
     def _notify(self) -> None:
@@ -489,7 +490,7 @@ class BatchProcessor:
 
     def _wait_for_retry(self, retry_at: float, nudges: int, *, throttled: bool) -> None:
         """Wait until it is time; who asks to flush ends the wait, unless the collector set it."""
-        while (left_s := retry_at - time.monotonic()) > 0:
+        while (left_s := retry_at - monotonic()) > 0:
             if self._nudges != nudges and not throttled:
                 return
             self._wakeup.wait(left_s)
@@ -499,7 +500,7 @@ class BatchProcessor:
         with self._lock:
             if self._worker is not None:
                 return
-            self._worker = threading.current_thread()
+            self._worker = NativeThread.current()
         try:
             while True:
                 with self._lock:
@@ -551,10 +552,10 @@ def _settle_all(
     """Wait until all that the processors have queued now is settled.
 
     `deadline` gives the time to stop waiting from the time it began and the time of the last
-    progress, all as `time.monotonic` has it.
+    progress, all as `native.monotonic` has it.
     """
     waiter = Wakeup()
-    started = time.monotonic()
+    started = monotonic()
     targets: list[tuple[BatchProcessor, int]] = []
     try:
         targets += [(p, p.expect(waiter)) for p in processors]
@@ -562,12 +563,12 @@ def _settle_all(
             p for p, target in targets if p.settled < target and not p.has_no_exporter
         ]:
             until = deadline(started, max(started, *(p.progressed_at for p in processors)))
-            if time.monotonic() >= until:
+            if monotonic() >= until:
                 return False
             for processor in pending:
                 if not processor.work(until):
                     return False
-            waiter.wait(until - time.monotonic())
+            waiter.wait(until - monotonic())
         return all(p.settled >= target for p, target in targets)
     finally:
         for processor, _ in targets:

@@ -7,10 +7,11 @@ now and then, so such a peer could make a request last forever.
 from __future__ import annotations
 
 import socket
-import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
+
+from .native import monotonic
 
 
 class Deadline:
@@ -27,7 +28,7 @@ class Deadline:
     def start(self, timeout_s: float) -> None:
         """Set the deadline to `timeout_s` seconds from now."""
         self.timeout_s = timeout_s
-        self._at = time.monotonic() + timeout_s
+        self._at = monotonic() + timeout_s
 
     def left_s(self) -> float:
         """Return the seconds left, always more than 0.
@@ -36,7 +37,7 @@ class Deadline:
             TimeoutError: the deadline has passed.
 
         """
-        left_s = self._at - time.monotonic()
+        left_s = self._at - monotonic()
         if left_s <= 0:
             raise TimeoutError("timed out")
         return left_s
@@ -53,11 +54,11 @@ class Deadline:
     @contextmanager
     def paused(self) -> Iterator[None]:
         """Extend the deadline by the time spent inside: name resolution has no timeout."""
-        started = time.monotonic()
+        started = monotonic()
         try:
             yield
         finally:
-            self._at += time.monotonic() - started
+            self._at += monotonic() - started
 
 
 def connect(

@@ -8,15 +8,18 @@ either to end. A call that takes long is given up, and made again after the fork
 from __future__ import annotations
 
 import os
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+
+from .native import RLock, get_ident, monotonic, sleep
 
 _PATIENCE_S = 1.0
 """How long a fork waits before it has calls given up."""
 
 _LONGEST_WAIT_S = 5.0
 """How long a fork waits in all, for imports too; then it happens all the same."""
+
+_POLL_S = 0.001
 
 
 class _Sections:
@@ -27,20 +30,19 @@ class _Sections:
         self.reset()
 
     def reset(self) -> None:
-        self._condition = threading.Condition()
+        self._lock = RLock()
         self._inside: dict[int, Callable[[], None] | None] = {}
         self._forking = 0
 
     def enter(self, give_up: Callable[[], None] | None) -> None:
-        with self._condition:
+        with self._lock:
             # Who comes while a fork waits would have it wait for ever.
-            self._condition.wait_for(lambda: not self._forking, _LONGEST_WAIT_S)
-            self._inside[threading.get_ident()] = give_up
+            self._wait_for(lambda: not self._forking, _LONGEST_WAIT_S)
+            self._inside[get_ident()] = give_up
 
     def leave(self) -> None:
-        with self._condition:
-            self._inside.pop(threading.get_ident(), None)
-            self._condition.notify_all()
+        with self._lock:
+            self._inside.pop(get_ident(), None)
 
     def register(self) -> None:
         if self._registered or not hasattr(os, "register_at_fork"):
@@ -56,21 +58,37 @@ class _Sections:
 
     def _before(self) -> None:
         """Wait, and keep everybody out until the fork is done."""
-        self._condition.acquire()
+        self._lock.acquire()
         self._forking += 1
-        if not self._condition.wait_for(self._is_empty, _PATIENCE_S):
+        if not self._wait_for(self._is_empty, _PATIENCE_S):
             for give_up in self._inside.values():
                 if give_up is not None:
                     give_up()
-            self._condition.wait_for(self._is_empty, _LONGEST_WAIT_S - _PATIENCE_S)
+            self._wait_for(self._is_empty, _LONGEST_WAIT_S - _PATIENCE_S)
 
     def _after(self) -> None:
         self._forking -= 1
-        self._condition.notify_all()
-        self._condition.release()
+        self._lock.release()
+
+    def _wait_for(self, predicate: Callable[[], bool], timeout_s: float) -> bool:
+        """Wait for it with the lock released; False when the time is over.
+
+        Polls: a `threading.Condition` makes a lock for each wait, in a process with gevent or
+        eventlet one that another thread cannot release. Both waits are rare and short.
+        """
+        until = monotonic() + timeout_s
+        while not predicate():
+            if monotonic() >= until:
+                return False
+            self._lock.release()
+            try:
+                sleep(_POLL_S)
+            finally:
+                self._lock.acquire()
+        return True
 
     def _is_empty(self) -> bool:
-        return not self._inside.keys() - {threading.get_ident()}
+        return not self._inside.keys() - {get_ident()}
 
 
 _sections = _Sections()

@@ -5,7 +5,6 @@ A module of its own, imported when it is asked for: `signal` takes a while.
 
 from __future__ import annotations
 
-import _thread
 import os
 import signal
 from types import FrameType
@@ -13,6 +12,7 @@ from typing import Any
 
 from .batching import finish
 from .lifecycle import watched
+from .native import allocate_lock, start_new_thread
 from .wakeup import Wakeup
 
 _PATIENCE_S = 0.5
@@ -66,7 +66,7 @@ class _FlushFirst:
         """Return True when events are delivered, or False: then the signal will come again."""
         processors = watched()
         done = Wakeup()
-        first = _thread.allocate_lock()  # taken by who is first: the thread done, or we impatient
+        first = allocate_lock()  # taken by who is first: the thread done, or we impatient
 
         def deliver() -> None:
             finish(processors, for_good=False)
@@ -79,7 +79,7 @@ class _FlushFirst:
         self._delivering_in = os.getpid()
         try:
             # Not a `threading.Thread`: the interrupted frame may be just starting one.
-            _thread.start_new_thread(deliver, ())
+            start_new_thread(deliver, ())
         except RuntimeError:  # Python starts no threads any more
             self._delivering_in = 0
             finish(processors, for_good=False)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import threading
-import time
 from collections.abc import Sequence
 from contextlib import suppress
 
 from . import reports
+from .native import NativeThread, RLock, monotonic
 from .stats import Stats
 
 DIAGNOSE = "to diagnose, run: codex-otel-logging check --send"
@@ -47,7 +46,7 @@ class Troubles:
         A collector that comes and goes all the time is told of once in a while.
         """
         self.reason = reason
-        now = time.monotonic()
+        now = monotonic()
         if self._since is None and visible and now - self._outage_at >= _OUTAGE_AGAIN_S:
             self._since = self._outage_at = now
             self._before = stats
@@ -60,7 +59,7 @@ class Troubles:
     def refused(self, reason: str, count: int) -> None:
         """Tell that events are lost for good, the first time since events got through."""
         self.reason = reason
-        now = time.monotonic()
+        now = monotonic()
         if not self._refusing and now - self._refused_at >= _REPORT_AGAIN_S:
             self._refused_at = now
             _warn(
@@ -73,7 +72,7 @@ class Troubles:
 
     def delivered(self, rejected: int, reason: str, stats: Stats, overflowed: int) -> None:
         """Tell that events get through again, or that a collector left some out."""
-        now = time.monotonic()
+        now = monotonic()
         self.reason = ""
         self._refusing = False
         if self._since is not None:
@@ -118,8 +117,8 @@ class Overflow:
 
     def __init__(self, destination: str) -> None:
         self._destination = destination
-        self._lock = threading.RLock()
-        self._reporter: threading.Thread | None = None
+        self._lock = RLock()
+        self._reporter: NativeThread | None = None
         self.begun = False
         """Whether an overflow has begun; set under the lock of the queue."""
         self.reported = 0
@@ -127,16 +126,15 @@ class Overflow:
 
     def report_begin(self) -> None:
         """Start a thread that logs the first line. Called by the thread that drops an event."""
+        reporter = NativeThread(lambda: self._report(reporter), "codex_otel_logging overflow")
         with suppress(RuntimeError):  # no threads at exit; the worker logs it later
-            threading.Thread(
-                target=self._report, name="codex_otel_logging overflow", daemon=True
-            ).start()
+            reporter.start()
 
     def report_end(self, dropped: int) -> None:
         """Log both lines, the first unless it is logged already. Called by the worker."""
-        self._report()
+        self._report(NativeThread.current())
         reporter = self._reporter
-        if reporter is not None and reporter is not threading.current_thread():
+        if reporter is not None and not reporter.is_current():
             reporter.join(_LONGEST_REPORT_S)
         with self._lock:
             self._reporter = None
@@ -149,12 +147,12 @@ class Overflow:
                 _events(count),
             )
 
-    def _report(self) -> None:
+    def _report(self, reporter: NativeThread) -> None:
         """Log the first line, unless another thread does or the overflow has ended."""
         with self._lock:
             if not self.begun or self._reporter is not None:
                 return
-            self._reporter = threading.current_thread()
+            self._reporter = reporter
         _warn("%s: the queue is full; the newest events are dropped", self._destination)
 
 

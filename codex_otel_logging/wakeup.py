@@ -8,8 +8,9 @@ interrupted.
 
 from __future__ import annotations
 
-import threading
 from contextlib import suppress
+
+from .native import allocate_lock
 
 LONGEST_WAIT_S = 60.0
 """What a longer wait is cut to: there are times that are too long for Python."""
@@ -19,7 +20,7 @@ class Wakeup:
     """Ends the wait of the one thread that waits for it, or else its next one."""
 
     def __init__(self) -> None:
-        self._unset = threading.Lock()
+        self._unset = allocate_lock()
         self._unset.acquire()
 
     def set(self) -> None:
