@@ -523,7 +523,9 @@ class BatchProcessor:
 
 def flush_all(processors: Sequence[BatchProcessor], timeout_s: float) -> bool:
     """Flush several processors at once; see `BatchProcessor.flush`."""
-    return _settle_all(processors, lambda started, _progress: started + timeout_s)
+    return _settle_all(
+        processors, lambda started, _progress: started + timeout_s, Wakeup.wait_cooperatively
+    )
 
 
 def finish(processors: Sequence[BatchProcessor], *, for_good: bool = True) -> None:
@@ -537,6 +539,7 @@ def finish(processors: Sequence[BatchProcessor], *, for_good: bool = True) -> No
         _settle_all(
             processors,
             lambda started, progress: min(progress + timeout_s, started + 5 * timeout_s),
+            Wakeup.wait,  # the process is ending, and with it all greenlets
         )
     except KeyboardInterrupt:
         pass  # an impatient person; what is left is reported all the same
@@ -547,7 +550,9 @@ def finish(processors: Sequence[BatchProcessor], *, for_good: bool = True) -> No
 
 
 def _settle_all(
-    processors: Sequence[BatchProcessor], deadline: Callable[[float, float], float]
+    processors: Sequence[BatchProcessor],
+    deadline: Callable[[float, float], float],
+    wait: Callable[[Wakeup, float], bool],
 ) -> bool:
     """Wait until all that the processors have queued now is settled.
 
@@ -568,7 +573,7 @@ def _settle_all(
             for processor in pending:
                 if not processor.work(until):
                     return False
-            waiter.wait(until - monotonic())
+            wait(waiter, until - monotonic())
         return all(p.settled >= target for p, target in targets)
     finally:
         for processor, _ in targets:

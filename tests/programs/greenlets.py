@@ -1,0 +1,81 @@
+"""Logs events in a process whose threads become greenlets, and prints what that did to the others.
+
+Arguments: the library, when it patches, the `exporter` setting as JSON. Prints as JSON the longest
+time for which another greenlet stood still, what `flush` returned, how long it took, and the stats.
+"""
+
+import json
+import logging
+import sys
+import time
+import warnings
+
+clock = time.perf_counter  # before anybody replaces it
+library, moment, exporter = sys.argv[1:4]
+
+
+def patch(now: str) -> None:
+    if now == moment:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # gevent warns where it patches late
+            if library == "gevent":
+                from gevent import monkey
+
+                monkey.patch_all()
+            else:
+                import eventlet
+
+                eventlet.monkey_patch()
+
+
+patch("before import")
+import codex_otel_logging  # noqa: E402
+
+patch("after import")
+handler = codex_otel_logging.from_table(
+    {
+        "exporter": json.loads(exporter),
+        "batch": {"schedule_delay_ms": 100, "shutdown_timeout_ms": 1000},
+    }
+)
+logger = logging.getLogger("codex_otel")
+logger.addHandler(handler)
+logger.setLevel("INFO")
+logger.propagate = False
+
+
+def log(number: int) -> None:
+    logger.info("codex.turn_ttft", extra={"duration_ms": number, "conversation.id": "c"})
+
+
+patch("after configuration")
+log(0)
+patch("after first event")
+
+spawn, sleep = (
+    (__import__("gevent").spawn, __import__("gevent").sleep)
+    if library == "gevent"
+    else (__import__("eventlet").spawn, __import__("eventlet").sleep)
+)
+longest = 0.0
+
+
+def tick() -> None:
+    global longest
+    last = clock()
+    while True:
+        sleep(0.005)
+        longest = max(longest, clock() - last)
+        last = clock()
+
+
+spawn(tick)
+sleep(0)
+for number in range(1, 10):
+    log(number)
+    sleep(0.05)
+started = clock()
+flushed = codex_otel_logging.flush(float(sys.argv[4]))
+took = clock() - started
+sleep(0.02)
+print(json.dumps([longest, flushed, took, handler.stats()]), flush=True)
