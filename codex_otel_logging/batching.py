@@ -23,7 +23,7 @@ from contextvars import Context
 
 from . import reports
 from .exporters import Exporter, Outcome
-from .native import NativeThread, RLock, monotonic
+from .native import NativeThread, RLock, monotonic, start_in_application
 from .noise import own_export
 from .parts import Parts
 from .records import Event
@@ -251,6 +251,9 @@ class BatchProcessor:
         if self._worker is None:
             self._start()
         self._wakeup.set()
+        if reports.are_pending():  # not logged here, in the middle of a logging call
+            with suppress(RuntimeError):
+                start_in_application(reports.log_pending, "codex_otel_logging reports")
 
     def _start(self) -> bool:
         """Start the worker if there is none; False when Python starts no threads any more."""
@@ -312,6 +315,7 @@ class BatchProcessor:
                         return self._take()
                     self._wake_at = self._config.max_batch_size
                     timeout_s = due - now
+                self._have_reports_logged()
             self._wakeup.wait(timeout_s)
         if exporter is not None:
             with own_export(), suppress(Exception):
@@ -493,7 +497,13 @@ class BatchProcessor:
         while (left_s := retry_at - monotonic()) > 0:
             if self._nudges != nudges and not throttled:
                 return
+            self._have_reports_logged()
             self._wakeup.wait(left_s)
+
+    def _have_reports_logged(self) -> None:
+        """Have the next event wake the worker if that is to log what the worker must not log."""
+        if reports.are_pending():
+            self._wake_at = 1
 
     def _send_here(self, until: float) -> None:
         """Send what is queued on this thread, because no other can be started."""
@@ -578,6 +588,7 @@ def _settle_all(
     finally:
         for processor, _ in targets:
             processor.forget(waiter)
+        reports.log_pending()
 
 
 def _age_s(event: Event) -> float:

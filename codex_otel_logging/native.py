@@ -54,9 +54,38 @@ start_new_thread: Callable[[Callable[..., object], tuple[object, ...]], int] = (
 )
 
 
+_native_threads: set[int] = set()
+
+
 def threads_are_greenlets() -> bool:
     """Return whether `threading` starts greenlets: its function is no longer the built-in one."""
     return not isinstance(_thread.start_new_thread, BuiltinFunctionType)
+
+
+def is_beside_greenlets() -> bool:
+    """Return whether this is a `NativeThread` in a process whose other threads are greenlets.
+
+    It must not take a lock of the application then, such as a logging handler's. A greenlet of one
+    thread and a greenlet of another cannot wait for each other: with both libraries, the one that
+    waited was not woken (measured), and the application hung.
+    """
+    return get_ident() in _native_threads and threads_are_greenlets()
+
+
+def start_in_application(target: Callable[[], object], name: str) -> None:
+    """Call `target` soon in a thread that may take locks of the application; does not block.
+
+    Where threads are greenlets, it is one of the calling thread. `threading.Thread.start` would
+    switch to it at once, in the middle of whatever the caller does.
+
+    Raises:
+        RuntimeError: no thread can be started, as at exit.
+
+    """
+    if threads_are_greenlets():
+        _thread.start_new_thread(target, ())
+    else:
+        NativeThread(target, name).start()
 
 
 class NativeThread:
@@ -83,8 +112,10 @@ class NativeThread:
         thread._ident = get_ident()
         return thread
 
-    def start(self) -> None:
+    def start(self, *, listed: bool = True) -> None:
         """Start the thread; once only.
+
+        Unless `listed`, `threading` does not know it and none of its locks is taken.
 
         Raises:
             RuntimeError: no thread can be started, as at exit.
@@ -92,10 +123,10 @@ class NativeThread:
         """
         self._running.acquire()
         try:
-            if threads_are_greenlets():
-                start_new_thread(self._run, ())
-            else:
+            if listed and not threads_are_greenlets():
                 threading.Thread(target=self._run, name=self._name, daemon=True).start()
+            else:
+                start_new_thread(self._run, ())
         except BaseException:
             self._running.release()
             raise
@@ -115,7 +146,9 @@ class NativeThread:
 
     def _run(self) -> None:
         self._ident = get_ident()
+        _native_threads.add(self._ident)
         try:
             self._target()
         finally:
+            _native_threads.discard(self._ident)
             self._running.release()

@@ -6,26 +6,50 @@ That name is not below `codex_otel`, so these are never events.
 from __future__ import annotations
 
 import logging
+from collections import deque
 from contextlib import suppress
 
 from . import attachment
+from .native import is_beside_greenlets
 
 LOGGER = "codex_otel_logging"
 
 _logger = logging.getLogger(LOGGER)
 
+_pending: deque[tuple[str, tuple[object, ...]]] = deque(maxlen=100)
+"""What a thread has to say that must not take the locks of the application's handlers."""
+
 
 def warn(message: str, *args: object) -> None:
     """Log a warning, in any thread; blocks only as the application's own handlers do.
+
+    Where threads are greenlets, what the worker has to say waits for `log_pending`.
 
     `dictConfig` and `fileConfig` disable the loggers that exist and that they do not name, unless
     told otherwise. That is never intended for this logger, so it is enabled again; to silence it,
     raise its level. Never raises, whatever the application's filters and handlers do.
     """
+    if is_beside_greenlets():
+        _pending.append((message, args))
+        return
     with suppress(Exception):
         _logger.disabled = False
         if _logger.isEnabledFor(logging.WARNING):
             _log(_logger.makeRecord(LOGGER, logging.WARNING, __file__, 0, message, args, None))
+
+
+def are_pending() -> bool:
+    """Return whether warnings wait to be logged by a thread of the application."""
+    return bool(_pending)
+
+
+def log_pending() -> None:
+    """Log the warnings that wait, unless this thread must not either."""
+    if not is_beside_greenlets():
+        with suppress(IndexError):  # another thread may take them at the same time
+            while _pending:
+                message, args = _pending.popleft()
+                warn(message, *args)
 
 
 def _log(record: logging.LogRecord) -> None:

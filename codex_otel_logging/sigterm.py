@@ -10,9 +10,10 @@ import signal
 from types import FrameType
 from typing import Any
 
+from . import reports
 from .batching import finish
 from .lifecycle import watched
-from .native import allocate_lock, start_new_thread
+from .native import NativeThread, allocate_lock
 from .wakeup import Wakeup
 
 _PATIENCE_S = 0.5
@@ -78,8 +79,8 @@ class _FlushFirst:
 
         self._delivering_in = os.getpid()
         try:
-            # Not a `threading.Thread`: the interrupted frame may be just starting one.
-            start_new_thread(deliver, ())
+            # Unknown to `threading`: the interrupted frame may be just starting a thread.
+            NativeThread(deliver, "codex_otel_logging SIGTERM").start(listed=False)
         except RuntimeError:  # Python starts no threads any more
             self._delivering_in = 0
             finish(processors, for_good=False)
@@ -88,4 +89,5 @@ class _FlushFirst:
         while progress != (progress := sum(p.settled for p in processors)):
             if done.wait(_PATIENCE_S):
                 break
+        reports.log_pending()
         return not first.acquire(blocking=False)

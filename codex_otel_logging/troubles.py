@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from contextlib import suppress
 
 from . import reports
-from .native import NativeThread, RLock, monotonic
+from .native import RLock, monotonic, start_in_application
 from .stats import Stats
+from .wakeup import Wakeup
 
 DIAGNOSE = "to diagnose, run: codex-otel-logging check --send"
 """The end of every warning about an outage or a loss."""
@@ -118,7 +119,8 @@ class Overflow:
     def __init__(self, destination: str) -> None:
         self._destination = destination
         self._lock = RLock()
-        self._reporter: NativeThread | None = None
+        self._reporting = False
+        self._reported = Wakeup()
         self.begun = False
         """Whether an overflow has begun; set under the lock of the queue."""
         self.reported = 0
@@ -126,18 +128,16 @@ class Overflow:
 
     def report_begin(self) -> None:
         """Start a thread that logs the first line. Called by the thread that drops an event."""
-        reporter = NativeThread(lambda: self._report(reporter), "codex_otel_logging overflow")
         with suppress(RuntimeError):  # no threads at exit; the worker logs it later
-            reporter.start()
+            start_in_application(self._report, "codex_otel_logging overflow")
 
     def report_end(self, dropped: int) -> None:
         """Log both lines, the first unless it is logged already. Called by the worker."""
-        self._report(NativeThread.current())
-        reporter = self._reporter
-        if reporter is not None and not reporter.is_current():
-            reporter.join(_LONGEST_REPORT_S)
+        if not self._report():
+            self._reported.wait(_LONGEST_REPORT_S)
         with self._lock:
-            self._reporter = None
+            self._reporting = False
+            self._reported = Wakeup()
             self.begun = False
         count, self.reported = dropped - self.reported, dropped
         if count:
@@ -147,13 +147,16 @@ class Overflow:
                 _events(count),
             )
 
-    def _report(self, reporter: NativeThread) -> None:
-        """Log the first line, unless another thread does or the overflow has ended."""
+    def _report(self) -> bool:
+        """Log the first line; False when another thread does or the overflow has ended."""
         with self._lock:
-            if not self.begun or self._reporter is not None:
-                return
-            self._reporter = reporter
+            if not self.begun or self._reporting:
+                return False
+            self._reporting = True
+            reported = self._reported
         _warn("%s: the queue is full; the newest events are dropped", self._destination)
+        reported.set()
+        return True
 
 
 def report_left(count: int, reasons: Sequence[str]) -> None:
