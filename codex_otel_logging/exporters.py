@@ -20,6 +20,7 @@ from typing import Any, Literal, NamedTuple, Protocol, cast
 from .config import ResourceValue
 from .forks import no_fork
 from .noise import is_own_export, own_export, quiet_import
+from .patches import no_patches
 from .records import Event
 from .settings import ExporterConfig
 from .values import AttributeValue
@@ -208,7 +209,7 @@ def connect(config: ExporterConfig, origin: Origin) -> Exporter:
     """
     implementation = _IMPLEMENTATIONS[config.name, config.protocol]
     try:
-        with no_fork(), quiet_import():
+        with no_patches(), no_fork(), quiet_import():
             module = _import(implementation)
             if config.name == "otlp-http":
                 return cast("Exporter", module.HttpExporter(config, origin))
