@@ -9,6 +9,7 @@ libraries, or more of it as patching does, waits until the worker's import has e
 
 from __future__ import annotations
 
+import _imp
 import os
 import sys
 from collections.abc import Iterator, Sequence
@@ -44,14 +45,29 @@ class _Gate:
     ) -> ModuleSpec | None:
         """Return None, later if it must be."""
         if self.imports and name.partition(".")[0] in _LIBRARIES:
-            for (process, thread), importing in tuple(self.imports.items()):
-                waits = process == os.getpid() and thread != get_ident()
-                if waits and importing.acquire(timeout=_LONGEST_WAIT_S):
-                    importing.release()
+            with _released_import_lock():
+                for (process, thread), importing in tuple(self.imports.items()):
+                    waits = process == os.getpid() and thread != get_ident()
+                    if waits and importing.acquire(timeout=_LONGEST_WAIT_S):
+                        importing.release()
         return None
 
 
 _gate = _Gate()
+
+
+@contextmanager
+def _released_import_lock() -> Iterator[None]:
+    """Release the lock that finders are called with; the other thread's import needs it as well."""
+    try:
+        _imp.release_lock()
+    except RuntimeError:  # not called by the import statement
+        yield
+        return
+    try:
+        yield
+    finally:
+        _imp.acquire_lock()
 
 
 @contextmanager

@@ -36,7 +36,13 @@ pytestmark = pytest.mark.skipif(
 
 MISSING = "needs codex_otel_logging[test-runtimes]"
 
-MOMENTS = ("before import", "after import", "after configuration", "after first event")
+MOMENTS = (
+    "before import",
+    "after import",
+    "after configuration",
+    "after first event",
+    "while the worker imports",
+)
 
 LONGEST_GAP_S = 1.0
 """How long another greenlet may stand still while the worker competes with it for the GIL.

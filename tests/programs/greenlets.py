@@ -51,6 +51,10 @@ def log(number: int) -> None:
 patch("after configuration")
 log(0)
 patch("after first event")
+if moment == "while the worker imports":
+    while "opentelemetry.sdk" not in sys.modules:
+        time.sleep(0.001)
+patch("while the worker imports")
 
 spawn, sleep = (
     (__import__("gevent").spawn, __import__("gevent").sleep)

@@ -1,0 +1,74 @@
+"""Logs an event with a clock that does not tell the time, and prints how long `flush` took.
+
+Arguments: the clock, when it is set, the endpoint, for how long to flush. Prints as JSON what
+`flush` returned, how many seconds it took, and the time of the record.
+"""
+
+import json
+import logging
+import sys
+import time
+from contextlib import ExitStack
+from typing import Any
+
+clock = time.perf_counter
+kind, moment, endpoint, timeout_s = sys.argv[1:]
+real_sleep, real_time = time.sleep, time.time
+stack = ExitStack()
+
+
+def set_clock(now: str) -> None:
+    if now != moment:
+        return
+    settings: Any
+    if kind.startswith("freezegun"):
+        import freezegun
+
+        settings = {
+            "freezegun": {},
+            "freezegun that ticks": {"tick": True},
+            "freezegun that ignores nothing": {"ignore": []},
+        }[kind]
+        stack.enter_context(freezegun.freeze_time("2024-01-01 12:00:00", **settings))
+    elif kind.startswith("time-machine"):
+        import time_machine
+
+        stack.enter_context(
+            time_machine.travel("2024-01-01T12:00:00Z", tick=kind.endswith("ticks"))
+        )
+    elif kind == "monotonic stands still":
+        time.monotonic = lambda: 1000.0
+        time.perf_counter = lambda: 1000.0
+    elif kind == "no sleep":
+        time.sleep = lambda _seconds: None
+    elif kind == "an hour back and forth":
+        from itertools import cycle
+
+        offsets = cycle((-3600, 0, 3600))
+        time.time = lambda: real_time() + next(offsets)
+        time.time_ns = lambda: int((real_time() + next(offsets)) * 1e9)
+
+
+set_clock("before import")
+import codex_otel_logging  # noqa: E402
+
+set_clock("after import")
+handler = codex_otel_logging.from_table(
+    {
+        "exporter": {"otlp-http": {"endpoint": endpoint}},
+        "batch": {"schedule_delay_ms": 10, "shutdown_timeout_ms": 500},
+    }
+)
+logger = logging.getLogger("codex_otel")
+logger.addHandler(handler)
+logger.setLevel("INFO")
+logger.propagate = False
+set_clock("after configuration")
+if "sigterm" in sys.argv:
+    codex_otel_logging.flush_on_sigterm()
+times = []
+logger.addFilter(lambda record: times.append(record.created) or True)
+logger.info("codex.turn_ttft", extra={"duration_ms": 1, "conversation.id": "c"})
+started = clock()
+flushed = handler.flush(float(timeout_s))
+print(json.dumps([flushed, clock() - started, times[0]]), flush=True)
