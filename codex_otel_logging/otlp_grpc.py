@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import errno
 import os
+import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from typing import Any
@@ -27,6 +28,7 @@ from .exporters import Origin, Outcome
 from .files import LARGEST_PEM, read_file
 from .forks import no_fork
 from .grpc_answers import judge
+from .native import wall_clock
 from .otlp_isolation import isolated, original
 from .otlp_requests import OtlpRequests
 from .records import Event
@@ -218,6 +220,9 @@ class _Answers(grpc.UnaryUnaryClientInterceptor):  # type: ignore[misc]
         details.metadata = self._metadata
         if self.timeout_s is not None:
             details.timeout = min(details.timeout, self.timeout_s)
+        # gRPC adds the timeout to `time.time()`, but its core goes by the system's clock: where
+        # tests freeze the time of Python, each call would be too late, or have no end.
+        details.timeout += wall_clock() - time.time()
         self.last = continuation(details, self.request)
         self.request = None
         return self.last
