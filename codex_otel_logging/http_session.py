@@ -31,8 +31,7 @@ _MAX_BODY = 65_536
 class Session(requests.Session):
     """Posts with the settings, keeps the answer, and never lets the exporter retry.
 
-    `body`, if set, replaces the exporter's body. The `timeout` of a request limits the request as
-    a whole.
+    `body`, if set, replaces the exporter's body. The settings' timeout limits a request as a whole.
 
     The environment adds neither headers nor client certificates: what the exporter itself reads of
     `OTEL_EXPORTER_OTLP_*` is ignored, and so is `.netrc`. Proxies and `REQUESTS_CA_BUNDLE` belong
@@ -62,6 +61,9 @@ class Session(requests.Session):
     ) -> requests.Response:
         """Send one request; return only success or failure to the exporter."""
         kwargs |= {"allow_redirects": False, "stream": True}
+        # Not the exporter's, which it computes from `time.time` in two steps: where that clock is
+        # set in between, the timeout is negative, or hours too long.
+        kwargs["timeout"] = self._config.timeout_ms / 1000
         if self._timeout_s is not None:
             kwargs["timeout"] = min(kwargs["timeout"], self._timeout_s)
         self._apply_settings(kwargs)
