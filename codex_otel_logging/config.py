@@ -222,8 +222,8 @@ def _read(name: str) -> tuple[Path, bytes]:
     except RuntimeError:
         # Containers run as users that have neither HOME nor an entry in the passwd file.
         raise FileNotFoundError(errno.EINVAL, "its home directory is not known") from None
-    except ValueError as error:  # such as a NUL
-        raise FileNotFoundError(errno.EINVAL, str(error)) from None
+    except ValueError:  # a NUL, or a lone surrogate
+        raise FileNotFoundError(errno.EINVAL, "not the path of a file") from None
     except OSError as error:
         if error.errno in (errno.ENOTDIR, errno.ENAMETOOLONG):
             raise FileNotFoundError(error.errno, error.strerror) from None
