@@ -279,7 +279,7 @@ class OtelFile(NamedTuple):
         except FileNotFoundError as error:
             if missing_ok:
                 return cls(name, Path(name).parent, {})
-            shown = name if name.isprintable() else repr(name)
+            shown = name if name.isprintable() else repr(name)[1:-1]
             why = "" if error.errno == errno.ENOENT else f" ({error.strerror})"
             raise ConfigError(
                 f"{shown}: no such file{why}; create it, or pass missing_ok=True to run without"

@@ -724,8 +724,8 @@ class TestFiles:
     @pytest.mark.parametrize(
         ("path", "why"),
         [
-            ("a\0b", "'a\\x00b': no such file (not the path of a file); "),
-            ("a\ud800b", "'a\\ud800b': no such file (not the path of a file); "),
+            ("a\0b", "a\\x00b: no such file (not the path of a file); "),
+            ("a\ud800b", "a\\ud800b: no such file (not the path of a file); "),
             (
                 "~nobody-has-this-name/x",
                 "~nobody-has-this-name/x: no such file (its home directory is not known); ",
