@@ -27,6 +27,7 @@ CLOCKS = {
     "monotonic stands still": None,
     "no sleep": None,
     "an hour back and forth": None,
+    "an hour ahead at each look": None,
 }
 """For each clock, the package it needs."""
 

@@ -43,10 +43,10 @@ def set_clock(now: str) -> None:
         time.perf_counter = lambda: 1000.0
     elif kind == "no sleep":
         time.sleep = lambda _seconds: None
-    elif kind == "an hour back and forth":
-        from itertools import cycle
+    elif kind in ("an hour back and forth", "an hour ahead at each look"):
+        from itertools import count, cycle
 
-        offsets = cycle((-3600, 0, 3600))
+        offsets = count(0, 3600) if kind.endswith("look") else cycle((-3600, 0, 3600))
         time.time = lambda: real_time() + next(offsets)
         time.time_ns = lambda: int((real_time() + next(offsets)) * 1e9)
 
