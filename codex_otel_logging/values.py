@@ -190,7 +190,7 @@ class _Snapshot:
 
         All are copied before the first is taken, as other threads may change a container meanwhile.
         """
-        return None if self._left is None else max(self._left, 0) + 1
+        return None if self._left is None else min(max(self._left, 0) + 1, sys.maxsize)
 
     def _spend(self) -> bool:
         if self._left is None:

@@ -483,3 +483,11 @@ def test_a_prompt_inside_a_map_is_redacted() -> None:
         "meta": {"x": [{"prompt": "[REDACTED]", "prompt_length": 6, "n": 1}]}
     }
     assert meta == {"x": [{"prompt": "s3cr3t", "n": 1}]}
+
+
+@pytest.mark.parametrize("max_length", [0, 1, 65_536, sys.maxsize])
+def test_an_array_within_the_limit_arrives_whole(max_length: int) -> None:
+    reader = EventReader(Redaction(), max_attribute_length=max_length)
+    event = reader.read(record("codex.turn_ttft", extra={"a": [1], "b": {"c": 2}, "d": range(1)}))
+    assert event is not None
+    assert event.fields == {"a": [1], "b": {"c": 2}, "d": [0]}
