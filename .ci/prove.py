@@ -128,6 +128,14 @@ CASES = [
         "The conflict is caused by:",
         _configure(_EXTRAS, test="pytest>=8.1,<10\npluggy>=1.0"),
     ),
+    Case("runtimes", "no fault", "1 passed"),
+    Case("runtimes", "failing test", "1 failed", _FAILING),
+    Case(
+        "runtimes",
+        "requirement that cannot be installed",
+        "No matching distribution found for pytest",
+        _configure(_EXTRAS, **{"test-runtimes": "pytest>=999"}),
+    ),
     Case("linters", "no fault", "Success: no issues found"),
     Case("linters", "unused import", "F401", _write(_TEST, "import os\n")),
     Case("linters", "format", "would be reformatted", _write(_TEST, "answer  =  42\n")),
@@ -223,6 +231,9 @@ def _copy_reduced(copy: Path, check: str) -> None:
         _configure(_EXTRAS, test="codex_otel_logging[cli]\npytest>=8.1,<10")(copy)
     else:
         _configure(_EXTRAS, http="", grpc="", cli="", test="pytest>=8.1,<10")(copy)
+    if check == "runtimes":
+        _configure(_EXTRAS, **{"test-runtimes": "pytest>=8.1,<10"})(copy)
+        _replace(".ci/run", "RUNTIME_TESTS='\n", f"RUNTIME_TESTS='{_TEST}'\nUNUSED='\n")(copy)
     if check == "matrix":
         _replace(".ci/run", "MATRIX='\n", "MATRIX='\nlatest newest\n'\nUNUSED='\n")(copy)
 
