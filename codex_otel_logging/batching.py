@@ -22,6 +22,7 @@ from contextlib import suppress
 
 from . import reports
 from .exporters import Exporter, Outcome, own_export
+from .forks import PROCESS_MARK, reset_in_child
 from .parts import Parts
 from .records import Event
 from .settings import BatchConfig
@@ -104,6 +105,8 @@ class BatchProcessor:
             # Other threads have stopped where they were, perhaps with the lock. None runs again.
             self._overflowed += 1
             return
+        if not PROCESS_MARK[0]:
+            reset_in_child()
         try:
             with self._lock:
                 queue = self._queue
@@ -136,6 +139,7 @@ class BatchProcessor:
 
     def stats(self) -> Stats:
         """Return the counts of this moment, consistent with each other."""
+        reset_in_child()
         with self._lock:
             queued = len(self._queue) + len(self._batch)
             dropped = self._dropped + self._overflowed
@@ -155,6 +159,7 @@ class BatchProcessor:
 
         An event put afterwards starts a new worker.
         """
+        reset_in_child()
         with self._lock:
             if self._worker is None and not self._queue:
                 return
@@ -164,6 +169,7 @@ class BatchProcessor:
 
     def nudge(self) -> None:
         """Send what is queued now, and retry now what waits to be retried. Does not wait."""
+        reset_in_child()
         with self._lock:
             if not self._queue and not self._batch:
                 return
@@ -476,6 +482,7 @@ class BatchProcessor:
 
 def flush_all(processors: Sequence[BatchProcessor], timeout_s: float) -> bool:
     """Flush several processors at once; see `BatchProcessor.flush`."""
+    reset_in_child()
     return _settle_all(processors, lambda started, _progress: started + timeout_s)
 
 
@@ -485,6 +492,7 @@ def finish(processors: Sequence[BatchProcessor], *, for_good: bool = True) -> No
     Waits as long as there is progress with any of them: gives up after `shutdown_timeout_ms`
     without, at the latest after five times that. Ctrl-C ends the wait as well.
     """
+    reset_in_child()
     try:
         timeout_s = max((p.begin_end(for_good=for_good) for p in processors), default=0.0)
         _settle_all(

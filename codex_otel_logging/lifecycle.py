@@ -9,7 +9,6 @@ when they end, but finalizers of their own.
 from __future__ import annotations
 
 import atexit
-import os
 import sys
 import weakref
 
@@ -69,12 +68,11 @@ def _report_silence(processors: list[BatchProcessor]) -> None:
             reports.warn("no event was logged: %s", reason)
 
 
-def _after_fork_in_child() -> None:
+def _reset_in_child() -> None:
     _Process.has_finalizer = False
     for processor in watched():
         processor.reset()
 
 
 atexit.register(_at_exit)
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork_in_child)
+forks.on_child(_reset_in_child)
