@@ -7,8 +7,8 @@ lock is held for a few instructions, never while encoding, sending, logging or w
 thread that has it may take it again (in a signal handler or a finalizer). The worker waits on
 `_wakeup`; `_wake_at` is the length of the queue at which `put` must wake it. For a while after a
 batch it looks by itself whether there is more, so that nearly every `put` wakes nobody. Only the
-thread in `_worker` touches the exporter: a thread of our own or, at the very end, when Python
-starts no thread any more, the one that flushes.
+thread in `_worker` touches the exporter: a thread of our own or, where none can be started, the one
+that flushes: at the very end, when Python starts no thread any more, and in uWSGI's master.
 """
 
 from __future__ import annotations
@@ -48,7 +48,8 @@ class BatchProcessor:
         config: the settings under `batch`.
         connect: builds the exporter; called on the worker's thread, before the first batch.
         inspect: called with each event on the worker's thread, before it is sent.
-        on_start: called whenever a worker is started, on the thread that starts it.
+        on_start: called before a worker is started, on the thread that starts it; a `RuntimeError`
+            means that none can be.
         destination: how messages call the collector.
 
     """
@@ -69,14 +70,18 @@ class BatchProcessor:
         self._inspect = inspect
         self._on_start = on_start
         self._destination = destination
+        self._queue: deque[Event] = deque()
         self.reset()
 
-    def reset(self) -> None:
-        """Begin with nothing: no event, no count, no thread, no connection. For a forked child."""
+    def reset(self, *, keep_queue: bool = False) -> None:
+        """Begin with nothing: no event, no count, no thread, no connection. For a forked child.
+
+        With `keep_queue`, the child has inherited the events that its parent process had queued.
+        """
         self._lock = threading.RLock()
-        self._queue: deque[Event] = deque()
+        self._queue = deque(self._queue if keep_queue else ())
         self._batch: Sequence[Event] = ()
-        self._queued_bytes = 0
+        self._queued_bytes = sum(event.size for event in self._queue)
         self._exported = self._rejected = self._dropped = self._overflowed = 0
         self._settled = 0
         self._wakeup = Wakeup()
@@ -242,7 +247,7 @@ class BatchProcessor:
         self._wakeup.set()
 
     def _start(self) -> bool:
-        """Start the worker if there is none; False when Python starts no threads any more."""
+        """Start the worker if there is none; False when no thread can be started."""
         worker = threading.Thread(target=self._run, name="codex_otel_logging", daemon=True)
         with self._lock:
             if self._worker is not None:
