@@ -4,7 +4,10 @@ State: `_queue` holds the accepted events in order, `_batch` those the worker ha
 is sending; together they are what is queued. Every other accepted event has been settled, that is
 counted exactly once, as exported, rejected or dropped. All of this changes under `_lock` only. The
 lock is held for a few instructions, never while encoding, sending, logging or waiting, and the
-thread that has it may take it again (in a signal handler or a finalizer). The worker waits on
+thread that has it may take it again (in a signal handler or a finalizer). Signal handlers, which
+may raise, run between the instructions of the main thread: after a call, or at the start of a
+function, but never between two assignments. So what belongs together is assigned without a call in
+between, and at most one call, to a function in C, ends such a sequence. The worker waits on
 `_wakeup`; `_wake_at` is the length of the queue at which `put` must wake it. For a while after a
 batch it looks by itself whether there is more, so that nearly every `put` wakes nobody. Only the
 thread in `_worker` touches the exporter: a thread of our own or, where none can be started, the one
@@ -19,6 +22,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from itertools import repeat
 
 from . import reports
 from .exporters import Exporter, Outcome, own_export
@@ -82,7 +86,7 @@ class BatchProcessor:
         self._queue = deque(self._queue if keep_queue else ())
         self._batch: Sequence[Event] = ()
         self._queued_bytes = sum(event.size for event in self._queue)
-        self._exported = self._rejected = self._dropped = self._overflowed = 0
+        self._exported = self._rejected = self._dropped = self._overflowed = self._ignored = 0
         self._settled = 0
         self._wakeup = Wakeup()
         self._wake_at = 1
@@ -124,8 +128,8 @@ class BatchProcessor:
                     self._overflow.begun = True
                     wake = None  # reports the overflow, but not while the lock is held
                 else:
-                    queue.append(event)
                     self._queued_bytes = size
+                    queue.append(event)
                     wake = length >= self._wake_at
                     if wake:
                         self._wake_at = sys.maxsize
@@ -142,6 +146,13 @@ class BatchProcessor:
         if self._at_the_end and self._worker is not threading.current_thread():
             finish([self])
 
+    def ignore(self) -> None:
+        """Count a record that is not an event."""
+        if not PROCESS_MARK[0]:
+            reset_in_child()
+        with self._lock:
+            self._ignored += 1
+
     def stats(self) -> Stats:
         """Return the counts of this moment, consistent with each other."""
         reset_in_child()
@@ -149,7 +160,7 @@ class BatchProcessor:
             queued = len(self._queue) + len(self._batch)
             dropped = self._dropped + self._overflowed
             accepted = self._exported + self._rejected + dropped + queued
-            return Stats(accepted, self._exported, self._rejected, dropped, queued)
+            return Stats(accepted, self._exported, self._rejected, dropped, queued, self._ignored)
 
     def flush(self, timeout_s: float) -> bool:
         """Send what is queued without waiting for more, and wait until it is settled.
@@ -320,16 +331,18 @@ class BatchProcessor:
 
     def _take(self) -> Sequence[Event]:
         """Take a batch within the limits from the queue. Needs the lock."""
-        batch: list[Event] = []
-        size = 0
         queue = self._queue
-        while queue and len(batch) < self._config.max_batch_size:
-            size += queue[0].size + _COMMON_SIZE
-            if batch and size > self._config.max_request_bytes:
+        count = size = 0
+        while count < min(len(queue), self._config.max_batch_size):
+            size += queue[count].size + _COMMON_SIZE
+            if count and size > self._config.max_request_bytes:
                 break
-            batch.append(queue.popleft())
-        self._batch = batch
+            count += 1
+        batch: list[Event] = []
+        popped = map(deque.popleft, repeat(queue, count))
         self._wake_at = sys.maxsize
+        self._batch = batch
+        batch.extend(popped)  # one call: an event is never in neither of the two, nor in both
         return batch
 
     def _send(self, batch: Sequence[Event], until: float | None = None) -> bool:
@@ -367,7 +380,7 @@ class BatchProcessor:
             parts.put_back(part)
             retry_at = min(now + self._delay_s(failures, outcome), give_up_at)
             if until is not None and retry_at >= until:
-                self._put_back(parts.rest())
+                self._put_back()
                 return False
             self._wait_for_retry(retry_at, nudges, throttled=bool(outcome.retry_after_s))
         return True
@@ -424,17 +437,20 @@ class BatchProcessor:
     def _settle(
         self, events: Sequence[Event], *, exported: int = 0, rejected: int = 0, dropped: int = 0
     ) -> None:
-        """Count what became of events of the current batch."""
+        """Count what became of the first events of the current batch."""
+        count = len(events)
+        size = sum(event.size for event in events)
+        now = time.monotonic()
         with self._lock:
-            self._batch = self._batch[len(events) :]
-            self._queued_bytes -= sum(event.size for event in events)
+            self._batch = self._batch[count:]
+            self._queued_bytes -= size
             self._exported += exported
             self._rejected += rejected
             self._dropped += dropped
-            self._settled += len(events)
+            self._settled += count
             self._given_up &= not exported
             self._reported_left &= self._at_the_end or not exported
-            self._progressed_at = time.monotonic()
+            self._progressed_at = now
         self._notify()
 
     def _notify(self) -> None:
@@ -461,11 +477,12 @@ class BatchProcessor:
 
     def _send_here(self, until: float) -> None:
         """Send what is queued on this thread, because no other can be started."""
-        with self._lock:
-            if self._worker is not None:
-                return
-            self._worker = threading.current_thread()
+        me = threading.current_thread()
         try:
+            with self._lock:
+                if self._worker is not None:
+                    return
+                self._worker = me
             while True:
                 with self._lock:
                     if not self._queue:
@@ -475,14 +492,17 @@ class BatchProcessor:
                     return
         finally:
             with self._lock:
-                self._worker = None
-                self._wake_at = 1
+                if self._worker is me:
+                    self._worker = None
+                    self._wake_at = 1
+                    self._put_back()  # what is left if a signal handler has raised; Ctrl-C does
 
-    def _put_back(self, events: Sequence[Event]) -> None:
-        """Return events that were not sent to the head of the queue."""
+    def _put_back(self) -> None:
+        """Return the events of the batch that are not settled to the head of the queue."""
         with self._lock:
-            self._queue.extendleft(reversed(events))
+            events = reversed(self._batch)
             self._batch = ()
+            self._queue.extendleft(events)
 
 
 def flush_all(processors: Sequence[BatchProcessor], timeout_s: float) -> bool:

@@ -11,11 +11,17 @@ from __future__ import annotations
 import atexit
 import sys
 import weakref
+from contextlib import suppress
 
 from . import attachment, forks, reports, uwsgi
 from .batching import BatchProcessor, finish
 
-_watched: weakref.WeakSet[BatchProcessor] = weakref.WeakSet()
+_watched: list[weakref.ref[BatchProcessor]] = []
+"""The processors that exist, and some that did.
+
+Not a `WeakSet`: iterating one raises `RuntimeError` if another thread adds to it at that moment. A
+list can be copied at any moment.
+"""
 
 
 _LIKE_MULTIPROCESSING = ("multiprocessing", "multiprocess", "billiard")
@@ -34,12 +40,17 @@ class _Process:
 def watch(processor: BatchProcessor) -> None:
     """Flush this processor when the process ends, and empty it in a forked child."""
     forks.register()
-    _watched.add(processor)
+    for reference in _watched.copy():
+        if reference() is None:
+            with suppress(ValueError):  # another thread has removed it
+                _watched.remove(reference)
+    _watched.append(weakref.ref(processor))
 
 
 def watched() -> list[BatchProcessor]:
     """Return the processors of this process."""
-    return list(_watched)
+    references = _watched.copy()
+    return [found for reference in references if (found := reference()) is not None]
 
 
 def is_ending() -> bool:

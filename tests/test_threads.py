@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import random
+import sys
 import threading
 import time
 from collections import Counter
 from itertools import cycle
+from types import FrameType
 from typing import Any
 
 import pytest
 
-from codex_otel_logging import CodexOtelHandler, Conversation, Receiver, Stats
+from codex_otel_logging import CodexOtelHandler, Conversation, Receiver, Stats, lifecycle
 from collectors import Gate
 from conftest import HandlerFactory
 
@@ -139,3 +142,59 @@ def test_sixteen_threads_and_a_loop(
         if thread.name == "codex_otel_logging":
             thread.join(10)
             assert not thread.is_alive()
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_yield"), reason="no way to let another thread run")
+def test_handlers_are_built_while_others_are_listed() -> None:
+    """The set of a process's handlers can be iterated at any moment."""
+    built = threading.Event()
+
+    def build() -> None:
+        exporter = {"otlp-http": {"endpoint": "http://127.0.0.1:9"}}
+        for _ in range(300):
+            CodexOtelHandler({"exporter": exporter})
+        built.set()
+
+    def take_turns(_frame: FrameType, _event: str, _argument: object) -> Any:
+        os.sched_yield()
+        return take_turns
+
+    before = sys.gettrace()
+    threading.Thread(target=build).start()
+    try:
+        sys.settrace(take_turns)
+        while not built.is_set():
+            lifecycle.watched()
+    finally:
+        sys.settrace(before)
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_yield"), reason="no way to let another thread run")
+def test_ignored_records_are_counted_exactly() -> None:
+    """Also where threads take turns between any two instructions, as without a GIL."""
+    handler = CodexOtelHandler({"exporter": {"otlp-http": {"endpoint": "http://127.0.0.1:9"}}})
+    record = logging.makeLogRecord({"name": "app", "msg": "not an event"})
+    turns = threading.Barrier(16)
+
+    def take_turns(frame: FrameType, event: str, _: object) -> Any:
+        if frame.f_code.co_filename.endswith(("handler.py", "batching.py")):
+            frame.f_trace_opcodes = True
+            if event == "opcode":
+                os.sched_yield()
+            return take_turns
+        return None
+
+    def emit() -> None:
+        turns.wait(20)
+        sys.settrace(take_turns)
+        for _ in range(20):
+            handler.emit(record)
+        sys.settrace(None)
+
+    handler.emit(record)  # which reports it
+    threads = [threading.Thread(target=emit) for _ in range(16)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(20)
+    assert handler.stats() == Stats(ignored=1 + 16 * 20)
