@@ -11,7 +11,8 @@ between, and at most one call, to a function in C, ends such a sequence. The wor
 `_wakeup`; `_wake_at` is the length of the queue at which `put` must wake it. For a while after a
 batch it looks by itself whether there is more, so that nearly every `put` wakes nobody. Only the
 thread in `_worker` touches the exporter: a thread of our own or, where none can be started, the one
-that flushes: at the very end, when Python starts no thread any more, and in uWSGI's master.
+that flushes: at the very end, when Python starts no thread any more, in a sub-interpreter, which
+may have no daemon threads, and in uWSGI's master.
 """
 
 from __future__ import annotations
@@ -259,7 +260,10 @@ class BatchProcessor:
 
     def _start(self) -> bool:
         """Start the worker if there is none; False when no thread can be started."""
-        worker = threading.Thread(target=self._run, name="codex_otel_logging", daemon=True)
+        try:
+            worker = threading.Thread(target=self._run, name="codex_otel_logging", daemon=True)
+        except RuntimeError:  # a sub-interpreter, which may have no daemon threads
+            return False
         with self._lock:
             if self._worker is not None:
                 return True

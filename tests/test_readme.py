@@ -169,7 +169,7 @@ def test_the_extras_table_names_every_extra() -> None:
 
     setup = configparser.ConfigParser()
     setup.read(ROOT / "setup.cfg")
-    named = re.findall(r"^\| `codex_otel_logging\[(\w+)\]`", README, re.MULTILINE)
+    named = re.findall(r"^\| `codex_otel_logging\[([\w-]+)\]`", README, re.MULTILINE)
     assert named == list(setup["options.extras_require"])
 
 
