@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 
 from codex_otel_logging import Receiver
+from conftest import RunPython
 from servers import PROGRAMS, Program
 
 UWSGI = ("-c", "import pyuwsgi; pyuwsgi.run()")
@@ -94,3 +96,21 @@ def test_processes_of_packages_like_multiprocessing(
     with Program(tmp_path, program, exporter_json(receiver), package, method) as main:
         assert "Traceback" not in main.wait()
     assert sorted(event.attributes["duration_ms"] for event in receiver.events) == [0, 1, 2]
+
+
+PROCESS_ID = """
+import os
+from codex_otel_logging.forks import _ProcessId
+mark = _ProcessId()
+mark[0] = 1
+assert mark[0]
+child = os.fork()
+if not child:
+    os._exit(bool(mark[0]))
+print(os.waitpid(child, 0)[1])
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no forks on this system")
+def test_mark_for_systems_that_cannot_clear_memory(run_python: RunPython) -> None:
+    assert run_python(PROCESS_ID).stdout == "0\n"

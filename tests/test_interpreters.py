@@ -17,7 +17,7 @@ from servers import PROGRAMS, Program
 def test_sub_interpreter_delivers_over_http_and_reports_what_it_cannot(
     tmp_path: Path, receiver: Receiver, exporter: dict[str, Any]
 ) -> None:
-    """gRPC's extension module does not load there."""
+    """There gRPC's extension module does not load."""
     over_http = "otlp-http" in exporter
     with Program(tmp_path, str(PROGRAMS / "interpreters.py"), json.dumps(exporter)) as program:
         output = program.wait()
