@@ -50,10 +50,10 @@ while places != (places := [f.f_lasti for i, f in sys._current_frames().items() 
 child = ctypes.PyDLL(None).fork()  # with the GIL, as the child could not run without
 if child:
     unlock.set()
-    status = os.waitpid(child, 0)[1]
+    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     log("parent again")
     sys.exit(status)
-threading.Timer(20, os._exit, (1,)).start()
+threading.Timer(10, os._exit, (1,)).start()
 if action == "log":
     log("child")
     assert handler.stats().accepted == 1
