@@ -4,25 +4,30 @@ State: `_queue` holds the accepted events in order, `_batch` those the worker ha
 is sending; together they are what is queued. Every other accepted event has been settled, that is
 counted exactly once, as exported, rejected or dropped. All of this changes under `_lock` only. The
 lock is held for a few instructions, never while encoding, sending, logging or waiting, and the
-thread that has it may take it again (in a signal handler or a finalizer). The worker waits on
+thread that has it may take it again (in a signal handler or a finalizer). Signal handlers, which
+may raise, run between the instructions of the main thread: after a call, or at the start of a
+function, but never between two assignments. So what belongs together is assigned without a call in
+between, and at most one call, to a function in C, ends such a sequence. The worker waits on
 `_wakeup`; `_wake_at` is the length of the queue at which `put` must wake it. For a while after a
 batch it looks by itself whether there is more, so that nearly every `put` wakes nobody. Only the
-thread in `_worker` touches the exporter: a thread of our own or, at the very end, when Python
-starts no thread any more, the one that flushes.
+thread in `_worker` touches the exporter: a thread of our own or, where none can be started, the one
+that flushes: at the very end, when Python starts no thread any more, in a sub-interpreter, which
+may have no daemon threads, and in uWSGI's master.
 """
 
 from __future__ import annotations
 
-import itertools
 import sys
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from contextvars import Context
+from itertools import accumulate, islice, repeat
 
 from . import reports
 from .exporters import Exporter, Outcome
+from .forks import PROCESS_MARK, reset_in_child
 from .native import NativeThread, RLock, monotonic, start_in_application
 from .noise import own_export
 from .parts import Parts
@@ -53,7 +58,8 @@ class BatchProcessor:
         config: the settings under `batch`.
         connect: builds the exporter; called on the worker's thread, before the first batch.
         inspect: called with each event on the worker's thread, before it is sent.
-        on_start: called whenever a worker is started, on the thread that starts it.
+        on_start: called before a worker is started, on the thread that starts it; a `RuntimeError`
+            means that none can be.
         destination: how messages call the collector.
 
     """
@@ -74,15 +80,19 @@ class BatchProcessor:
         self._inspect = inspect
         self._on_start = on_start
         self._destination = destination
+        self._queue: deque[Event] = deque()
         self.reset()
 
-    def reset(self) -> None:
-        """Begin with nothing: no event, no count, no thread, no connection. For a forked child."""
+    def reset(self, *, keep_queue: bool = False) -> None:
+        """Begin with nothing: no event, no count, no thread, no connection. For a forked child.
+
+        With `keep_queue`, the child has inherited the events that its parent process had queued.
+        """
         self._lock = RLock()
-        self._queue: deque[Event] = deque()
+        self._queue = deque(self._queue if keep_queue else ())
         self._batch: Sequence[Event] = ()
-        self._queued_bytes = 0
-        self._exported = self._rejected = self._dropped = self._overflowed = 0
+        self._queued_bytes = sum(event.size for event in self._queue)
+        self._exported = self._rejected = self._dropped = self._overflowed = self._ignored = 0
         self._settled = 0
         self._wakeup = Wakeup()
         self._wake_at = 1
@@ -113,6 +123,8 @@ class BatchProcessor:
             # Other threads have stopped where they were, perhaps with the lock. None runs again.
             self._overflowed += 1
             return
+        if not PROCESS_MARK[0]:
+            reset_in_child()
         try:
             with self._lock:
                 queue = self._queue
@@ -125,8 +137,8 @@ class BatchProcessor:
                     self._overflow.begun = True
                     wake = None  # reports the overflow, but not while the lock is held
                 else:
-                    queue.append(event)
                     self._queued_bytes = size
+                    queue.append(event)
                     wake = length >= self._wake_at
                     if wake:
                         self._wake_at = sys.maxsize
@@ -143,13 +155,21 @@ class BatchProcessor:
         if self._at_the_end and not self._is_worker():
             finish([self])
 
+    def ignore(self) -> None:
+        """Count a record that is not an event."""
+        if not PROCESS_MARK[0]:
+            reset_in_child()
+        with self._lock:
+            self._ignored += 1
+
     def stats(self) -> Stats:
         """Return the counts of this moment, consistent with each other."""
+        reset_in_child()
         with self._lock:
             queued = len(self._queue) + len(self._batch)
             dropped = self._dropped + self._overflowed
             accepted = self._exported + self._rejected + dropped + queued
-            return Stats(accepted, self._exported, self._rejected, dropped, queued)
+            return Stats(accepted, self._exported, self._rejected, dropped, queued, self._ignored)
 
     def flush(self, timeout_s: float) -> bool:
         """Send what is queued without waiting for more, and wait until it is settled.
@@ -164,6 +184,7 @@ class BatchProcessor:
 
         An event put afterwards starts a new worker.
         """
+        reset_in_child()
         with self._lock:
             if self._worker is None and not self._queue:
                 return
@@ -173,6 +194,7 @@ class BatchProcessor:
 
     def nudge(self) -> None:
         """Send what is queued now, and retry now what waits to be retried. Does not wait."""
+        reset_in_child()
         with self._lock:
             if not self._queue and not self._batch:
                 return
@@ -256,7 +278,7 @@ class BatchProcessor:
                 start_in_application(reports.log_pending, "codex_otel_logging reports")
 
     def _start(self) -> bool:
-        """Start the worker if there is none; False when Python starts no threads any more."""
+        """Start the worker if there is none; False when no thread can be started."""
         # In a context of its own: agents hand the context of the thread that starts another on to
         # it, and the worker would keep that request's transaction for life.
         worker = NativeThread(lambda: Context().run(self._run), "codex_otel_logging")
@@ -332,22 +354,23 @@ class BatchProcessor:
 
     def _take(self) -> Sequence[Event]:
         """Take a batch within the limits from the queue. Needs the lock."""
-        batch: list[Event] = []
-        size = 0
         queue = self._queue
-        while queue and len(batch) < self._config.max_batch_size:
-            size += queue[0].size + _COMMON_SIZE
-            if batch and size > self._config.max_request_bytes:
+        count = size = 0
+        while count < min(len(queue), self._config.max_batch_size):
+            size += queue[count].size + _COMMON_SIZE
+            if count and size > self._config.max_request_bytes:
                 break
-            batch.append(queue.popleft())
+            count += 1
         # A request may be up to twice as large as the events in memory, if their text is not ASCII.
         if 2 * size > self._config.max_request_bytes:
-            sizes = itertools.accumulate(event.request_size + _COMMON_SIZE for event in batch)
-            fitting = sum(total <= self._config.max_request_bytes for total in sizes) or 1
-            queue.extendleft(reversed(batch[fitting:]))
-            del batch[fitting:]
-        self._batch = batch
+            sizes = (event.request_size + _COMMON_SIZE for event in islice(queue, count))
+            fitting = sum(total <= self._config.max_request_bytes for total in accumulate(sizes))
+            count = max(fitting, 1)
+        batch: list[Event] = []
+        popped = map(deque.popleft, repeat(queue, count))
         self._wake_at = sys.maxsize
+        self._batch = batch
+        batch.extend(popped)  # one call: an event is never in neither of the two, nor in both
         return batch
 
     def _send(self, batch: Sequence[Event], until: float | None = None) -> bool:
@@ -389,7 +412,7 @@ class BatchProcessor:
             parts.put_back(part)
             retry_at = min(now + self._delay_s(failures, outcome), give_up_at)
             if until is not None and retry_at >= until:
-                self._put_back(parts.rest())
+                self._put_back()
                 return False
             self._wait_for_retry(retry_at, nudges, throttled=bool(outcome.retry_after_s))
         return True
@@ -464,17 +487,20 @@ class BatchProcessor:
     def _settle(
         self, events: Sequence[Event], *, exported: int = 0, rejected: int = 0, dropped: int = 0
     ) -> None:
-        """Count what became of events of the current batch."""
+        """Count what became of the first events of the current batch."""
+        count = len(events)
+        size = sum(event.size for event in events)
+        now = monotonic()
         with self._lock:
-            self._batch = self._batch[len(events) :]
-            self._queued_bytes -= sum(event.size for event in events)
+            self._batch = self._batch[count:]
+            self._queued_bytes -= size
             self._exported += exported
             self._rejected += rejected
             self._dropped += dropped
-            self._settled += len(events)
+            self._settled += count
             self._given_up &= not exported
             self._reported_left &= self._at_the_end or not exported
-            self._progressed_at = monotonic()
+            self._progressed_at = now
         self._notify()
 
     def _notify(self) -> None:
@@ -507,11 +533,12 @@ class BatchProcessor:
 
     def _send_here(self, until: float) -> None:
         """Send what is queued on this thread, because no other can be started."""
-        with self._lock:
-            if self._worker is not None:
-                return
-            self._worker = NativeThread.current()
+        me = NativeThread.current()
         try:
+            with self._lock:
+                if self._worker is not None:
+                    return
+                self._worker = me
             while True:
                 with self._lock:
                     if not self._queue:
@@ -521,18 +548,22 @@ class BatchProcessor:
                     return
         finally:
             with self._lock:
-                self._worker = None
-                self._wake_at = 1
+                if self._worker is me:
+                    self._worker = None
+                    self._wake_at = 1
+                    self._put_back()  # what is left if a signal handler has raised; Ctrl-C does
 
-    def _put_back(self, events: Sequence[Event]) -> None:
-        """Return events that were not sent to the head of the queue."""
+    def _put_back(self) -> None:
+        """Return the events of the batch that are not settled to the head of the queue."""
         with self._lock:
-            self._queue.extendleft(reversed(events))
+            events = reversed(self._batch)
             self._batch = ()
+            self._queue.extendleft(events)
 
 
 def flush_all(processors: Sequence[BatchProcessor], timeout_s: float) -> bool:
     """Flush several processors at once; see `BatchProcessor.flush`."""
+    reset_in_child()
     return _settle_all(
         processors, lambda started, _progress: started + timeout_s, Wakeup.wait_cooperatively
     )
@@ -544,6 +575,7 @@ def finish(processors: Sequence[BatchProcessor], *, for_good: bool = True) -> No
     Waits as long as there is progress with any of them: gives up after `shutdown_timeout_ms`
     without, at the latest after five times that. Ctrl-C ends the wait as well.
     """
+    reset_in_child()
     try:
         timeout_s = max((p.begin_end(for_good=for_good) for p in processors), default=0.0)
         _settle_all(

@@ -70,7 +70,6 @@ class CodexOtelHandler(logging.Handler):
         self._processor: BatchProcessor | None = None
         super().__init__(level)
         self._checks = Checks()
-        self._ignored = 0
         self._reader = EventReader(
             Redaction(
                 log_user_prompt=settings.log_user_prompt,
@@ -122,7 +121,7 @@ class CodexOtelHandler(logging.Handler):
             if event is not None:
                 self._processor.put(event)
             elif record.name != reports.LOGGER and not is_own_export():
-                self._ignored += 1
+                self._processor.ignore()
                 self._checks.ignored(record)
         except Exception:
             self.handleError(record)
@@ -157,8 +156,8 @@ class CodexOtelHandler(logging.Handler):
     def stats(self) -> Stats:
         """Return what became of the records so far; consistent at every moment."""
         if self._processor is None:
-            return Stats(ignored=self._ignored)
-        return self._processor.stats()._replace(ignored=self._ignored)
+            return Stats()
+        return self._processor.stats()
 
 
 class HandlerOptions(TypedDict, total=False):

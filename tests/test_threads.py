@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import random
+import sys
 import threading
 import time
 from collections import Counter
 from itertools import cycle
+from types import FrameType
 from typing import Any
 
 import pytest
 
-from codex_otel_logging import CodexOtelHandler, Conversation, Receiver, Stats
+from codex_otel_logging import CodexOtelHandler, Conversation, Receiver, Stats, lifecycle
 from collectors import Gate
 from conftest import HandlerFactory
 
@@ -139,3 +142,54 @@ def test_sixteen_threads_and_a_loop(
         if thread.name == "codex_otel_logging":
             thread.join(10)
             assert not thread.is_alive()
+
+
+def test_handlers_can_be_listed_while_others_are_built() -> None:
+    """Between any two steps in Python another thread may build one."""
+    exporter = {"otlp-http": {"endpoint": "http://127.0.0.1:9"}}
+    handlers = [CodexOtelHandler({"exporter": exporter})]
+
+    def build(_frame: FrameType, _event: str, _argument: object) -> Any:
+        if len(handlers) < 20:
+            handlers.append(CodexOtelHandler({"exporter": exporter}))
+        return build
+
+    before = sys.gettrace()
+    sys.settrace(build)
+    try:
+        found = lifecycle.watched()
+    finally:
+        sys.settrace(before)
+    assert handlers[0]._processor in found
+    assert len(handlers) > 1
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_yield"), reason="no way to let another thread run")
+def test_ignored_records_are_counted_exactly() -> None:
+    """Also where threads take turns between any two instructions, as without a GIL."""
+    handler = CodexOtelHandler({"exporter": {"otlp-http": {"endpoint": "http://127.0.0.1:9"}}})
+    record = logging.makeLogRecord({"name": "app", "msg": "not an event"})
+    turns = threading.Barrier(16)
+
+    def take_turns(frame: FrameType, event: str, _: object) -> Any:
+        if frame.f_code.co_filename.endswith(("handler.py", "batching.py")):
+            frame.f_trace_opcodes = True
+            if event == "opcode":
+                os.sched_yield()
+            return take_turns
+        return None
+
+    def emit() -> None:
+        turns.wait(20)
+        sys.settrace(take_turns)
+        for _ in range(20):
+            handler.emit(record)
+        sys.settrace(None)
+
+    handler.emit(record)  # which reports it
+    threads = [threading.Thread(target=emit) for _ in range(16)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(20)
+    assert handler.stats() == Stats(ignored=1 + 16 * 20)

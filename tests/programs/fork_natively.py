@@ -1,0 +1,68 @@
+"""Logs in a parent and in a child that native code forks, so that no fork hooks of Python run.
+
+usage: fork_natively.py EXPORTER MOMENT ACTION. The parent is at MOMENT when it forks, and the child
+begins with ACTION.
+"""
+
+import ctypes
+import json
+import logging
+import os
+import sys
+import threading
+
+import codex_otel_logging
+
+MAIN = threading.get_ident()
+exporter, moment, action = sys.argv[1:]
+logger = logging.getLogger("codex_otel.app")
+
+
+def log(call_id: str) -> None:
+    extra = {"duration_ms": 1, "conversation.id": "c", "call_id": call_id}
+    logger.info("codex.turn_ttft", extra=extra)
+
+
+batch = {"schedule_delay_ms": 0 if moment == "idle" else 60_000}
+handler = codex_otel_logging.configure({"exporter": json.loads(exporter), "batch": batch})
+log("parent")
+if moment == "idle":
+    assert handler.flush(20)
+locked = threading.Event()
+
+
+def lock() -> None:
+    with handler._processor._lock:
+        locked.set()
+        unlock.wait(20)
+
+
+unlock = threading.Event()
+if moment == "locked":
+    threading.Thread(target=lock, daemon=True).start()
+    assert locked.wait(20)
+
+# Where another thread waits for the GIL when it forks, any child would hang.
+places = None
+while places != (places := [f.f_lasti for i, f in sys._current_frames().items() if i != MAIN]):
+    unlock.wait(0.1)
+
+child = ctypes.PyDLL(None).fork()  # with the GIL, as the child could not run without
+if child:
+    unlock.set()
+    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    log("parent again")
+    sys.exit(status)
+threading.Timer(10, os._exit, (1,)).start()
+if action == "log":
+    log("child")
+    assert handler.stats().accepted == 1
+elif action == "flush":
+    assert handler.flush(5)
+    assert codex_otel_logging.flush(5)
+elif action == "stats":
+    assert handler.stats() == codex_otel_logging.Stats()
+elif action == "close":
+    handler.close()
+assert handler.flush(20)
+os._exit(0)
