@@ -42,6 +42,7 @@ def test_every_recipe_is_known_here() -> None:
         "asgi.py",
         "app.py",
         "gunicorn.conf.py",
+        "uwsgi.ini",
         "workers.py",
         "tasks.py",
         "traced.py",
@@ -113,6 +114,9 @@ def test_process_pools(tmp_path: Path, receiver: Receiver, method: str) -> None:
     assert turns(receiver.events) == {f"conversation-{number}": number for number in range(8)}
 
 
+(SECTIONS,) = (code for code in blocks("ini", RECIPES) if "[logger_codex_otel]" in code)
+"""What an application adds to a `logging.ini` of its own."""
+
 APPLICATION_INI = """
 [loggers]
 keys = root, app
@@ -183,7 +187,7 @@ def test_logging_ini(tmp_path: Path, receiver: Receiver, run_python: RunPython) 
 
     before = run()
     assert receiver.events == []
-    (added,) = blocks("ini", RECIPES)
+    added = SECTIONS
     names = {section: parser[section]["keys"] for section in ("loggers", "handlers")}
     parser.read_string(added)
     assert all(parser[s]["keys"] == f"{keys}, codex_otel" for s, keys in names.items())
@@ -195,7 +199,7 @@ def test_logging_ini(tmp_path: Path, receiver: Receiver, run_python: RunPython) 
 def test_the_sections_are_those_of_the_projects_own_logging_ini() -> None:
     own, added = configparser.RawConfigParser(), configparser.RawConfigParser()
     own.read(ROOT / "logging.ini")
-    added.read_string(blocks("ini", RECIPES)[0])
+    added.read_string(SECTIONS)
     for section in ("logger_codex_otel", "handler_codex_otel"):
         assert dict(added[section]) == dict(own[section])
 
