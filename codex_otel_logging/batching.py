@@ -354,6 +354,8 @@ class BatchProcessor:
 
     def _take(self) -> Sequence[Event]:
         """Take a batch within the limits from the queue. Needs the lock."""
+        if self._batch:  # a signal handler that raised has cut `_put_back` short
+            self._put_back()
         queue = self._queue
         count = size = 0
         while count < min(len(queue), self._config.max_batch_size):
@@ -539,19 +541,25 @@ class BatchProcessor:
                 if self._worker is not None:
                     return
                 self._worker = me
-            while True:
-                with self._lock:
-                    if not self._queue:
-                        return
-                    batch = self._take()
-                if not self._send(batch, until):
-                    return
+            # In a function: CPython 3.14 handles signals at the end of a loop outside of `try`.
+            self._send_all(until)
         finally:
-            with self._lock:
-                if self._worker is me:
+            if self._worker is me:
+                try:
+                    self._put_back()  # what is left if a signal handler has raised; Ctrl-C does
+                finally:  # no call comes first, so nothing keeps this thread in its place
                     self._worker = None
                     self._wake_at = 1
-                    self._put_back()  # what is left if a signal handler has raised; Ctrl-C does
+
+    def _send_all(self, until: float) -> None:
+        """Send batch after batch until the queue is empty, or a batch could not be exported."""
+        while True:
+            with self._lock:
+                if not self._queue:
+                    return
+                batch = self._take()
+            if not self._send(batch, until):
+                return
 
     def _put_back(self) -> None:
         """Return the events of the batch that are not settled to the head of the queue."""

@@ -58,7 +58,7 @@ def test_connection_that_goes_silent_fails_one_request(
     attach: HandlerFactory, receiver: Receiver, transport: str, gate: Gate
 ) -> None:
     """A proxy or a firewall dropped its state: neither side is notified."""
-    handler = attach({"exporter": exporter(transport, gate.endpoint, timeout_ms=300)})
+    handler = attach({"exporter": exporter(transport, gate.endpoint, timeout_ms=1000)})
     for round_ in range(3):
         log(2 * round_)
         assert handler.flush(10)
@@ -74,7 +74,7 @@ def test_handlers_do_not_share_a_silent_connection(
 ) -> None:
     """By default, gRPC shares a connection between all channels to an address."""
     handlers = [
-        attach({"exporter": exporter(transport, gate.endpoint, timeout_ms=300)}) for _ in range(2)
+        attach({"exporter": exporter(transport, gate.endpoint, timeout_ms=1000)}) for _ in range(2)
     ]
     log(0)
     assert all(handler.flush(10) for handler in handlers)

@@ -238,9 +238,9 @@ def test_uvicorn_delivers_nothing_without_the_lifespan(
 @pytest.mark.parametrize(
     ("worker", "preload", "stop", "exporter"),
     [
-        ("sync", False, TERM, "otlp-http"),
+        ("sync", False, INT, "otlp-http"),
         ("sync", True, TERM, "otlp-grpc"),
-        ("gthread", False, INT, "otlp-grpc"),
+        ("gthread", False, TERM, "otlp-grpc"),
         ("gthread", True, TERM, "otlp-http"),
     ],
     indirect=["exporter"],
@@ -253,7 +253,11 @@ def test_flask_and_gunicorn(
     preload: bool,
     stop: signal.Signals,
 ) -> None:
-    """Also what was logged before the fork, if there is one after: once, by the parent process."""
+    """Also what was logged before the fork, if there is one after: once, by the parent process.
+
+    Not with SIGINT and gthread: gunicorn 27 shuts its thread pool down in the signal handler, which
+    may have interrupted the pool while it holds the lock that this needs.
+    """
     pytest.importorskip("flask")
     lay_out_applications(tmp_path, exporter, preload=preload)
     loaded = 'extra={"duration_ms": 1, "conversation.id": "load"}'
