@@ -172,9 +172,9 @@ class BatchConfig:
         ),
     )
     max_queue_bytes: int = field(
-        default=88 * 1024 * 1024,
+        default=112 * 1024 * 1024,
         metadata=about(
-            "the same in bytes of memory: 88 MiB, which hold 100,000 tool results of the usual size"
+            "the same in bytes of memory: 112 MiB hold 130,000 tool results of the usual size"
         ),
     )
     max_request_bytes: int = field(default=3_670_016, metadata=about("bytes in one request"))

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from codex_otel_logging import CodexOtelHandler, Receiver, Stats
 from collectors import BUSY, OK, Gate
-from conftest import HandlerFactory, RunPython, Scripted
+from conftest import ROOT, HandlerFactory, RunPython, Scripted
 
 LOGGER = logging.getLogger("codex_otel")
 
@@ -132,28 +133,27 @@ def test_one_event_beyond_every_limit_is_lost_alone(
     assert numbers == [number for number in range(50) if number != 25]
 
 
-def test_memory_is_bounded_and_what_does_not_fit_is_counted(run_python: RunPython) -> None:
-    """400 MB are logged, and nobody takes any of it."""
-    program = """
-import logging, resource, socket
-import codex_otel_logging
-listening = socket.create_server(("127.0.0.1", 0))
-endpoint = f"http://127.0.0.1:{listening.getsockname()[1]}/"
-otel = {"exporter": {"otlp-http": {"endpoint": endpoint}}, "batch": {"shutdown_timeout_ms": 0}}
-handler = codex_otel_logging.from_table(otel)
-logger = logging.getLogger("codex_otel")
-logger.addHandler(handler)
-logger.setLevel("INFO")
-logging.getLogger("codex_otel_logging").setLevel("CRITICAL")
-log = lambda text: logger.info("codex.turn_ttft", extra={"text": text})
-log("")
-handler.flush(1)
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-for number in range(200_000):
-    log(f"{number:2048}")
-growth = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024
-stats = handler.stats()
-print(growth < 128, stats.accepted, stats.dropped + stats.queued, stats.queued > 20_000)
-listening.close()
-"""
-    assert run_python(program).stdout == "True 200001 200001 True\n"
+UNDELIVERED = (ROOT / "tests" / "programs" / "undelivered.py").read_text(encoding="utf-8")
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux's /proc")
+@pytest.mark.parametrize(
+    ("name", "collector", "text"),
+    [
+        ("otlp-http", "absent", ""),
+        ("otlp-http", "silent", ""),
+        ("otlp-grpc", "absent", ""),
+        ("otlp-grpc", "silent", ""),
+        ("otlp-http", "absent", "é"),
+        ("otlp-grpc", "absent", "😀"),
+    ],
+)
+def test_memory_is_bounded_and_what_does_not_fit_is_counted(
+    run_python: RunPython, name: str, collector: str, text: str
+) -> None:
+    """At least 400 MB are logged, and nobody takes any of it."""
+    done = run_python(UNDELIVERED, name, collector, text)
+    growth, accepted, left, queued = map(float, done.stdout.split())
+    assert 100 < growth < 128
+    assert accepted == left == 200_000
+    assert queued > (10_000 if text == "😀" else 40_000)

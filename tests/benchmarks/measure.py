@@ -84,10 +84,20 @@ def burst(subject: Subject, count: int, _threads: int) -> Figures:
     """Log as fast as it goes, each event with a text of its own; return wall time and memory."""
     from application import OUTPUT
 
+    return _log_at_once(subject, count, f"{OUTPUT}%d")
+
+
+def bulk(subject: Subject, count: int, _threads: int) -> Figures:
+    """Log as fast as it goes, each event with 1 KiB of its own; return wall time and memory."""
+    return _log_at_once(subject, count, "%1024d")
+
+
+def _log_at_once(subject: Subject, count: int, output: str) -> Figures:
+    """Log events with an output made from a format and the event's number."""
     peak_mib = _peak_mib()
     began = time.perf_counter_ns()
     for number in range(count):
-        subject.log(1, f"{OUTPUT}{number}")
+        subject.log(1, output % number)
     wall_us = (time.perf_counter_ns() - began) / count / 1000
     subject.flush()
     return {"wall_us": wall_us, "grown_mib": _peak_mib() - peak_mib}

@@ -95,6 +95,16 @@ MEASUREMENTS = {
         names=("ours", "ours-grpc", REFERENCE, "sentry"),
         rounds=0.5,
     ),
+    "bulk": Measurement(
+        (
+            Column("lost of 100,000 of 1 KiB", "lost", worst=True),
+            Column("memory, MiB", "grown_mib"),
+        ),
+        count=100_000,
+        quick_count=100_000,
+        names=("ours", "ours-grpc", REFERENCE),
+        rounds=0.5,
+    ),
 }
 
 
@@ -116,6 +126,7 @@ BARS = (
     Bar("exporter none over `NullHandler`", "cost", Column("", "cpu_us", over="null"), 1.1, "none"),
     Bar("start over OpenTelemetry's", "start", Column("", "logged_ms", over=REFERENCE), 0.25),
     Bar("lost of 100,000 at once", "burst", Column("", "lost", worst=True), 0),
+    Bar("lost of 100,000 of 1 KiB at once", "bulk", Column("", "lost", worst=True), 0),
 )
 
 

@@ -1,0 +1,51 @@
+"""Logs 200,000 events of 2 KiB to a collector that takes none; prints by how many MiB it grew.
+
+`python undelivered.py EXPORTER COLLECTOR TEXT`: the collector is `absent` or `silent`, and each
+event's text begins with TEXT, which may make every character of it take more bytes.
+"""
+
+import logging
+import socket
+import sys
+from pathlib import Path
+from typing import Any
+
+import codex_otel_logging
+
+name, collector, text = sys.argv[1:]
+logger = logging.getLogger("codex_otel")
+logger.setLevel("INFO")
+logging.getLogger("codex_otel_logging").setLevel("CRITICAL")
+
+
+def attach(**batch: int) -> codex_otel_logging.CodexOtelHandler:
+    otel: dict[str, Any] = {"exporter": exporter, "batch": {"shutdown_timeout_ms": 0, **batch}}
+    handler = codex_otel_logging.from_table(otel)
+    logger.addHandler(handler)
+    return handler
+
+
+def peak_mib() -> float:
+    # Not resource.getrusage(): its peak begins with that of the process that started this one.
+    status = Path("/proc/self/status").read_text()
+    return int(status.partition("VmHWM:")[2].split()[0]) / 1024
+
+
+with socket.create_server(("127.0.0.1", 0)) as listening:
+    exporter = {name: {"endpoint": f"http://127.0.0.1:{listening.getsockname()[1]}/"}}
+    if collector == "absent":
+        listening.close()
+
+    # What is imported and allocated once does not count.
+    first = attach(retry_for_ms=0)
+    logger.info("codex.turn_ttft")
+    first.flush(2)
+    logger.removeHandler(first)
+
+    handler = attach()
+    before = peak_mib()
+    for number in range(200_000):
+        logger.info("codex.turn_ttft", extra={"text": f"{text}{number:2048}"})
+    grown = peak_mib() - before
+    stats = handler.stats()
+print(grown, stats.accepted, stats.dropped + stats.queued, stats.queued)
