@@ -29,7 +29,7 @@ from .files import LARGEST_PEM, read_file
 from .forks import no_fork
 from .grpc_answers import judge
 from .native import wall_clock
-from .otlp_isolation import isolated, original
+from .otlp_isolation import draw_own_random_numbers, isolated, original
 from .otlp_requests import OtlpRequests
 from .records import Event
 from .settings import ExporterConfig, TlsConfig
@@ -58,6 +58,7 @@ class GrpcExporter:
         self._answers = _Answers(config)
         self._exporter = self._build()
         self._is_stale = False
+        draw_own_random_numbers()
 
     @isolated
     def export(self, events: Sequence[Event], timeout_s: float | None = None) -> Outcome:

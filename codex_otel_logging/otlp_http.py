@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from .exporters import Origin, Outcome
 from .http_answers import judge, unanswered
 from .http_session import Session
-from .otlp_isolation import isolated
+from .otlp_isolation import draw_own_random_numbers, isolated
 from .otlp_records import OtlpRecords
 from .otlp_requests import OtlpRequests
 from .records import Event
@@ -37,6 +37,7 @@ class HttpExporter:
         self._exporter = (_json_exporter if config.protocol == "json" else _protobuf_exporter)(
             config, self._session
         )
+        draw_own_random_numbers()
 
     @isolated
     def export(self, events: Sequence[Event], timeout_s: float | None = None) -> Outcome:

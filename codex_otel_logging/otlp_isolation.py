@@ -1,4 +1,4 @@
-"""Keeps exports out of the application's tracing, and the application's tracing out of exports.
+"""Keeps exports and the application apart: their tracing, and their random numbers.
 
 Tracing agents (OpenTelemetry's instrumentations, Sentry, others) patch the libraries that the
 exporters use: each request would become a span of the application, and would carry its trace
@@ -6,11 +6,16 @@ context to the collector. Three measures work together, because no single one st
 `isolated` runs an export in an empty context under OpenTelemetry's suppression key, `original`
 returns a function of gRPC as it was before an agent wrapped it, and `http_headers` lets an
 HTTP request carry its own headers only.
+
+The official exporters draw random numbers for each export, used or not, from the generator that
+applications seed so that they do the same again; `draw_own_random_numbers` gives them another.
 """
 
 from __future__ import annotations
 
 import inspect
+import random
+import sys
 from collections.abc import Callable
 from contextvars import Context
 from functools import wraps
@@ -47,3 +52,13 @@ def isolated(export: Callable[_P, _R]) -> Callable[_P, _R]:
 def original(function: Callable[_P, _R]) -> Callable[_P, _R]:
     """Return `function` without the wrappers that agents have put around it."""
     return cast("Callable[_P, _R]", inspect.unwrap(function))
+
+
+_GENERATOR = random.Random()
+
+
+def draw_own_random_numbers() -> None:
+    """Let the official exporters that are imported leave the state of `random` alone."""
+    for name, module in [*sys.modules.items()]:
+        if name.startswith("opentelemetry.exporter.") and vars(module).get("random") is random:
+            vars(module)["random"] = _GENERATOR

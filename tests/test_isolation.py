@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import http.client
 import logging
+import random
 import threading
 import weakref
 from collections.abc import Callable, Iterator
@@ -28,8 +29,8 @@ from codex_otel_logging.exporters import DELIVERED, Origin, connect
 from codex_otel_logging.otlp_records import OtlpRecords
 from codex_otel_logging.otlp_requests import OtlpRequests
 from codex_otel_logging.settings import BatchConfig, ExporterConfig
-from collectors import PROTOBUF, HttpCollector
-from conftest import ROOT, HandlerFactory, RunPython
+from collectors import BUSY, OK, PROTOBUF, HttpCollector
+from conftest import ROOT, HandlerFactory, RunPython, Scripted
 
 LOGGER = logging.getLogger("codex_otel.app")
 
@@ -383,3 +384,20 @@ def test_a_context_that_is_left_behind_is_released(
     del request, token
     gc.collect()
     assert reference() is None
+
+
+def test_random_numbers_of_the_application_stay_the_same(
+    attach: HandlerFactory, exporter: dict[str, Any]
+) -> None:
+    """Applications seed `random` so that they do the same again."""
+    before = random.getstate()
+    export(attach({"exporter": exporter}))
+    assert random.getstate() == before
+
+
+def test_random_numbers_of_the_application_stay_the_same_when_an_export_is_tried_again(
+    attach: HandlerFactory, scripted: Scripted
+) -> None:
+    before = random.getstate()
+    export(attach({"exporter": scripted(BUSY, OK).exporter}), 1)
+    assert random.getstate() == before
