@@ -88,7 +88,7 @@ class OtlpRequests:
             elif kind is int:
                 attributes[place].value.int_value = value  # type: ignore[assignment]
             else:
-                _set_value(attributes[place].value, value)
+                set_value(attributes[place].value, value)
 
     def _fill(self, record: LogRecord, event: Event) -> None:
         name = encodable_text(event.type.name)
@@ -142,10 +142,11 @@ class OtlpRequests:
 
 def _add_attributes(attributes: Repeated[KeyValue], values: Mapping[str, AttributeValue]) -> None:
     for key, value in values.items():
-        _set_value(attributes.add(key=key).value, value)
+        set_value(attributes.add(key=key).value, value)
 
 
-def _set_value(target: AnyValue, value: object) -> None:
+def set_value(target: AnyValue, value: object) -> None:
+    """Set `target` to an attribute's value that protobuf can encode; see `values.encodable`."""
     target.Clear()  # two keys may have become one; then the later value counts
     target.SetInParent()  # None is there, but empty
     if isinstance(value, str):
@@ -161,7 +162,7 @@ def _set_value(target: AnyValue, value: object) -> None:
     elif isinstance(value, list):
         target.array_value.SetInParent()
         for item in value:
-            _set_value(target.array_value.values.add(), item)
+            set_value(target.array_value.values.add(), item)
     elif isinstance(value, dict):
         target.kvlist_value.SetInParent()
         _add_attributes(target.kvlist_value.values, value)
