@@ -18,6 +18,8 @@ from collectors import OK, UNAVAILABLE, GrpcCollector
 from conftest import ROOT, Scripted
 from servers import PROGRAMS, Program
 
+pytestmark = pytest.mark.processes
+
 CLOCKS = {
     "freezegun": "freezegun",
     "freezegun that ticks": "freezegun",

@@ -18,6 +18,8 @@ from codex_otel_logging.troubles import DIAGNOSE
 from collectors import OK, Gate, HttpCollector
 from conftest import ROOT, RunPython, Scripted
 
+pytestmark = pytest.mark.processes
+
 PROGRAM = """
 import json, logging, sys
 import codex_otel_logging

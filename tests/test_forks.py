@@ -14,6 +14,8 @@ from codex_otel_logging import Receiver
 from conftest import RunPython
 from servers import PROGRAMS, Program
 
+pytestmark = pytest.mark.processes
+
 UWSGI = ("-c", "import pyuwsgi; pyuwsgi.run()")
 BOUND = r"bound to TCP address 127\.0\.0\.1:(\d+)"
 REQUESTS = 20

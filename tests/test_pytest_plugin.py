@@ -9,6 +9,8 @@ import pytest
 from codex_otel_logging import Receiver
 from conftest import RunTests
 
+pytestmark = pytest.mark.processes
+
 PLUGIN = "codex_otel_logging.pytest_plugin"
 
 APPLICATION = """

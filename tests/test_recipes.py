@@ -24,6 +24,8 @@ from conftest import ROOT, HandlerFactory, RunPython
 from servers import Program
 from test_readme import RECIPES, blocks
 
+pytestmark = pytest.mark.processes
+
 
 def recipe(language: str, name: str) -> str:
     """The block that begins with the name of its file."""

@@ -16,6 +16,8 @@ from codex_otel_logging import Receiver
 from servers import PROGRAMS, Program, Prompts, touching
 from test_recipes import lay_out, turns
 
+pytestmark = pytest.mark.processes
+
 TERM, INT = signal.SIGTERM, signal.SIGINT
 
 UVICORN_WORKER = (

@@ -18,6 +18,8 @@ from conftest import HandlerFactory, RunPython
 from servers import PROGRAMS
 from test_recipes import lay_out, recipe
 
+pytestmark = pytest.mark.processes
+
 
 class Sentry(ThreadingHTTPServer):
     """Keeps the envelopes that sentry-sdk sends to its DSN."""
