@@ -13,14 +13,15 @@ import re
 import sys
 import threading
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from importlib.machinery import PathFinder
 from types import ModuleType
 from typing import Any, Literal, NamedTuple, Protocol, cast
 
+from . import patches
 from .config import ResourceValue
 from .forks import no_fork
 from .noise import is_own_export, own_export, quiet_import
-from .patches import no_patches
 from .records import Event
 from .settings import ExporterConfig
 from .values import AttributeValue
@@ -209,7 +210,7 @@ def connect(config: ExporterConfig, origin: Origin) -> Exporter:
     """
     implementation = _IMPLEMENTATIONS[config.name, config.protocol]
     try:
-        with no_patches(), no_fork(), quiet_import():
+        with no_fork(), quiet_import():
             module = _import(implementation)
             if config.name == "otlp-http":
                 return cast("Exporter", module.HttpExporter(config, origin))
@@ -221,6 +222,26 @@ def connect(config: ExporterConfig, origin: Origin) -> Exporter:
         ) from None
     except Exception as error:
         raise RuntimeError(safe_reason(f"{type(error).__name__}: {error}", config)) from None
+    finally:
+        patches.let_go(id(config))
+
+
+def import_beside_greenlets(config: ExporterConfig) -> bool:
+    """Import what `connect` needs where gevent or eventlet is in use; return whether one is.
+
+    To be called by a thread of the application, which takes as long as the import; see `patches`.
+    """
+    if not patches.may_happen_now():
+        return False
+    with suppress(Exception), no_fork(), quiet_import():  # `connect` tries again, and reports
+        _import(_IMPLEMENTATIONS[config.name, config.protocol])
+    return True
+
+
+def prepare(config: ExporterConfig) -> None:
+    """Make it safe that another thread calls `connect` soon; to be called by the application's."""
+    if not import_beside_greenlets(config):
+        patches.hold_back(id(config))
 
 
 def _import(implementation: _Implementation) -> Any:

@@ -18,7 +18,7 @@ from .batching import BatchProcessor, finish, flush_all
 from .checks import Checks
 from .config import ConfigError, OtelConfig, default_path
 from .environment import is_disabled
-from .exporters import Origin, connect, missing_package
+from .exporters import Origin, connect, import_beside_greenlets, missing_package, prepare
 from .forks import no_fork
 from .noise import is_own_export
 from .records import EventReader
@@ -277,11 +277,16 @@ def _usable_exporter(settings: OtelConfig, *, strict: bool) -> ExporterConfig | 
 def _processor(
     exporter: ExporterConfig, origin: Origin, settings: OtelConfig, checks: Checks
 ) -> BatchProcessor:
+    def worker_starts() -> None:
+        lifecycle.worker_starts()
+        prepare(exporter)
+
+    import_beside_greenlets(exporter)  # at the first event, all greenlets would wait for it
     return BatchProcessor(
         settings.batch,
         connect=lambda: connect(exporter, origin),
         inspect=checks.inspect,
-        on_start=lifecycle.worker_starts,
+        on_start=worker_starts,
         destination=_destination(exporter),
     )
 

@@ -1,10 +1,13 @@
-"""Keeps gevent and eventlet from patching while another thread imports.
+"""Keeps the import of OpenTelemetry and the patches of gevent and eventlet from crossing.
 
-Both replace functions of `_thread` that the import system is using: an import that another thread
-is in the middle of fails then with "cannot release un-acquired lock", never ends, or leaves a half
-imported module behind, for the application too. The worker imports OpenTelemetry soon after the
-first event, and an application may patch after it. So whoever wants to import one of these
-libraries, or more of it as patching does, waits until the worker's import has ended.
+Both libraries replace functions of `_thread` that the import system uses. An import that another
+thread is in the middle of then fails with "cannot release un-acquired lock", never ends, or leaves
+a half imported module behind, for the application too. And afterwards a greenlet that needs what
+another thread is importing waits for a greenlet of that thread, and may never be woken.
+
+So where such a library is imported already, the thread that logs the first event imports
+OpenTelemetry before it starts the worker. Elsewhere the worker does, and whoever imports such a
+library meanwhile, to patch, waits until that import has ended.
 """
 
 from __future__ import annotations
@@ -18,15 +21,13 @@ from importlib.machinery import ModuleSpec, PathFinder
 from types import ModuleType
 from typing import Any
 
-from .native import allocate_lock, get_ident, sleep, threads_are_greenlets
+from .native import allocate_lock
+from .noise import is_own_export
 
 _LIBRARIES = ("gevent", "eventlet")
 
 _LONGEST_WAIT_S = 5.0
 """How long another thread waits at most."""
-
-_PATCHES_SOON_S = 0.5
-"""How long the import waits for a library to patch that has been imported already."""
 
 
 class _Gate:
@@ -38,17 +39,16 @@ class _Gate:
 
     def __init__(self) -> None:
         self.imports: dict[tuple[int, int], Any] = {}
-        """A lock, held during an import, by process and thread: a forked child waits for none."""
+        """A lock, held until an import ends, by process and key: a forked child waits for none."""
 
     def find_spec(
         self, name: str, _path: Sequence[str] | None = None, _target: ModuleType | None = None
     ) -> ModuleSpec | None:
         """Return None, later if it must be."""
-        if self.imports and name.partition(".")[0] in _LIBRARIES:
+        if self.imports and name.partition(".")[0] in _LIBRARIES and not is_own_export():
             with _released_import_lock():
-                for (process, thread), importing in tuple(self.imports.items()):
-                    waits = process == os.getpid() and thread != get_ident()
-                    if waits and importing.acquire(timeout=_LONGEST_WAIT_S):
+                for (process, _), importing in tuple(self.imports.items()):
+                    if process == os.getpid() and importing.acquire(timeout=_LONGEST_WAIT_S):
                         importing.release()
         return None
 
@@ -70,20 +70,24 @@ def _released_import_lock() -> Iterator[None]:
         _imp.acquire_lock()
 
 
-@contextmanager
-def no_patches() -> Iterator[None]:
-    """Let gevent and eventlet not begin to patch while this thread is inside."""
-    if not threads_are_greenlets() and any(library in sys.modules for library in _LIBRARIES):
-        sleep(_PATCHES_SOON_S)
-    if threads_are_greenlets() or not any(map(PathFinder.find_spec, _LIBRARIES)):
-        yield
+def may_happen_now() -> bool:
+    """Return whether the application has imported a library that patches, or has patched."""
+    return any(library in sys.modules for library in _LIBRARIES)
+
+
+def hold_back(key: int) -> None:
+    """Have whoever imports a library that patches wait for `let_go`, for a while."""
+    if (os.getpid(), key) in _gate.imports or not any(map(PathFinder.find_spec, _LIBRARIES)):
         return
     if _gate not in sys.meta_path:
         sys.meta_path.insert(0, _gate)
-    key = os.getpid(), get_ident()
-    importing = _gate.imports[key] = allocate_lock()
-    with importing:
-        try:
-            yield
-        finally:
-            del _gate.imports[key]
+    importing = allocate_lock()
+    importing.acquire()
+    _gate.imports[os.getpid(), key] = importing
+
+
+def let_go(key: int) -> None:
+    """End the wait of those who were held back by `key`, if any were."""
+    importing = _gate.imports.pop((os.getpid(), key), None)
+    if importing is not None:
+        importing.release()

@@ -41,6 +41,7 @@ MOMENTS = (
     "after import",
     "after configuration",
     "after first event",
+    "after first event, imported before",
     "while the worker imports",
 )
 
@@ -113,6 +114,42 @@ def test_flush_and_exit_are_bounded_and_other_greenlets_run_meanwhile(
     assert 2 <= result.took_s < 2 + LONGEST_GAP_S
     assert result.gap_s < LONGEST_GAP_S
     assert "10 events not delivered before the end" in result.stderr
+
+
+IMPORTS = """
+import logging, sys, warnings
+moment = sys.argv[2]
+def load(now):
+    if now == moment:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            __import__(sys.argv[1])
+load("before import")
+import codex_otel_logging
+load("after import")
+exporter = {"otlp-http": {"endpoint": "http://127.0.0.1:9/"}}
+handler = codex_otel_logging.from_table({
+    "exporter": exporter, "batch": {"shutdown_timeout_ms": 1, "schedule_delay_ms": 1},
+})
+def show():
+    print("opentelemetry.exporter.otlp.proto.http._log_exporter" in sys.modules)
+show()
+load("after configuration")
+logger = logging.getLogger("codex_otel")
+logger.addHandler(handler)
+logger.setLevel("INFO")
+logger.info("codex.turn_ttft", extra={"conversation.id": "c"})
+show()
+"""
+
+
+@pytest.mark.parametrize("moment", MOMENTS[:3])
+def test_application_imports_the_exporter_itself_where_such_a_library_is(
+    run_python: RunPython, library: str, moment: str
+) -> None:
+    """A greenlet that needs what the worker is importing may never be woken."""
+    done = run_python(IMPORTS, library, moment)
+    assert done.stdout == f"{moment != 'after configuration'}\nTrue\n", done.stderr
 
 
 REPORTS = """

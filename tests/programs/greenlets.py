@@ -15,7 +15,7 @@ library, moment, exporter = sys.argv[1:4]
 
 
 def patch(now: str) -> None:
-    if now == moment:
+    if now == moment.partition(",")[0]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # gevent warns where it patches late
             if library == "gevent":
@@ -28,6 +28,10 @@ def patch(now: str) -> None:
                 eventlet.monkey_patch()
 
 
+if moment.endswith("imported before"):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        __import__(library)
 patch("before import")
 import codex_otel_logging  # noqa: E402
 
