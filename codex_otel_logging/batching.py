@@ -307,7 +307,7 @@ class BatchProcessor:
                 # A fault of ours must not end the worker, nor leave the batch uncounted.
                 left = self._batch
                 self._settle(left, dropped=len(left))
-                reports.warn("%d events dropped: %s", len(left), type(error).__name__)
+                self._troubles.refused(f"unexpected {type(error).__name__}", len(left))
             if self._overflow.begun and not self._queue:
                 self._overflow.report_end(self._overflowed)
 

@@ -450,6 +450,26 @@ def test_a_failing_batch_of_one_poisoned_event_is_lost_alone(
     assert handler.stats() == Stats(accepted=5, exported=4, dropped=1)
 
 
+def test_a_fault_of_ours_is_reported_and_the_worker_goes_on(
+    scripted: Scripted,
+    attach_to: Attach,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    collector = scripted(OK)
+    handler = attach_to(collector)
+    with monkeypatch.context() as patch:
+        patch.setattr(BatchProcessor, "_export", lambda *_: 1 / 0)
+        log(2)
+        assert handler.flush()
+    log(1)
+    assert handler.flush()
+    assert handler.stats() == Stats(accepted=3, exported=1, dropped=2)
+    (lost,) = caplog.messages
+    assert "2 events lost (unexpected ZeroDivisionError)" in lost
+    assert lost.endswith(DIAGNOSE)
+
+
 def processor(**batch: Any) -> BatchProcessor:
     def connect() -> Any:
         raise AssertionError
