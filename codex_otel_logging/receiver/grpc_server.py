@@ -23,6 +23,8 @@ _MAX_AGE_S = 300
 """How long a gRPC connection lasts; clients that follow the protocol open another one unnoticed."""
 
 _GRACE_S = 30
+_CLOSING_S = 1.0
+"""How long calls in progress may take when the server stops."""
 _PUMPED_BYTES = 1 << 16
 _CODES = {400: "INVALID_ARGUMENT", 413: "RESOURCE_EXHAUSTED"}
 
@@ -138,7 +140,7 @@ class GrpcServer:
         """Stop listening, give calls in progress a second to end, and hang up."""
         if self._front is not None:
             self._front.stop()
-            self._server.stop(grace=1).wait(timeout=2)
+            self._server.stop(grace=_CLOSING_S).wait(timeout=2 * _CLOSING_S)
             self._workers.shutdown()
             self._front.hang_up()
 
