@@ -13,6 +13,9 @@ from typing import Any
 
 from .native import monotonic
 
+_NEGLIGIBLE = 0.01
+"""By which part of the time limit a socket's timeout may differ from the time left."""
+
 
 class Deadline:
     """The time by which a request must be complete. Not thread-safe.
@@ -45,11 +48,17 @@ class Deadline:
     def limit(self, connection: Any) -> None:
         """Set the timeout of a socket to the time left. Call it before each operation.
 
+        A timeout that differs by little stays: setting it is a system call, for which Python
+        releases the GIL. A thread that has work to do takes it then, for 5 ms each time.
+
         Raises:
             TimeoutError: the deadline has passed.
 
         """
-        connection.settimeout(self.left_s())
+        left_s = self.left_s()
+        timeout_s = connection.gettimeout()
+        if timeout_s is None or abs(timeout_s - left_s) > _NEGLIGIBLE * self.timeout_s:
+            connection.settimeout(left_s)
 
     @contextmanager
     def paused(self) -> Iterator[None]:

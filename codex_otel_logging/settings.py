@@ -161,7 +161,7 @@ class BatchConfig:
         ),
     )
     max_batch_size: int = field(
-        default=512,
+        default=1024,
         metadata=about("events in one request", variable="OTEL_BLRP_MAX_EXPORT_BATCH_SIZE"),
     )
     max_queue_size: int = field(
@@ -172,9 +172,9 @@ class BatchConfig:
         ),
     )
     max_queue_bytes: int = field(
-        default=112 * 1024 * 1024,
+        default=104 * 1024 * 1024,
         metadata=about(
-            "the same in bytes of memory: 112 MiB hold 130,000 tool results of the usual size"
+            "the same in bytes of memory: 104 MiB hold 120,000 tool results of the usual size"
         ),
     )
     max_request_bytes: int = field(default=3_670_016, metadata=about("bytes in one request"))

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import http.client
 import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import requests
 import trustme
 
 import http2
 from codex_otel_logging import Receiver, Stats
+from codex_otel_logging.deadlines import Deadline
+from codex_otel_logging.http_connections import DeadlineAdapter
 from collectors import OK, Gate, GrpcCollector, HttpCollector, Tls
 from conftest import HandlerFactory
 from scripted_peers import OK as OK_ANSWER
@@ -147,6 +151,35 @@ def test_server_that_limits_the_age_of_connections_loses_nothing(
         assert handler.flush(10)
     assert numbers(collector.events) == list(range(100))
     assert handler.stats() == Stats(accepted=100, exported=100)
+
+
+@pytest.mark.parametrize("protocol", TRANSPORTS[:2])
+def test_request_is_sent_at_once(
+    attach: HandlerFactory, monkeypatch: pytest.MonkeyPatch, receiver: Receiver, protocol: str
+) -> None:
+    """Each send releases the GIL, which a thread that logs at full speed then keeps for 5 ms."""
+    sent: list[bytes] = []
+    send = http.client.HTTPConnection.send
+
+    def note(connection: http.client.HTTPConnection, data: bytes) -> None:
+        sent.append(data)
+        send(connection, data)
+
+    handler = attach({"exporter": exporter(protocol, receiver.http_endpoint)})
+    with monkeypatch.context() as patch:
+        patch.setattr(http.client.HTTPConnection, "send", note)
+        for number in range(3):
+            log(number)
+            assert handler.flush()
+    assert [data[:18] for data in sent] == 3 * [b"POST /v1/logs HTTP"]
+    assert numbers(receiver.events) == [0, 1, 2]
+
+
+@pytest.mark.parametrize("body", [b"", b"x"])
+def test_request_without_a_body_is_sent_too(body: bytes) -> None:
+    with Peer(answering(OK_ANSWER)) as peer, requests.Session() as session:
+        session.mount("http://", DeadlineAdapter(Deadline(10), {}))
+        assert session.post(f"http://127.0.0.1:{peer.port}/", data=body).ok
 
 
 class TestRenewedCertificates:

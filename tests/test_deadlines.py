@@ -474,5 +474,25 @@ def test_expired_deadline_raises() -> None:
     assert 0 < deadline.left_s() <= 60
 
 
+def test_timeout_of_a_socket_is_set_only_when_it_differs_noticeably() -> None:
+    """Setting it releases the GIL, which another thread then keeps for a while."""
+
+    class Connection:
+        def __init__(self) -> None:
+            self.timeouts: list[float | None] = [None]
+
+        def gettimeout(self) -> float | None:
+            return self.timeouts[-1]
+
+        def settimeout(self, timeout_s: float) -> None:
+            self.timeouts.append(timeout_s)
+
+    connection = Connection()
+    for timeout_s, expected in [(60, 60), (60, 60), (59.5, 60), (50, 50), (70, 70)]:
+        Deadline(timeout_s).limit(connection)
+        assert connection.timeouts[-1] == pytest.approx(expected, abs=0.4)
+    assert len(connection.timeouts) == 4
+
+
 def _url(peer: Peer, scheme: str = "http") -> str:
     return f"{scheme}://127.0.0.1:{peer.port}"

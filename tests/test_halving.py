@@ -48,7 +48,11 @@ def collect(request: pytest.FixtureRequest, attach: HandlerFactory) -> Iterator[
             settings["protocol"] = "json"
         table = {
             "exporter": {name: settings},
-            "batch": {"schedule_delay_ms": 600_000, "max_queue_size": 2048},
+            "batch": {
+                "schedule_delay_ms": 600_000,
+                "max_queue_size": 2048,
+                "max_batch_size": 512,
+            },
         }
         return collector, attach(table)
 
