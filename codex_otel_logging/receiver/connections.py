@@ -23,6 +23,7 @@ HTTP2_PREFACE = b"PRI * HTTP/2.0"
 IDLE_TIMEOUT_S = 60.0
 """How long a connection may wait for its first byte, or from one request to the next."""
 
+_POLL_ENDS_S = 0.005
 _POLL_S = 0.05
 _WITHOUT_DESCRIPTORS_S = 0.1
 _OUT_OF_RESOURCES = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM))
@@ -78,6 +79,12 @@ class ConnectionServer(ThreadingMixIn, TCPServer):
             self.shutdown()
             self._thread.join(timeout=1)
         self.server_close()
+
+    def wait_for_ends(self, seconds: float) -> None:
+        """Wait until all connections have ended, for at most `seconds`."""
+        deadline = monotonic() + seconds
+        while self._deadlines and monotonic() < deadline:
+            sleep(_POLL_ENDS_S)
 
     def hang_up(self) -> None:
         """End all connections."""

@@ -59,10 +59,17 @@ class _GrpcConnection(BaseRequestHandler):
         with server:
             for end in (self.request, server):
                 end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            answers = threading.Thread(target=_pump, args=(server, self.request), daemon=True)
+            answers = threading.Thread(target=self._answer, args=(server,), daemon=True)
             answers.start()
             _pump(self.request, server, self._look)
+            # Only this direction: the last answers may still be on their way to the client.
+            _shut_down(server, socket.SHUT_WR)
             answers.join()
+
+    def _answer(self, server: socket.socket) -> None:
+        """Pass on what gRPC sends, then end the connection."""
+        _pump(server, self.request)
+        _shut_down(self.request, socket.SHUT_RDWR)
 
     def _look(self, first: bytes) -> bool:
         """Report another protocol; return whether these first bytes tell which one it is."""
@@ -83,7 +90,7 @@ class _GrpcConnection(BaseRequestHandler):
 def _pump(
     source: socket.socket, sink: socket.socket, look: Callable[[bytes], bool] | None = None
 ) -> None:
-    """Pass on what is sent until the connection ends.
+    """Pass on what is sent until the source ends or the sink cannot be reached.
 
     `look` is called with all bytes so far, until it returns True.
     """
@@ -95,9 +102,11 @@ def _pump(
                 if look(first):
                     look = None
             sink.sendall(data)
-    for end in (source, sink):
-        with suppress(OSError):  # it was ended already
-            end.shutdown(socket.SHUT_RDWR)
+
+
+def _shut_down(end: socket.socket, how: int) -> None:
+    with suppress(OSError):  # it was ended already
+        end.shutdown(how)
 
 
 class GrpcServer:
@@ -142,6 +151,8 @@ class GrpcServer:
             self._front.stop()
             self._server.stop(grace=_CLOSING_S).wait(timeout=2 * _CLOSING_S)
             self._workers.shutdown()
+            # gRPC has ended its connections, but the front may not have passed on the last answers.
+            self._front.wait_for_ends(_CLOSING_S)
             self._front.hang_up()
 
     def service(self, call: Any) -> Any:

@@ -123,7 +123,7 @@ class Receiver:
             return list(self._events)
 
     def close(self) -> None:
-        """Stop listening and close the connections. Blocks for about two seconds at most."""
+        """Stop listening and close the connections. Blocks for about three seconds at most."""
         self._http.stop()
         self._http.hang_up()
         self._grpc.stop()
