@@ -1,14 +1,9 @@
 """A `logging.Handler` that sends the events of a coding agent over OTLP, as the Codex CLI does.
 
 An application logs its events with plain `logger.info(name, extra={...})` on loggers under
-`codex_otel`; README.md shows how to attach the handler. The way of an event through the modules:
-`conversation` and `records` (with `redaction` and `values`) on the application's thread, then
-`batching`, `exporters` and the `otlp_*` modules on the worker's; `handler` puts them together.
-Beside it, `config` reads the settings (with `tables` and `endpoints`, into `settings`), `catalog`
-holds the events, `checks`, `troubles` and `reports` tell people what is wrong, `stats` counts, and
-`lifecycle`, `forks` and `sigterm` know the ends of a process. An application's tests have
-`capture`, which `pytest_plugin` makes a fixture, its type checker has `fields`. `receiver` is a
-collector for tests and for `commands`, which `__main__` runs.
+`codex_otel`; README.md shows how to attach the handler. `handler` puts the stages together:
+`config` reads the settings, `events` converts log records, `delivery` queues the events and exports
+them through `otlp`.
 
 The public names are imported when they are first used: pytest imports this package in every session
 of every project that has it, for the fixture. PYTEST_DONT_REWRITE keeps pytest from warning a
@@ -22,12 +17,12 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from . import catalog
-    from .config import ConfigError, OtelConfig
+    from .config.otel_config import ConfigError, OtelConfig
     from .conversation import Conversation
+    from .delivery.sigterm import flush_on_sigterm
+    from .delivery.stats import Stats
     from .handler import CodexOtelHandler, configure, flush, from_table, from_toml
     from .receiver import Receiver
-    from .sigterm import flush_on_sigterm
-    from .stats import Stats
 
 __all__ = [
     "CodexOtelHandler",
@@ -46,15 +41,15 @@ __all__ = [
 
 _MODULES = {
     "CodexOtelHandler": "handler",
-    "ConfigError": "config",
+    "ConfigError": "config.otel_config",
     "Conversation": "conversation",
-    "OtelConfig": "config",
+    "OtelConfig": "config.otel_config",
     "Receiver": "receiver",
-    "Stats": "stats",
+    "Stats": "delivery.stats",
     "catalog": "catalog",
     "configure": "handler",
     "flush": "handler",
-    "flush_on_sigterm": "sigterm",
+    "flush_on_sigterm": "delivery.sigterm",
     "from_table": "handler",
     "from_toml": "handler",
 }

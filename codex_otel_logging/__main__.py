@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from .commands.cli import main
+from .cli.main import main
 
 __all__ = ["main"]
 

@@ -6,7 +6,7 @@ import logging
 import weakref
 from collections.abc import Iterator
 
-from .settings import ExporterConfig
+from .config.settings import ExporterConfig
 
 EVENT_LOGGER = "codex_otel"
 """The logger whose records, and those of the loggers below it, are events."""

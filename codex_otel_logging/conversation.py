@@ -123,6 +123,9 @@ class Conversation:
         return ConversationLogger(logging.getLogger(name), self)
 
 
+Conversation.__module__ = "codex_otel_logging"
+
+
 class ConversationLogger(_LoggerAdapter):
     """A `logging.LoggerAdapter` that passes its conversation on and keeps each call's `extra`."""
 

@@ -12,19 +12,21 @@ import weakref
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, TypedDict
 
-from . import attachment, lifecycle, reports
+from . import attachment, diagnostics
 from .attachment import EVENT_LOGGER
-from .batching import BatchProcessor, finish, flush_all
-from .checks import Checks
-from .config import ConfigError, OtelConfig, default_path
-from .environment import is_disabled
-from .exporters import Origin, connect, import_beside_greenlets, missing_package, prepare
-from .forks import no_fork
-from .noise import is_own_export
-from .records import EventReader
-from .redaction import Redaction
-from .settings import ExporterConfig
-from .stats import Stats
+from .config.environment import is_disabled
+from .config.otel_config import ConfigError, OtelConfig, default_path
+from .config.settings import ExporterConfig
+from .delivery import lifecycle
+from .delivery.batching import BatchProcessor, finish, flush_all
+from .delivery.stats import Stats
+from .diagnostics import is_own_export
+from .events.checks import Checks
+from .events.records import EventReader
+from .events.redaction import Redaction
+from .events.shared_attributes import SharedAttributes
+from .otlp import fork_gate
+from .otlp.factory import connect, import_beside_greenlets, missing_package, prepare
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -84,8 +86,12 @@ class CodexOtelHandler(logging.Handler):
         )
         attachment.register(self, self._exporter_config)
         if self._exporter_config is not None:
+            fork_gate.register()
             self._processor = _processor(
-                self._exporter_config, origin_of(settings, app_version), settings, self._checks
+                self._exporter_config,
+                shared_attributes_of(settings, app_version),
+                settings,
+                self._checks,
             )
             lifecycle.watch(self._processor)
             # A handler that nobody closed must not leave its thread behind.
@@ -120,7 +126,7 @@ class CodexOtelHandler(logging.Handler):
             event = self._reader.read(record)
             if event is not None:
                 self._processor.put(event)
-            elif record.name != reports.LOGGER and not is_own_export():
+            elif record.name != diagnostics.LOGGER and not is_own_export():
                 self._processor.ignore()
                 self._checks.ignored(record)
         except Exception:
@@ -158,6 +164,9 @@ class CodexOtelHandler(logging.Handler):
         if self._processor is None:
             return Stats()
         return self._processor.stats()
+
+
+CodexOtelHandler.__module__ = "codex_otel_logging"
 
 
 class HandlerOptions(TypedDict, total=False):
@@ -219,7 +228,7 @@ def configure(
     global _configured
     handler = CodexOtelHandler(default_path() if config is None else config, **options)
     logger = logging.getLogger(EVENT_LOGGER)
-    with no_fork(), _configuring:
+    with fork_gate.hold_forks(), _configuring:
         before = None if _configured is None else _configured()
         logger.setLevel(logging.INFO)
         logger.propagate = False
@@ -257,7 +266,7 @@ def _settings(config: object, *, missing_ok: bool, strict: bool) -> OtelConfig:
             f"got {type(config).__name__}"
         )
     for warning in settings.warnings:
-        reports.warn("%s", warning)
+        diagnostics.warn("%s", warning)
     return settings
 
 
@@ -270,12 +279,12 @@ def _usable_exporter(settings: OtelConfig, *, strict: bool) -> ExporterConfig | 
         return exporter
     if strict:
         raise ConfigError(missing)
-    reports.warn("%s", missing)
+    diagnostics.warn("%s", missing)
     return None
 
 
 def _processor(
-    exporter: ExporterConfig, origin: Origin, settings: OtelConfig, checks: Checks
+    exporter: ExporterConfig, origin: SharedAttributes, settings: OtelConfig, checks: Checks
 ) -> BatchProcessor:
     def worker_starts() -> None:
         lifecycle.worker_starts()
@@ -291,10 +300,10 @@ def _processor(
     )
 
 
-def origin_of(settings: OtelConfig, app_version: str | None) -> Origin:
+def shared_attributes_of(settings: OtelConfig, app_version: str | None) -> SharedAttributes:
     """Return what all events have in common under these settings."""
     version = "unknown" if app_version is None else str(app_version)
-    return Origin(
+    return SharedAttributes(
         resource={
             **settings.resource_attributes,
             "service.name": settings.service_name,

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from .capture import CapturedEvents
+    from .testing import CapturedEvents
 
 _AUTOUSE = "codex_otel_events_autouse"
 
@@ -45,7 +45,7 @@ def codex_otel_events() -> Iterator[CapturedEvents]:
     Each has `name`, `attributes`, `logger` and `level`. The list also has `names`, `named(name)`,
     `problems` (what the catalog finds wrong with them) and `ignored` (records that are no events).
     """
-    from .capture import capture_events
+    from .testing import capture_events
 
     with capture_events() as events:
         yield events

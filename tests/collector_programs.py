@@ -20,7 +20,7 @@ from opentelemetry.sdk.trace import TracerProvider
 
 import samples
 from codex_otel_logging import CodexOtelHandler, Receiver, Stats
-from codex_otel_logging.commands.demo import recorded_session
+from codex_otel_logging.cli.demo import recorded_session
 from conftest import HandlerFactory
 
 PROTOCOLS = ("binary", "json", "grpc")

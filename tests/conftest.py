@@ -14,8 +14,9 @@ from typing import Any
 
 import pytest
 
-from codex_otel_logging import CodexOtelHandler, Receiver, lifecycle
-from codex_otel_logging.exporters import Outcome
+from codex_otel_logging import CodexOtelHandler, Receiver
+from codex_otel_logging.delivery import lifecycle
+from codex_otel_logging.delivery.exporter import Outcome
 from collectors import Gate, GrpcCollector, HttpCollector
 from environments import write_metadata
 

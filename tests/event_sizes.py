@@ -19,8 +19,8 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from codex_otel_logging.records import Event, EventReader
-from codex_otel_logging.redaction import Redaction
+from codex_otel_logging.events.records import Event, EventReader
+from codex_otel_logging.events.redaction import Redaction
 
 _LATIN, _CHINESE, _EMOJI = "é中😀"
 """One of them makes every character of a text take 1, 2 or 4 bytes in memory."""

@@ -10,8 +10,8 @@ import pytest
 
 import http2
 from codex_otel_logging import Stats
-from codex_otel_logging.exporters import DELIVERED, Outcome
-from codex_otel_logging.settings import ExporterConfig
+from codex_otel_logging.config.settings import ExporterConfig
+from codex_otel_logging.delivery.exporter import DELIVERED, Outcome
 from collectors import JSON, PROTOBUF, TEXT, HttpCollector
 from conftest import HandlerFactory
 from scripted_peers import OK, Peer, Serve, answering, drip, read_request

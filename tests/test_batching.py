@@ -13,11 +13,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from codex_otel_logging import CodexOtelHandler, Receiver, Stats, batching
-from codex_otel_logging.batching import BatchProcessor
-from codex_otel_logging.exporters import Outcome
-from codex_otel_logging.settings import BatchConfig
-from codex_otel_logging.troubles import DIAGNOSE
+from codex_otel_logging import CodexOtelHandler, Receiver, Stats
+from codex_otel_logging.config.settings import BatchConfig
+from codex_otel_logging.delivery import batching
+from codex_otel_logging.delivery.batching import BatchProcessor
+from codex_otel_logging.delivery.exporter import Outcome
+from codex_otel_logging.delivery.outages import DIAGNOSE
 from collectors import (
     BAD_REQUEST,
     BUSY,
@@ -226,7 +227,7 @@ def test_a_collector_that_comes_and_goes_is_reported_once(
     reports: Callable[[], list[str]],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("codex_otel_logging.batching._BACKOFF_S", (0.001,))
+    monkeypatch.setattr("codex_otel_logging.delivery.batching._BACKOFF_S", (0.001,))
     collector = scripted(*(UNAVAILABLE, UNAVAILABLE, OK) * 10, OK)
     handler = attach_to(collector)
     for _ in range(10):
@@ -432,7 +433,7 @@ def test_a_failing_batch_of_one_poisoned_event_is_lost_alone(
     scripted: Scripted, attach_to: Attach, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whatever makes an event impossible to encode, its neighbours arrive."""
-    from codex_otel_logging.records import Event
+    from codex_otel_logging.events.records import Event
 
     time_ns: Any = vars(Event)["time_ns"]
 
@@ -546,7 +547,7 @@ def test_the_counts_agree_with_what_the_collector_saw(
     bursts: list[int],
 ) -> None:
     """Whatever it replies, and in whatever order."""
-    monkeypatch.setattr("codex_otel_logging.batching._BACKOFF_S", (0.001,))
+    monkeypatch.setattr("codex_otel_logging.delivery.batching._BACKOFF_S", (0.001,))
     collector = scripted(*(REPLIES[reply] for reply in replies), OK)
     handler = attach_to(collector, max_batch_size=4)
     for number, burst in enumerate(bursts, start=1):

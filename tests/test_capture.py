@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from codex_otel_logging import Conversation, Receiver
-from codex_otel_logging.capture import capture_events
+from codex_otel_logging.testing import capture_events
 from conftest import HandlerFactory, RunPython
 
 LOGGER = logging.getLogger("codex_otel")
@@ -314,7 +314,7 @@ def test_nothing_of_opentelemetry_is_imported(run_python: RunPython) -> None:
     program = """
 import logging, sys
 from codex_otel_logging import from_table
-from codex_otel_logging.capture import capture_events
+from codex_otel_logging.testing import capture_events
 with capture_events() as events:
     logger = logging.getLogger("codex_otel")
     logger.addHandler(from_table({"exporter": "otlp-http"}))

@@ -143,7 +143,7 @@ def test_registering_again_is_fine_when_equal_and_an_error_when_not(own_event: E
 
 def test_real_sessions_have_no_field_the_catalog_calls_faulty() -> None:
     """The session of the demo was logged by a real agent."""
-    from codex_otel_logging.commands.demo import recorded_session
+    from codex_otel_logging.cli.demo import recorded_session
 
     for event in recorded_session().events:
         assert catalog.problems(event.event, event.fields) == []

@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 
-from codex_otel_logging import config, exporters, files
 from codex_otel_logging.__main__ import main
-from codex_otel_logging.commands import check
+from codex_otel_logging.cli.check import command as check
+from codex_otel_logging.config import files, otel_config
+from codex_otel_logging.otlp import factory
 from commands import Command, needs_rich
 
 SECRET = "s3cr3t-t0ken"
@@ -229,7 +230,7 @@ class TestNothingIsSent:
         if request.param == "disabled":
             monkeypatch.setenv("OTEL_SDK_DISABLED", "true")
             return str(file), "the environment variable OTEL_SDK_DISABLED turns everything off"
-        monkeypatch.setattr(exporters, "_is_installed", lambda _package: False)
+        monkeypatch.setattr(factory, "_is_installed", lambda _package: False)
         return str(file), (
             "exporter 'otlp-grpc' needs an extra package: "
             "pip install 'codex_otel_logging[grpc]'; until then no event is sent"
@@ -495,7 +496,7 @@ def test_the_file_is_read_once(
         reads.append(path)
         return read_file(path, largest)
 
-    monkeypatch.setattr(config, "read_file", counted)
+    monkeypatch.setattr(otel_config, "read_file", counted)
     checked(capsys, str(file))
     assert reads == [file]
 

@@ -318,8 +318,8 @@ class TestSend:
     def test_a_missing_package_is_reported_once(self, check: Check, more: str) -> None:
         more += """
 import sys
-from codex_otel_logging import exporters
-exporters._is_installed = lambda package: False
+from codex_otel_logging.otlp import factory
+factory._is_installed = lambda package: False
 """
         done = check(more=more)
         assert (done.returncode, done.stderr) == (1, "")

@@ -11,10 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from codex_otel_logging import Receiver, catalog, exporters
+from codex_otel_logging import Receiver, catalog
 from codex_otel_logging.__main__ import main
-from codex_otel_logging.commands import demo
-from codex_otel_logging.commands.demo import Transport, faults, play, recorded_session
+from codex_otel_logging.cli import demo
+from codex_otel_logging.cli.demo import Transport, faults, play, recorded_session
+from codex_otel_logging.otlp import factory
 from commands import Command, needs_rich, needs_small_pipes
 from conftest import RunPython
 
@@ -65,7 +66,7 @@ def test_demo_takes_nothing_from_the_environment(
 def test_demo_plays_over_what_is_installed(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    missing = exporters.missing_package
+    missing = factory.missing_package
     monkeypatch.setattr(
         demo,
         "missing_package",
@@ -243,7 +244,7 @@ def test_a_reader_that_has_seen_enough_is_no_error() -> None:
 def test_what_an_interrupt_cuts_in_two_says_nothing(run_python: RunPython) -> None:
     program = """
 import sys
-from codex_otel_logging.commands import cli
+from codex_otel_logging.cli import main as cli
 class Half:
     def __init__(self):
         raise KeyboardInterrupt

@@ -13,7 +13,7 @@ import pytest
 
 from codex_otel_logging import catalog
 from codex_otel_logging.__main__ import main
-from codex_otel_logging.commands.arguments import port
+from codex_otel_logging.cli.arguments import port
 from commands import Command
 from conftest import ROOT, RunPython
 

@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 
-from codex_otel_logging import ConfigError, OtelConfig, Stats, from_toml, tables
-from codex_otel_logging.config import default_path
-from codex_otel_logging.settings import BatchConfig, ExporterConfig, TlsConfig
-from codex_otel_logging.toml import loads
+from codex_otel_logging import ConfigError, OtelConfig, Stats, from_toml
+from codex_otel_logging.config import tables
+from codex_otel_logging.config.otel_config import default_path
+from codex_otel_logging.config.settings import BatchConfig, ExporterConfig, TlsConfig
+from codex_otel_logging.config.toml import loads
 
 NONE_EXAMPLE = """\
 [otel]

@@ -14,8 +14,8 @@ import trustme
 
 import http2
 from codex_otel_logging import Receiver, Stats
-from codex_otel_logging.deadlines import Deadline
-from codex_otel_logging.http_connections import DeadlineAdapter
+from codex_otel_logging.otlp.deadlines import Deadline
+from codex_otel_logging.otlp.http_connections import DeadlineAdapter
 from collectors import OK, Gate, GrpcCollector, HttpCollector, Tls
 from conftest import HandlerFactory
 from scripted_peers import OK as OK_ANSWER

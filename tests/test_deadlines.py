@@ -20,10 +20,10 @@ from urllib3.connectionpool import HTTPConnectionPool
 
 import http2
 from codex_otel_logging import Receiver, Stats
-from codex_otel_logging.deadlines import Deadline, connect
-from codex_otel_logging.exporters import DELIVERED, Exporter, Outcome
-from codex_otel_logging.exporters import connect as build
-from codex_otel_logging.settings import ExporterConfig, TlsConfig
+from codex_otel_logging.config.settings import ExporterConfig, TlsConfig
+from codex_otel_logging.delivery.exporter import DELIVERED, Exporter, Outcome
+from codex_otel_logging.otlp.deadlines import Deadline, connect
+from codex_otel_logging.otlp.factory import connect as build
 from collectors import Tls
 from conftest import HandlerFactory
 from scripted_peers import (

@@ -25,7 +25,7 @@ from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsSer
 import http2
 from codex_otel_logging import Receiver
 from codex_otel_logging.__main__ import main
-from codex_otel_logging.commands.diagnosis import EVENT
+from codex_otel_logging.cli.check.diagnosis import EVENT
 from collectors import (
     BAD_REQUEST,
     BUSY,
@@ -812,7 +812,7 @@ def test_what_the_exporter_falls_over(
     send: Send, monkeypatch: pytest.MonkeyPatch, receiver: Receiver
 ) -> None:
     """Nothing that a library raises ends in a trace, or is repeated."""
-    from codex_otel_logging.otlp_http import HttpExporter
+    from codex_otel_logging.otlp.http_exporter import HttpExporter
 
     def fall(*_: Any, **__: Any) -> Any:
         raise RuntimeError(SECRET)

@@ -93,7 +93,7 @@ def test_bad_settings_fail_with_the_handlers_name_and_every_fault(
 ) -> None:
     done = run_python(PROGRAM, config(handler))
     assert done.returncode == 1
-    assert f"codex_otel_logging.config.ConfigError: {fault}" in done.stderr
+    assert f"codex_otel_logging.ConfigError: {fault}" in done.stderr
     assert "ValueError: Unable to configure handler 'codex_otel'" in done.stderr
     assert "Exception ignored" not in done.stderr
 

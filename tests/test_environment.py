@@ -22,9 +22,10 @@ from opentelemetry.exporter.otlp.proto.http._log_exporter import (
 )
 
 from codex_otel_logging import ConfigError, OtelConfig, Receiver, from_table
-from codex_otel_logging.environment import is_disabled
-from codex_otel_logging.exporters import Origin, connect
-from codex_otel_logging.settings import LARGEST, BatchConfig, ExporterConfig, TlsConfig
+from codex_otel_logging.config.environment import is_disabled
+from codex_otel_logging.config.settings import LARGEST, BatchConfig, ExporterConfig, TlsConfig
+from codex_otel_logging.events.shared_attributes import SharedAttributes
+from codex_otel_logging.otlp.factory import connect
 from collectors import HttpCollector
 from conftest import HandlerFactory
 
@@ -548,7 +549,7 @@ class TestDelivery:
             "OTEL_EXPORTER_OTLP_LOGS_ENDPOINT": collector.endpoint,
             "OTEL_EXPORTER_OTLP_TIMEOUT": "150",
         }
-        exporter = connect(bare(HTTP, environ), Origin({}, {}))
+        exporter = connect(bare(HTTP, environ), SharedAttributes({}, {}))
         try:
             assert exporter.export([]).reason == "no answer within 0.15 s"
         finally:

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from codex_otel_logging import Receiver
-from codex_otel_logging.troubles import DIAGNOSE
+from codex_otel_logging.delivery.outages import DIAGNOSE
 from collectors import OK, Gate, HttpCollector
 from conftest import ROOT, RunPython, Scripted
 
@@ -285,7 +285,7 @@ def test_ctrl_c_ends_the_wait(run_python: RunPython) -> None:
         + """
 import logging, os, signal, threading
 import codex_otel_logging
-from codex_otel_logging.wakeup import Wakeup
+from codex_otel_logging.delivery.wakeup import Wakeup
 
 wait = Wakeup.wait
 def interrupted(*arguments):
@@ -610,11 +610,11 @@ def test_a_fork_waits_for_the_workers_import(run_python: RunPython) -> None:
 import os, threading, warnings
 warnings.simplefilter("ignore")
 import codex_otel_logging
-from codex_otel_logging.forks import no_fork, register
+from codex_otel_logging.otlp.fork_gate import hold_forks, register
 register()
 importing, imported = threading.Event(), threading.Event()
 def importer():
-    with no_fork():
+    with hold_forks():
         importing.set()
         threading.Timer(0.3, imported.set).start()
         imported.wait()
@@ -622,7 +622,7 @@ threading.Thread(target=importer).start()
 importing.wait()
 child = os.fork()
 if not child:
-    with no_fork():
+    with hold_forks():
         os._exit(0 if imported.is_set() else 1)
 print(imported.is_set(), os.waitpid(child, 0)[1])
 """

@@ -21,12 +21,15 @@ from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import (
     ExportLogsServiceResponse,
 )
 
-from codex_otel_logging import Receiver, exporters
-from codex_otel_logging.exporters import DELIVERED, Exporter, Origin, Outcome, connect
-from codex_otel_logging.grpc_answers import LARGE_REQUEST
-from codex_otel_logging.records import Event, EventReader
-from codex_otel_logging.redaction import Redaction
-from codex_otel_logging.settings import ExporterConfig
+from codex_otel_logging import Receiver
+from codex_otel_logging.config.settings import ExporterConfig
+from codex_otel_logging.delivery.exporter import DELIVERED, Exporter, Outcome
+from codex_otel_logging.events.records import Event, EventReader
+from codex_otel_logging.events.redaction import Redaction
+from codex_otel_logging.events.shared_attributes import SharedAttributes
+from codex_otel_logging.otlp import factory
+from codex_otel_logging.otlp.factory import connect
+from codex_otel_logging.otlp.grpc_answers import LARGE_REQUEST
 from collectors import (
     BUSY,
     JSON,
@@ -42,7 +45,7 @@ from collectors import (
 from conftest import Scripted
 from test_records import record
 
-ORIGIN = Origin({"service.name": "s"}, {"app.version": "1"})
+ORIGIN = SharedAttributes({"service.name": "s"}, {"app.version": "1"})
 PARTIAL = ExportLogsServiceResponse(
     partial_success=ExportLogsPartialSuccess(rejected_log_records=1, error_message="too old")
 )
@@ -453,11 +456,11 @@ def test_compression_and_headers_are_passed_on(receiver: Receiver, name: Any) ->
 def test_a_missing_package_is_named_with_the_command(
     config: ExporterConfig, package: str, command: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert exporters.missing_package(ExporterConfig("otlp-http", "")) is None
+    assert factory.missing_package(ExporterConfig("otlp-http", "")) is None
     monkeypatch.setattr(sys, "path", [])
     for name in [name for name in sys.modules if name.startswith("opentelemetry")]:
         monkeypatch.delitem(sys.modules, name)
-    message = exporters.missing_package(config)
+    message = factory.missing_package(config)
     assert message is not None
     assert command in message
 

@@ -8,7 +8,8 @@ from typing import Any, Literal, get_type_hints, is_typeddict
 
 import pytest
 
-from codex_otel_logging import catalog, fields
+from codex_otel_logging import catalog
+from codex_otel_logging import typing as event_types
 from codex_otel_logging.catalog import COMMON_FIELDS, EventType, Field
 from conftest import RunPython
 
@@ -39,7 +40,7 @@ def python_type(field: Field) -> Any:
 
 @pytest.mark.parametrize("event", EVENTS, ids=lambda event: event.name)
 def test_each_is_the_catalogs(event: EventType) -> None:
-    fields_of_event = getattr(fields, class_name(event))
+    fields_of_event = getattr(event_types, class_name(event))
     expected = COMMON_FIELDS + event.fields
     assert get_type_hints(fields_of_event) == {f.name: python_type(f) for f in expected}
     assert fields_of_event.__required_keys__ == {f.name for f in expected if is_required(f)}
@@ -50,7 +51,7 @@ def test_each_is_the_catalogs(event: EventType) -> None:
 def test_there_are_no_others() -> None:
     found = {
         name
-        for name, value in vars(fields).items()
+        for name, value in vars(event_types).items()
         if is_typeddict(value) and not name.startswith("_")
     }
     assert found == {"CommonFields"} | {class_name(event) for event in EVENTS}
@@ -61,11 +62,11 @@ def test_they_import_nothing_and_nothing_imports_them(run_python: RunPython) -> 
 import sys
 def ours():
     return sorted(name for name in sys.modules if name.startswith("codex_otel_logging."))
-import codex_otel_logging.fields
+import codex_otel_logging.typing
 print(ours())
-del sys.modules["codex_otel_logging.fields"]
+del sys.modules["codex_otel_logging.typing"]
 from codex_otel_logging import *
-import codex_otel_logging.pytest_plugin, codex_otel_logging.capture
-print("codex_otel_logging.fields" in ours(), "codex_otel_logging.handler" in ours())
+import codex_otel_logging.pytest_plugin, codex_otel_logging.testing
+print("codex_otel_logging.typing" in ours(), "codex_otel_logging.handler" in ours())
 """
-    assert run_python(program).stdout == "['codex_otel_logging.fields']\nFalse True\n"
+    assert run_python(program).stdout == "['codex_otel_logging.typing']\nFalse True\n"

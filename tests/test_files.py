@@ -12,7 +12,7 @@ import pytest
 
 from codex_otel_logging import ConfigError, OtelConfig
 from codex_otel_logging.__main__ import main
-from codex_otel_logging.files import LARGEST_PEM, LARGEST_TOML, read_file
+from codex_otel_logging.config.files import LARGEST_PEM, LARGEST_TOML, read_file
 
 NOT_REGULAR = ["fifo", "folder", "/dev/zero", "/dev/null"]
 
@@ -112,5 +112,5 @@ def test_fifo_that_takes_a_files_place_is_not_waited_for(
     """Between the look at the file and its opening."""
     path = tmp_path / "otel.toml"
     os.mkfifo(path)
-    monkeypatch.setattr("codex_otel_logging.files.stat.S_ISREG", lambda _: True)
+    monkeypatch.setattr("codex_otel_logging.config.files.stat.S_ISREG", lambda _: True)
     within(10, lambda: read_file(path, 100))

@@ -102,7 +102,7 @@ def test_processes_of_packages_like_multiprocessing(
 
 PROCESS_ID = """
 import os
-from codex_otel_logging.forks import _ProcessId
+from codex_otel_logging.delivery.forks import _ProcessId
 mark = _ProcessId()
 mark[0] = 1
 assert mark[0]

@@ -28,7 +28,7 @@ OTLP = (
 TOML = () if sys.version_info >= (3, 15) else ("tomli",)
 DATA = "".join(
     f"{(ROOT / 'codex_otel_logging' / name).stat().st_size}\n"
-    for name in ("logging.ini", "commands/session.jsonl")
+    for name in ("logging.ini", "cli/session.jsonl")
 )
 
 

@@ -9,17 +9,19 @@ from collections.abc import Callable
 
 import pytest
 
-from codex_otel_logging import CodexOtelHandler, Receiver, Stats, batching, exporters
-from codex_otel_logging.commands.diagnosis import Delivery
-from codex_otel_logging.config import OtelConfig
-from codex_otel_logging.exporters import missing_package
-from codex_otel_logging.settings import ExporterConfig
+from codex_otel_logging import CodexOtelHandler, Receiver, Stats
+from codex_otel_logging.cli.check.diagnosis import Delivery
+from codex_otel_logging.config.otel_config import OtelConfig
+from codex_otel_logging.config.settings import ExporterConfig
+from codex_otel_logging.delivery import batching
+from codex_otel_logging.otlp import factory, importing
+from codex_otel_logging.otlp.factory import missing_package
 from conftest import HandlerFactory, RunPython
 
 LOGGER = logging.getLogger("codex_otel")
 REPORTED = (
     "exporter 'otlp-http' cannot be imported (ModuleNotFoundError: import of "
-    "codex_otel_logging.otlp_http halted; None in sys.modules); "
+    "codex_otel_logging.otlp.http_exporter halted; None in sys.modules); "
     "pip install --force-reinstall 'codex_otel_logging[http]'"
 )
 
@@ -28,15 +30,15 @@ REPORTED = (
 def imports(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Make the import of the HTTP exporter fail; return the list of attempts."""
     attempts: list[str] = []
-    import_module = exporters._import_with_sdk
+    import_module = importing._import_with_sdk
 
     def counted(module: str) -> object:
-        if module.endswith("otlp_http"):
+        if module.endswith("http_exporter"):
             attempts.append(module)
         return import_module(module)
 
-    monkeypatch.setattr(exporters, "_import_with_sdk", counted)
-    monkeypatch.setitem(sys.modules, "codex_otel_logging.otlp_http", None)
+    monkeypatch.setattr(importing, "_import_with_sdk", counted)
+    monkeypatch.setitem(sys.modules, "codex_otel_logging.otlp.http_exporter", None)
     return attempts
 
 
@@ -92,7 +94,7 @@ def test_events_are_kept_while_the_import_fails_and_exported_when_it_works(
     handler = broken()
     log()
     assert not handler.flush(60)
-    monkeypatch.delitem(sys.modules, "codex_otel_logging.otlp_http")
+    monkeypatch.delitem(sys.modules, "codex_otel_logging.otlp.http_exporter")
     receiver.wait_for(1, timeout=20)
     log()
     assert handler.flush(60)
@@ -123,7 +125,7 @@ def test_error_of_a_damaged_package_counts_as_a_failed_import(
     def damaged(_module: str) -> None:
         raise error("damaged")
 
-    monkeypatch.setattr(exporters, "_import_with_sdk", damaged)
+    monkeypatch.setattr(importing, "_import_with_sdk", damaged)
     handler = broken()
     log()
     assert not handler.flush(60)
@@ -133,7 +135,7 @@ def test_error_of_a_damaged_package_counts_as_a_failed_import(
 def test_want_of_files_during_the_import_is_retried_like_an_outage(
     broken: Callable[..., CodexOtelHandler], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import_module = exporters._import_with_sdk
+    import_module = importing._import_with_sdk
     attempts: list[str] = []
 
     def exhausted(module: str) -> object:
@@ -142,7 +144,7 @@ def test_want_of_files_during_the_import_is_retried_like_an_outage(
             raise OSError(24, "Too many open files")
         return import_module(module)
 
-    monkeypatch.setattr(exporters, "_import_with_sdk", exhausted)
+    monkeypatch.setattr(importing, "_import_with_sdk", exhausted)
     handler = broken()
     log()
     assert handler.flush(60)
@@ -153,7 +155,7 @@ import logging, sys, time
 import codex_otel_logging
 from codex_otel_logging import from_table
 
-sys.modules["codex_otel_logging.otlp_grpc"] = None
+sys.modules["codex_otel_logging.otlp.grpc_exporter"] = None
 batch = {"shutdown_timeout_ms": 50_000}
 exporters = {"otlp-grpc": "http://127.0.0.1:9", "otlp-http": sys.argv[1]}
 for number, (name, endpoint) in enumerate(exporters.items()):
@@ -203,11 +205,12 @@ def test_frozen_application_without_the_exporter_is_told_what_it_must_contain(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(sys, "frozen", True, raising=False)
-    monkeypatch.setattr(exporters, "_is_installed", lambda _package: False)
+    monkeypatch.setattr(factory, "_is_installed", lambda _package: False)
     message = missing_package(ExporterConfig("otlp-http", "http://x/", protocol="json"))
     assert message == (
         "exporter 'otlp-http' with protocol 'json' needs an extra package: build the frozen "
         "application with 'codex_otel_logging[json]' installed; it must contain "
-        "opentelemetry.exporter.otlp.json.http._log_exporter and codex_otel_logging.otlp_http; "
+        "opentelemetry.exporter.otlp.json.http._log_exporter and "
+        "codex_otel_logging.otlp.http_exporter; "
         "until then no event is sent"
     )

@@ -22,13 +22,16 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from codex_otel_logging import CodexOtelHandler, Receiver, otlp_isolation
+from codex_otel_logging import CodexOtelHandler, Receiver
 from codex_otel_logging.__main__ import main
-from codex_otel_logging.batching import BatchProcessor
-from codex_otel_logging.exporters import DELIVERED, Origin, connect
-from codex_otel_logging.otlp_records import OtlpRecords
-from codex_otel_logging.otlp_requests import OtlpRequests
-from codex_otel_logging.settings import BatchConfig, ExporterConfig
+from codex_otel_logging.config.settings import BatchConfig, ExporterConfig
+from codex_otel_logging.delivery.batching import BatchProcessor
+from codex_otel_logging.delivery.exporter import DELIVERED
+from codex_otel_logging.events.shared_attributes import SharedAttributes
+from codex_otel_logging.otlp import isolation
+from codex_otel_logging.otlp.encoder import OtlpRequests
+from codex_otel_logging.otlp.factory import connect
+from codex_otel_logging.otlp.sdk_records import OtlpRecords
 from collectors import BUSY, OK, PROTOBUF, HttpCollector
 from conftest import ROOT, HandlerFactory, RunPython, Scripted
 
@@ -208,8 +211,8 @@ class TestOpenTelemetry:
     ) -> None:
         """Whatever instrumentations there are, on whichever thread the export happens."""
         ((name, settings),) = exporter.items()
-        connected = connect(ExporterConfig(name, **settings), Origin({}, {}))
-        key = otlp_isolation._SUPPRESSION_KEY
+        connected = connect(ExporterConfig(name, **settings), SharedAttributes({}, {}))
+        key = isolation._SUPPRESSION_KEY
         seen: list[Any] = []
         request = OtlpRequests.request
         batch = OtlpRecords.batch
@@ -251,7 +254,7 @@ class TestOpenTelemetry:
 
         monkeypatch.setattr(context, "_RUNTIME_CONTEXT", GlobalContext())
         before = context.get_current()
-        assert otlp_isolation.isolated(context.get_current)() != before
+        assert isolation.isolated(context.get_current)() != before
         assert context.get_current() is before
 
 

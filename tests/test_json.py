@@ -18,8 +18,8 @@ from opentelemetry.sdk.version import __version__ as sdk_version
 
 import samples
 from codex_otel_logging import Receiver, Stats
-from codex_otel_logging.commands.demo import recorded_session
-from codex_otel_logging.troubles import DIAGNOSE
+from codex_otel_logging.cli.demo import recorded_session
+from codex_otel_logging.delivery.outages import DIAGNOSE
 from collectors import JSON, Answer, HttpCollector
 from conftest import HandlerFactory
 

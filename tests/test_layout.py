@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from codex_otel_logging.commands.layout import (
+from codex_otel_logging.cli.layout import (
     cut,
     cut_middle,
     fit_fields,

@@ -20,7 +20,8 @@ import pytest
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 
 from codex_otel_logging import Conversation, Receiver
-from codex_otel_logging.commands import listen, views
+from codex_otel_logging.cli.listen import command as listen
+from codex_otel_logging.cli.listen import views
 from codex_otel_logging.receiver import ReceivedRequest, events_of
 from codex_otel_logging.receiver.messages import request_from_json
 from commands import Command, needs_rich, needs_small_pipes
@@ -494,9 +495,9 @@ def test_a_reader_that_has_seen_enough_ends_it(tmp_path: Path) -> None:
 
 def test_an_interrupt_that_is_ignored_stays_ignored(tmp_path: Path) -> None:
     program = (
-        "import signal, sys, threading; from codex_otel_logging.commands import listen\n"
+        "import signal, sys, threading; from codex_otel_logging.cli import listen\n"
         "signal.signal(signal.SIGINT, signal.SIG_IGN)\n"
-        "from codex_otel_logging.commands.listen import _signals_call\n"
+        "from codex_otel_logging.cli.listen.command import _signals_call\n"
         "with _signals_call(lambda: print('stopped')):\n"
         "    signal.raise_signal(signal.SIGINT)\n"
         "    signal.raise_signal(signal.SIGTERM)\n"
@@ -620,7 +621,7 @@ def test_what_was_turned_away_is_told_at_the_end(
 def test_forgotten_conversations_are_summed_up_when_they_are(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from codex_otel_logging.commands import summaries
+    from codex_otel_logging.cli.listen import summaries
 
     monkeypatch.setattr(summaries, "MAX_CONVERSATIONS", 1)
     arrivals = listen._Arrivals()

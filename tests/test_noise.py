@@ -15,7 +15,8 @@ from typing import Any
 
 import pytest
 
-from codex_otel_logging import Receiver, noise
+from codex_otel_logging import Receiver, diagnostics
+from codex_otel_logging.otlp import noise
 from conftest import ROOT
 
 PROGRAM = ROOT / "tests" / "programs" / "quiet_application.py"
@@ -191,8 +192,8 @@ class TestQuietImport:
         assert warnings.showwarning is show
 
     def test_own_export_may_be_nested(self) -> None:
-        with noise.own_export():
-            with noise.own_export():
-                assert noise.is_own_export()
-            assert noise.is_own_export()
-        assert not noise.is_own_export()
+        with diagnostics.suppress_own_records():
+            with diagnostics.suppress_own_records():
+                assert diagnostics.is_own_export()
+            assert diagnostics.is_own_export()
+        assert not diagnostics.is_own_export()

@@ -17,7 +17,7 @@ import yaml
 
 import samples
 from codex_otel_logging import Receiver, Stats
-from codex_otel_logging.toml import loads
+from codex_otel_logging.config.toml import loads
 from collector_programs import (
     PROTOCOLS,
     CollectorProgram,

@@ -18,17 +18,17 @@ from opentelemetry.trace import SpanContext, TraceFlags
 
 from codex_otel_logging import Conversation, catalog
 from codex_otel_logging.conversation import RECORD_KEY
-from codex_otel_logging.exporters import Origin
-from codex_otel_logging.otlp_records import OtlpRecords
-from codex_otel_logging.otlp_requests import OtlpRequests
-from codex_otel_logging.records import Event, EventReader
-from codex_otel_logging.redaction import Redaction
+from codex_otel_logging.events.records import Event, EventReader
+from codex_otel_logging.events.redaction import Redaction
+from codex_otel_logging.events.shared_attributes import SharedAttributes
+from codex_otel_logging.otlp.encoder import OtlpRequests
+from codex_otel_logging.otlp.sdk_records import OtlpRecords
 
-ORIGIN = Origin(
+ORIGIN = SharedAttributes(
     {"service.name": "codex-cli", "odd\ud800": "a\udfffb", "huge": 1 << 64, "list": [1, 2], "": 0},
     {"app.version": "1.2.3", "terminal.type": "xterm\ud800"},
 )
-BARE = Origin({}, {})
+BARE = SharedAttributes({}, {})
 
 CREATED = 1_795_459_487.409
 TEXT = st.text(st.characters(codec=None, exclude_categories=()), max_size=8)
@@ -93,7 +93,7 @@ def give_values_within(value: AnyValue) -> None:
 
 
 def assert_official(
-    events: Sequence[Event], requests: OtlpRequests, origin: Origin = ORIGIN
+    events: Sequence[Event], requests: OtlpRequests, origin: SharedAttributes = ORIGIN
 ) -> None:
     """Compare first what a failure shows well, then the bytes, which tell NaN from NaN as well."""
     request = requests.request(events)

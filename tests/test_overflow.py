@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
-from codex_otel_logging import Stats, troubles
-from codex_otel_logging.troubles import Overflow
+from codex_otel_logging import Stats
+from codex_otel_logging.delivery import outages
+from codex_otel_logging.delivery.outages import Overflow
 from collectors import Gate
 from conftest import HandlerFactory
 
@@ -165,7 +166,7 @@ def test_reports_of_one_overflow_keep_their_order(
     lines: Lines, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The worker waits while a handler is slow with the first line."""
-    monkeypatch.setattr(troubles, "_LONGEST_REPORT_S", 10.0)
+    monkeypatch.setattr(outages, "_LONGEST_REPORT_S", 10.0)
     begun, go_on = threading.Event(), threading.Event()
 
     class Slow(logging.Handler):

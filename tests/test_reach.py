@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from codex_otel_logging import CodexOtelHandler
-from codex_otel_logging.commands.reach import Onlooker, Reach, reach_of
+from codex_otel_logging.cli.check.reach import Onlooker, Reach, reach_of
 
 OURS = {"()": "codex_otel_logging.from_table", "otel": {}}
 CONSOLE = {"class": "logging.StreamHandler"}

@@ -13,9 +13,9 @@ import pytest
 
 from codex_otel_logging import OtelConfig, Receiver, catalog
 from codex_otel_logging.__main__ import main
-from codex_otel_logging.commands import summaries, views
-from codex_otel_logging.commands.schema import schema
-from codex_otel_logging.toml import loads
+from codex_otel_logging.cli.listen import summaries, views
+from codex_otel_logging.config.schema import schema
+from codex_otel_logging.config.toml import loads
 from commands import Command
 from conftest import ROOT, RunPython, RunTests
 
@@ -181,7 +181,7 @@ def test_the_commands_table_names_every_command(capsys: pytest.CaptureFixture[st
 
 def test_the_demos_output_is_what_the_demo_prints(capsys: pytest.CaptureFixture[str]) -> None:
     """But for times, the SDK's version, and how wide the terminal was."""
-    from codex_otel_logging.commands import demo
+    from codex_otel_logging.cli import demo
 
     def comparable(text: str) -> list[str]:
         text = re.sub(r"\d\d:\d\d:\d\d\.\d{3}", "TIME", text)

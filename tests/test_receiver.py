@@ -79,7 +79,7 @@ import sys
 from codex_otel_logging.receiver import (
     LOGS_PATH, PortError, ReceivedEvent, ReceivedRequest, Receiver, RefusedRequest, events_of
 )
-heavy = ("codex_otel_logging.commands", "opentelemetry", "google", "grpc", "http")
+heavy = ("codex_otel_logging.cli", "opentelemetry", "google", "grpc", "http")
 print([name for name in heavy if name in sys.modules])
 """
     assert run_python(program).stdout == "[]\n"

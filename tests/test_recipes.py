@@ -17,8 +17,8 @@ from typing import Any
 import pytest
 
 from codex_otel_logging import Conversation, OtelConfig, Receiver
+from codex_otel_logging.config.toml import loads
 from codex_otel_logging.receiver import ReceivedEvent
-from codex_otel_logging.toml import loads
 from collectors import Gate
 from conftest import ROOT, HandlerFactory, RunPython
 from servers import Program

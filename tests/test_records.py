@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 import event_sizes
 from codex_otel_logging import Conversation, catalog
 from codex_otel_logging.conversation import RECORD_KEY
-from codex_otel_logging.records import Event, EventReader, is_event_logger, timestamp_text
-from codex_otel_logging.redaction import Redaction
+from codex_otel_logging.events.records import Event, EventReader, is_event_logger, timestamp_text
+from codex_otel_logging.events.redaction import Redaction
 from conftest import ROOT
 
 

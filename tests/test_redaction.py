@@ -2,7 +2,7 @@ import pytest
 
 from codex_otel_logging import catalog
 from codex_otel_logging.catalog import EventType, Field
-from codex_otel_logging.redaction import REDACTED, Redaction, redacted, redacted_inside
+from codex_otel_logging.events.redaction import REDACTED, Redaction, redacted, redacted_inside
 from codex_otel_logging.values import AttributeValue
 
 OWN = EventType("myapp.plan", "", (Field("plan", sensitive="prompt"), Field("steps", "integer")))

@@ -17,8 +17,9 @@ import pytest
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 
 from codex_otel_logging import Receiver
-from codex_otel_logging.commands import listen, refusals, views
-from codex_otel_logging.commands.refusals import Refusals
+from codex_otel_logging.cli.listen import command as listen
+from codex_otel_logging.cli.listen import refusals, views
+from codex_otel_logging.cli.listen.refusals import Refusals
 from codex_otel_logging.receiver import RefusedRequest
 from commands import Command
 from conftest import ROOT

@@ -14,9 +14,9 @@ import pytest
 import test_config
 from codex_otel_logging import ConfigError, OtelConfig
 from codex_otel_logging.__main__ import main
-from codex_otel_logging.commands.schema import schema
-from codex_otel_logging.tables import EXPANDABLE, expand
-from codex_otel_logging.toml import loads
+from codex_otel_logging.config.schema import schema
+from codex_otel_logging.config.tables import EXPANDABLE, expand
+from codex_otel_logging.config.toml import loads
 from conftest import ROOT
 from test_config import grpc, http
 

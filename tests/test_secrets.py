@@ -22,9 +22,11 @@ from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import (
 
 from codex_otel_logging import CodexOtelHandler, ConfigError, OtelConfig
 from codex_otel_logging.__main__ import main
-from codex_otel_logging.exporters import Origin, connect, safe_reason
-from codex_otel_logging.masking import mask
-from codex_otel_logging.settings import ExporterConfig, ExporterName, TlsConfig
+from codex_otel_logging.config.settings import ExporterConfig, ExporterName, TlsConfig
+from codex_otel_logging.events.shared_attributes import SharedAttributes
+from codex_otel_logging.otlp.factory import connect
+from codex_otel_logging.otlp.masking import mask
+from codex_otel_logging.otlp.reasons import safe_reason
 from collectors import JSON, PROTOBUF, TEXT, GrpcCollector, HttpCollector, Reply, abort
 
 HTTP: ExporterName = "otlp-http"
@@ -415,7 +417,7 @@ def test_exporter_that_cannot_be_built_shows_no_secret() -> None:
         replaced=("ten4nt",),
     )
     with pytest.raises(RuntimeError) as caught:
-        connect(config, Origin({}, {}))
+        connect(config, SharedAttributes({}, {}))
     assert str(caught.value).endswith("No such file or directory: '/absent/***/ca.pem'")
     assert caught.value.__suppress_context__
 

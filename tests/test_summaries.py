@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from codex_otel_logging.commands import summaries
-from codex_otel_logging.commands.demo import play, recorded_session
-from codex_otel_logging.commands.summaries import (
+from codex_otel_logging.cli.demo import play, recorded_session
+from codex_otel_logging.cli.listen import summaries
+from codex_otel_logging.cli.listen.summaries import (
     ConversationSummary,
     Summaries,
     failure_of,

@@ -16,7 +16,8 @@ from typing import Any
 
 import pytest
 
-from codex_otel_logging import CodexOtelHandler, Conversation, Receiver, Stats, lifecycle
+from codex_otel_logging import CodexOtelHandler, Conversation, Receiver, Stats
+from codex_otel_logging.delivery import lifecycle
 from collectors import Gate
 from conftest import HandlerFactory
 

@@ -15,10 +15,10 @@ import pytest
 import trustme
 
 from codex_otel_logging import Stats
-from codex_otel_logging.exporters import tls_failure
-from codex_otel_logging.grpc_answers import what_failed
-from codex_otel_logging.settings import ExporterConfig
-from codex_otel_logging.troubles import DIAGNOSE
+from codex_otel_logging.config.settings import ExporterConfig
+from codex_otel_logging.delivery.outages import DIAGNOSE
+from codex_otel_logging.otlp.grpc_answers import what_failed
+from codex_otel_logging.otlp.reasons import tls_failure
 from collectors import OK, GrpcCollector, HttpCollector, Tls
 from conftest import HandlerFactory, RunPython, Scripted
 

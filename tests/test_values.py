@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue
 
-from codex_otel_logging.otlp_requests import set_value
+from codex_otel_logging.otlp.encoder import set_value
 from codex_otel_logging.values import (
     CUT,
     attribute_value,

@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from codex_otel_logging.wakeup import Wakeup
+from codex_otel_logging.delivery.wakeup import Wakeup
 from conftest import RunPython
 
 

@@ -84,7 +84,7 @@ def test_strict_raises_instead(run_python: RunPython, core_python: str) -> None:
     handler = '{"otel": {"exporter": "otlp-grpc"}, "strict": true}'
     _, errors = run_core(run_python, core_python, handler)
     assert (
-        "codex_otel_logging.config.ConfigError: exporter 'otlp-grpc' needs an extra package: "
+        "codex_otel_logging.ConfigError: exporter 'otlp-grpc' needs an extra package: "
         "pip install 'codex_otel_logging[grpc]'"
     ) in errors
 

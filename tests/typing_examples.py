@@ -23,8 +23,8 @@ from codex_otel_logging import (
     from_table,
     from_toml,
 )
-from codex_otel_logging.capture import CapturedEvent, CapturedEvents, capture_events
-from codex_otel_logging.fields import (
+from codex_otel_logging.testing import CapturedEvent, CapturedEvents, capture_events
+from codex_otel_logging.typing import (
     ApiRequest,
     ConversationStarts,
     Decision,

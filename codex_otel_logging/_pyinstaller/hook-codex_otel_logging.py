@@ -2,7 +2,7 @@
 
 from PyInstaller.utils.hooks import collect_data_files
 
-from codex_otel_logging.exporters import imported_by_name
+from codex_otel_logging.otlp.factory import imported_by_name
 
 datas = collect_data_files("codex_otel_logging")
 hiddenimports = imported_by_name()

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from .. import catalog
-from ..redaction import REDACTED, Redaction
+from ..events.redaction import REDACTED, Redaction
 from ..text import brief
 
 if TYPE_CHECKING:

@@ -9,14 +9,7 @@ from types import TracebackType
 from typing import Literal
 
 from .connections import url_host
-from .received import (
-    LOGS_PATH,
-    ReceivedEvent,
-    ReceivedRequest,
-    RefusedRequest,
-    events_of,
-    names_of,
-)
+from .received import LOGS_PATH, ReceivedEvent, ReceivedRequest, RefusedRequest, events_of, names_of
 
 
 class Receiver:

@@ -12,5 +12,5 @@ logger.setLevel(logging.INFO)
 logger.propagate = False
 logger.addHandler(from_table({"exporter": json.loads(sys.argv[1])}))
 logger.info("codex.turn_ttft", extra={"duration_ms": 1, "conversation.id": "c"})
-for path in ("logging.ini", "commands/session.jsonl"):
+for path in ("logging.ini", "cli/session.jsonl"):
     print(len(files("codex_otel_logging").joinpath(path).read_bytes()))

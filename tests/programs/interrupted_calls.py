@@ -9,7 +9,7 @@ import signal
 import sys
 
 from codex_otel_logging import from_table
-from codex_otel_logging.exporters import DELIVERED
+from codex_otel_logging.delivery.exporter import DELIVERED
 
 SLOWEST_CALL_S = 300e-6
 

@@ -1,0 +1,209 @@
+"""Shows the settings in effect and what follows from them; if asked to, tries them out.
+
+With a logging dictionary it also answers whether events reach the handler. Header values are never
+shown, nor anything that `${NAME}` was replaced by.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from itertools import groupby
+from typing import Any
+
+from ...attachment import EVENT_LOGGER
+from ...config.otel_config import default_path
+from ...text import printable, shown
+from ..console import Console, console
+from .diagnosis import EVENT
+from .effective import Setting
+from .findings import Checked, Findings, find
+from .reach import Reach
+
+FINE, NOT_SENT, FAULTY = 0, 1, 2
+"""The exit statuses: all is well; events would not arrive; there was nothing to check."""
+
+
+def run(
+    path: str | None, *, send: bool = False, as_json: bool = False, reference: str | None = None
+) -> int:
+    """Check the settings, print what was found, and return the exit status.
+
+    Args:
+        path: the TOML file; None means the settings of the logging dictionary's handler, if there
+            is one, and else those in the Codex CLI's own file.
+        send: whether to deliver one event.
+        as_json: whether to print one JSON object.
+        reference: the logging dictionary to configure logging with, as MODULE:DICT.
+
+    """
+    found = find(path, reference)
+    for fault in found.faults:
+        print(printable(fault), file=sys.stderr)
+    if as_json:
+        delivered = _print_json(found, path, reference, send=send)
+    else:
+        delivered = _print_text(console(), found, reference, send=send)
+    if found.faults:
+        return FAULTY
+    return FINE if delivered and found.is_fine else NOT_SENT
+
+
+def _print_json(found: Findings, path: str | None, reference: str | None, *, send: bool) -> bool:
+    """Print one JSON object, and return whether an event that was to be sent was delivered."""
+    document: dict[str, Any] = {}
+    delivered = True
+    if (checked := found.checked) is None:
+        unnamed = None if reference else default_path()
+        document |= {"file": path or unnamed, "faults": found.faults}
+    else:
+        document |= _as_json(checked)
+    if reference is not None:
+        document["logging"] = {
+            "dictionary": reference,
+            "loggers": [
+                {**reach._asdict(), "onlookers": [each._asdict() for each in reach.onlookers]}
+                for reach in found.reaches
+            ],
+        }
+    if send and checked is not None:
+        delivery = checked.delivery()
+        steps = [asdict(step) for step in delivery.steps()] if delivery else []
+        delivered = delivery is not None and delivery.delivered
+        document["send"] = {
+            "event": EVENT,
+            "conversation_id": delivery.conversation_id if delivery else None,
+            "delivered": delivered,
+            "steps": steps,
+        }
+    print(json.dumps(document, indent=2))
+    return delivered
+
+
+def _as_json(checked: Checked) -> dict[str, Any]:
+    config = checked.source.config
+    return {
+        "file": checked.source.file.name,
+        "file_from": checked.source.kind,
+        "settings": [asdict(setting) for setting in checked.settings],
+        "warnings": config.warnings,
+        "ineffective_variables": checked.ineffective,
+        "sends": checked.why_not is None,
+        "why_not": checked.why_not,
+        "prompts": "sent" if config.log_user_prompt else "redacted",
+        "tool_payloads": "sent" if config.log_tool_payloads else "redacted",
+    }
+
+
+def _print_text(out: Console, found: Findings, reference: str | None, *, send: bool) -> bool:
+    """Print all for people, and return whether an event that was to be sent was delivered."""
+    checked = found.checked
+    if checked is not None:
+        _print_settings(out, checked)
+    if found.reaches:
+        if checked is not None:
+            out.line()
+        _print_reaches(out, found.reaches, reference or "")
+    return checked is None or not send or _send(out, checked)
+
+
+def _print_settings(out: Console, checked: Checked) -> None:
+    source = checked.source
+    out.line(printable(source.file.name))
+    out.line(
+        f"{source.why}. Nothing else is read: administrators' files, such as "
+        "/etc/codex/requirements.toml, do not bind this package."
+    )
+    out.line()
+    out.table(("setting", "value", "from"), [_row(setting) for setting in checked.settings])
+    out.line()
+    for warning in source.config.warnings:
+        out.line(printable(f"Warning: {warning}"), "yellow", indent=2)
+    reason_of = checked.ineffective.__getitem__
+    for reason, variables in groupby(sorted(checked.ineffective, key=reason_of), key=reason_of):
+        out.line(f"{', '.join(variables)}: no effect, as {reason}.", "yellow", indent=2)
+    for line in _consequences(checked):
+        out.line(printable(line))
+
+
+def _row(setting: Setting) -> tuple[str, str, str]:
+    value = setting.value
+    if value is None:
+        text = "no limit"
+    elif isinstance(value, bool):
+        text = str(value).lower()
+    else:
+        text = shown(value)
+    return shown(setting.key), text, _source(setting)
+
+
+def _source(setting: Setting) -> str:
+    if setting.source == "environment":
+        return ", ".join(setting.variables)
+    return ", ".join([setting.source, *(f"${{{name}}}" for name in setting.variables)])
+
+
+def _consequences(checked: Checked) -> list[str]:
+    """Return what follows from the settings, a line each."""
+    config = checked.source.config
+    if checked.why_not is not None:
+        sent = f"Nothing is sent: {checked.why_not}."
+    else:
+        assert config.exporter is not None
+        protocol = "OTLP/HTTP" if config.exporter.name == "otlp-http" else "OTLP/gRPC"
+        sent = f"Events are sent over {protocol} to {config.exporter.safe_endpoint}."
+    prompts = "are sent as they are" if config.log_user_prompt else "leave as [REDACTED]"
+    payloads = "are sent as they are" if config.log_tool_payloads else "leave as [REDACTED]"
+    return [sent, f"Prompts {prompts}; arguments and output of tools {payloads}."]
+
+
+def _print_reaches(out: Console, reaches: Sequence[Reach], reference: str) -> None:
+    """Print where events end up, once for all loggers of which the same is true."""
+    out.line(f"With {reference}, an INFO event that is logged")
+    for _, group in groupby(reaches, key=lambda reach: reach[1:]):
+        same = list(group)
+        names = " or ".join(repr(reach.logger) for reach in same)
+        reach = same[0]
+        if reach.faults:
+            out.line(f"- on {names} does NOT reach the handler exactly once:", "red", indent=2)
+            for fault in reach.faults:
+                out.line(printable(f"  - {fault}"), "bold", indent=4)
+        else:
+            (arrival,) = reach.arrivals
+            out.line(printable(f"- on {names} reaches {arrival}, once."), "green", indent=2)
+        for note in _notes(reach):
+            out.line(printable(f"  {note}."), indent=2)
+
+
+def _notes(reach: Reach) -> Iterator[str]:
+    for onlooker in reach.onlookers:
+        yield f"Also seen, prompts in clear text, by {onlooker.handler} {onlooker.place}"
+    if any(onlooker.by_propagation for onlooker in reach.onlookers):
+        yield (
+            f'To keep events from the handlers above, set "propagate": False for {EVENT_LOGGER!r}'
+        )
+    yield from (f"{note[0].upper()}{note[1:]}" for note in reach.notes)
+
+
+def _send(out: Console, checked: Checked) -> bool:
+    """Deliver one event, print each step, and return whether it was delivered."""
+    out.line()
+    delivery = checked.delivery()
+    if delivery is None:
+        out.line("NOT delivered: nothing is sent, see above.", "red")
+        return False
+    out.line(f"Sending one event: {EVENT}, conversation.id = {delivery.conversation_id}", indent=2)
+    out.line()
+    for step in delivery.steps():
+        line = f"{step.name:10} {step.took_ms:>8.1f} ms  {step.text}"
+        out.line(printable(line), "" if step.ok else "red", indent=24)
+        if step.advice:
+            out.line(printable(f"{'':24}{step.advice}"), "bold", indent=24)
+    out.line()
+    if delivery.delivered:
+        out.line("Delivered. Look for this conversation.id where your events end up.", "green")
+        return True
+    out.line("NOT delivered.", "red")
+    return False

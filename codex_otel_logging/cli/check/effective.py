@@ -1,0 +1,87 @@
+"""The settings as they take effect, and where each came from: the file, a variable, a default.
+
+Nothing that may be secret is in a `Setting`: no header's value, nothing that `${NAME}` was
+replaced by.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from ...config.otel_config import EXPORTERS, SET_ELSEWHERE, OtelConfig
+from ...config.settings import BatchConfig, ExporterConfig, TlsConfig, keys_of
+from ...config.tables import variables_in
+
+HIDDEN = "***"
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One setting in effect: its key, its value as it may be shown, and where that came from.
+
+    `variables` are the environment variables it was made from: those that decided, or those that
+    were named in the file.
+    """
+
+    key: str
+    value: Any
+    source: Literal["file", "environment", "default"]
+    variables: tuple[str, ...] = ()
+
+
+def settings(config: OtelConfig, otel: Mapping[str, Any]) -> list[Setting]:
+    """Return all settings of `config`, which was read from the table `otel`."""
+    return [*_general(config, otel), *_exporter(config, otel), *_batch(config, otel)]
+
+
+def _general(config: OtelConfig, otel: Mapping[str, Any]) -> Iterator[Setting]:
+    for field, key in keys_of(OtelConfig):
+        table, _, name = (key.name or field.name).rpartition(".")
+        if field.name not in ("exporter", "batch", "resource_attributes"):
+            written = otel.get(table, {}) if table else otel
+            yield _from(config, written, key.name or field.name, getattr(config, field.name), name)
+    written = otel.get("resource_attributes", {})
+    for name, value in config.resource_attributes.items():
+        if name in written or name not in SET_ELSEWHERE:
+            yield _from(config, written, f"resource_attributes.{name}", value, name)
+
+
+def _batch(config: OtelConfig, otel: Mapping[str, Any]) -> Iterator[Setting]:
+    for field, _ in keys_of(BatchConfig):
+        value = getattr(config.batch, field.name)
+        yield _from(config, otel.get("batch", {}), f"batch.{field.name}", value, field.name)
+
+
+def _exporter(config: OtelConfig, otel: Mapping[str, Any]) -> Iterator[Setting]:
+    """Yield the exporter's settings, paths and address as they were written."""
+    exporter = config.exporter
+    name = EXPORTERS[0] if exporter is None else exporter.name
+    yield Setting("exporter", name, "file" if "exporter" in otel else "default")
+    if exporter is None:
+        return
+    is_table = isinstance(otel["exporter"], Mapping)
+    table = otel["exporter"][exporter.name] if is_table else {}
+    for field, key in keys_of(ExporterConfig):
+        if key.only in (None, exporter.name) and field.name not in ("headers", "tls"):
+            attribute = "safe_endpoint" if field.name == "endpoint" else field.name
+            value = getattr(exporter, attribute)
+            yield _from(config, table, f"exporter.{field.name}", value, field.name)
+    headers = table.get("headers", {})
+    for name in headers if is_table else exporter.headers:
+        yield _from(config, headers, f"exporter.headers.{name}", HIDDEN, name)
+    paths = table.get("tls", {})
+    for field, key in keys_of(TlsConfig):
+        path = paths.get(key.name) or getattr(exporter.tls, field.name, None)
+        if path:
+            yield _from(config, paths, f"exporter.tls.{key.name}", path, key.name)
+
+
+def _from(config: OtelConfig, table: Mapping[str, Any], key: str, value: Any, name: str) -> Setting:
+    """Return a setting of a table, or of the variables that decided it."""
+    if name in table:
+        text = table[name] if isinstance(table[name], str) else ""
+        return Setting(key, value, "file", tuple(dict.fromkeys(variables_in(text))))
+    variables = config.variables.get(key, ())
+    return Setting(key, value, "environment" if variables else "default", variables)

@@ -1,0 +1,104 @@
+"""What `check` finds out before it sends anything: the settings, and the way of events to them."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from ... import diagnostics
+from ...attachment import EVENT_LOGGER
+from ...config.environment import is_disabled
+from ...config.otel_config import ConfigError
+from ...events.records import is_event_logger
+from ...otlp.factory import missing_package
+from .diagnosis import Delivery
+from .effective import Setting, settings
+from .ineffective import ineffective_variables
+from .logging_dict import ConfiguredHandler, LoggingDictError, apply, load
+from .reach import Reach, reach_of
+from .source import Source, shell_advice, source_of
+
+_ONE_BELOW = f"{EVENT_LOGGER}.tools"
+
+
+class Checked(NamedTuple):
+    """The settings that were read, and what follows from them."""
+
+    source: Source
+    settings: Sequence[Setting]
+    ineffective: Mapping[str, str]
+    why_not: str | None
+    """Why nothing is sent; None if something is."""
+
+    def delivery(self) -> Delivery | None:
+        """Return the delivery of an event, or None where nothing is sent."""
+        exporter = self.source.config.exporter
+        if exporter is None or self.why_not is not None:
+            return None
+        return Delivery(self.source.config, exporter)
+
+
+class Findings(NamedTuple):
+    """All that was found. `faults` are those of the settings or of the logging dictionary."""
+
+    checked: Checked | None
+    reaches: Sequence[Reach]
+    faults: Sequence[str]
+
+    @property
+    def is_fine(self) -> bool:
+        """Whether events are sent and reach the handler, or are not meant to be sent."""
+        if self.checked is None or any(reach.faults for reach in self.reaches):
+            return False
+        return self.checked.why_not is None or self.checked.source.config.exporter is None
+
+
+def find(path: str | None, reference: str | None) -> Findings:
+    """Read the settings of a file, and configure logging with a dictionary, if one is named."""
+    handlers: Sequence[ConfiguredHandler] = ()
+    reaches: Sequence[Reach] = ()
+    try:
+        if reference is not None:
+            handlers, reaches = _configure(reference)
+        checked = _checked(source_of(path, reference, handlers))
+    except LoggingDictError as error:
+        return Findings(None, (), [f"{reference}: {fault}" for fault in error.faults])
+    except ConfigError as error:
+        return Findings(None, reaches, shell_advice(error))
+    return Findings(checked, reaches, ())
+
+
+def _configure(reference: str) -> tuple[Sequence[ConfiguredHandler], Sequence[Reach]]:
+    """Configure logging, and return the handlers of ours and whether events reach them.
+
+    Asked about are `codex_otel`, one logger below it, and those that the dictionary names there.
+    """
+    dictionary = load(reference)
+    # Most loggers exist before logging is configured: modules get theirs when they are imported.
+    names = dict.fromkeys([EVENT_LOGGER, _ONE_BELOW])
+    for name in names:
+        logging.getLogger(name)
+    handlers = apply(dictionary)
+    # No event will be logged here, which the exit hook would report as a mistake.
+    logging.getLogger(diagnostics.LOGGER).setLevel(logging.CRITICAL + 1)
+    configured = logging.root.manager.loggerDict
+    names |= dict.fromkeys(name for name in sorted(configured) if is_event_logger(name))
+    unattached = [each.handler.name or "" for each in handlers]
+    return handlers, [reach_of(logging.getLogger(name), unattached) for name in names]
+
+
+def _checked(source: Source) -> Checked:
+    found = settings(source.config, source.file.otel)
+    ineffective = ineffective_variables(source.config, found)
+    return Checked(source, found, ineffective, _why_nothing_is_sent(source))
+
+
+def _why_nothing_is_sent(source: Source) -> str | None:
+    exporter = source.config.exporter
+    if exporter is None:
+        return "exporter is none"
+    if is_disabled(os.environ):
+        return "the environment variable OTEL_SDK_DISABLED turns everything off"
+    return missing_package(exporter)

@@ -1,0 +1,103 @@
+"""Imports the dictionary of a `MODULE:DICT` reference, and configures logging with it."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import logging.config
+import sys
+from collections.abc import Mapping
+from contextlib import redirect_stdout
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ...attachment import is_own
+from ...config.otel_config import ConfigError
+from ...config.tables import nearest
+
+
+class LoggingDictError(Exception):
+    """The dictionary cannot be imported or applied; `faults` say why, a line each."""
+
+    def __init__(self, *faults: str) -> None:
+        super().__init__("\n".join(faults))
+        self.faults = faults
+
+
+class ConfiguredHandler(NamedTuple):
+    """A handler of ours, and the options that the dictionary gives it."""
+
+    handler: logging.Handler
+    options: Mapping[str, Any]
+
+
+def load(reference: str) -> Mapping[str, Any]:
+    """Import a module, from the current folder too, and return the dictionary in it.
+
+    What the module prints goes to standard error.
+
+    Raises:
+        LoggingDictError: the module or the dictionary is missing, or importing fails.
+
+    """
+    name, _, path = reference.partition(":")
+    if (folder := str(Path.cwd())) not in sys.path:
+        sys.path.insert(0, folder)
+    try:
+        with redirect_stdout(sys.stderr):
+            found: Any = importlib.import_module(name)
+    except (Exception, SystemExit) as error:
+        raise LoggingDictError(f"cannot import {name}: {_reason(error)}") from error
+    for attribute in path.split("."):
+        if not hasattr(found, attribute):
+            hint = nearest(attribute, [each for each in dir(found) if each[:1] != "_"])
+            hint = hint if "did you mean" in hint else ""
+            raise LoggingDictError(f"{name} has no attribute {attribute!r}{hint}")
+        found, name = getattr(found, attribute), f"{name}.{attribute}"
+    if not isinstance(found, Mapping):
+        raise LoggingDictError(f"{name}: expected a dictionary, got {type(found).__name__}")
+    return found
+
+
+def apply(dictionary: Mapping[str, Any]) -> list[ConfiguredHandler]:
+    """Configure logging as `logging.config.dictConfig` does, and return the handlers of ours.
+
+    Raises:
+        LoggingDictError: logging refuses the dictionary, or a handler its settings.
+
+    """
+    configurator = _Configurator(dict(dictionary))
+    disabled = logging.root.manager.disable
+    logging.disable()  # what a handler warns of while it is built is among what `check` prints
+    try:
+        configurator.configure()
+    except Exception as error:
+        cause = error.__cause__
+        if isinstance(cause, ConfigError):
+            raise LoggingDictError(*(f"{error}: {fault}" for fault in cause.faults)) from error
+        reason = f"{error}: {_reason(cause)}" if cause else _reason(error)
+        raise LoggingDictError(reason) from error
+    finally:
+        logging.disable(disabled)
+    return configurator.ours
+
+
+class _Configurator(logging.config.DictConfigurator):
+    """The configurator of `dictConfig`; remembers what it builds our handlers with."""
+
+    def __init__(self, config: dict[str, Any]) -> None:
+        super().__init__(config)
+        self.ours: list[ConfiguredHandler] = []
+
+    def configure_handler(self, config: dict[str, Any]) -> Any:
+        options = {key: config[key] for key in config}  # resolves references such as cfg://otel
+        handler = super().configure_handler(config)
+        if is_own(handler):
+            self.ours.append(ConfiguredHandler(handler, options))
+        return handler
+
+
+def _reason(error: BaseException) -> str:
+    if isinstance(error, SystemExit):
+        return "it ends the program"
+    return " ".join(f"{type(error).__name__}: {error}".split())

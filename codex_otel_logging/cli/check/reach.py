@@ -1,0 +1,293 @@
+"""Follows an INFO event through loggers and handlers, as they are configured, to our handler.
+
+Nothing is logged: `reach_of` takes the way of `Logger.callHandlers`, compares levels, and asks
+the filters about a sample event. It finds all faults at once, so that one correction is enough.
+"""
+
+from __future__ import annotations
+
+import copy
+import logging
+from collections.abc import Iterator, Sequence
+from logging.handlers import MemoryHandler, QueueHandler
+from typing import NamedTuple
+
+from ...attachment import EVENT_LOGGER, exporter_of, handlers_of, is_own
+from ...events.records import EventReader, is_event_logger
+from ...events.redaction import Redaction
+from .diagnosis import marked_record
+
+_TIMES = {2: "twice", 3: "three times"}
+
+
+class Onlooker(NamedTuple):
+    """A handler other than ours that sees the events, prompts in clear text included.
+
+    `place` says where it is attached; `by_propagation` whether `propagate` of the logger
+    `codex_otel` lets events get there.
+    """
+
+    handler: str
+    place: str
+    by_propagation: bool
+
+
+class Reach(NamedTuple):
+    """What becomes of an INFO event on one logger.
+
+    `arrivals` are the handlers of ours that it reaches, `onlookers` the others. `faults` say why it
+    does not arrive exactly once, and what to do; `notes` are worth knowing, but no faults.
+    """
+
+    logger: str
+    arrivals: Sequence[str]
+    onlookers: Sequence[Onlooker]
+    faults: Sequence[str]
+    notes: Sequence[str]
+
+
+class _Outcome(NamedTuple):
+    """Where a record ends up, or is held up by a fault: at a handler, on its way from a logger."""
+
+    handler: logging.Handler
+    holder: logging.Logger
+    through: tuple[logging.Handler, ...]
+    fault: str = ""
+
+    @property
+    def place(self) -> str:
+        through = "".join(f", behind {_handler(each)}" for each in self.through)
+        return f"on {_logger(self.holder)}{through}"
+
+
+def reach_of(logger: logging.Logger, unattached: Sequence[str] = ()) -> Reach:
+    """Return what becomes of an INFO event on a logger.
+
+    `unattached` names handlers of ours that were built, but may be attached nowhere.
+    """
+    record, faults = _logged(logger, marked_record(logger.name))
+    outcomes = [
+        outcome
+        for holder, handler in handlers_of(logger.name)
+        for outcome in _outcomes(handler, record, holder)
+    ]
+    ours = [outcome for outcome in outcomes if _leads_to_ours(outcome.handler)]
+    arrived = [outcome for outcome in ours if not outcome.fault]
+    others = [outcome for outcome in outcomes if not (outcome.fault or outcome in ours)]
+    leaves_logger = not faults
+    faults += [outcome.fault for outcome in ours if outcome.fault]
+    if not ours:
+        queues = [each.handler for each in others if isinstance(each.handler, QueueHandler)]
+        faults.append(_why_missing(logger, queues, unattached))
+    faults += _duplicates(arrived)
+    return Reach(
+        logger.name,
+        [f"{_handler(each.handler)} {each.place}" for each in arrived if leaves_logger],
+        [_onlooker(each) for each in others if leaves_logger],
+        faults,
+        list(_notes(arrived)),
+    )
+
+
+def _onlooker(outcome: _Outcome) -> Onlooker:
+    by_propagation = not is_event_logger(outcome.holder.name)
+    return Onlooker(_handler(outcome.handler), outcome.place, by_propagation)
+
+
+def _logged(
+    logger: logging.Logger, record: logging.LogRecord
+) -> tuple[logging.LogRecord, list[str]]:
+    """Return the record as a logger hands it to handlers, and the faults for which it does not."""
+    faults = []
+    if (disabled := logger.manager.disable) >= record.levelno:
+        faults.append(f"logging.disable({logging.getLevelName(disabled)}) was called; do not")
+    if logger.disabled:
+        faults.append(
+            f"{_logger(logger)} is disabled: a configuration disables the loggers that exist "
+            'already and that it does not name; set "disable_existing_loggers": False'
+        )
+    if logger.getEffectiveLevel() > record.levelno:
+        faults.append(_level_fault(logger))
+    record, fault = _filtered(logger, record, _logger(logger))
+    return record, [*faults, fault] if fault else faults
+
+
+def _level_fault(logger: logging.Logger) -> str:
+    holder = logger
+    while not holder.level and holder.parent is not None:
+        holder = holder.parent
+    level = logging.getLevelName(holder.level)
+    if is_event_logger(holder.name):
+        return f"{_logger(holder)} has the level {level}; set it to INFO"
+    return (
+        f"the level {level} of {_logger(holder)} applies, as none is set below it; set "
+        f'"level": "INFO" for the logger {EVENT_LOGGER!r}'
+    )
+
+
+def _filtered(
+    filterer: logging.Filterer, record: logging.LogRecord, name: str, *, is_ours: bool = True
+) -> tuple[logging.LogRecord, str]:
+    """Return the record as the filters pass it on, and a fault if one does not.
+
+    `is_ours` says whether the record is on the way to a handler of ours.
+    """
+    record = copy.copy(record)  # filters may change it
+    for each in filterer.filters:
+        alone = logging.Filterer()
+        alone.addFilter(each)
+        try:
+            passed: object = alone.filter(record)
+        except Exception as error:
+            if not is_ours:  # in the application it may work, and let events pass
+                continue
+            return record, f"the filter {_filter(each)} of {name} raises {type(error).__name__}"
+        if not passed:
+            return record, f"the filter {_filter(each)} of {name} rejects events; remove it there"
+        if isinstance(passed, logging.LogRecord):  # since Python 3.12
+            record = passed
+    return record, ""
+
+
+def _outcomes(
+    handler: logging.Handler,
+    record: logging.LogRecord,
+    holder: logging.Logger,
+    through: tuple[logging.Handler, ...] = (),
+    *,
+    compares_level: bool = True,
+) -> Iterator[_Outcome]:
+    """Yield what becomes of a record at a handler, and at those it hands records to."""
+    fault = ""
+    if compares_level and record.levelno < handler.level:
+        level = logging.getLevelName(handler.level)
+        fault = f"{_handler(handler)} has the level {level}; set it to INFO"
+    if not fault:
+        ours = _leads_to_ours(handler)
+        record, fault = _filtered(handler, record, _handler(handler), is_ours=ours)
+    inner = _inner(handler)
+    if inner and not fault and isinstance(handler, QueueHandler):
+        try:
+            record = handler.prepare(copy.copy(record))
+        except Exception as error:  # of a formatter that misses a field, for example
+            fault = f"{_handler(handler)} cannot prepare events: {type(error).__name__}: {error}"
+    if fault or not inner:
+        if not fault and is_own(handler) and _READER.read(record) is None:
+            fault = _no_event_fault(through)
+        if not isinstance(handler, logging.NullHandler):
+            yield _Outcome(handler, holder, through, fault)
+        return
+    respects = getattr(getattr(handler, "listener", None), "respect_handler_level", False)
+    for each in inner:
+        yield from _outcomes(
+            each, record, holder, (*through, handler), compares_level=bool(respects)
+        )
+
+
+_READER = EventReader(Redaction(log_user_prompt=False, log_tool_payloads=False))
+
+
+def _no_event_fault(through: Sequence[logging.Handler]) -> str:
+    for each in through:
+        if isinstance(each, QueueHandler) and each.formatter is not None:
+            return (
+                f"the formatter of {_handler(each)} turns the message into another text, which is "
+                "no event's name; remove the formatter there"
+            )
+    return "a filter changes the message or the logger's name, so that it is no event; remove it"
+
+
+def _inner(handler: logging.Handler) -> Sequence[logging.Handler]:
+    """Return the handlers that a handler hands its records to, as far as they can be seen."""
+    if isinstance(handler, MemoryHandler):
+        return [] if handler.target is None else [handler.target]
+    listener = getattr(handler, "listener", None)  # of a QueueHandler, since Python 3.12
+    return getattr(listener, "handlers", ())
+
+
+def _leads_to_ours(handler: logging.Handler) -> bool:
+    return is_own(handler) or any(map(_leads_to_ours, _inner(handler)))
+
+
+def _why_missing(
+    logger: logging.Logger, queues: Sequence[logging.Handler], unattached: Sequence[str]
+) -> str:
+    """Return why none of our handlers is on the path of a logger, and what to do."""
+    attach = f"attach it to the logger {EVENT_LOGGER!r}"
+    if queues:
+        return (
+            f"what takes records out of the queue of {_handler(queues[0])} cannot be seen here; "
+            f"{attach}, where it does not wait for the network either"
+        )
+    for holder in _loggers(logger.manager):
+        for handler in filter(_leads_to_ours, holder.handlers):
+            name = f"{_handler(handler)} is attached to {_logger(holder)}"
+            if holder not in _ancestors(logger):
+                return f"{name}, which gets no records of {_logger(logger)}; {attach}"
+            barrier = next(each for each in _ancestors(logger) if not each.propagate)
+            return f"{name}, to which {_logger(barrier)} does not propagate; {attach}"
+    if unattached:
+        return f"the handler {unattached[0]!r} is attached to no logger; {attach}"
+    return (
+        "no handler of codex_otel_logging is configured; add one: "
+        '{"()": "codex_otel_logging.from_toml"}, and ' + attach
+    )
+
+
+def _loggers(manager: logging.Manager) -> list[logging.Logger]:
+    """Return all loggers, the root logger first."""
+    named = (each for _, each in sorted(manager.loggerDict.items()))
+    return [manager.root, *(each for each in named if isinstance(each, logging.Logger))]
+
+
+def _ancestors(logger: logging.Logger) -> list[logging.Logger]:
+    """Return a logger and all above it, whether it propagates to them or not."""
+    return [logger] if logger.parent is None else [logger, *_ancestors(logger.parent)]
+
+
+def _duplicates(arrived: Sequence[_Outcome]) -> Iterator[str]:
+    """Yield a fault for each destination that an event would be sent to more than once."""
+    for first in arrived:
+        same = [each for each in arrived if _go_to_same_place(first.handler, each.handler)]
+        if len(same) > 1 and same[0] is first:
+            places = " and ".join(f"{_handler(each.handler)} {each.place}" for each in same)
+            times = _TIMES.get(len(same), f"{len(same)} times")
+            yield f"each event is sent {times}, by {places}; remove all but one"
+
+
+def _go_to_same_place(one: logging.Handler, other: logging.Handler) -> bool:
+    exporter = exporter_of(one)
+    return one is other or (exporter is not None and exporter == exporter_of(other))
+
+
+def _notes(arrived: Sequence[_Outcome]) -> Iterator[str]:
+    for each in arrived:
+        name = _handler(each.handler)
+        if not is_event_logger(each.holder.name):
+            yield (
+                f"{name} gets the records of other loggers too, and ignores them; attach it to "
+                f"the logger {EVENT_LOGGER!r} only"
+            )
+        for queue in each.through:
+            waits = f"events wait in {_handler(queue)} until it is flushed"
+            if isinstance(queue, QueueHandler):
+                waits = f"events wait in the queue of {_handler(queue)}, whose listener must run"
+            yield (
+                f"{waits}, and a bound conversation is unknown behind it; attached directly, "
+                f"{name} does not wait for the network either"
+            )
+
+
+def _logger(logger: logging.Logger) -> str:
+    return "the root logger" if logger.parent is None else f"the logger {logger.name!r}"
+
+
+def _handler(handler: logging.Handler) -> str:
+    kind = type(handler).__name__
+    return f"the handler {handler.name!r} ({kind})" if handler.name else f"a {kind}"
+
+
+def _filter(found: object) -> str:
+    if isinstance(found, logging.Filter) and found.name:
+        return f"{type(found).__name__}({found.name!r})"
+    return getattr(found, "__name__", type(found).__name__)

@@ -1,0 +1,84 @@
+"""Where the settings come from that `check` shows: which file, and why that one."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from ...config.otel_config import ConfigError, OtelConfig, OtelFile
+from .logging_dict import ConfiguredHandler
+
+Kind = Literal["argument", "CODEX_HOME", "default", "logging"]
+
+_PACKAGE = __name__.partition(".")[0]
+
+
+class Source(NamedTuple):
+    """An `[otel]` table as it is written, with its settings, and why it is this one."""
+
+    file: OtelFile
+    config: OtelConfig
+    kind: Kind
+    why: str
+
+
+def source_of(
+    path: str | None, reference: str | None, handlers: Sequence[ConfiguredHandler]
+) -> Source:
+    """Return the settings in a file, or else those of a handler, or else those in Codex's file.
+
+    Args:
+        path: the file named on the command line, if any.
+        reference: the logging dictionary named there, if any.
+        handlers: the handlers that the dictionary configures.
+
+    Raises:
+        ConfigError: the settings cannot be read, or have faults.
+
+    """
+    if path is not None:
+        return _from_file(OtelFile.read(path), "argument", "Named on the command line")
+    for each in handlers:
+        file = _file_of(each, reference or "")
+        if file is not None:
+            why = f"The settings of the handler {each.handler.name!r} in {reference}"
+            return _from_file(file, "logging", why)
+    kind: Kind = "CODEX_HOME" if os.environ.get("CODEX_HOME") else "default"
+    why = "The default, as CODEX_HOME is not set"
+    if kind == "CODEX_HOME":
+        why = "From the folder in CODEX_HOME"
+    if handlers:
+        why += f"; the settings of the handler in {reference} cannot be seen"
+    return _from_file(OtelFile.read(), kind, why)
+
+
+def _from_file(file: OtelFile, kind: Kind, why: str) -> Source:
+    return Source(file, file.config(), kind, why)
+
+
+def _file_of(configured: ConfiguredHandler, reference: str) -> OtelFile | None:
+    """Return the settings of a handler, or None if a factory of the application's has them."""
+    options = configured.options
+    factory = options.get("()", options.get("class"))
+    name = factory if isinstance(factory, str) else f"{factory.__module__}.{factory.__qualname__}"
+    if name.partition(".")[0] != _PACKAGE:
+        return None
+    found: Any = options.get("otel", options.get("path", options.get("config")))
+    if found is None and not name.endswith("from_toml"):
+        found = {}
+    if isinstance(found, OtelConfig):
+        return None
+    if isinstance(found, Mapping):
+        return OtelFile(f"{reference}: {configured.handler.name}", Path(), found)
+    return OtelFile.read(found, missing_ok=bool(options.get("missing_ok")))
+
+
+def shell_advice(error: ConfigError) -> Sequence[str]:
+    """Return the faults of settings that cannot be read, with what to do about them at a shell."""
+    # The message is for who builds a handler: it names an argument.
+    if isinstance(error.__context__, FileNotFoundError):
+        what = error.faults[0].rpartition("; ")[0]
+        return [f"{what}; create it, or name another file: codex-otel-logging check PATH"]
+    return error.faults

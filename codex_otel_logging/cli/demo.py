@@ -1,0 +1,250 @@
+"""Plays a recorded agent session through logging, OTLP and back, and compares both ends.
+
+Everything on the way is real: `dictConfig` with a TOML file, plain `logger.info`, the exporters,
+and a `Receiver` on loopback. The session, in `session.jsonl`, holds what an application would log:
+a line for the conversation, then one for each event with its logger, name and fields.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import logging.config
+import os
+import re
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from importlib import resources
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, Literal
+
+from .. import catalog
+from ..config.settings import ExporterConfig, ExporterName
+from ..conversation import Conversation
+from ..events.redaction import REDACTED
+from ..handler import CodexOtelHandler
+from ..otlp.factory import missing_package
+from ..receiver import ReceivedEvent, Receiver
+from ..text import shown
+
+Transport = Literal["http", "grpc"]
+
+ENVIRONMENT = "demo"
+_TIMEOUT_S = 15.0
+_MAX_FAULTS = 20
+_TIMESTAMP = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
+_SEVERITY_INFO = 9
+
+
+@dataclass(frozen=True, slots=True)
+class LoggedEvent:
+    """One call of the session."""
+
+    logger: str
+    event: str
+    fields: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """What an application logged in one conversation."""
+
+    conversation: Conversation
+    events: Sequence[LoggedEvent]
+
+
+@dataclass(frozen=True, slots=True)
+class Played:
+    """What a session played over one transport led to."""
+
+    transport: Transport
+    sent: int
+    received: Sequence[ReceivedEvent]
+    faults: Sequence[str]
+
+
+def recorded_session() -> Session:
+    """Return the session that comes with the package."""
+    text = resources.files(__package__).joinpath("session.jsonl").read_text(encoding="utf-8")
+    first, *rest = map(json.loads, text.splitlines())
+    return Session(
+        Conversation(**first["conversation"]), tuple(LoggedEvent(**line) for line in rest)
+    )
+
+
+def run(transports: Sequence[Transport]) -> int:
+    """Play the session over each transport and print what arrived; return the exit status."""
+    session = recorded_session()
+    names = " and ".join(_LABELS[transport] for transport in transports)
+    print(f"A recorded agent session of {len(session.events)} events, sent over {names}\n")
+    with _nothing_from_outside():
+        results = [play(session, transport) for transport in transports]
+    for line in _report(results):
+        print(line)
+    return 1 if any(result.faults for result in results) else 0
+
+
+def installed_transports() -> Sequence[Transport]:
+    """Return the transports whose exporter is installed, or both, so that `run` fails."""
+    exporters: dict[Transport, ExporterName] = {"http": "otlp-http", "grpc": "otlp-grpc"}
+    installed = [t for t in exporters if missing_package(ExporterConfig(exporters[t], "")) is None]
+    return installed or list(exporters)
+
+
+@contextmanager
+def _nothing_from_outside() -> Iterator[None]:
+    """Keep the environment's OpenTelemetry settings and proxies out of the demo."""
+    before = dict(os.environ)
+    for name in before:
+        if name.startswith("OTEL_") or name.lower().endswith("_proxy"):
+            del os.environ[name]
+    try:
+        yield
+    finally:
+        os.environ.update(before)
+
+
+def play(session: Session, transport: Transport) -> Played:
+    """Log the session to a receiver, and compare what arrived with what was logged."""
+    with Receiver() as receiver, TemporaryDirectory() as folder:
+        endpoint = receiver.http_endpoint if transport == "http" else receiver.grpc_endpoint
+        handler = _configure(Path(folder), transport, endpoint, session.conversation)
+        try:
+            with session.conversation.bind():
+                for event in session.events:
+                    logging.getLogger(event.logger).info(event.event, extra=dict(event.fields))
+            handler.flush(_TIMEOUT_S)
+            sent = handler.stats().accepted
+        finally:
+            logging.getLogger("codex_otel").removeHandler(handler)
+            handler.close()
+        # A request holds the events of each logger together; by time they are in order again.
+        received = sorted(
+            receiver.events, key=lambda e: (e.time_unix_nano, e.observed_time_unix_nano)
+        )
+    return Played(transport, sent, received, tuple(faults(session, received)))
+
+
+def _configure(
+    folder: Path, transport: Transport, endpoint: str, conversation: Conversation
+) -> CodexOtelHandler:
+    """Configure logging as an application does, and return the handler."""
+    settings = folder / "otel.toml"
+    settings.write_text(
+        "[otel]\n"
+        f'environment = "{ENVIRONMENT}"\n'
+        f'exporter = {{ otlp-{transport} = {{ endpoint = "{endpoint}" }} }}\n'
+    )
+    logging.config.dictConfig(
+        {
+            "version": 1,
+            "disable_existing_loggers": False,
+            "handlers": {
+                "codex_otel": {
+                    "()": "codex_otel_logging.from_toml",
+                    "path": str(settings),
+                    "app_version": conversation.app_version,
+                    "strict": True,
+                }
+            },
+            "loggers": {
+                "codex_otel": {"level": "INFO", "propagate": False, "handlers": ["codex_otel"]}
+            },
+        }
+    )
+    (handler,) = logging.getLogger("codex_otel").handlers
+    assert isinstance(handler, CodexOtelHandler)
+    return handler
+
+
+def faults(session: Session, received: Sequence[ReceivedEvent]) -> Iterator[str]:
+    """Yield what is missing or different at the far end, one line each."""
+    if len(received) != len(session.events):
+        yield f"{len(session.events)} events were logged, {len(received)} arrived"
+    for number, (logged, event) in enumerate(zip(session.events, received, strict=False), 1):
+        for what, expected, arrived in _compared(session.conversation, logged, event):
+            if type(expected) is not type(arrived) or expected != arrived:
+                yield f"event {number}, {logged.event}: {what}: {expected!r} became {arrived!r}"
+
+
+def _compared(
+    conversation: Conversation, logged: LoggedEvent, event: ReceivedEvent
+) -> Iterator[tuple[str, object, object]]:
+    """Yield what is compared: its name, what was logged, what arrived."""
+    yield "event name", logged.event, event.event_name
+    yield "body", logged.event, event.body
+    yield "scope", logged.logger, event.scope
+    yield "severity", _SEVERITY_INFO, event.severity_number
+    resource = {
+        "service.name": "codex-cli",
+        "service.version": conversation.app_version,
+        "env": ENVIRONMENT,
+    }
+    for key, value in resource.items():
+        yield f"resource {key}", value, event.resource.get(key)
+    timestamp = str(event.attributes.get("event.timestamp"))
+    yield "event.timestamp", True, _TIMESTAMP.fullmatch(timestamp) is not None
+    expected = {
+        "event.name": logged.event,
+        "event.timestamp": timestamp,
+        "conversation.id": conversation.id,
+        "app.version": conversation.app_version,
+        "terminal.type": conversation.terminal_type,
+        "model": conversation.model,
+        "slug": conversation.slug,
+        **logged.fields,
+    }
+    if "prompt" in logged.fields:
+        expected["prompt_length"] = len(logged.fields["prompt"])
+        expected["prompt"] = REDACTED
+    for key in sorted(expected.keys() | event.attributes.keys()):
+        yield key, expected.get(key), event.attributes.get(key)
+
+
+_LABELS: dict[Transport, str] = {"http": "OTLP/HTTP", "grpc": "OTLP/gRPC"}
+
+_COMMON = frozenset(field.name for field in catalog.COMMON_FIELDS)
+_SHARED = _COMMON - {"event.name", "event.timestamp"}
+
+
+def _report(results: Sequence[Played]) -> Iterator[str]:
+    first = results[0]
+    width = shutil.get_terminal_size((120, 24)).columns
+    yield f"{'#':>3}  {'time':12}  {'event':25}  fields"
+    for number, event in enumerate(first.received, start=1):
+        moment = datetime.fromtimestamp(event.time_unix_nano / 1e9, timezone.utc)
+        fields = ", ".join(
+            f"{key}={shown(value)}" for key, value in event.attributes.items() if key not in _COMMON
+        )
+        line = f"{number:>3}  {moment:%H:%M:%S}.{moment:%f}"[:-3] + f"  {event.name:25}  {fields}"
+        yield line if len(line) <= width else line[: width - 3] + "..."
+    if first.received:
+        event = first.received[0]
+        yield "\nresource"
+        yield from (f"  {key} = {value}" for key, value in event.resource.items())
+        yield "\non every event"
+        yield from (
+            f"  {key} = {value}" for key, value in event.attributes.items() if key in _SHARED
+        )
+    yield "\nredacted"
+    for event in first.received:
+        for key, value in event.attributes.items():
+            if value == REDACTED:
+                length = event.attributes.get(f"{key}_length")
+                yield f"  {event.name}: {key} = {value}, only its length was sent: {length}"
+    yield f"\n{'':11}  sent  received"
+    for result in results:
+        yield f"{_LABELS[result.transport]:11}  {result.sent:>4}  {len(result.received):>8}"
+    yield ""
+    found = [f"{_LABELS[r.transport]}: {fault}" for r in results for fault in r.faults]
+    if not found:
+        yield "Everything arrived, every attribute as it was logged."
+        return
+    yield "NOT everything arrived as it was logged:"
+    yield from (f"  {fault}" for fault in found[:_MAX_FAULTS])
+    if len(found) > _MAX_FAULTS:
+        yield f"  and {len(found) - _MAX_FAULTS} more"

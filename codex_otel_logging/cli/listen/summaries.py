@@ -1,0 +1,282 @@
+"""What the received events of each conversation add up to: turns, tokens, tools, failures.
+
+What can be told about a single event is here as well: when it was (`time_of`), whether it is one
+(`is_event`), whether it failed (`failure_of`). Senders differ: the Codex CLI sends most numbers as
+text, and no time but in an attribute. All of it is bounded, so that it can go on for days.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Iterator
+from datetime import datetime, timedelta, timezone
+from typing import TYPE_CHECKING, Any
+
+from ... import catalog
+from ...events.records import timestamp_text
+
+if TYPE_CHECKING:
+    from ...receiver import ReceivedEvent
+
+MAX_CONVERSATIONS = 200
+"""How many conversations are remembered at once."""
+
+MAX_TOOLS = 50
+"""How many tools of a conversation are counted by name; the others are counted together."""
+
+MAX_DURATIONS = 100
+"""Of how many calls of a tool, the last ones, the median is taken."""
+
+MAX_FAILURES = 10
+"""How many different failures of a conversation are kept; the others are only counted."""
+
+MAX_MODELS = 5
+MAX_TEXT = 300
+"""Of how many characters a text is kept."""
+
+OTHER_TOOLS = "(other tools)"
+TOKENS = ("input", "output", "cached", "reasoning", "tool")
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
+_MICROSECOND = timedelta(microseconds=1)
+_LATEST_NS = (1 << 64) - 1
+_LARGEST = float(1 << 63)
+_FIRST_HTTP_ERROR = 400
+_SEVERITY_ERROR = 17
+
+
+def time_of(event: ReceivedEvent) -> int:
+    """Return when an event was, in nanoseconds since the epoch.
+
+    That is its own time; where it has none, `event.timestamp`, or when it was observed, or now.
+    """
+    return (
+        event.time_unix_nano
+        or _nanoseconds(event.attributes.get("event.timestamp"))
+        or event.observed_time_unix_nano
+        or time.time_ns()
+    )
+
+
+def _nanoseconds(timestamp: object) -> int:
+    """Return a time in RFC 3339 as nanoseconds since the epoch; 0 for anything else."""
+    text = str(timestamp)
+    if text.endswith("Z"):  # not understood before Python 3.11
+        text = f"{text[:-1]}+00:00"
+    try:
+        moment = datetime.fromisoformat(text)
+        if moment.tzinfo is None:
+            moment = moment.replace(tzinfo=timezone.utc)
+    except (ValueError, OverflowError):
+        return 0
+    nanoseconds = (moment - _EPOCH) // _MICROSECOND * 1000
+    return nanoseconds if 0 < nanoseconds <= _LATEST_NS else 0
+
+
+def is_event(event: ReceivedEvent) -> bool:
+    """Return whether a log record is an event: it says so, or is named like one of the catalog."""
+    return bool(event.attributes.get("event.name")) or catalog.find(event.name) is not None
+
+
+def number(value: object) -> float | None:
+    """Return a number, also one that came as text; None for anything else, and below 0."""
+    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
+        return None
+    try:
+        found = float(value)
+    except (ValueError, OverflowError):
+        return None
+    return found if 0 <= found < _LARGEST else None
+
+
+def failure_of(event: ReceivedEvent) -> str | None:
+    """Return what a failed event says of its failure, or None for one that did not fail."""
+    attributes = event.attributes
+    message = attributes.get("error.message")
+    if _succeeded(event) is False:
+        tool = attributes.get("tool_name", "")
+        return f"{tool}: {message or attributes.get('output', '')}"
+    if message:
+        return str(message)
+    status = number(attributes.get("http.response.status_code"))
+    if status is not None and status >= _FIRST_HTTP_ERROR:
+        return f"http {status:g}"
+    return "" if event.severity_number >= _SEVERITY_ERROR else None
+
+
+def is_denied(event: ReceivedEvent) -> bool:
+    """Return whether an event is a decision against a tool call."""
+    decision = str(event.attributes.get("decision")).lower()
+    return event.name == "codex.tool_decision" and decision in ("denied", "abort")
+
+
+def _succeeded(event: ReceivedEvent) -> bool | None:
+    return {"true": True, "false": False}.get(str(event.attributes.get("success")).lower())
+
+
+class ToolSummary:
+    """What the calls of one tool add up to; times in milliseconds."""
+
+    __slots__ = ("_durations", "calls", "succeeded", "total_ms")
+
+    def __init__(self) -> None:
+        self.calls = 0
+        self.succeeded = 0
+        self.total_ms = 0.0
+        self._durations: deque[float] = deque(maxlen=MAX_DURATIONS)
+
+    def add(self, event: ReceivedEvent) -> None:
+        """Count a call."""
+        self.calls += 1
+        self.succeeded += _succeeded(event) is True
+        duration = number(event.attributes.get("duration_ms"))
+        if duration is not None:
+            self.total_ms += duration
+            self._durations.append(duration)
+
+    @property
+    def median_ms(self) -> float | None:
+        """The median of the last calls, or None when none said how long it took."""
+        ordered = sorted(self._durations)
+        if not ordered:
+            return None
+        middle = len(ordered) // 2
+        return (ordered[middle] + ordered[~middle]) / 2
+
+
+class ConversationSummary:
+    """What the events of one conversation add up to.
+
+    `number` counts the conversations from 1; 0 is for events that belong to none. Times are in
+    nanoseconds since the epoch. `failures` counts each kind: (event name, message).
+    """
+
+    def __init__(self, id: str, number: int) -> None:  # noqa: A002
+        self.id = id
+        self.number = number
+        self.models: list[str] = []
+        self.app_version = ""
+        self.first_ns = 0
+        self.last_ns = 0
+        self.events = 0
+        self.turns = 0
+        self.api_requests = 0
+        self.api_failures = 0
+        self.tokens = dict.fromkeys(TOKENS, 0)
+        self.decisions = 0
+        self.denied = 0
+        self.tools: dict[str, ToolSummary] = {}
+        self.failures: dict[tuple[str, str], int] = {}
+        self.other_failures = 0
+
+    @property
+    def label(self) -> str:
+        """A short name: `#1`, or `-` for no conversation."""
+        return f"#{self.number}" if self.number else "-"
+
+    def add(self, event: ReceivedEvent) -> None:
+        """Count an event."""
+        attributes = event.attributes
+        moment = time_of(event)
+        self.first_ns = min(self.first_ns, moment) if self.events else moment
+        self.last_ns = max(self.last_ns, moment)
+        self.events += 1
+        model = str(attributes.get("model", ""))[:MAX_TEXT]
+        if model and model not in self.models and len(self.models) < MAX_MODELS:
+            self.models.append(model)
+        if not self.app_version:
+            version = attributes.get("app.version") or event.resource.get("service.version") or ""
+            self.app_version = str(version)[:MAX_TEXT]
+        failure = failure_of(event)
+        if failure is not None:
+            self._add_failure(event.name[:MAX_TEXT], failure[:MAX_TEXT])
+        if event.name == "codex.user_prompt":
+            self.turns += 1
+        elif event.name == "codex.api_request":
+            self.api_requests += 1
+            self.api_failures += failure is not None
+        elif event.name == "codex.sse_event":
+            for kind in TOKENS:
+                self.tokens[kind] += int(number(attributes.get(f"{kind}_token_count")) or 0)
+        elif event.name == "codex.tool_decision":
+            self.decisions += 1
+            self.denied += is_denied(event)
+        elif event.name == "codex.tool_result":
+            self._tool(str(attributes.get("tool_name", ""))[:MAX_TEXT]).add(event)
+
+    def _tool(self, name: str) -> ToolSummary:
+        if name not in self.tools and len(self.tools) >= MAX_TOOLS:
+            name = OTHER_TOOLS
+        return self.tools.setdefault(name, ToolSummary())
+
+    def _add_failure(self, name: str, message: str) -> None:
+        kind = (name, message)
+        if kind in self.failures or len(self.failures) < MAX_FAILURES:
+            self.failures[kind] = self.failures.get(kind, 0) + 1
+        else:
+            self.other_failures += 1
+
+    def as_json(self) -> dict[str, Any]:
+        """Return all of it as a JSON object."""
+        return {
+            "type": "conversation",
+            "id": self.id or None,
+            "label": self.label,
+            "models": self.models,
+            "app_version": self.app_version or None,
+            "first": timestamp_text(self.first_ns),
+            "last": timestamp_text(self.last_ns),
+            "duration_ms": (self.last_ns - self.first_ns) // 1_000_000,
+            "events": self.events,
+            "turns": self.turns,
+            "api_requests": self.api_requests,
+            "api_failures": self.api_failures,
+            "tokens": self.tokens,
+            "decisions": self.decisions,
+            "denied": self.denied,
+            "tools": [
+                {
+                    "name": name,
+                    "calls": tool.calls,
+                    "succeeded": tool.succeeded,
+                    "total_ms": tool.total_ms,
+                    "median_ms": tool.median_ms,
+                }
+                for name, tool in self.tools.items()
+            ],
+            "failures": [
+                {"event": name, "message": message, "count": count}
+                for (name, message), count in self.failures.items()
+            ],
+            "other_failures": self.other_failures,
+        }
+
+
+class Summaries:
+    """The conversations of all events, a bounded number of them."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, ConversationSummary] = {}  # the one longest silent first
+        self.conversations = 0
+
+    def summary_for(self, event: ReceivedEvent) -> tuple[ConversationSummary, bool]:
+        """Return the summary an event belongs to, and whether it is a new one."""
+        key = str(event.attributes.get("conversation.id") or "")[:MAX_TEXT]
+        known = self._known.pop(key, None)
+        if known is None:
+            self.conversations += bool(key)
+            summary = ConversationSummary(key, self.conversations if key else 0)
+        else:
+            summary = known
+        self._known[key] = summary
+        return summary, known is None
+
+    def forget(self) -> Iterator[ConversationSummary]:
+        """Yield and forget those longest silent, as long as there are too many."""
+        while len(self._known) > MAX_CONVERSATIONS:
+            yield self._known.pop(next(iter(self._known)))
+
+    def __iter__(self) -> Iterator[ConversationSummary]:
+        """Iterate over all that are remembered, in the order they were first seen."""
+        return iter(sorted(self._known.values(), key=lambda summary: summary.number))

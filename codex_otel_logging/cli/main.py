@@ -1,0 +1,231 @@
+"""The command line: `codex-otel-logging`, which is `python -m codex_otel_logging`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Sequence
+from contextlib import suppress
+from importlib import metadata
+from typing import TYPE_CHECKING
+
+from ..config.otel_config import ConfigError
+from .arguments import Parser, logging_dict, path, port
+
+if TYPE_CHECKING:
+    from typing import TypeAlias
+
+    Commands: TypeAlias = argparse._SubParsersAction[Parser]
+
+_NAME = "codex-otel-logging"
+_WRONG_COMMAND_LINE = 2
+_INTERRUPTED = 130
+_ALWAYS = "2 for a wrong command line, 130 when interrupted by Ctrl-C"
+_EXIT = f"Exit status: 0 when done, 1 if nobody reads the output any more; {_ALWAYS}."
+
+
+def main(arguments: Sequence[str] | None = None, *, prog: str = _NAME) -> int:
+    """Run one command and return its exit status.
+
+    Args:
+        arguments: the command and its options; None means those of the process.
+        prog: how the program was started, for its usage.
+
+    Raises:
+        SystemExit: the command line is wrong, or asks for help.
+
+    """
+    parser = _parser(prog)
+    options = parser.parse_args(arguments)
+    try:
+        status = int(options.run(options))
+        sys.stdout.flush()
+    except BrokenPipeError:  # the reader of the output, such as head, has closed it
+        _discard_output()
+        return 1
+    except KeyboardInterrupt:
+        # Suppress "Exception ignored in ..." from objects interrupted mid-operation.
+        sys.unraisablehook = lambda _: None
+        _discard_output()
+        return _INTERRUPTED
+    return status
+
+
+def _discard_output() -> None:
+    """Redirect the output to the null device, so that Python's flush at exit cannot block."""
+    with suppress(OSError, ValueError):  # standard output is not a file
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _parser(prog: str) -> Parser:
+    parser = Parser(
+        prog=prog,
+        description="Sends the events of a coding agent to an OpenTelemetry collector.",
+        epilog=_EXIT,
+    )
+    parser.add_argument("--version", action="store_true", help="show the version and exit")
+    parser.set_defaults(run=_no_command)
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND")
+    for add in (_add_demo, _add_check, _add_listen, _add_catalog):
+        add(commands)
+    return parser
+
+
+def _no_command(options: argparse.Namespace) -> int:
+    """Show the version, or list the commands: a call without one is an error, as in a script."""
+    if not options.version:
+        options.parser.print_help(sys.stderr)
+        return _WRONG_COMMAND_LINE
+    try:
+        print(_NAME, metadata.version(__name__.partition(".")[0]))
+    except metadata.PackageNotFoundError:
+        print(_NAME, "(version unknown: the package is not installed)")
+    return 0
+
+
+def _add_demo(commands: Commands) -> None:
+    demo = commands.add_parser(
+        "demo",
+        help="play a recorded agent session to a local collector and show what arrives",
+        description="Plays a recorded agent session through logging to a collector on this "
+        "machine, over OTLP/HTTP and OTLP/gRPC, and shows what arrived.",
+        epilog="Exit status: 0 if everything arrived, 1 if not, or if a package is missing; "
+        f"{_ALWAYS}.",
+    )
+    only = demo.add_mutually_exclusive_group()
+    only.add_argument(
+        "--http", dest="transports", action="store_const", const=("http",), help="only over HTTP"
+    )
+    only.add_argument(
+        "--grpc", dest="transports", action="store_const", const=("grpc",), help="only over gRPC"
+    )
+    demo.set_defaults(run=_demo)
+
+
+def _add_check(commands: Commands) -> None:
+    check = commands.add_parser(
+        "check",
+        help="show the settings in effect, and whether events get through with them",
+        description="Shows the settings in effect and where each came from; with --send, delivers "
+        "one event and says what happened at each step; with --logging, says whether events reach "
+        "the handler.",
+        epilog="Exit status: 0 if all is well; 1 if nothing can be sent although an exporter is "
+        "set, if the event was not delivered, or if events do not reach the handler exactly once; "
+        "2 if the settings or the logging dictionary cannot be read or have faults, and for a "
+        "wrong command line; 130 when interrupted by Ctrl-C.",
+    )
+    check.add_argument(
+        "path",
+        nargs="?",
+        type=path,
+        metavar="PATH",
+        help="the TOML file with the [otel] table (default: config.toml in the folder $CODEX_HOME, "
+        "or in ~/.codex; with --logging, the settings that its handler has)",
+    )
+    check.add_argument("--send", action="store_true", help="deliver one marked event")
+    check.add_argument(
+        "--logging",
+        dest="reference",
+        type=logging_dict,
+        metavar="MODULE:DICT",
+        help="configure logging with this dictionary, such as settings:LOGGING, and say whether "
+        "events reach the handler, exactly once, and who else sees them",
+    )
+    check.add_argument("--json", action="store_true", help="as one JSON object")
+    check.add_argument(
+        "--schema", action="store_true", help="print the JSON Schema of the file instead"
+    )
+    check.set_defaults(run=_check)
+
+
+def _add_listen(commands: Commands) -> None:
+    listen = commands.add_parser(
+        "listen",
+        help="show the events that arrive on this machine, live",
+        description="Listens on this machine for the events of the Codex CLI, or of an "
+        "application that logs through this package, and shows each one as it arrives. Press "
+        "Ctrl-C to stop and print a summary of each conversation. When the output is slow, up to "
+        "32 MiB wait to be printed; senders of more are asked to retry.",
+        epilog="Exit status: 0 when ended by Ctrl-C or SIGTERM, 1 if a port is taken, a package "
+        "is missing, or nobody reads the output any more; 2 for a wrong command line, 130 when a "
+        "second Ctrl-C cuts the summary short.",
+    )
+    listen.add_argument(
+        "--http-port",
+        type=port,
+        default=4318,
+        metavar="PORT",
+        help="port for OTLP/HTTP; 0 takes a free one (default: 4318)",
+    )
+    listen.add_argument(
+        "--grpc-port",
+        type=port,
+        default=4317,
+        metavar="PORT",
+        help="port for OTLP/gRPC; 0 takes a free one (default: 4317)",
+    )
+    listen.add_argument(
+        "--json",
+        action="store_true",
+        help="a JSON object per line, for each event, and at the end for each conversation; "
+        "README lists their keys",
+    )
+    listen.set_defaults(run=_listen)
+
+
+def _add_catalog(commands: Commands) -> None:
+    shown = commands.add_parser(
+        "catalog",
+        help="show the events and their fields",
+        description="Shows the events and their fields: as tables on a terminal, elsewhere as "
+        "Markdown.",
+        epilog="Exit status: 0 when done, 1 if nobody reads the output any more; 2 for an unknown "
+        "event or a wrong command line, 130 when interrupted by Ctrl-C.",
+    )
+    shown.add_argument(
+        "name",
+        nargs="?",
+        metavar="NAME",
+        help="show this event only, for example codex.tool_result (default: all events)",
+    )
+    form = shown.add_mutually_exclusive_group()
+    form.add_argument("--markdown", action="store_true", help="as Markdown")
+    form.add_argument("--json", action="store_true", help="as JSON")
+    shown.set_defaults(run=_catalog)
+
+
+def _demo(options: argparse.Namespace) -> int:
+    try:
+        from . import demo
+
+        return demo.run(options.transports or demo.installed_transports())
+    except (ImportError, ConfigError) as error:  # an exporter is not installed
+        print(error, file=sys.stderr)
+        return 1
+
+
+def _check(options: argparse.Namespace) -> int:
+    if options.schema:
+        from ..config.schema import schema
+
+        print(json.dumps(schema(), indent=2))
+        return 0
+    from .check import command as check
+
+    return check.run(
+        options.path, send=options.send, as_json=options.json, reference=options.reference
+    )
+
+
+def _listen(options: argparse.Namespace) -> int:
+    from .listen import command as listen
+
+    return listen.run(options.http_port, options.grpc_port, as_json=options.json)
+
+
+def _catalog(options: argparse.Namespace) -> int:
+    from . import catalog
+
+    return catalog.run(options.name, as_json=options.json, as_markdown=options.markdown)

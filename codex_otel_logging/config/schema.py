@@ -1,0 +1,181 @@
+"""The JSON Schema of a TOML file with an `[otel]` table, for editors that complete and check it.
+
+It is made from what the settings' own classes and constants say. A schema cannot see everything
+that reading finds: variables that are not set, files that are not there, what two keys have to do
+with each other. What it does refuse, strict reading refuses as well; otherwise, unknown keys are
+warnings.
+
+https://json-schema.org/draft/2020-12
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import MISSING, Field
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+from . import otel_config
+from .endpoints import METADATA_KEY, TOKEN
+from .otel_config import EXPORTERS, OTHER_SIGNALS, SET_ELSEWHERE, OtelConfig
+from .settings import (
+    EXAMPLE_ENDPOINTS,
+    LARGEST,
+    BatchConfig,
+    ExporterConfig,
+    ExporterName,
+    Key,
+    TlsConfig,
+    keys_of,
+)
+from .tables import EXPANDABLE
+
+Schema = dict[str, Any]
+
+_VARIABLE = {"pattern": r"\$\{"}
+"""A string of which nothing more can be said before `${NAME}` is replaced."""
+
+_SCHEME = "[Hh][Tt][Tt][Pp][Ss]?://"
+_HOST = r"[^\s/?#\\@]+"
+
+_ENDPOINTS: dict[ExporterName, str] = {
+    "otlp-http": rf"^{_SCHEME}[^\s/?#\\][^\s#\\]*$",
+    "otlp-grpc": rf"^({_SCHEME}{_HOST}/?|{_HOST})$",
+}
+
+_HEADER_NAMES: dict[ExporterName, str] = {
+    "otlp-http": rf"^{TOKEN}$",
+    "otlp-grpc": rf"^{METADATA_KEY}$",
+}
+
+_RESOURCE_VALUES = [{"type": "string"}, {"type": "boolean"}, {"type": "number"}]
+
+
+def schema() -> Schema:
+    """Return the schema of a whole TOML file; its tables beside `otel` may hold anything."""
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "TOML file with the settings of codex_otel_logging",
+        "type": "object",
+        "properties": {"otel": _otel()},
+        "additionalProperties": True,
+        "x-tombi-toml-version": "v1.1.0",  # for inline tables over several lines
+    }
+
+
+def _otel() -> Schema:
+    table = _table("what events are sent, and where to", _properties(OtelConfig))
+    others = {"description": "for traces or metrics of the Codex CLI; left alone here"}
+    table["properties"] |= dict.fromkeys(OTHER_SIGNALS, others)
+    return table
+
+
+def _table(means: str, properties: Schema, required: list[str] | None = None) -> Schema:
+    return {
+        "description": means,
+        "type": "object",
+        "properties": properties,
+        "additionalProperties": False,
+        **({"required": required} if required else {}),
+    }
+
+
+def _properties(settings: type, exporter: ExporterName | None = None) -> Schema:
+    """Return the schemas of the keys of a class; strings under an exporter may hold variables."""
+    types = get_type_hints(settings, vars(otel_config))
+    properties: Schema = {}
+    for field, key in keys_of(settings):
+        if key.only not in (None, exporter):
+            continue
+        table, _, name = (key.name or field.name).rpartition(".")
+        about = {"description": _description(key), **_default(field)}
+        about |= _special(field.name, exporter) or _typed(types[field.name], key, exporter)
+        if table:
+            about = _table(f"limits of a {table.replace('_', ' ')}", {name: about})
+        properties[table or name] = about
+    return properties
+
+
+def _description(key: Key) -> str:
+    return f"{key.means}; or `{key.variable}`" if key.variable else key.means
+
+
+def _default(field: Field[Any]) -> Schema:
+    if field.name == "exporter":
+        return {"default": EXPORTERS[0]}
+    if field.default_factory is dict:
+        return {"default": {}}
+    return {} if field.default in (None, MISSING) else {"default": field.default}
+
+
+def _typed(kind: Any, key: Key, exporter: ExporterName | None) -> Schema:
+    """Return what a type of Python means for a value; `X | None` is X, as TOML has no null."""
+    kinds = [each for each in get_args(kind) if each is not type(None)]
+    if get_origin(kind) is Literal:
+        return {"type": "string", "anyOf": [{"enum": list(get_args(kind))}, _VARIABLE]}
+    if kinds:
+        (kind,) = kinds
+    if kind is bool:
+        return {"type": "boolean"}
+    if kind is int:
+        return {"type": "integer", "minimum": key.smallest, "maximum": LARGEST}
+    if kind is str:
+        return {"type": "string", **({"pattern": EXPANDABLE} if exporter else {})}
+    assert kind in (BatchConfig, TlsConfig)
+    table = _table(key.means, _properties(kind, exporter))
+    if kind is TlsConfig:
+        certificate, private_key = (f"client-{each}" for each in ("certificate", "private-key"))
+        table["dependentRequired"] = {certificate: [private_key], private_key: [certificate]}
+    return table
+
+
+def _special(name: str, exporter: ExporterName | None) -> Schema | None:
+    """Return the schema of a key of which its type does not say enough."""
+    if name == "exporter":
+        return _exporter()
+    if name == "resource_attributes":
+        return _resource_attributes()
+    if name == "endpoint" and exporter:
+        return {
+            "type": "string",
+            "allOf": [
+                {"pattern": EXPANDABLE},
+                {"anyOf": [{"pattern": _ENDPOINTS[exporter]}, _VARIABLE]},
+            ],
+            "examples": [EXAMPLE_ENDPOINTS[exporter]],
+        }
+    if name == "headers" and exporter:
+        return {
+            "type": "object",
+            "propertyNames": {"pattern": _HEADER_NAMES[exporter]},
+            "additionalProperties": {"type": "string", "pattern": EXPANDABLE},
+        }
+    return None
+
+
+def _exporter() -> Schema:
+    tables = {name: _exporter_table(name) for name in get_args(ExporterName)}
+    one_table = {
+        "type": "object",
+        "properties": tables,
+        "additionalProperties": False,
+        "minProperties": 1,
+        "maxProperties": 1,
+    }
+    return {"oneOf": [{"enum": list(EXPORTERS)}, one_table]}
+
+
+def _exporter_table(name: ExporterName) -> Schema:
+    required = [field.name for field, key in keys_of(ExporterConfig) if key.required]
+    over = "HTTP" if name == "otlp-http" else "gRPC"
+    return _table(f"a collector over OTLP/{over}", _properties(ExporterConfig, name), required)
+
+
+def _resource_attributes() -> Schema:
+    arrays: list[Mapping[str, Any]] = [
+        {"type": "array", "items": each} for each in _RESOURCE_VALUES
+    ]
+    return {
+        "type": "object",
+        "propertyNames": {"minLength": 1, "not": {"enum": list(SET_ELSEWHERE)}},
+        "additionalProperties": {"anyOf": [*_RESOURCE_VALUES, *arrays]},
+    }

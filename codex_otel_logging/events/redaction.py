@@ -1,0 +1,91 @@
+"""Redacts sensitive fields, by name, before an event is queued.
+
+The catalog says which fields are sensitive, the settings which of those are sent; nothing is
+guessed from the text. A built-in sensitive name (`prompt`, `arguments`, `output`, `response`,
+`rationale`) is sensitive in every event and at any depth of its maps and arrays, an application's
+own in the event that declares it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import cast
+
+from .. import catalog
+from ..catalog import EventType, Sensitivity
+from ..values import AttributeValue
+
+REDACTED = "[REDACTED]"
+
+_BUILT_IN: dict[str, Sensitivity] = {
+    "response": "agent response",
+    "rationale": "guardian assessment",
+    **{
+        field.name: field.sensitive
+        for event in catalog.events()
+        for field in event.fields
+        if field.sensitive is not None
+    },
+}
+
+_SIZED = (str, bytes, bytearray, list, tuple, set, frozenset, dict)
+
+
+class Redaction:
+    """The settings' decision on sensitive fields; immutable. Without arguments, the defaults'."""
+
+    def __init__(
+        self,
+        *,
+        log_user_prompt: bool = False,
+        log_tool_payloads: bool = True,
+        log_agent_responses: bool = False,
+        log_guardian_assessments: bool = False,
+    ) -> None:
+        allowed: dict[Sensitivity, bool] = {
+            "prompt": log_user_prompt,
+            "tool payload": log_tool_payloads,
+            "agent response": log_agent_responses,
+            "guardian assessment": log_guardian_assessments,
+        }
+        self._removed = frozenset(kind for kind in allowed if not allowed[kind])
+
+    def removed_fields(self, event: EventType) -> frozenset[str]:
+        """Return the names of the fields whose values must not leave with this event."""
+        sensitive = _BUILT_IN | {f.name: f.sensitive for f in event.fields if f.sensitive}
+        return frozenset(name for name, kind in sensitive.items() if kind in self._removed)
+
+
+def redacted(
+    fields: Mapping[str, object], removed: Iterable[str], measured: Iterable[str] = ()
+) -> dict[str, object]:
+    """Return a copy of `fields` in which each field of `removed` is `REDACTED`.
+
+    `<name>_length` is added for these and for the fields of `measured`, unless the application gave
+    a length of its own: the characters of a text, the bytes or elements of other values.
+    """
+    result = dict(fields)
+    for name in (*removed, *measured):
+        length = _length(fields.get(name))
+        if length is not None and result.get(key := f"{name}_length") is None:
+            result[key] = length
+    for name in removed:
+        if result.get(name) is not None:
+            result[name] = REDACTED
+    return result
+
+
+def redacted_inside(value: AttributeValue, removed: Iterable[str]) -> AttributeValue:
+    """Return `value` with its maps redacted, at any depth; the same object where it has none."""
+    if isinstance(value, dict):
+        inside = {key: redacted_inside(item, removed) for key, item in value.items()}
+        return cast("AttributeValue", redacted(inside, removed))
+    if isinstance(value, list):
+        return [redacted_inside(item, removed) for item in value]
+    return value
+
+
+def _length(value: object) -> int | None:
+    """Return how long a value is, without running any code of the application's."""
+    kind = next((each for each in _SIZED if issubclass(type(value), each)), None)
+    return None if kind is None else kind.__len__(value)  # type: ignore[arg-type]

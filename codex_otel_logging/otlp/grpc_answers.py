@@ -1,0 +1,131 @@
+"""Converts the answers of OTLP/gRPC collectors to outcomes.
+
+Follows https://opentelemetry.io/docs/specs/otlp/#otlpgrpc-response.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import grpc
+from google.rpc.error_details_pb2 import RetryInfo
+from google.rpc.status_pb2 import Status
+
+from ..config.settings import ExporterConfig
+from ..delivery.exporter import DELIVERED, Outcome, Verdict
+from .reasons import PERHAPS_CLIENT_CERTIFICATE, delivered, safe_reason, tls_failure
+
+LARGE_REQUEST = 512 * 1024
+"""The encoded size in bytes from which a request may be too large for a collector.
+
+RESOURCE_EXHAUSTED without a time to wait means that the message is too large or that a quota is
+exhausted. gRPC's default limit is 4 MiB, and 1 MiB is the smallest that an OpenTelemetry Collector
+can be set to. So for a smaller request it means a quota, and sending halves would only use up more
+of it.
+"""
+
+_RETRYABLE = (
+    grpc.StatusCode.CANCELLED,
+    grpc.StatusCode.DEADLINE_EXCEEDED,
+    grpc.StatusCode.ABORTED,
+    grpc.StatusCode.OUT_OF_RANGE,
+    grpc.StatusCode.UNAVAILABLE,
+    grpc.StatusCode.DATA_LOSS,
+)
+
+_TOO_LARGE = re.compile(
+    "larger than max|exceeds (the )?maximum (configured message )?size|message length too large"
+)
+"""How gRPC implementations report a message that exceeds their limit.
+
+With RESOURCE_EXHAUSTED: C++, Python, Node, Go; Java, .NET. With OUT_OF_RANGE: Rust's tonic.
+"""
+
+_HTTP_STATUS = re.compile(r"Received http2 header with status: (?P<status>\d+)")
+"""How gRPC's C core reports an HTTP error, typically of a proxy."""
+
+_HTTP_VERDICTS: dict[str, Verdict] = {"400": "invalid", "413": "too large"}
+"""The HTTP statuses for which gRPC's code would lead to another verdict."""
+
+_NOT_RESOLVED = re.compile(
+    r"(?:errors resolving|DNS resolution failed for) .*: (?P<why>[^:\]]+)\]?", re.DOTALL
+)
+_NOT_CONNECTED = re.compile(
+    r"failed to connect to all addresses; last error: [A-Z_]+: \S+: (?P<why>.*)", re.DOTALL
+)
+_OPENSSL = re.compile(r"OPENSSL_internal:(?P<what>\w+)(?:: (?P<why>.*?))?(?:: OK)?$", re.DOTALL)
+_OTHER_HOST = "Hostname Verification Check failed"
+_HUNG_UP = re.compile("Socket closed|Connection reset by peer|Broken pipe")
+"""How gRPC's C core reports a failed connection."""
+
+
+def judge(call: Any, size: int, config: ExporterConfig) -> Outcome:
+    """Return the outcome of a call whose request had `size` bytes."""
+    code = call.code()
+    if code is grpc.StatusCode.OK:
+        response = call.result()
+        if response is None:  # the status came without a response
+            return DELIVERED
+        success = response.partial_success
+        return delivered(success.rejected_log_records, success.error_message, config)
+    details = call.details() or ""
+    retry_after_s = _retry_after_s(call)
+    verdict = _verdict(code, details, size, wait=retry_after_s is not None)
+    return Outcome(
+        verdict,
+        safe_reason(f"gRPC {code.name}: {what_failed(details, config)}", config),
+        retry_after_s=retry_after_s if verdict == "retry" else None,
+        status=code.name,
+    )
+
+
+def _verdict(code: grpc.StatusCode, details: str, size: int, *, wait: bool) -> Verdict:
+    found = _HTTP_STATUS.match(details)
+    if found and found["status"] in _HTTP_VERDICTS:
+        return _HTTP_VERDICTS[found["status"]]
+    too_large = bool(_TOO_LARGE.search(details))
+    if code is grpc.StatusCode.RESOURCE_EXHAUSTED:
+        if wait:
+            return "retry"
+        # A quota is a permanent refusal: the specification allows a retry only if the server
+        # signals with RetryInfo that it can recover.
+        return "too large" if too_large or size >= LARGE_REQUEST else "refused"
+    if code is grpc.StatusCode.OUT_OF_RANGE and too_large:
+        return "too large"
+    if code is grpc.StatusCode.INVALID_ARGUMENT:
+        return "invalid"
+    return "retry" if code in _RETRYABLE else "refused"
+
+
+def what_failed(details: str, config: ExporterConfig) -> str:
+    """Return the details of a failed call; for a failed connection, a short description.
+
+    Host names and addresses are left out, because they may come from a variable.
+    """
+    if found := _NOT_RESOLVED.match(details):
+        return f"no address: {found['why']}"
+    found = _NOT_CONNECTED.match(details)
+    if not found:
+        return details
+    why: str = found["why"]
+    if _OTHER_HOST in why:
+        return tls_failure("certificate verify failed", "hostname mismatch")
+    if found := _OPENSSL.search(why):
+        verifying = found["what"] == "CERTIFICATE_VERIFY_FAILED"
+        return tls_failure(found["what"], (verifying and found["why"]) or "")
+    return why + (PERHAPS_CLIENT_CERTIFICATE if config.over_tls and _HUNG_UP.search(why) else "")
+
+
+def _retry_after_s(call: Any) -> float | None:
+    """Return the delay of `RetryInfo` in seconds, if a failed call has one."""
+    try:
+        for key, value in call.trailing_metadata() or ():
+            if key == "grpc-status-details-bin":
+                for detail in Status.FromString(value).details:
+                    info = RetryInfo()
+                    if detail.Unpack(info):
+                        return max(float(info.retry_delay.ToTimedelta().total_seconds()), 0.0)
+    except Exception:  # not valid OTLP details; the code suffices
+        pass
+    return None

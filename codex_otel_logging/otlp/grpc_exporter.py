@@ -1,0 +1,242 @@
+"""Events over OTLP/gRPC, through the official exporter.
+
+The official exporter makes the calls. But its `export` returns only success or failure; therefore
+an interceptor on its channel keeps the answer of each call, and `grpc_answers` converts it to an
+outcome. The official encoder takes longer than everything else together; the exporter gets an empty
+batch, and the interceptor sends the request that `otlp_requests` encoded. The exporter's own
+retries are off, because the worker retries and knows what else is queued.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from typing import Any
+
+import grpc
+from google.protobuf.message import DecodeError
+from opentelemetry.exporter.otlp.proto.grpc._log_exporter import OTLPLogExporter
+from opentelemetry.exporter.otlp.proto.grpc.exporter import OTLPExporterMixin
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceResponse
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2_grpc import LogsServiceStub
+from opentelemetry.sdk._logs.export import LogRecordExportResult
+
+from ..config.files import LARGEST_PEM, read_file
+from ..config.settings import ExporterConfig, TlsConfig
+from ..delivery.exporter import Outcome
+from ..events.records import Event
+from ..events.shared_attributes import SharedAttributes
+from ..native import wall_clock
+from .encoder import OtlpRequests
+from .fork_gate import hold_forks
+from .grpc_answers import judge
+from .isolation import draw_own_random_numbers, isolated, original
+
+_NO_OWN_RETRIES = (grpc.StatusCode.OK,)
+"""The codes on which the exporter retries by itself: one that no failure has, as none at all
+would mean its default."""
+
+_OWN_CONNECTIONS: Any = (("grpc.use_local_subchannel_pool", 1),)
+"""Gives each channel its own connection.
+
+By default gRPC shares connections between channels to the same address, so a new channel would
+reuse the dead connection of another one.
+"""
+
+_SPARE_DESCRIPTORS = 16
+"""How many files gRPC may have to open for a channel, with some room."""
+
+
+class GrpcExporter:
+    """Sends events to an OTLP/gRPC collector; see `exporters.Exporter`."""
+
+    def __init__(self, config: ExporterConfig, origin: SharedAttributes) -> None:
+        self._config = config
+        self._requests = OtlpRequests(origin)
+        self._answers = _Answers(config)
+        self._exporter = self._build()
+        self._is_stale = False
+        draw_own_random_numbers()
+
+    @isolated
+    def export(self, events: Sequence[Event], timeout_s: float | None = None) -> Outcome:
+        """Send the events in one call and judge the answer."""
+        request = self._requests.request(events)
+        if self._is_stale:
+            self._rebuild()
+        self._answers.request = request
+        self._answers.last = None
+        self._answers.timeout_s = timeout_s
+        try:
+            with hold_forks(on_timeout=self._exporter.hang_up):
+                self._exporter.export(())
+        except OSError:
+            raise
+        except Exception:
+            if self._answers.last is None:
+                raise
+            # The exporter fell over the answer, for example over details it could not read.
+        if self._exporter.has_hung_up:
+            raise InterruptedError(errno.EINTR, "interrupted by a fork")
+        if self._answers.last is None:
+            raise ValueError("the exporter made no call")
+        outcome = judge(self._answers.last, request.ByteSize(), self._config)
+        # If the collector named a time to wait, the connection works. After any other temporary
+        # failure it may be dead, or a certificate may have expired: a channel keeps a connection
+        # that has gone silent, and reads the certificate files only once.
+        self._is_stale = outcome.verdict == "retry" and outcome.retry_after_s is None
+        return outcome
+
+    def shutdown(self) -> None:
+        """Close the channel."""
+        self._exporter.shutdown()
+
+    def _build(self) -> _InterceptedExporter:
+        return _InterceptedExporter(self._answers, **_arguments(self._config))
+
+    def _rebuild(self) -> None:
+        """Replace the channel, and read the certificate files again.
+
+        Raises:
+            OSError: a file cannot be read, or too few files can be opened.
+
+        """
+        with hold_forks():
+            self._exporter.shutdown()
+            self._exporter = self._build()
+
+
+def _arguments(config: ExporterConfig) -> dict[str, Any]:
+    return {
+        "endpoint": config.endpoint,
+        "insecure": not config.over_tls,
+        "credentials": _credentials(config.tls or TlsConfig()) if config.over_tls else None,
+        "timeout": config.timeout_ms / 1000,
+        "compression": (
+            grpc.Compression.Gzip
+            if config.compression == "gzip"
+            else grpc.Compression.NoCompression
+        ),
+    }
+
+
+def _credentials(tls: TlsConfig) -> grpc.ChannelCredentials:
+    files = (tls.ca_certificate, tls.client_private_key, tls.client_certificate)
+    return grpc.ssl_channel_credentials(
+        *(read_file(file, LARGEST_PEM) if file else None for file in files)
+    )
+
+
+class _InterceptedExporter(OTLPLogExporter):
+    """The official exporter, with our interceptor on every channel it makes.
+
+    Its constructor takes no interceptor, and it makes its channel anew after an outage; the method
+    that does so is private, and the only private name used here.
+    """
+
+    def __init__(self, answers: _Answers, **arguments: Any) -> None:
+        self._answers = answers
+        self.has_hung_up = False
+        # Not the constructor of the class above: it reads OTEL_EXPORTER_OTLP_LOGS_TIMEOUT even
+        # where it is given a timeout, and raises on an empty or invalid one.
+        arguments |= {"stub": LogsServiceStub, "result": LogRecordExportResult, "signal": "logs"}
+        OTLPExporterMixin.__init__(
+            self,
+            retryable_error_codes=_NO_OWN_RETRIES,
+            channel_options=_OWN_CONNECTIONS,
+            **arguments,
+        )
+
+    def hang_up(self) -> None:
+        """End the call that another thread is making; no other can be made any more."""
+        self.has_hung_up = True
+        self.shutdown()
+
+    def _initialize_channel_and_stub(self) -> None:
+        _spare_descriptors()
+        options = {"options": self._channel_options, "compression": self._compression}
+        if self._insecure:
+            self._channel = original(grpc.insecure_channel)(self._endpoint, **options)
+        else:
+            self._channel = original(grpc.secure_channel)(
+                self._endpoint, self._credentials, **options
+            )
+        channel = original(grpc.intercept_channel)(self._channel, self._answers)
+        self._client = self._stub(_Channel(channel))
+
+
+class _Channel:
+    """The part of a channel that the stub uses; accepts any response.
+
+    gRPC would replace the status OK with INTERNAL if the response cannot be decoded. But the status
+    is final, as it is over HTTP: the collector has accepted the events.
+    """
+
+    def __init__(self, channel: grpc.Channel) -> None:
+        self._channel = channel
+
+    def unary_unary(self, method: str, **options: Any) -> Any:
+        """Return the callable for a method."""
+        return self._channel.unary_unary(method, **{**options, "response_deserializer": _read})
+
+
+def _read(response: bytes) -> ExportLogsServiceResponse:
+    try:
+        return ExportLogsServiceResponse.FromString(response)
+    except DecodeError:
+        return ExportLogsServiceResponse()
+
+
+def _spare_descriptors() -> None:
+    """Raise where too few files can be opened: gRPC's C core would end the whole process.
+
+    Raises:
+        OSError: the process has as many files open as it may.
+
+    """
+    with ExitStack() as opened:
+        for _ in range(_SPARE_DESCRIPTORS):
+            opened.enter_context(open(os.devnull))  # noqa: PTH123
+
+
+class _Answers(grpc.UnaryUnaryClientInterceptor):  # type: ignore[misc]
+    """Sends `request` with the headers of the settings, and keeps the answer of the last call."""
+
+    def __init__(self, config: ExporterConfig) -> None:
+        self._metadata = tuple(config.headers.items())
+        self.request: Any = None
+        self.last: Any = None
+        self.timeout_s: float | None = None
+
+    def intercept_unary_unary(
+        self,
+        continuation: Callable[[grpc.ClientCallDetails, Any], Any],
+        client_call_details: grpc.ClientCallDetails,
+        request: Any,
+    ) -> Any:
+        """Make the call, with our request, and keep its answer."""
+        details = _CallDetails(client_call_details)
+        details.metadata = self._metadata
+        if self.timeout_s is not None:
+            details.timeout = min(details.timeout, self.timeout_s)
+        # gRPC adds the timeout to `time.time()`, but its core goes by the system's clock: where
+        # tests freeze the time of Python, each call would be too late, or have no end.
+        details.timeout += wall_clock() - time.time()
+        self.last = continuation(details, self.request)
+        self.request = None
+        return self.last
+
+
+class _CallDetails(grpc.ClientCallDetails):  # type: ignore[misc]
+    """The details of a call, to be changed."""
+
+    def __init__(self, details: grpc.ClientCallDetails) -> None:
+        self.method = details.method
+        self.timeout = details.timeout
+        self.metadata = details.metadata
+        self.credentials = details.credentials
+        self.wait_for_ready = details.wait_for_ready
+        self.compression = details.compression

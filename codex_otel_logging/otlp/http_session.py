@@ -1,0 +1,121 @@
+"""The `requests.Session` that the official exporters post with.
+
+It applies the settings to each request, keeps the answer for `http_answers`, and returns a plain
+400 to the exporter whenever the exporter would start to retry.
+"""
+
+from __future__ import annotations
+
+import gzip
+from contextlib import suppress
+from http.cookiejar import DefaultCookiePolicy
+from typing import Any
+
+import requests
+from opentelemetry.sdk.version import __version__ as sdk_version
+from requests.structures import CaseInsensitiveDict
+from requests.utils import default_headers, get_auth_from_url
+
+from ..config.settings import ExporterConfig, TlsConfig
+from .deadlines import Deadline
+from .http_answers import CONTENT_TYPES, Answer
+from .http_connections import DeadlineAdapter
+
+_SHOWN_REFUSAL = 400
+
+_USER_AGENT = f"OTel-OTLP-Exporter-Python/{sdk_version}"
+
+_MAX_BODY = 65_536
+
+
+class Session(requests.Session):
+    """Posts with the settings, keeps the answer, and never lets the exporter retry.
+
+    `body`, if set, replaces the exporter's body. The settings' timeout limits a request as a whole.
+
+    The environment adds neither headers nor client certificates: what the exporter itself reads of
+    `OTEL_EXPORTER_OTLP_*` is ignored, and so is `.netrc`. Proxies and `REQUESTS_CA_BUNDLE` belong
+    to the machine and apply.
+    """
+
+    def __init__(self, config: ExporterConfig) -> None:
+        super().__init__()
+        self._config = config
+        self.auth = _basic_auth  # without any auth, requests reads .netrc
+        self.cookies.set_policy(DefaultCookiePolicy(allowed_domains=()))
+        self.answer: Answer | None = None
+        self.error: Exception | None = None
+        self.body: bytes | None = None
+        self._timeout_s: float | None = None
+        self._deadline = Deadline()
+        for scheme in ("http://", "https://"):
+            self.mount(scheme, DeadlineAdapter(self._deadline, config.headers))
+
+    def forget(self, timeout_s: float | None) -> None:
+        """Reset the session for the next request, which is also limited to `timeout_s`."""
+        self.answer = self.error = None
+        self._timeout_s = timeout_s
+
+    def request(  # type: ignore[override]
+        self, method: str, url: str, *args: Any, **kwargs: Any
+    ) -> requests.Response:
+        """Send one request; return only success or failure to the exporter."""
+        kwargs |= {"allow_redirects": False, "stream": True}
+        # Not the exporter's, which it computes from `time.time` in two steps: where that clock is
+        # set in between, the timeout is negative, or hours too long.
+        kwargs["timeout"] = self._config.timeout_ms / 1000
+        if self._timeout_s is not None:
+            kwargs["timeout"] = min(kwargs["timeout"], self._timeout_s)
+        self._apply_settings(kwargs)
+        if self.body is not None:
+            is_gzip = self._config.compression == "gzip"
+            kwargs["data"] = gzip.compress(self.body) if is_gzip else self.body
+            self.body = None
+        shown = requests.Response()
+        shown.status_code, shown.url = _SHOWN_REFUSAL, url
+        self._deadline.start(kwargs["timeout"])
+        try:
+            with super().request(method, url, *args, **kwargs) as response:
+                self.answer = Answer(response.status_code, response.reason, response.headers)
+                self.answer.body = _body(response)
+        except Exception as error:  # from requests, urllib3, ssl, or a missing file
+            self.error = None if self.answer else error
+        if self.answer and 200 <= self.answer.status < 300:
+            shown.status_code = self.answer.status
+        return shown
+
+    def _apply_settings(self, kwargs: dict[str, Any]) -> None:
+        config = self._config
+        headers: dict[str, Any] = dict.fromkeys((*self.headers, *kwargs.get("headers", ())))
+        headers |= default_headers()
+        headers["User-Agent"] = _USER_AGENT
+        headers["Content-Type"] = CONTENT_TYPES[config.protocol]
+        if config.compression != "none":
+            headers["Content-Encoding"] = config.compression
+        given = CaseInsensitiveDict(headers)
+        given.update(config.headers)
+        kwargs["headers"] = given
+        tls = config.tls or TlsConfig()
+        # Passed with the request, because REQUESTS_CA_BUNDLE takes precedence over the session's.
+        kwargs["verify"] = tls.ca_certificate or True
+        self.cert = None
+        if tls.client_certificate and tls.client_private_key:
+            self.cert = (tls.client_certificate, tls.client_private_key)
+        kwargs["cert"] = self.cert
+
+
+def _basic_auth(request: requests.PreparedRequest) -> requests.PreparedRequest:
+    """Add the user and password of the endpoint, if it has any."""
+    user, password = get_auth_from_url(request.url or "")
+    return requests.auth.HTTPBasicAuth(user, password)(request) if user else request
+
+
+def _body(response: requests.Response) -> bytes:
+    """Return the beginning of an answer's body, as far as it can be read."""
+    body = b""
+    with suppress(Exception):  # the status is final, whatever happens to the body
+        for chunk in response.iter_content(_MAX_BODY):
+            body += chunk
+            if len(body) >= _MAX_BODY:
+                break
+    return body

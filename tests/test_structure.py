@@ -1,0 +1,86 @@
+"""The folders are the stages of an event's way, and import each other in one direction only."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from graphlib import TopologicalSorter
+
+import pytest
+
+from conftest import ROOT
+
+PACKAGE = "codex_otel_logging"
+MODULES = {
+    ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
+    for path in sorted((ROOT / PACKAGE).rglob("*.py"))
+}
+
+NEVER_IMPORTED = {
+    "config": {"otlp", "receiver", "cli"},
+    "events": {"otlp", "receiver", "cli"},
+    "delivery": {"otlp", "receiver", "cli"},
+    "otlp": {"cli"},
+    "receiver": {"cli"},
+}
+"""For each folder, those whose modules none of its own imports."""
+
+LIBRARIES = {"opentelemetry", "google", "grpc", "requests", "urllib3"}
+USES_LIBRARIES = {"otlp", "receiver"}
+
+
+def folder(module: str) -> str:
+    parts = module.split(".")
+    return parts[1] if len(parts) > 2 or module in FOLDERS else ""
+
+
+FOLDERS = {f"{PACKAGE}.{path.parent.name}" for path in (ROOT / PACKAGE).glob("*/__init__.py")}
+
+
+def imports(module: str, *, at_start_only: bool = False) -> Iterator[str]:
+    """Yield what a module imports, but for type checkers; a name of a package may be a module."""
+    path = MODULES[module]
+    package = module.split(".") if path.name == "__init__.py" else module.split(".")[:-1]
+    pending: list[ast.AST] = [ast.parse(path.read_text(encoding="utf-8"))]
+    while pending:
+        node = pending.pop()
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else []
+            source = ".".join([*base, *filter(None, [node.module])])
+            for alias in node.names:
+                name = f"{source}.{alias.name}"
+                yield name if name in MODULES else source
+        elif isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            pending += node.orelse
+        elif not (at_start_only and isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)):
+            pending += ast.iter_child_nodes(node)
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_folder_imports_no_later_stage(module: str) -> None:
+    forbidden = NEVER_IMPORTED.get(folder(module), set())
+    assert {name for name in imports(module) if folder(name) in forbidden} == set()
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_only_otlp_and_receiver_import_what_the_extras_install(module: str) -> None:
+    if folder(module) not in USES_LIBRARIES:
+        assert {name.partition(".")[0] for name in imports(module)} & LIBRARIES == set()
+
+
+def test_no_module_imports_itself_through_others() -> None:
+    """Where a function imports later, Python does not mind, but a reader would."""
+    graph = {
+        module: {name for name in imports(module) if name in MODULES and name != module}
+        for module in MODULES
+    }
+    TopologicalSorter(graph).prepare()
+
+
+@pytest.mark.parametrize("name", sorted(FOLDERS))
+def test_folder_says_what_happens_in_it(name: str) -> None:
+    """In one paragraph: what, on which thread, and who may import it."""
+    tree = ast.parse(MODULES[name].read_text(encoding="utf-8"))
+    assert len((ast.get_docstring(tree) or "").splitlines()) >= 3
