@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from . import catalog
-    from .config.otel_config import ConfigError, OtelConfig
+    from .config.otel_config import OtelConfig
+    from .config.tables import ConfigError
     from .conversation import Conversation
     from .delivery.sigterm import flush_on_sigterm
     from .delivery.stats import Stats
@@ -41,7 +42,7 @@ __all__ = [
 
 _MODULES = {
     "CodexOtelHandler": "handler",
-    "ConfigError": "config.otel_config",
+    "ConfigError": "config.tables",
     "Conversation": "conversation",
     "OtelConfig": "config.otel_config",
     "Receiver": "receiver",

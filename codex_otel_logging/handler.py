@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any, TypedDict
 from . import attachment, diagnostics
 from .attachment import EVENT_LOGGER
 from .config.environment import is_disabled
-from .config.otel_config import ConfigError, OtelConfig, default_path
+from .config.otel_config import OtelConfig
 from .config.settings import ExporterConfig
+from .config.tables import ConfigError
 from .delivery import lifecycle
 from .delivery.batching import BatchProcessor, finish, flush_all
 from .delivery.stats import Stats
@@ -187,7 +188,7 @@ def from_toml(
     file, `$CODEX_HOME/config.toml` or else `~/.codex/config.toml`. `options` are the keyword
     arguments of `CodexOtelHandler`, which also says what is raised.
     """
-    return CodexOtelHandler(default_path() if path is None else path, **options)
+    return CodexOtelHandler(_default_path() if path is None else path, **options)
 
 
 def from_table(otel: Mapping[str, Any], **options: Unpack[HandlerOptions]) -> CodexOtelHandler:
@@ -226,7 +227,7 @@ def configure(
 
     """
     global _configured
-    handler = CodexOtelHandler(default_path() if config is None else config, **options)
+    handler = CodexOtelHandler(_default_path() if config is None else config, **options)
     logger = logging.getLogger(EVENT_LOGGER)
     with fork_gate.hold_forks(), _configuring:
         before = None if _configured is None else _configured()
@@ -249,6 +250,12 @@ def flush(timeout: float | None = None) -> bool:
     finally given up. May be called from any thread.
     """
     return flush_all(lifecycle.watched(), FLUSH_TIMEOUT_S if timeout is None else timeout)
+
+
+def _default_path() -> str:
+    from .config.toml_file import default_path  # configured from a mapping, nothing reads TOML
+
+    return default_path()
 
 
 def _settings(config: object, *, missing_ok: bool, strict: bool) -> OtelConfig:

@@ -1,8 +1,9 @@
-"""Text for people: values from outside on one line, without a character that does not show."""
+"""Text for people: values from outside on one visible line, and names that resemble another."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 
 _INVISIBLE = re.compile(
     "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180d\u180f\u2800\u3164\ufe00-\ufe0f\uffa0"
@@ -14,6 +15,9 @@ Those of https://www.unicode.org/reports/tr44/#Default_Ignorable_Code_Point, and
 """
 
 _BRIEF_CHARACTERS = 60
+
+_MAX_TYPOS = 2
+"""A key that differs from a known one by at most this many edits is a misspelling of it."""
 
 
 def shown(value: object) -> str:
@@ -54,3 +58,45 @@ def _quoted(text: str) -> str:
 
 def _escaped(character: str) -> str:
     return character.encode("unicode_escape").decode()
+
+
+def misspelt(name: str, known: Collection[str]) -> str | None:
+    """Return the name of `known` that `name` misspells, or None: at most two edits away.
+
+    Upper and lower case, hyphens and underscores make no difference.
+    """
+    written = _plain(name)
+    distances = {
+        each: _distance(written, plain)
+        for each in sorted(known)
+        if abs(len(written) - len(plain := _plain(each))) <= _MAX_TYPOS
+    }
+    best = min(distances, key=distances.__getitem__, default="")
+    return best if best and distances[best] <= _MAX_TYPOS else None
+
+
+def _plain(name: str) -> str:
+    return name.casefold().replace("-", "").replace("_", "")
+
+
+def _distance(one: str, other: str) -> int:
+    """Return the Levenshtein distance: how many insertions, deletions and substitutions."""
+    row = list(range(len(other) + 1))
+    for above, a in enumerate(one, start=1):
+        diagonal, row[0] = row[0], above
+        for column, b in enumerate(other, start=1):
+            diagonal, row[column] = (
+                row[column],
+                min(row[column] + 1, row[column - 1] + 1, diagonal + (a != b)),
+            )
+    return row[-1]
+
+
+def nearest(name: str, known: Collection[str]) -> str:
+    """Return the end of a message on an unknown name: which one was meant, or which there are."""
+    import difflib  # only for a message
+
+    matches = difflib.get_close_matches(name, sorted(known), n=1)
+    if matches:
+        return f"; did you mean {matches[0]!r}?"
+    return f"; known are {', '.join(sorted(known))}"

@@ -12,7 +12,7 @@ import pytest
 
 from codex_otel_logging.__main__ import main
 from codex_otel_logging.cli.check import command as check
-from codex_otel_logging.config import files, otel_config
+from codex_otel_logging.config import files, toml_file
 from codex_otel_logging.otlp import factory
 from commands import Command, needs_rich
 
@@ -496,7 +496,7 @@ def test_the_file_is_read_once(
         reads.append(path)
         return read_file(path, largest)
 
-    monkeypatch.setattr(otel_config, "read_file", counted)
+    monkeypatch.setattr(toml_file, "read_file", counted)
     checked(capsys, str(file))
     assert reads == [file]
 

@@ -7,11 +7,10 @@ from typing import Any
 
 import pytest
 
-from codex_otel_logging import ConfigError, OtelConfig, Stats, from_toml
-from codex_otel_logging.config import tables
-from codex_otel_logging.config.otel_config import default_path
+from codex_otel_logging import ConfigError, OtelConfig, Stats, from_toml, text
 from codex_otel_logging.config.settings import BatchConfig, ExporterConfig, TlsConfig
 from codex_otel_logging.config.toml import loads
+from codex_otel_logging.config.toml_file import default_path
 
 NONE_EXAMPLE = """\
 [otel]
@@ -941,7 +940,7 @@ class TestCodexFiles:
 
     def test_a_huge_key_is_compared_with_none(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """The comparison takes time in proportion to both lengths."""
-        monkeypatch.setattr(tables, "_distance", lambda *_: pytest.fail("compared"))
+        monkeypatch.setattr(text, "_distance", lambda *_: pytest.fail("compared"))
         assert len(OtelConfig.from_table({"x" * 1_000_000: 1}, environ={}).warnings) == 1
 
 

@@ -210,7 +210,7 @@ class TestEndpoint:
         assert bare(HTTP, prefixed).endpoint == endpoint
 
     @pytest.mark.parametrize(
-        ("environ", "endpoint", "over_tls"),
+        ("environ", "endpoint", "uses_tls"),
         [
             ({}, "http://localhost:4317", False),
             ({"INSECURE": "false"}, "http://localhost:4317", False),
@@ -236,14 +236,14 @@ class TestEndpoint:
         ],
         ids=str,
     )
-    def test_over_grpc(self, environ: dict[str, str], endpoint: str, over_tls: bool) -> None:
+    def test_over_grpc(self, environ: dict[str, str], endpoint: str, uses_tls: bool) -> None:
         prefixed = {f"OTEL_EXPORTER_OTLP_{name}": value for name, value in environ.items()}
         exporter = bare(GRPC, prefixed)
-        assert (exporter.endpoint, exporter.over_tls) == (endpoint, over_tls)
+        assert (exporter.endpoint, exporter.uses_tls) == (endpoint, uses_tls)
 
     def test_boolean_other_than_true_is_false_with_a_warning(self) -> None:
         environ = {"OTEL_EXPORTER_OTLP_ENDPOINT": "c:1", "OTEL_EXPORTER_OTLP_INSECURE": "1"}
-        assert bare(GRPC, environ).over_tls
+        assert bare(GRPC, environ).uses_tls
         assert read(GRPC, environ).warnings == (
             "[otel] exporter: environment variable OTEL_EXPORTER_OTLP_INSECURE ignored: "
             "expected true or false",
@@ -606,7 +606,7 @@ class TestOfficialExporters:
         try:
             exporter = OtelConfig.from_table({"exporter": GRPC}).exporter
             assert exporter is not None
-            assert official._insecure == (not exporter.over_tls)
+            assert official._insecure == (not exporter.uses_tls)
             assert official._endpoint == exporter.endpoint.partition("://")[2]
             assert official._timeout * 1000 == exporter.timeout_ms
             names = {"NoCompression": "none", "Gzip": "gzip"}

@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Any, NoReturn
 
-from ..config.tables import nearest
+from ..text import nearest
 
 _LARGEST_PORT = 65535
 _NAMES = r"(?!\d)\w+(?:\.(?!\d)\w+)*"

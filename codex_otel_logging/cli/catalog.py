@@ -7,7 +7,7 @@ import sys
 
 from .. import catalog
 from ..catalog import EventType
-from ..config.tables import nearest
+from ..text import nearest
 from .console import Console, console
 
 SHOWN, UNKNOWN = 0, 2

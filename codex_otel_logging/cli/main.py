@@ -11,7 +11,7 @@ from contextlib import suppress
 from importlib import metadata
 from typing import TYPE_CHECKING
 
-from ..config.otel_config import ConfigError
+from ..config.tables import ConfigError
 from .arguments import Parser, logging_dict, path, port
 
 if TYPE_CHECKING:

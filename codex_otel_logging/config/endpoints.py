@@ -1,13 +1,16 @@
-"""What can be sent to: addresses and headers, checked before anything is.
+"""Validates endpoints and headers before anything is sent.
 
-Each function returns what is wrong, in words for the settings' reader, or None. None of them shows
-any of what it looked at.
+Each function returns what is invalid, in words for the settings' reader, or None. No message shows
+any part of the value.
 """
 
 from __future__ import annotations
 
 import re
 from urllib.parse import SplitResult, urlsplit
+
+LOGS_PATH = "/v1/logs"
+"""https://opentelemetry.io/docs/specs/otlp/#otlphttp-request"""
 
 TOKEN = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
 METADATA_KEY = r"[0-9A-Za-z_.-]+"

@@ -16,14 +16,15 @@ from dataclasses import replace
 from typing import cast, get_args
 from urllib.parse import unquote, urlsplit
 
-from .certificates import certificate_problems, file_problem
 from .endpoints import (
     GRPC_SCHEMES,
+    LOGS_PATH,
     grpc_endpoint_problem,
     http_endpoint_problem,
     http_header_problem,
     metadata_problem,
 )
+from .files import certificate_problems, file_problem
 from .settings import LARGEST, Compression, ExporterConfig, ExporterName, Key, TlsConfig, keys_of
 
 Report = Callable[[str, str], None]
@@ -130,7 +131,7 @@ class _OtlpVariables:
             timeout_ms=self._timeout_ms(),
             insecure=insecure,
         )
-        return replace(exporter, tls=self._tls()) if exporter.over_tls else exporter
+        return replace(exporter, tls=self._tls()) if exporter.uses_tls else exporter
 
     def _set(self, name: str) -> Iterator[tuple[str, str]]:
         """Yield the variables that are set, and their values; the one for logs first."""
@@ -154,9 +155,9 @@ class _OtlpVariables:
                 self._fail(variable, problem)
             elif "LOGS" not in variable:  # a base address, to which the signal's path is added
                 parts = urlsplit(text)
-                text = parts._replace(path=f"{parts.path.rstrip('/')}/v1/logs").geturl()
+                text = parts._replace(path=f"{parts.path.rstrip('/')}{LOGS_PATH}").geturl()
             return text, False
-        return "http://localhost:4318/v1/logs", False
+        return f"http://localhost:4318{LOGS_PATH}", False
 
     def _grpc_endpoint(self) -> tuple[str, bool]:
         """Return the target with a scheme, which counts before `INSECURE`, and what that says."""

@@ -1,11 +1,13 @@
-"""Reads the files that settings name, without ever blocking on one that is not a plain file."""
+"""Reads and checks the files that settings name; never blocks on one that is not a plain file."""
 
 from __future__ import annotations
 
 import errno
 import os
 import stat
-from pathlib import Path
+from collections.abc import Iterator
+
+from .settings import TlsConfig
 
 LARGEST_TOML = 1 << 20
 """1 MiB: the largest settings file that is read."""
@@ -23,7 +25,8 @@ def read_file(path: str | os.PathLike[str], largest: int) -> bytes:
         OSError: the file cannot be read, is not regular, or is larger.
 
     """
-    if not stat.S_ISREG(Path(path).stat().st_mode):
+    # Not pathlib: importing it takes a tenth of a start, and few settings name a file.
+    if not stat.S_ISREG(os.stat(path).st_mode):  # noqa: PTH116
         raise OSError(errno.EINVAL, "not a regular file")
     # Non-blocking, because another file may have taken its place since.
     with open(path, "rb", opener=_open_without_blocking) as file:
@@ -35,3 +38,37 @@ def read_file(path: str | os.PathLike[str], largest: int) -> bytes:
 
 def _open_without_blocking(path: str, flags: int) -> int:
     return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+
+
+def file_problem(path: str | os.PathLike[str]) -> str | None:
+    """Return why a file of certificates or keys cannot be read, or None if it can."""
+    try:
+        read_file(path, LARGEST_PEM)
+    except OSError as error:
+        return f"the file cannot be read: {error.strerror}"
+    except ValueError:  # a NUL in the path
+        return "not the path of a file"
+    return None
+
+
+def certificate_problems(tls: TlsConfig) -> Iterator[tuple[str, str]]:
+    """Yield the field of each file that TLS cannot use, and what is wrong with it.
+
+    The files exist and can be read.
+    """
+    import ssl  # slow to import, and only TLS needs it
+
+    context = ssl.create_default_context()
+    if tls.ca_certificate is not None:
+        try:
+            context.load_verify_locations(tls.ca_certificate)
+        except ssl.SSLError:
+            yield "ca_certificate", "no certificate in PEM form is in the file"
+    if tls.client_certificate is not None and tls.client_private_key is not None:
+        try:
+            context.load_cert_chain(tls.client_certificate, tls.client_private_key, password="")
+        except (ssl.SSLError, ValueError):
+            yield (
+                "client_certificate",
+                "not a PEM certificate that fits an unencrypted client-private-key",
+            )

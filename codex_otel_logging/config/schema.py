@@ -15,8 +15,10 @@ from dataclasses import MISSING, Field
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from . import otel_config
+from . import settings as parts
 from .endpoints import METADATA_KEY, TOKEN
-from .otel_config import EXPORTERS, OTHER_SIGNALS, SET_ELSEWHERE, OtelConfig
+from .exporter_table import EXPORTERS
+from .otel_config import OTHER_SIGNALS, SET_ELSEWHERE, OtelConfig
 from .settings import (
     EXAMPLE_ENDPOINTS,
     LARGEST,
@@ -69,9 +71,9 @@ def _otel() -> Schema:
     return table
 
 
-def _table(means: str, properties: Schema, required: list[str] | None = None) -> Schema:
+def _table(description: str, properties: Schema, required: list[str] | None = None) -> Schema:
     return {
-        "description": means,
+        "description": description,
         "type": "object",
         "properties": properties,
         "additionalProperties": False,
@@ -81,22 +83,22 @@ def _table(means: str, properties: Schema, required: list[str] | None = None) ->
 
 def _properties(settings: type, exporter: ExporterName | None = None) -> Schema:
     """Return the schemas of the keys of a class; strings under an exporter may hold variables."""
-    types = get_type_hints(settings, vars(otel_config))
+    types = get_type_hints(settings, {**vars(parts), **vars(otel_config)})
     properties: Schema = {}
     for field, key in keys_of(settings):
-        if key.only not in (None, exporter):
+        if key.exporter not in (None, exporter):
             continue
         table, _, name = (key.name or field.name).rpartition(".")
-        about = {"description": _description(key), **_default(field)}
-        about |= _special(field.name, exporter) or _typed(types[field.name], key, exporter)
+        entry = {"description": _description(key), **_default(field)}
+        entry |= _special(field.name, exporter) or _typed(types[field.name], key, exporter)
         if table:
-            about = _table(f"limits of a {table.replace('_', ' ')}", {name: about})
-        properties[table or name] = about
+            entry = _table(f"limits of a {table.replace('_', ' ')}", {name: entry})
+        properties[table or name] = entry
     return properties
 
 
 def _description(key: Key) -> str:
-    return f"{key.means}; or `{key.variable}`" if key.variable else key.means
+    return f"{key.description}; or `{key.variable}`" if key.variable else key.description
 
 
 def _default(field: Field[Any]) -> Schema:
@@ -121,7 +123,7 @@ def _typed(kind: Any, key: Key, exporter: ExporterName | None) -> Schema:
     if kind is str:
         return {"type": "string", **({"pattern": EXPANDABLE} if exporter else {})}
     assert kind in (BatchConfig, TlsConfig)
-    table = _table(key.means, _properties(kind, exporter))
+    table = _table(key.description, _properties(kind, exporter))
     if kind is TlsConfig:
         certificate, private_key = (f"client-{each}" for each in ("certificate", "private-key"))
         table["dependentRequired"] = {certificate: [private_key], private_key: [certificate]}

@@ -1,6 +1,6 @@
 """The parts of the settings: exporter, TLS, batching; frozen, with the documented defaults.
 
-A field with `about` is a key of the `[otel]` table. What is to be known of it stands there and
+A field with `setting` is a key of the `[otel]` table. What is to be known of it stands there and
 nowhere else: reading, the schema and README take it from there. The settings' `repr` shows neither
 a header's value nor anything that `${NAME}` was replaced by.
 """
@@ -10,9 +10,9 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import Field, dataclass, field, fields
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
-from .endpoints import userinfo_of
+from .endpoints import LOGS_PATH, userinfo_of
 
 ExporterName = Literal["otlp-http", "otlp-grpc"]
 Protocol = Literal["binary", "json"]
@@ -22,7 +22,7 @@ LARGEST = (1 << 31) - 1
 """The largest integer of any setting."""
 
 EXAMPLE_ENDPOINTS: dict[ExporterName, str] = {
-    "otlp-http": "https://localhost:4318/v1/logs",
+    "otlp-http": f"https://localhost:4318{LOGS_PATH}",
     "otlp-grpc": "https://localhost:4317",
 }
 
@@ -30,22 +30,23 @@ EXAMPLE_ENDPOINTS: dict[ExporterName, str] = {
 class Key(NamedTuple):
     """What is to be known of a key of the table beside its type and default.
 
-    `means` says it in Markdown. `name` is the key where the field is called something else,
-    `smallest` the lower limit of an integer, `variable` the environment variable that decides where
-    the key is absent, `only` the one exporter that has the key.
+    `description` is Markdown. `name` is the key where the field is called something else,
+    `smallest` the lower limit of an integer, `choices` what a string may be, `variable` the
+    environment variable that decides where the key is absent, `exporter` the only one that has it.
     """
 
-    means: str
+    description: str
     name: str = ""
     smallest: int = 1
     variable: str = ""
     required: bool = False
-    only: ExporterName | None = None
+    choices: tuple[str, ...] = ()
+    exporter: ExporterName | None = None
 
 
-def about(means: str, **more: Any) -> dict[str, Key]:
+def setting(description: str, **more: Any) -> dict[str, Key]:
     """Return the metadata of a field that is a key; `more` are the other arguments of `Key`."""
-    return {"key": Key(means, **more)}
+    return {"key": Key(description, **more)}
 
 
 def keys_of(settings: Any) -> list[tuple[Field[Any], Key]]:
@@ -64,7 +65,7 @@ class TlsConfig:
 
     ca_certificate: str | None = field(
         default=None,
-        metadata=about(
+        metadata=setting(
             "PEM file of the authorities to trust instead of the usual ones, relative to the TOML "
             "file",
             name="ca-certificate",
@@ -72,14 +73,14 @@ class TlsConfig:
     )
     client_certificate: str | None = field(
         default=None,
-        metadata=about(
+        metadata=setting(
             "PEM file of the certificate to show to the collector, relative to the TOML file",
             name="client-certificate",
         ),
     )
     client_private_key: str | None = field(
         default=None,
-        metadata=about(
+        metadata=setting(
             "PEM file of that certificate's key, not encrypted, relative to the TOML file",
             name="client-private-key",
         ),
@@ -101,21 +102,26 @@ class ExporterConfig:
 
     name: ExporterName
     endpoint: str = field(
-        metadata=about(
+        metadata=setting(
             "the collector's address, used exactly as written; over gRPC `http://` means "
             "plaintext, anything else TLS",
             required=True,
         ),
     )
     headers: Mapping[str, str] = field(
-        default_factory=dict, metadata=about("sent with every request")
+        default_factory=dict, metadata=setting("sent with every request")
     )
     protocol: Protocol = field(
-        default="binary", metadata=about('`"binary"` or `"json"`; HTTP only', only="otlp-http")
+        default="binary",
+        metadata=setting(
+            '`"binary"` or `"json"`; HTTP only', exporter="otlp-http", choices=get_args(Protocol)
+        ),
     )
-    compression: Compression = field(default="none", metadata=about('`"none"` or `"gzip"`'))
-    timeout_ms: int = field(default=10_000, metadata=about("how long one request may take"))
-    tls: TlsConfig | None = field(default=None, metadata=about("the files of a TLS connection"))
+    compression: Compression = field(
+        default="none", metadata=setting('`"none"` or `"gzip"`', choices=get_args(Compression))
+    )
+    timeout_ms: int = field(default=10_000, metadata=setting("how long one request may take"))
+    tls: TlsConfig | None = field(default=None, metadata=setting("the files of a TLS connection"))
     written_endpoint: str | None = field(default=None, compare=False)
     replaced: tuple[str, ...] = field(default=(), compare=False)
     insecure: bool = False
@@ -137,10 +143,20 @@ class ExporterConfig:
         return re.split("[?#]", endpoint, maxsplit=1)[0]
 
     @property
-    def over_tls(self) -> bool:
+    def is_bare(self) -> bool:
+        """Whether the setting was a name only, so that the environment describes the exporter."""
+        return self.written_endpoint is None
+
+    @property
+    def over_http(self) -> bool:
+        """Whether the exporter speaks OTLP/HTTP; otherwise, it speaks OTLP/gRPC."""
+        return self.name == "otlp-http"
+
+    @property
+    def uses_tls(self) -> bool:
         """Whether the connection is encrypted."""
         endpoint = self.endpoint.lower()
-        if self.name == "otlp-http":
+        if self.over_http:
             return endpoint.startswith("https://")
         return not (self.insecure or endpoint.startswith("http://"))
 
@@ -154,7 +170,7 @@ class BatchConfig:
 
     schedule_delay_ms: int = field(
         default=1000,
-        metadata=about(
+        metadata=setting(
             "how long an event waits for others to be sent with",
             smallest=0,
             variable="OTEL_BLRP_SCHEDULE_DELAY",
@@ -162,31 +178,31 @@ class BatchConfig:
     )
     max_batch_size: int = field(
         default=1024,
-        metadata=about("events in one request", variable="OTEL_BLRP_MAX_EXPORT_BATCH_SIZE"),
+        metadata=setting("events in one request", variable="OTEL_BLRP_MAX_EXPORT_BATCH_SIZE"),
     )
     max_queue_size: int = field(
         default=131_072,
-        metadata=about(
+        metadata=setting(
             "events that wait at most; what comes then is dropped and counted",
             variable="OTEL_BLRP_MAX_QUEUE_SIZE",
         ),
     )
     max_queue_bytes: int = field(
         default=104 * 1024 * 1024,
-        metadata=about(
+        metadata=setting(
             "the same in bytes of memory: 104 MiB hold 120,000 tool results of the usual size"
         ),
     )
-    max_request_bytes: int = field(default=3_670_016, metadata=about("bytes in one request"))
+    max_request_bytes: int = field(default=3_670_016, metadata=setting("bytes in one request"))
     retry_for_ms: int = field(
         default=300_000,
-        metadata=about(
+        metadata=setting(
             "how long events that cannot be delivered are kept and tried again", smallest=0
         ),
     )
     shutdown_timeout_ms: int = field(
         default=2000,
-        metadata=about(
+        metadata=setting(
             "how long the end of the program waits for a collector that takes nothing", smallest=0
         ),
     )

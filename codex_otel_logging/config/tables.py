@@ -11,6 +11,9 @@ import re
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
+from ..text import misspelt, nearest
+from .settings import LARGEST, keys_of
+
 _NAME = r"[A-Za-z_][A-Za-z0-9_]*"
 _DEFAULT = r"(?:[^$}]|\$+[^${}])*\$*"  # with no variable in it
 
@@ -37,8 +40,18 @@ _TYPE_NAMES: dict[type, str] = {
 }
 
 
-_MAX_TYPOS = 2
-"""A key that differs from a known one by at most this many edits is a misspelling of it."""
+class ConfigError(ValueError):
+    """The settings cannot be used; the message has one line for each fault.
+
+    `faults` holds those lines: where, what, and what to do. None shows a header's value.
+    """
+
+    def __init__(self, *faults: str) -> None:
+        super().__init__("\n".join(faults))
+        self.faults = faults
+
+
+ConfigError.__module__ = "codex_otel_logging"
 
 
 class Faults:
@@ -208,48 +221,6 @@ class TableReader:
                 self.warn(key, f"unknown key, ignored{hint if 'did you mean' in hint else ''}")
 
 
-def misspelt(name: str, known: Collection[str]) -> str | None:
-    """Return the name of `known` that `name` misspells, or None: at most two edits away.
-
-    Upper and lower case, hyphens and underscores make no difference.
-    """
-    written = _plain(name)
-    distances = {
-        each: _distance(written, plain)
-        for each in sorted(known)
-        if abs(len(written) - len(plain := _plain(each))) <= _MAX_TYPOS
-    }
-    best = min(distances, key=distances.__getitem__, default="")
-    return best if best and distances[best] <= _MAX_TYPOS else None
-
-
-def _plain(name: str) -> str:
-    return name.casefold().replace("-", "").replace("_", "")
-
-
-def _distance(one: str, other: str) -> int:
-    """Return the Levenshtein distance: how many insertions, deletions and substitutions."""
-    row = list(range(len(other) + 1))
-    for above, a in enumerate(one, start=1):
-        diagonal, row[0] = row[0], above
-        for column, b in enumerate(other, start=1):
-            diagonal, row[column] = (
-                row[column],
-                min(row[column] + 1, row[column - 1] + 1, diagonal + (a != b)),
-            )
-    return row[-1]
-
-
-def nearest(name: str, known: Collection[str]) -> str:
-    """Return the end of a message on an unknown name: which one was meant, or which there are."""
-    import difflib  # only for a message
-
-    matches = difflib.get_close_matches(name, sorted(known), n=1)
-    if matches:
-        return f"; did you mean {matches[0]!r}?"
-    return f"; known are {', '.join(sorted(known))}"
-
-
 def type_name(value: object) -> str:
     """Return what a value is, in the words of TOML."""
     for kind, name in _TYPE_NAMES.items():
@@ -290,3 +261,22 @@ def expand(text: str, environ: Mapping[str, str]) -> str:
         return value
 
     return _VARIABLE.sub(replacement, text)
+
+
+def plain_settings(table: TableReader, defaults: Any, exporter: str = "") -> dict[str, Any]:
+    """Return the booleans, integers and choices of a table, as the metadata of its class says.
+
+    `defaults` is an instance of the class. What only another exporter has is not read.
+    """
+    values: dict[str, Any] = {}
+    for each, key in keys_of(type(defaults)):
+        default = getattr(defaults, each.name)
+        if key.exporter not in (None, exporter):
+            continue
+        if isinstance(default, bool):
+            values[each.name] = table.boolean(each.name, default)
+        elif isinstance(default, int):
+            values[each.name] = table.integer(each.name, default, key.smallest, LARGEST)
+        elif key.choices:
+            values[each.name] = table.choice(each.name, default, key.choices)
+    return values

@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterable
 
 from .. import attachment, catalog, diagnostics
-from ..config.tables import nearest
+from ..text import nearest
 from .records import LOGGER, Event, is_event_logger, named_event
 
 _MAX_REPORTS = 100

@@ -109,7 +109,7 @@ def connect(config: ExporterConfig, origin: SharedAttributes) -> Exporter:
 
     """
     implementation = _IMPLEMENTATIONS[config.name, config.protocol]
-    build = "HttpExporter" if config.name == "otlp-http" else "GrpcExporter"
+    build = "HttpExporter" if config.over_http else "GrpcExporter"
     try:
         with hold_forks():
             # Only the worker needs these.

@@ -114,7 +114,7 @@ def what_failed(details: str, config: ExporterConfig) -> str:
     if found := _OPENSSL.search(why):
         verifying = found["what"] == "CERTIFICATE_VERIFY_FAILED"
         return tls_failure(found["what"], (verifying and found["why"]) or "")
-    return why + (PERHAPS_CLIENT_CERTIFICATE if config.over_tls and _HUNG_UP.search(why) else "")
+    return why + (PERHAPS_CLIENT_CERTIFICATE if config.uses_tls and _HUNG_UP.search(why) else "")
 
 
 def _retry_after_s(call: Any) -> float | None:

@@ -112,8 +112,8 @@ class GrpcExporter:
 def _arguments(config: ExporterConfig) -> dict[str, Any]:
     return {
         "endpoint": config.endpoint,
-        "insecure": not config.over_tls,
-        "credentials": _credentials(config.tls or TlsConfig()) if config.over_tls else None,
+        "insecure": not config.uses_tls,
+        "credentials": _credentials(config.tls or TlsConfig()) if config.uses_tls else None,
         "timeout": config.timeout_ms / 1000,
         "compression": (
             grpc.Compression.Gzip

@@ -154,7 +154,7 @@ def _what_failed(error: Exception, config: ExporterConfig) -> str:
     what = "TLS failed" if isinstance(error, requests.exceptions.SSLError) else "no connection"
     text = (isinstance(cause, OSError) and cause.strerror) or str(cause) or type(cause).__name__
     text = text.partition(" (_ssl.c:")[0]
-    hint = PERHAPS_CLIENT_CERTIFICATE if config.over_tls and isinstance(cause, _HUNG_UP) else ""
+    hint = PERHAPS_CLIENT_CERTIFICATE if config.uses_tls and isinstance(cause, _HUNG_UP) else ""
     return f"{what}: {text}{hint}"
 
 

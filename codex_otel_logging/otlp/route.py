@@ -69,19 +69,18 @@ class Route:
 def route_to(exporter: ExporterConfig) -> Route | None:
     """Return the way of an exporter's requests, or None if its address has no host and port."""
     endpoint = exporter.endpoint or ""
-    over_http = exporter.name == "otlp-http"
-    if "://" not in endpoint if over_http else endpoint.startswith(GRPC_SCHEMES):
+    if "://" not in endpoint if exporter.over_http else endpoint.startswith(GRPC_SCHEMES):
         return None
     try:
         parts = urlsplit(endpoint if "://" in endpoint else f"https://{endpoint}")
         tls = parts.scheme == "https"
-        default_port = 443 if tls or not over_http else 80
+        default_port = 443 if tls or not exporter.over_http else 80
         collector = Address(parts.hostname or "", parts.port or default_port)
     except ValueError:
         return None
     if parts.scheme not in ("http", "https") or not collector.host:
         return None
-    proxy = _http_proxy(endpoint) if over_http else _grpc_proxy(collector.host)
+    proxy = _http_proxy(endpoint) if exporter.over_http else _grpc_proxy(collector.host)
     netloc = (exporter.safe_endpoint or "").rpartition("://")[2].partition("/")[0]
     return Route(collector, re.sub(r":[^:\]]*$", "", netloc), tls, proxy)
 
@@ -140,7 +139,7 @@ def usual_authorities(exporter: ExporterConfig) -> str | None:
 
     gRPC brings its own; this machine's stand for them.
     """
-    if exporter.name == "otlp-grpc":
+    if not exporter.over_http:
         return os.environ.get("GRPC_DEFAULT_SSL_ROOTS_FILE_PATH")
     from requests.utils import DEFAULT_CA_BUNDLE_PATH
 

@@ -14,8 +14,9 @@ OpenTelemetry is imported before a `Receiver` is built. Modules of the commands 
 import this package; it imports none of them.
 """
 
+from ..config.endpoints import LOGS_PATH
 from .connections import PortError
-from .received import LOGS_PATH, ReceivedEvent, ReceivedRequest, RefusedRequest, events_of
+from .received import ReceivedEvent, ReceivedRequest, RefusedRequest, events_of
 from .receiver import Receiver
 
 __all__ = [

@@ -15,12 +15,13 @@ from queue import Full
 from typing import Any
 from urllib.parse import urlsplit
 
+from ..config.endpoints import LOGS_PATH
 from ..text import brief
 from . import connections, messages, refusals
 from .bodies import from_gzip, has_body, read_body
 from .connections import HTTP2_PREFACE, TLS_HANDSHAKE, ConnectionServer
 from .intake import Intake
-from .received import LOGS_PATH, Transport
+from .received import Transport
 from .refusals import OTHER_SIGNALS, RefusalError, Refuse, other_signal
 
 REQUEST_TIMEOUT_S = 30.0

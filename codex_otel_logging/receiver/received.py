@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
     from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
 
-LOGS_PATH = "/v1/logs"
-
 Transport = Literal["http/protobuf", "http/json", "grpc"]
 
 _MAX_NAMES = 20

@@ -8,8 +8,9 @@ from functools import partial
 from types import TracebackType
 from typing import Literal
 
+from ..config.endpoints import LOGS_PATH
 from .connections import url_host
-from .received import LOGS_PATH, ReceivedEvent, ReceivedRequest, RefusedRequest, events_of, names_of
+from .received import ReceivedEvent, ReceivedRequest, RefusedRequest, events_of, names_of
 
 
 class Receiver:

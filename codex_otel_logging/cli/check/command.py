@@ -14,7 +14,7 @@ from itertools import groupby
 from typing import Any
 
 from ...attachment import EVENT_LOGGER
-from ...config.otel_config import default_path
+from ...config.toml_file import default_path
 from ...text import printable, shown
 from ..console import Console, console
 from .diagnosis import EVENT

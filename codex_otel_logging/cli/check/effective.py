@@ -10,7 +10,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from ...config.otel_config import EXPORTERS, SET_ELSEWHERE, OtelConfig
+from ...config.exporter_table import EXPORTERS
+from ...config.otel_config import SET_ELSEWHERE, OtelConfig
 from ...config.settings import BatchConfig, ExporterConfig, TlsConfig, keys_of
 from ...config.tables import variables_in
 
@@ -64,7 +65,7 @@ def _exporter(config: OtelConfig, otel: Mapping[str, Any]) -> Iterator[Setting]:
     is_table = isinstance(otel["exporter"], Mapping)
     table = otel["exporter"][exporter.name] if is_table else {}
     for field, key in keys_of(ExporterConfig):
-        if key.only in (None, exporter.name) and field.name not in ("headers", "tls"):
+        if key.exporter in (None, exporter.name) and field.name not in ("headers", "tls"):
             attribute = "safe_endpoint" if field.name == "endpoint" else field.name
             value = getattr(exporter, attribute)
             yield _from(config, table, f"exporter.{field.name}", value, field.name)

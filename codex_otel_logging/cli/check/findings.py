@@ -10,7 +10,7 @@ from typing import NamedTuple
 from ... import diagnostics
 from ...attachment import EVENT_LOGGER
 from ...config.environment import is_disabled
-from ...config.otel_config import ConfigError
+from ...config.tables import ConfigError
 from ...events.records import is_event_logger
 from ...otlp.factory import missing_package
 from .diagnosis import Delivery

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ...attachment import is_own
-from ...config.otel_config import ConfigError
-from ...config.tables import nearest
+from ...config.tables import ConfigError
+from ...text import nearest
 
 
 class LoggingDictError(Exception):

@@ -7,7 +7,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from ...config.otel_config import ConfigError, OtelConfig, OtelFile
+from ...config.otel_config import OtelConfig
+from ...config.tables import ConfigError
+from ...config.toml_file import OtelFile
 from .logging_dict import ConfiguredHandler
 
 Kind = Literal["argument", "CODEX_HOME", "default", "logging"]
@@ -55,7 +57,7 @@ def source_of(
 
 
 def _from_file(file: OtelFile, kind: Kind, why: str) -> Source:
-    return Source(file, file.config(), kind, why)
+    return Source(file, OtelConfig.from_file(file), kind, why)
 
 
 def _file_of(configured: ConfiguredHandler, reference: str) -> OtelFile | None:

@@ -1,0 +1,177 @@
+"""Reads the exporter of the `[otel]` table: its name, or the table of one of them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, cast, get_args
+
+from ..text import nearest
+from .endpoints import (
+    grpc_endpoint_problem,
+    http_endpoint_problem,
+    http_header_problem,
+    metadata_problem,
+)
+from .environment import Variables
+from .files import certificate_problems, file_problem
+from .settings import (
+    EXAMPLE_ENDPOINTS,
+    ExporterConfig,
+    ExporterName,
+    TlsConfig,
+    key_of,
+    keys_of,
+)
+from .tables import TableReader, plain_settings, variables_in
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+EXPORTERS = ("none", *get_args(ExporterName))
+
+
+class ExporterTable:
+    """Reads the exporter.
+
+    Args:
+        table: the `[otel]` table.
+        variables: the environment of an exporter that is a bare name.
+        folder: what paths under `tls` are relative to.
+        environ: where `${NAME}` is looked up.
+
+    """
+
+    def __init__(
+        self,
+        table: TableReader,
+        variables: Variables,
+        folder: Path | None,
+        environ: Mapping[str, str],
+    ) -> None:
+        self._table = table
+        self._variables = variables
+        self._folder = folder
+        self._environ = environ
+
+    def read(self) -> ExporterConfig | None:
+        """Return the exporter, or None for none and for one that has faults."""
+        table = self._table
+        value = table.get("exporter")
+        if not isinstance(value, Mapping):
+            name = table.string("exporter", "none")
+            if name in EXPORTERS[1:]:
+                return self._variables.exporter(cast("ExporterName", name))
+            if name == "statsig":
+                table.warn("exporter", _STATSIG)
+            elif name is not None and name != "none":
+                table.fault("exporter", _unknown_exporter(name))
+            return None
+        if len(value) != 1:
+            table.fault("exporter", "expected one exporter in the table: otlp-http or otlp-grpc")
+            return None
+        (name,) = value
+        if name not in EXPORTERS[1:]:
+            table.fault("exporter", _unknown_exporter(str(name)))
+            return None
+        outer = table.table("exporter")
+        inner = outer and outer.table(name, environ=self._environ)
+        if inner is None:
+            return None
+        return self._exporter_table(cast("ExporterName", name), inner)
+
+    def _exporter_table(self, name: ExporterName, table: TableReader) -> ExporterConfig:
+        over_http = name == "otlp-http"
+        defaults = ExporterConfig(name, "")
+        endpoint = table.string("endpoint")
+        if "endpoint" not in table:
+            example = EXAMPLE_ENDPOINTS[name]
+            table.fault("endpoint", f"missing; give the collector's address, such as {example!r}")
+        elif endpoint is not None:
+            problem = (http_endpoint_problem if over_http else grpc_endpoint_problem)(endpoint)
+            if problem:
+                table.fault("endpoint", problem)
+        config = ExporterConfig(
+            name=name,
+            endpoint=endpoint or "",
+            headers=self._headers(table, over_http=over_http),
+            tls=self._tls(table, plaintext=(endpoint or "").lower().startswith("http://")),
+            written_endpoint=table.get("endpoint"),
+            replaced=self._replaced(table.get("endpoint")),
+            **plain_settings(table, defaults, name),
+        )
+        table.finish()
+        return config
+
+    def _replaced(self, endpoint: object) -> tuple[str, ...]:
+        """Return what the variables in an endpoint stand for."""
+        names = variables_in(endpoint) if isinstance(endpoint, str) else ()
+        return tuple(self._environ[name] for name in names if self._environ.get(name))
+
+    def _headers(self, exporter: TableReader, *, over_http: bool) -> dict[str, str]:
+        table = exporter.table("headers")
+        if table is None:
+            return {}
+        problem_of = http_header_problem if over_http else metadata_problem
+        headers: dict[str, str] = {}
+        seen: set[str] = set()
+        for key in table.names():
+            value = table.string(key)
+            if key.lower() in seen:
+                table.fault(key, "this header is there twice; upper and lower case are the same")
+            elif value is not None and (problem := problem_of(key, value)):
+                table.fault(key, problem)
+            elif value is not None:
+                headers[key if over_http else key.lower()] = value
+            seen.add(key.lower())
+        return headers
+
+    def _tls(self, exporter: TableReader, *, plaintext: bool) -> TlsConfig | None:
+        table = exporter.table("tls")
+        if table is None:
+            return None
+        if plaintext:
+            exporter.fault("tls", "the endpoint is plaintext; begin it with https:// to use TLS")
+        keys = [each.name for _, each in keys_of(TlsConfig)]
+        files = {key: self._file(table, key) for key in keys}
+        table.finish()
+        tls = TlsConfig(*files.values())
+        if ("client-certificate" in table) != ("client-private-key" in table):
+            missing = keys[2] if "client-certificate" in table else keys[1]
+            table.fault(missing, "missing; a client certificate and its private key go together")
+        elif all(files[key] is not None for key in keys if key in table):
+            for field_name, problem in certificate_problems(tls):
+                table.fault(key_of(TlsConfig, field_name).name, problem)
+        return tls
+
+    def _file(self, table: TableReader, key: str) -> str | None:
+        name = table.string(key)
+        if name is None:
+            return None
+        from pathlib import Path  # takes a tenth of a start, and few settings name a file
+
+        try:
+            file = (self._folder or Path()) / Path(name).expanduser()
+        except RuntimeError:
+            table.fault(key, "its home directory is not known; write the path without ~")
+            return None
+        if problem := file_problem(file):
+            table.fault(key, problem)
+            return None
+        return str(file)
+
+
+_STATSIG = (
+    "'statsig' is the Codex CLI's own service, which takes no events from here; nothing is sent. "
+    "Use 'otlp-http' or 'otlp-grpc'"
+)
+
+
+def _unknown_exporter(name: str) -> str:
+    if name == "none":
+        return "'none' has no table; write exporter = \"none\""
+    text = f"expected one of {', '.join(map(repr, EXPORTERS))}"
+    if not re.fullmatch(r"[\w-]{1,32}", name):  # perhaps an address, with a password in it
+        return text
+    hint = nearest(name, EXPORTERS)
+    return f"{text}; got {name!r}{hint if 'did you mean' in hint else ''}"
