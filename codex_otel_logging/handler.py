@@ -291,7 +291,7 @@ def _usable_exporter(settings: OtelConfig, *, strict: bool) -> ExporterConfig | 
 
 
 def _processor(
-    exporter: ExporterConfig, origin: SharedAttributes, settings: OtelConfig, checks: Checks
+    exporter: ExporterConfig, shared: SharedAttributes, settings: OtelConfig, checks: Checks
 ) -> BatchProcessor:
     def worker_starts() -> None:
         lifecycle.worker_starts()
@@ -300,7 +300,7 @@ def _processor(
     import_beside_greenlets(exporter)  # at the first event, all greenlets would wait for it
     return BatchProcessor(
         settings.batch,
-        connect=lambda: connect(exporter, origin),
+        connect=lambda: connect(exporter, shared),
         inspect=checks.inspect,
         on_start=worker_starts,
         destination=_destination(exporter),

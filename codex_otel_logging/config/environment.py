@@ -29,8 +29,25 @@ from .settings import LARGEST, Compression, ExporterConfig, ExporterName, Key, T
 
 Report = Callable[[str, str], None]
 
+SDK_DISABLED = "OTEL_SDK_DISABLED"
 SERVICE_NAME = "OTEL_SERVICE_NAME"
 RESOURCE_ATTRIBUTES = "OTEL_RESOURCE_ATTRIBUTES"
+
+EXPORTERS = "OTEL_EXPORTER_OTLP_"
+"""How the variables of exporters begin; the one for logs counts before the one for all signals."""
+
+LOGS_EXPORTERS = f"{EXPORTERS}LOGS_"
+OTHER_EXPORTERS = tuple(f"{EXPORTERS}{signal}_" for signal in ("TRACES", "METRICS", "PROFILES"))
+
+NEVER_READ = {
+    "OTEL_LOGS_EXPORTER": "the setting exporter decides",
+    f"{EXPORTERS}PROTOCOL": "the setting exporter decides",
+    f"{LOGS_EXPORTERS}PROTOCOL": "the setting exporter decides",
+    "OTEL_BLRP_EXPORT_TIMEOUT": "timeout_ms of the exporter decides",
+    "OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT": "the setting max_attribute_length decides",
+    "OTEL_LOGRECORD_ATTRIBUTE_VALUE_LENGTH_LIMIT": "the setting max_attribute_length decides",
+}
+"""Variables of the specification that a setting stands for, and which one."""
 
 _SMALLEST_IN_MS = 100
 """A smaller timeout is in seconds, as the official Python exporters read it."""
@@ -40,7 +57,7 @@ _NUMBER = re.compile(r"\d+\.?\d*|\.\d+", re.ASCII)
 
 def is_disabled(environ: Mapping[str, str]) -> bool:
     """Return whether `OTEL_SDK_DISABLED` turns everything off."""
-    return environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true"
+    return environ.get(SDK_DISABLED, "").strip().lower() == "true"
 
 
 class Variables:
@@ -135,7 +152,7 @@ class _OtlpVariables:
 
     def _set(self, name: str) -> Iterator[tuple[str, str]]:
         """Yield the variables that are set, and their values; the one for logs first."""
-        for variable in (f"OTEL_EXPORTER_OTLP_LOGS_{name}", f"OTEL_EXPORTER_OTLP_{name}"):
+        for variable in (f"{LOGS_EXPORTERS}{name}", f"{EXPORTERS}{name}"):
             if text := self._variables.text(variable):
                 yield variable, text
 
@@ -153,7 +170,9 @@ class _OtlpVariables:
             self._decides("endpoint", variable)
             if problem := http_endpoint_problem(text):
                 self._fail(variable, problem)
-            elif "LOGS" not in variable:  # a base address, to which the signal's path is added
+            elif not variable.startswith(
+                LOGS_EXPORTERS
+            ):  # a base address, to which the signal's path is added
                 parts = urlsplit(text)
                 text = parts._replace(path=f"{parts.path.rstrip('/')}{LOGS_PATH}").geturl()
             return text, False

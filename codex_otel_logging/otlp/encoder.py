@@ -1,6 +1,6 @@
 """Events become an OTLP request: the protobuf message, filled without the SDK's records between.
 
-It holds what the official encoder makes of `otlp_records`, at a fraction of the time. What the
+It holds what the official encoder makes of `sdk_records`, at a fraction of the time. What the
 events of a conversation with the same fields have in common is encoded once and merged into each
 record as bytes; then only the values are left to set.
 """
@@ -43,10 +43,10 @@ class OtlpRequests:
     Used by one thread at a time.
     """
 
-    def __init__(self, origin: SharedAttributes) -> None:
-        self._defaults = origin.defaults
+    def __init__(self, shared: SharedAttributes) -> None:
+        self._defaults = shared.defaults
         self._resource = Resource()
-        attributes: dict[str, AttributeValue] = {**SDK_ATTRIBUTES, **origin.resource}
+        attributes: dict[str, AttributeValue] = {**SDK_ATTRIBUTES, **shared.resource}
         _add_attributes(self._resource.attributes, encodable_keys(attributes))
         self._templates: dict[tuple[object, ...], _Template] = {}
         self._second, self._second_text = -1, ""

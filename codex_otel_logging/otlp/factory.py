@@ -100,7 +100,7 @@ def _is_installed(package: str) -> bool:
         return False
 
 
-def connect(config: ExporterConfig, origin: SharedAttributes) -> Exporter:
+def connect(config: ExporterConfig, shared: SharedAttributes) -> Exporter:
     """Build the exporter of the settings. Imports OpenTelemetry; opens no connection yet.
 
     Raises:
@@ -118,7 +118,7 @@ def connect(config: ExporterConfig, origin: SharedAttributes) -> Exporter:
 
             with quiet_import():
                 module = import_exporter(*implementation.imports())
-                return cast("Exporter", getattr(module, build)(config, origin))
+                return cast("Exporter", getattr(module, build)(config, shared))
     except ImportError as error:
         raise ImportError(
             f"exporter {_called(config)} cannot be imported ({_reason(str(error), config)}); "

@@ -3,7 +3,7 @@
 The official exporter makes the calls. But its `export` returns only success or failure; therefore
 an interceptor on its channel keeps the answer of each call, and `grpc_answers` converts it to an
 outcome. The official encoder takes longer than everything else together; the exporter gets an empty
-batch, and the interceptor sends the request that `otlp_requests` encoded. The exporter's own
+batch, and the interceptor sends the request that `encoder` built. The exporter's own
 retries are off, because the worker retries and knows what else is queued.
 """
 
@@ -51,12 +51,12 @@ _SPARE_DESCRIPTORS = 16
 
 
 class GrpcExporter:
-    """Sends events to an OTLP/gRPC collector; see `exporters.Exporter`."""
+    """Sends events to an OTLP/gRPC collector; see `delivery.exporter.Exporter`."""
 
-    def __init__(self, config: ExporterConfig, origin: SharedAttributes) -> None:
+    def __init__(self, config: ExporterConfig, shared: SharedAttributes) -> None:
         self._config = config
-        self._requests = OtlpRequests(origin)
-        self._answers = _Answers(config)
+        self._requests = OtlpRequests(shared)
+        self._interceptor = _CallInterceptor(config)
         self._exporter = self._build()
         self._is_stale = False
         draw_own_random_numbers()
@@ -67,23 +67,23 @@ class GrpcExporter:
         request = self._requests.request(events)
         if self._is_stale:
             self._rebuild()
-        self._answers.request = request
-        self._answers.last = None
-        self._answers.timeout_s = timeout_s
+        self._interceptor.request = request
+        self._interceptor.last = None
+        self._interceptor.timeout_s = timeout_s
         try:
             with hold_forks(on_timeout=self._exporter.hang_up):
                 self._exporter.export(())
         except OSError:
             raise
         except Exception:
-            if self._answers.last is None:
+            if self._interceptor.last is None:
                 raise
             # The exporter fell over the answer, for example over details it could not read.
         if self._exporter.has_hung_up:
             raise InterruptedError(errno.EINTR, "interrupted by a fork")
-        if self._answers.last is None:
+        if self._interceptor.last is None:
             raise ValueError("the exporter made no call")
-        outcome = judge(self._answers.last, request.ByteSize(), self._config)
+        outcome = judge(self._interceptor.last, request.ByteSize(), self._config)
         # If the collector named a time to wait, the connection works. After any other temporary
         # failure it may be dead, or a certificate may have expired: a channel keeps a connection
         # that has gone silent, and reads the certificate files only once.
@@ -95,7 +95,7 @@ class GrpcExporter:
         self._exporter.shutdown()
 
     def _build(self) -> _InterceptedExporter:
-        return _InterceptedExporter(self._answers, **_arguments(self._config))
+        return _InterceptedExporter(self._interceptor, **_arguments(self._config))
 
     def _rebuild(self) -> None:
         """Replace the channel, and read the certificate files again.
@@ -137,8 +137,8 @@ class _InterceptedExporter(OTLPLogExporter):
     that does so is private, and the only private name used here.
     """
 
-    def __init__(self, answers: _Answers, **arguments: Any) -> None:
-        self._answers = answers
+    def __init__(self, interceptor: _CallInterceptor, **arguments: Any) -> None:
+        self._interceptor = interceptor
         self.has_hung_up = False
         # Not the constructor of the class above: it reads OTEL_EXPORTER_OTLP_LOGS_TIMEOUT even
         # where it is given a timeout, and raises on an empty or invalid one.
@@ -164,7 +164,7 @@ class _InterceptedExporter(OTLPLogExporter):
             self._channel = original(grpc.secure_channel)(
                 self._endpoint, self._credentials, **options
             )
-        channel = original(grpc.intercept_channel)(self._channel, self._answers)
+        channel = original(grpc.intercept_channel)(self._channel, self._interceptor)
         self._client = self._stub(_Channel(channel))
 
 
@@ -202,7 +202,7 @@ def _spare_descriptors() -> None:
             opened.enter_context(open(os.devnull))  # noqa: PTH123
 
 
-class _Answers(grpc.UnaryUnaryClientInterceptor):  # type: ignore[misc]
+class _CallInterceptor(grpc.UnaryUnaryClientInterceptor):  # type: ignore[misc]
     """Sends `request` with the headers of the settings, and keeps the answer of the last call."""
 
     def __init__(self, config: ExporterConfig) -> None:

@@ -5,7 +5,7 @@ only success or failure, retries on its own, and takes a redirect for success. T
 with our `requests.Session` (`http_session`, on the connections of `http_connections`), and
 `http_answers` converts the answer to an outcome. The official protobuf encoder takes longer than
 everything else together; that exporter gets an empty batch, and the session posts the request
-that `otlp_requests` encoded.
+that `encoder` built.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ if TYPE_CHECKING:
 
 
 class HttpExporter:
-    """Sends events to an OTLP/HTTP collector; see `exporters.Exporter`."""
+    """Sends events to an OTLP/HTTP collector; see `delivery.exporter.Exporter`."""
 
-    def __init__(self, config: ExporterConfig, origin: SharedAttributes) -> None:
+    def __init__(self, config: ExporterConfig, shared: SharedAttributes) -> None:
         self._config = config
-        self._records = OtlpRecords(origin) if config.protocol == "json" else None
-        self._requests = OtlpRequests(origin)
+        self._records = OtlpRecords(shared) if config.protocol == "json" else None
+        self._requests = OtlpRequests(shared)
         self._session = Session(config)
         self._exporter = (_json_exporter if config.protocol == "json" else _protobuf_exporter)(
             config, self._session

@@ -30,9 +30,9 @@ _NO_CONTEXT = Context({"codex_otel_logging": "none"})
 class OtlpRecords:
     """Maps events to log records, for one handler: one resource, one scope for each logger."""
 
-    def __init__(self, origin: SharedAttributes) -> None:
-        self._defaults = origin.defaults
-        attributes: dict[str, Any] = {**SDK_ATTRIBUTES, **origin.resource}
+    def __init__(self, shared: SharedAttributes) -> None:
+        self._defaults = shared.defaults
+        attributes: dict[str, Any] = {**SDK_ATTRIBUTES, **shared.resource}
         self._resource = Resource(encodable_keys(attributes))
         self._scopes: dict[str, InstrumentationScope] = {}
 

@@ -9,28 +9,14 @@ import os
 import re
 from collections.abc import Iterable, Mapping
 
+from ...config import environment
 from ...config.otel_config import OtelConfig
 from ...config.settings import BatchConfig, keys_of
 from .effective import Setting
 
-_OF_EXPORTERS = "OTEL_EXPORTER_OTLP_"
-_OF_LOGS = f"{_OF_EXPORTERS}LOGS_"
-_OF_OTHER_SIGNALS = tuple(
-    f"{_OF_EXPORTERS}{signal}_" for signal in ("TRACES", "METRICS", "PROFILES")
-)
-
-_NEVER_READ = {
-    "OTEL_LOGS_EXPORTER": "the setting exporter decides",
-    f"{_OF_EXPORTERS}PROTOCOL": "the setting exporter decides",
-    f"{_OF_LOGS}PROTOCOL": "the setting exporter decides",
-    "OTEL_BLRP_EXPORT_TIMEOUT": "timeout_ms of the exporter decides",
-    "OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT": "the setting max_attribute_length decides",
-    "OTEL_LOGRECORD_ATTRIBUTE_VALUE_LENGTH_LIMIT": "the setting max_attribute_length decides",
-}
-
 _FOR_SETTINGS = {
-    "OTEL_SERVICE_NAME": "service_name in the file decides",
-    "OTEL_RESOURCE_ATTRIBUTES": "service_name, environment and resource_attributes decide",
+    environment.SERVICE_NAME: "service_name in the file decides",
+    environment.RESOURCE_ATTRIBUTES: "service_name, environment and resource_attributes decide",
     **{
         key.variable: f"batch.{each.name} in the file decides" for each, key in keys_of(BatchConfig)
     },
@@ -57,21 +43,23 @@ def ineffective_variables(config: OtelConfig, settings: Iterable[Setting]) -> Ma
 
 
 def _reason(name: str, value: str, config: OtelConfig) -> str | None:
-    if name == "OTEL_SDK_DISABLED":
+    if name == environment.SDK_DISABLED:
         known = value.strip().lower() in ("true", "false")
         return None if known else "only the value true turns everything off"
-    if name in _NEVER_READ:
-        return _NEVER_READ[name]
-    of_exporters = name.startswith(_OF_EXPORTERS) and not name.startswith(_OF_OTHER_SIGNALS)
+    if name in environment.NEVER_READ:
+        return environment.NEVER_READ[name]
+    of_exporters = name.startswith(environment.EXPORTERS) and not name.startswith(
+        environment.OTHER_EXPORTERS
+    )
     if not of_exporters and name not in _FOR_SETTINGS:
         return None
     if config.exporter is None:
         return "exporter is none"
     if not of_exporters:
         return _FOR_SETTINGS[name]
-    if config.exporter.written_endpoint is not None:
+    if not config.exporter.is_bare:
         return "the exporter's table decides"
-    specific = name.replace(_OF_EXPORTERS, _OF_LOGS)
+    specific = name.replace(environment.EXPORTERS, environment.LOGS_EXPORTERS)
     if os.environ.get(specific) and specific != name:
         return f"{specific} decides"
     return f"{config.exporter.name} makes no use of it here"
