@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from graphlib import TopologicalSorter
 
@@ -84,3 +85,24 @@ def test_folder_says_what_happens_in_it(name: str) -> None:
     """In one paragraph: what, on which thread, and who may import it."""
     tree = ast.parse(MODULES[name].read_text(encoding="utf-8"))
     assert len((ast.get_docstring(tree) or "").splitlines()) >= 3
+
+
+DESIGN = (ROOT / PACKAGE / "docs" / "design.md").read_text(encoding="utf-8")
+PRIVATE_NAMES = re.findall(r"^\| (`.*`) \| .* \| (`.*`) \| `(\w+\.py)` \|$", DESIGN, re.MULTILINE)
+
+
+@pytest.mark.parametrize(("names", "modules", "test"), PRIVATE_NAMES)
+def test_private_names_of_other_packages_stand_where_the_design_says(
+    names: str, modules: str, test: str
+) -> None:
+    """So that whoever reads of a renamed one finds what to change, and the test that fails."""
+    places = {ROOT / PACKAGE / module for module in re.findall(r"`([^`]+)`", modules)}
+    for name in re.findall(r"`([^`]+)`", names):
+        pattern = re.compile(rf"\b{re.escape(name)}\b")
+        found = {path for path in MODULES.values() if pattern.search(path.read_text("utf-8"))}
+        assert found == places
+    assert list((ROOT / "tests").rglob(test))
+
+
+def test_the_design_lists_private_names() -> None:
+    assert len(PRIVATE_NAMES) >= 12
