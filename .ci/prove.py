@@ -26,7 +26,7 @@ _ROOT = Path(__file__).resolve().parent.parent
 _AT_ONCE = 3
 _TIMEOUT_S = 300
 _EXTRAS = "options.extras_require"
-_TEST = "tests/test_packaging.py"
+_TEST = "tests/system/test_packaging.py"
 
 Change = Callable[[Path], object]
 """Edits a copy of the repository, given its folder."""
@@ -223,7 +223,7 @@ def _copy_reduced(copy: Path, check: str) -> None:
         if not name.startswith("tests/"):
             (copy / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(_ROOT / name, copy / name)
-    (copy / _TEST).parent.mkdir()
+    (copy / _TEST).parent.mkdir(parents=True)
     (copy / _TEST).write_text("def test_passes() -> None:\n    assert True\n")
     subprocess.run(["git", "init", "--quiet", copy], check=True)
     _configure("mypy", files=".ci, tests")(copy)

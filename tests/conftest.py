@@ -17,21 +17,15 @@ import pytest
 from codex_otel_logging import CodexOtelHandler, Receiver
 from codex_otel_logging.delivery import lifecycle
 from codex_otel_logging.delivery.exporter import Outcome
-from collectors import Gate, GrpcCollector, HttpCollector
-from environments import write_metadata
+from support.collectors import Gate, GrpcCollector, HttpCollector
+from support.environments import write_metadata
+from support.fixtures import HandlerFactory, RunPython, RunTests, Scripted
+from support.interpreters import OLD_API_WARNING
+from support.paths import ROOT
 
 pytest_plugins = ["pytester"]
 
-pytest.register_assert_rewrite("collector_programs")
-
-ROOT = Path(__file__).parent.parent
-
-OLD_API_WARNING = "ignore:SelectableGroups dict interface is deprecated:DeprecationWarning"
-
-HandlerFactory = Callable[..., CodexOtelHandler]
-Scripted = Callable[..., "HttpCollector | GrpcCollector"]
-RunPython = Callable[..., "subprocess.CompletedProcess[str]"]
-RunTests = Callable[..., pytest.RunResult]
+pytest.register_assert_rewrite("support.collector_programs")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

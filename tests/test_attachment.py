@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from codex_otel_logging import Receiver, Stats, diagnostics, from_table
-from conftest import HandlerFactory, RunPython
+from support.fixtures import HandlerFactory, RunPython
 
 LOGGER = logging.getLogger("codex_otel")
 FIELDS = {"duration_ms": 1, "conversation.id": "c"}

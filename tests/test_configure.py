@@ -15,7 +15,7 @@ import pytest
 
 import codex_otel_logging
 from codex_otel_logging import ConfigError, OtelConfig, Receiver, configure, from_table
-from conftest import RunPython
+from support.fixtures import RunPython
 
 LOGGER = logging.getLogger("codex_otel")
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from conftest import RunPython
+from support.fixtures import RunPython
 
 
 def test_programs_ignore_no_signal(run_python: RunPython) -> None:

@@ -16,7 +16,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from codex_otel_logging import Conversation, Receiver
 from codex_otel_logging.conversation import bound_conversation, current_bindings
-from conftest import HandlerFactory
+from support.fixtures import HandlerFactory
 
 CONVERSATION = Conversation("id-1", "gpt-5-codex")
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from codex_otel_logging import CodexOtelHandler, Conversation
-from conftest import HandlerFactory, RunPython
+from support.fixtures import HandlerFactory, RunPython
 
 LOGGER = logging.getLogger("codex_otel.tools")
 EXTRA = {

@@ -21,8 +21,8 @@ from codex_otel_logging import (
     from_toml,
 )
 from codex_otel_logging.catalog import EventType, Field
-from collectors import OK, UNAVAILABLE, HttpCollector
-from conftest import HandlerFactory
+from support.collectors import OK, UNAVAILABLE, HttpCollector
+from support.fixtures import HandlerFactory
 
 LOGGER = logging.getLogger("codex_otel")
 REPORTS = WORKER = "codex_otel_logging"

@@ -12,7 +12,7 @@ import pytest
 import codex_otel_logging
 from codex_otel_logging.conversation import ConversationChanges
 from codex_otel_logging.handler import HandlerOptions
-from conftest import RunPython
+from support.fixtures import RunPython
 
 SIGNATURES = {
     "CodexOtelHandler": "(config: 'str | os.PathLike[str] | Mapping[str, Any] | OtelConfig | None'"

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from codex_otel_logging import Receiver
-from conftest import RunTests
+from support.fixtures import RunTests
 
 pytestmark = pytest.mark.processes
 

@@ -9,7 +9,7 @@ from graphlib import TopologicalSorter
 
 import pytest
 
-from conftest import ROOT
+from support.paths import ROOT
 
 PACKAGE = "codex_otel_logging"
 MODULES = {

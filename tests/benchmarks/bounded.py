@@ -1,7 +1,7 @@
 """Measures the duration of requests to slow peers: `python tests/benchmarks/bounded.py`.
 
-The peers are those of `tests/test_deadlines.py`, which send one byte at a time. Each request has a
-timeout of one second. Exit status 1 if a request takes more than 1.5 s.
+The peers are those of `tests/otlp/test_deadlines.py`, which send one byte at a time. Each request
+has a timeout of one second. Exit status 1 if a request takes more than 1.5 s.
 """
 
 from __future__ import annotations
@@ -17,10 +17,12 @@ from unittest import mock
 import table
 
 sys.path.append(str(Path(__file__).parents[1]))
+sys.path.append(str(Path(__file__).parents[1] / "otlp"))
 
-from scripted_peers import Peer, Serve, drip, dripping, reading_slowly
 from test_deadlines import BODIES, SLOW_ANSWERS, SLOW_CALLS, SLOW_TUNNELS, connected
 from test_exporters import event
+
+from support.scripted_peers import Peer, Serve, drip, dripping, reading_slowly
 
 TIMEOUT_MS = 1000
 TOLERANCE_S = 0.5

@@ -1,0 +1,192 @@
+"""The schema is one, says what the settings say, and agrees with reading about good and bad."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import jsonschema
+import pytest
+import test_config
+from test_config import grpc, http
+
+from codex_otel_logging import ConfigError, OtelConfig
+from codex_otel_logging.__main__ import main
+from codex_otel_logging.config.schema import schema
+from codex_otel_logging.config.tables import EXPANDABLE, expand
+from codex_otel_logging.config.toml import loads
+from support.paths import ROOT
+
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+ENVIRON = {"OTLP_TOKEN": "t", "URL": "http://c/v1/logs", "TARGET": "c:4317", "ZIP": "gzip"}
+
+GOOD: list[dict[str, Any]] = [
+    {},
+    {"environment": "prod", "service_name": "s", "log_user_prompt": True},
+    {"exporter": "none"},
+    {"exporter": "otlp-http"},
+    {"exporter": "otlp-grpc"},
+    {"max_attribute_length": 0, "tool_result": {"max_bytes": 0}, "log_tool_payloads": False},
+    {"tool_result": {}, "batch": {}, "resource_attributes": {}},
+    {"batch": {"schedule_delay_ms": 0, "retry_for_ms": 0, "shutdown_timeout_ms": 2147483647}},
+    {"resource_attributes": {"a.b": "x", "n": 1, "f": 1.5, "t": True, "l": ["a", "b"], "e": []}},
+    {"trace_exporter": {"otlp-http": {}}, "metrics_exporter": "statsig", "tracestate": {}},
+    http(headers={"X-Key": "Bearer ${OTLP_TOKEN}", "y": "${NO:-d}", "z": "$${a} $ $$"}),
+    http(endpoint="HTTPS://[::1]:4318/v1/logs?x=1", protocol="json", compression="gzip"),
+    http(endpoint="${URL}", compression="${ZIP}", timeout_ms=1),
+    http(tls={}),
+    grpc(headers={"x-key_1.a": "k"}),
+    *(grpc(endpoint=each) for each in ("c:4317", "http://c:4317/", "[::1]:1", "${TARGET}")),
+]
+
+MORE_BAD: list[dict[str, Any]] = [
+    http(protocol=5),
+    http(compression=True),
+    http(endpoint=5),
+    http(headers=[]),
+    http(headers={"x": "${"}),
+    http(headers={"": "x"}),
+    http(tls={"client-certificate": "x"}),
+    grpc(timeout_ms="1"),
+    {"exporter": []},
+    {"exporter": {"otlp-http": {"endpoint": "http://c/"}, "more": 1}},
+    {"resource_attributes": {"": "x"}},
+    {"resource_attributes": []},
+    {"resource_attributes": {"a": [[1]]}},
+    {"batch": 5},
+    {"batch": {"max_batch_size": 5.0}},
+    {"service_name": ["x"]},
+]
+
+NOT_SEEN = (
+    "not an address: the host or the port cannot be read",
+    "is more than max_queue_size",
+    "got a float",  # 5.0 is an integer to a schema
+    "is there twice",
+    "the exporter's own",
+    "belong to gRPC itself",
+    "binary metadata (-bin)",
+    "the value begins or ends with",
+    "the value has a",
+    "the endpoint is plaintext",
+    "the file cannot be read",
+    "not the path of a file",
+    "its home directory is not known",
+)
+"""Faults that need more than a schema can say."""
+
+
+def accepts(otel: Any) -> bool:
+    return bool(jsonschema.Draft202012Validator(schema()).is_valid({"otel": otel}))
+
+
+def fault(otel: dict[str, Any], **environ: str) -> str:
+    """What strict reading says; empty if the table is good."""
+    try:
+        OtelConfig.from_table(otel, strict=True, environ={**ENVIRON, **environ})
+    except ConfigError as error:
+        return str(error)
+    return ""
+
+
+def bad_tables() -> Iterator[dict[str, Any]]:
+    """The bad tables that reading is tested with, and more."""
+    (mark,) = test_config.TestFaults.test_each_has_its_own_message.pytestmark
+    for table, _ in mark.args[1]:
+        no_toml = "a key is text" in fault(table) or -(10**5000) in table.get("batch", {}).values()
+        if not no_toml:
+            yield table
+    yield from MORE_BAD
+
+
+def test_it_is_a_schema() -> None:
+    jsonschema.Draft202012Validator.check_schema(schema())
+    assert schema()["$schema"] == jsonschema.Draft202012Validator.META_SCHEMA["$id"]
+
+
+def test_check_prints_it(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check", "--schema"]) == 0
+    assert json.loads(capsys.readouterr().out) == schema()
+
+
+@pytest.mark.parametrize("table", GOOD, ids=str)
+def test_good_tables(table: dict[str, Any]) -> None:
+    assert fault(table) == ""
+    assert accepts(table)
+
+
+@pytest.mark.parametrize("table", list(bad_tables()))
+def test_bad_tables(table: dict[str, Any]) -> None:
+    found = fault(table)
+    assert found != ""
+    not_seen = [line for line in found.splitlines() if any(each in line for each in NOT_SEEN)]
+    assert accepts(table) == (not_seen == found.splitlines()), found
+
+
+@pytest.mark.parametrize(
+    "toml",
+    [
+        test_config.NONE_EXAMPLE,
+        test_config.HTTP_EXAMPLE,
+        test_config.GRPC_EXAMPLE,
+        test_config.REAL_CODEX_CONFIG,
+        *re.findall(r"^```toml\n(.*?)^```", README, re.MULTILINE | re.DOTALL),
+    ],
+)
+def test_examples_and_whole_files(toml: str) -> None:
+    document = loads(toml)
+    assert jsonschema.Draft202012Validator(schema()).is_valid(document)
+    assert fault(document["otel"]) == ""
+
+
+@pytest.mark.parametrize(("before", "after"), [("", ""), ("${A:-", "}")])
+def test_variables_are_what_expanding_takes(before: str, after: str) -> None:
+    """Every text of up to six of the characters that matter, alone and as a default."""
+    environ = {"A" * length: "x" for length in range(1, 7)}
+    for length in range(7):
+        for each in itertools.product("${}:-A", repeat=length):
+            text = f"{before}{''.join(each)}{after}"
+            try:
+                expand(text, environ)
+                good = True
+            except ValueError:
+                good = False
+            assert (re.search(EXPANDABLE, text) is not None) == good, text
+
+
+def flat(properties: Mapping[str, Any], prefix: str = "") -> dict[str, Mapping[str, Any]]:
+    """The keys of a table and of those in it, as README writes them."""
+    found: dict[str, Mapping[str, Any]] = {}
+    for key, value in properties.items():
+        if "properties" in value:
+            found |= flat(value["properties"], f"{prefix}{key}.")
+        else:
+            found[f"{prefix}{key}"] = value
+    return found
+
+
+def rows_below(heading: str) -> list[list[str]]:
+    """The cells of README's table that begins with `heading`."""
+    rows = README[README.index(f"| {heading} |") :].split("\n\n")[0].splitlines()[2:]
+    return [[cell.strip() for cell in row.strip("|").split("|")] for row in rows]
+
+
+def expected_rows(keys: Mapping[str, Mapping[str, Any]]) -> list[list[str]]:
+    def default(value: Mapping[str, Any]) -> str:
+        return f"`{json.dumps(value['default'])}`" if "default" in value else ""
+
+    return [[f"`{key}`", default(value), value["description"]] for key, value in keys.items()]
+
+
+def test_readme_says_the_same() -> None:
+    otel = schema()["properties"]["otel"]["properties"]
+    keys = {key: value for key, value in flat(otel).items() if "left alone" not in str(value)}
+    assert rows_below("key") == expected_rows(keys)
+    (tables,) = (each["properties"] for each in otel["exporter"]["oneOf"] if "properties" in each)
+    over_http, over_grpc = (flat(each["properties"]) for each in tables.values())
+    assert rows_below("key of an exporter") == expected_rows(over_http)
+    assert over_http.keys() - over_grpc.keys() == {"protocol"}

@@ -1,0 +1,563 @@
+"""Queue, retry and accounting, against collectors that answer as they are told."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from codex_otel_logging import CodexOtelHandler, Receiver, Stats
+from codex_otel_logging.config.settings import BatchConfig
+from codex_otel_logging.delivery import batching
+from codex_otel_logging.delivery.batching import BatchProcessor
+from codex_otel_logging.delivery.exporter import Outcome
+from codex_otel_logging.delivery.outages import DIAGNOSE
+from support.collectors import (
+    BAD_REQUEST,
+    BUSY,
+    BUSY_NO_MORE,
+    FORBIDDEN,
+    HANG_UP,
+    NOT_FOUND,
+    OK,
+    PARTIAL,
+    REDIRECT,
+    TOO_LARGE,
+    UNAUTHENTICATED,
+    UNAVAILABLE,
+    Gate,
+    GrpcCollector,
+    HttpCollector,
+    Reply,
+)
+from support.fixtures import HandlerFactory, RunPython, Scripted
+
+LOGGER = logging.getLogger("codex_otel")
+REPORTS = "codex_otel_logging"
+
+Collector = HttpCollector | GrpcCollector
+Attach = Callable[..., CodexOtelHandler]
+
+
+def log(count: int, **more: Any) -> None:
+    for number in range(count):
+        extra = {"duration_ms": number, "conversation.id": "c", **more}
+        LOGGER.info("codex.turn_ttft", extra=extra)
+
+
+@pytest.fixture
+def attach_to(attach: HandlerFactory) -> Attach:
+    """Attaches a handler to a collector; events wait until they are flushed."""
+
+    def attach_to(collector: Collector, **batch: Any) -> CodexOtelHandler:
+        batch = {"schedule_delay_ms": 600_000, **batch}
+        otel = {"exporter": collector.exporter, "max_attribute_length": 0, "batch": batch}
+        return attach(otel)
+
+    return attach_to
+
+
+@pytest.fixture
+def reports(caplog: pytest.LogCaptureFixture) -> Callable[[], list[str]]:
+    """What was reported, without the collector's address and the command that diagnoses.
+
+    The command ends every warning but those that say that an outage or a full queue is over.
+    """
+
+    def reports() -> list[str]:
+        messages = [r.getMessage() for r in caplog.records if r.name == REPORTS]
+        over = ("events are delivered again", "the queue has room again")
+        for message in messages:
+            assert message.endswith(f"; {DIAGNOSE}") != any(each in message for each in over)
+        return [message.partition(": ")[2].removesuffix(f"; {DIAGNOSE}") for message in messages]
+
+    return reports
+
+
+def numbers(collector: Collector) -> list[Any]:
+    return [event.attributes["duration_ms"] for event in collector.events]
+
+
+def test_an_outage_loses_nothing_and_is_two_lines(
+    scripted: Scripted, attach_to: Attach, reports: Callable[[], list[str]]
+) -> None:
+    collector = scripted(UNAVAILABLE, UNAVAILABLE, UNAVAILABLE, OK)
+    handler = attach_to(collector)
+    log(3)
+    assert handler.flush()
+    log(2)
+    assert handler.flush()
+    assert numbers(collector) == [0, 1, 2, 0, 1]
+    assert handler.stats() == Stats(accepted=5, exported=5)
+    began, ended = reports()
+    assert began == (
+        f"events are not delivered ({collector.reason(UNAVAILABLE)}); they are kept and tried again"
+    )
+    assert ended.startswith("events are delivered again, after ")
+    assert ended.endswith(" s; 0 lost meanwhile")
+
+
+OUTAGE = """
+import logging, sys
+logging.basicConfig(level=logging.DEBUG, format="%(name)s: %(message)s")
+import codex_otel_logging
+exporter = {sys.argv[1]: {"endpoint": sys.argv[2]}}
+otel = {"exporter": exporter, "batch": {"retry_for_ms": 300}}
+handler = codex_otel_logging.from_table(otel)
+logger = logging.getLogger("codex_otel")
+logger.addHandler(handler)
+logger.propagate = False
+logger.info("codex.turn_ttft", extra={"duration_ms": 1, "conversation.id": "c"})
+print(handler.flush(), handler.stats().dropped)
+"""
+
+
+@pytest.mark.parametrize("name", ["otlp-http", "otlp-grpc"])
+def test_an_outage_brings_no_word_of_the_exporters(run_python: RunPython, name: str) -> None:
+    """Neither of its failures, nor of a variable that they log with its value as they are built."""
+    with Receiver() as receiver:
+        endpoint = receiver.http_endpoint if name == "otlp-http" else receiver.grpc_endpoint
+    variables = {"OTEL_EXPORTER_OTLP_HEADERS": "Authorization: Bearer s3cr3t"}
+    done = run_python(OUTAGE, name, endpoint, **variables)
+    assert done.stdout == "True 1\n"
+    own = f"codex_otel_logging: {name} {endpoint}: "
+    assert [line.startswith(own) for line in done.stderr.splitlines()] == [True, True]
+
+
+def test_grpcs_core_writes_nothing_about_tls_that_fails(run_python: RunPython) -> None:
+    with Receiver() as receiver:
+        endpoint = receiver.grpc_endpoint.replace("http:", "https:")
+        done = run_python(OUTAGE, "otlp-grpc", endpoint)
+    own = f"codex_otel_logging: otlp-grpc {endpoint}: "
+    assert [line.startswith(own) for line in done.stderr.splitlines()] == [True, True]
+
+
+def test_too_many_open_files_end_nothing(run_python: RunPython) -> None:
+    """GRPC's core would abort the process; the events wait until files are closed again."""
+    program = """
+import logging, os, resource, sys
+import codex_otel_logging
+handler = codex_otel_logging.from_table({"exporter": {"otlp-grpc": {"endpoint": sys.argv[1]}}})
+logger = logging.getLogger("codex_otel")
+logger.addHandler(handler)
+logger.setLevel("INFO")
+log = lambda: logger.info("codex.turn_ttft", extra={"duration_ms": 1, "conversation.id": "c"})
+log()
+first = handler.flush(20)
+worker = handler._processor._worker
+handler.close()
+worker.join(20)
+hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+resource.setrlimit(resource.RLIMIT_NOFILE, (64, hard))
+files = []
+try:
+    while True:
+        files.append(os.open(os.devnull, os.O_RDONLY))
+except OSError:
+    pass
+log()
+waiting = handler.flush(0.3)
+for file in files:
+    os.close(file)
+print(first, waiting, handler.flush(20), handler.stats().exported)
+"""
+    with Receiver() as receiver:
+        done = run_python(program, receiver.grpc_endpoint)
+    assert done.stdout == "True False True 2\n"
+
+
+def test_losses_that_come_and_go_are_reported_once(
+    scripted: Scripted, attach_to: Attach, reports: Callable[[], list[str]]
+) -> None:
+    collector = scripted(BAD_REQUEST, OK, BAD_REQUEST, OK, BAD_REQUEST)
+    handler = attach_to(collector, max_batch_size=1)
+    log(5)
+    assert handler.flush()
+    assert handler.stats() == Stats(accepted=5, exported=2, rejected=3)
+    assert len(reports()) == 1
+
+
+def test_ctrl_c_while_the_worker_is_started_stops_nothing(
+    scripted: Scripted, attach_to: Attach, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    collector = scripted(OK)
+    handler = attach_to(collector, schedule_delay_ms=0)
+
+    def interrupted(thread: threading.Thread) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            log(1)
+    log(1)
+    assert handler.flush()
+    assert handler.stats() == Stats(accepted=2, exported=2)
+
+
+def test_ctrl_c_while_the_worker_is_woken_stops_nothing(
+    scripted: Scripted, attach_to: Attach, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    collector = scripted(OK)
+    handler = attach_to(collector, schedule_delay_ms=0)
+    log(1)
+    assert handler.flush()
+
+    def interrupted(processor: BatchProcessor) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(BatchProcessor, "_wake", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            log(1)
+    log(1)
+    assert collector.wait_for(3)
+
+
+def test_a_collector_that_comes_and_goes_is_reported_once(
+    scripted: Scripted,
+    attach_to: Attach,
+    reports: Callable[[], list[str]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("codex_otel_logging.delivery.batching._BACKOFF_S", (0.001,))
+    collector = scripted(*(UNAVAILABLE, UNAVAILABLE, OK) * 10, OK)
+    handler = attach_to(collector)
+    for _ in range(10):
+        log(1)
+        assert handler.flush()
+    assert len(collector.requests) == 30
+    assert len(reports()) == 2
+
+
+def test_one_failure_alone_is_not_worth_a_word(
+    scripted: Scripted, attach_to: Attach, reports: Callable[[], list[str]]
+) -> None:
+    """A collector may have closed a connection that was idle."""
+    collector = scripted(OK, None, OK)
+    handler = attach_to(collector)
+    for _ in range(3):
+        log(1)
+        assert handler.flush()
+    assert handler.stats() == Stats(accepted=3, exported=3)
+    assert reports() == []
+
+
+@pytest.mark.parametrize(
+    "refusal",
+    [UNAUTHENTICATED, FORBIDDEN, BAD_REQUEST, NOT_FOUND, REDIRECT],
+    ids=lambda refusal: str(refusal.status),
+)
+def test_what_is_refused_is_counted_and_reported_once(
+    scripted: Scripted, attach_to: Attach, reports: Callable[[], list[str]], refusal: Reply
+) -> None:
+    collector = scripted(refusal)
+    handler = attach_to(collector, max_batch_size=2)
+    log(4)
+    assert handler.flush()
+    assert handler.stats() == Stats(accepted=4, rejected=4)
+    assert len(collector.requests) == (6 if refusal is BAD_REQUEST else 2)
+    (report,) = reports()
+    if refusal is REDIRECT and isinstance(collector, HttpCollector):
+        assert "a redirect; give the address it leads to as endpoint" in report
+        return
+    count = "1 event" if refusal is BAD_REQUEST else "2 events"
+    assert report == (
+        f"{count} lost ({collector.reason(refusal)}); "
+        "more losses of this kind are counted, not reported"
+    )
+
+
+def test_partial_success_counts_what_was_left_out(
+    scripted: Scripted, attach_to: Attach, reports: Callable[[], list[str]]
+) -> None:
+    handler = attach_to(scripted(PARTIAL, OK))
+    log(3)
+    assert handler.flush()
+    assert handler.stats() == Stats(accepted=3, exported=2, rejected=1)
+    assert reports() == ["the collector left out 1 event (too old)"]
+
+
+def test_a_batch_that_is_too_large_is_halved_until_it_fits(
+    scripted: Scripted, attach_to: Attach
+) -> None:
+    collector = scripted(TOO_LARGE, TOO_LARGE, OK)
+    handler = attach_to(collector)
+    log(8)
+    assert handler.flush()
+    assert numbers(collector) == list(range(8))
+    assert handler.stats() == Stats(accepted=8, exported=8)
+
+
+def test_one_event_that_is_too_large_is_lost_alone(scripted: Scripted, attach_to: Attach) -> None:
+    collector = scripted(TOO_LARGE, TOO_LARGE, TOO_LARGE, OK)
+    handler = attach_to(collector)
+    log(4)
+    assert handler.flush()
+    assert numbers(collector) == [1, 2, 3]
+    assert handler.stats() == Stats(accepted=4, exported=3, rejected=1)
+
+
+def test_a_request_stays_within_its_bytes(scripted: Scripted, attach_to: Attach) -> None:
+    collector = scripted(OK)
+    handler = attach_to(collector, max_request_bytes=10_000)
+    log(10, text="é" * 3000)
+    log(1, text="x" * 20_000)
+    log(1)
+    assert handler.flush()
+    assert handler.stats() == Stats(accepted=12, exported=12)
+    assert len(collector.sizes) > 2
+    assert [size for size in collector.sizes if size > 10_000] == [max(collector.sizes)]
+
+
+def test_after_a_batch_the_worker_looks_by_itself(
+    scripted: Scripted, attach_to: Attach, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An event that comes then wakes nobody, and is sent all the same."""
+    collector = scripted(OK)
+    monkeypatch.setattr(batching, "_LOOKS", 1_000_000)
+    handler = attach_to(collector, schedule_delay_ms=20)
+    log(1)
+    assert collector.wait_for(1)
+    assert handler.flush()
+    with monkeypatch.context() as patch:
+        patch.setattr(BatchProcessor, "_wake", None)
+        log(1)
+    assert collector.wait_for(2)
+
+
+def test_a_worker_that_has_looked_long_enough_is_woken(
+    scripted: Scripted, attach_to: Attach, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    collector = scripted(OK)
+    monkeypatch.setattr(batching, "_LOOKS", 0)
+    attach_to(collector, schedule_delay_ms=20)
+    for count in (1, 2, 3):
+        log(1)
+        assert collector.wait_for(count)
+
+
+@pytest.mark.parametrize("hours", [-1, 1])
+def test_a_clock_that_is_set_holds_nothing_back(
+    scripted: Scripted, attach_to: Attach, monkeypatch: pytest.MonkeyPatch, hours: int
+) -> None:
+    collector = scripted(OK)
+    attach_to(collector, schedule_delay_ms=200)
+    clock, shift = time.time_ns, 0
+    monkeypatch.setattr(time, "time_ns", lambda: clock() + shift)
+    log(1)
+    assert collector.wait_for(1)
+    log(1)
+    shift = hours * 3_600_000_000_000
+    assert collector.wait_for(2)
+
+
+def test_a_full_queue_drops_the_newest_and_counts(scripted: Scripted, attach_to: Attach) -> None:
+    collector = scripted(OK)
+    handler = attach_to(collector, max_queue_size=4, max_batch_size=4)
+    processor = handler._processor
+    assert processor is not None
+    processor._start = lambda: False  # type: ignore[method-assign]
+    log(6)
+    assert handler.stats() == Stats(accepted=6, dropped=2, queued=4)
+    del processor._start
+    assert handler.flush()
+    assert handler.stats() == Stats(accepted=6, exported=4, dropped=2)
+    assert numbers(collector) == [0, 1, 2, 3]
+
+
+def test_the_queue_is_bounded_in_bytes_too(scripted: Scripted, attach_to: Attach) -> None:
+    collector = scripted(OK)
+    handler = attach_to(collector, max_queue_bytes=10_000)
+    processor = handler._processor
+    assert processor is not None
+    processor._start = lambda: False  # type: ignore[method-assign]
+    log(5, text="x" * 4000)
+    assert handler.stats() == Stats(accepted=5, dropped=3, queued=2)
+    del processor._start
+    assert handler.flush()
+    log(1, text="x" * 4000)
+    assert handler.flush()
+    assert handler.stats() == Stats(accepted=6, exported=3, dropped=3)
+
+
+def test_what_cannot_be_delivered_for_too_long_is_given_up(
+    scripted: Scripted, attach_to: Attach, reports: Callable[[], list[str]]
+) -> None:
+    collector = scripted(UNAVAILABLE)
+    handler = attach_to(collector, retry_for_ms=0)
+    log(2)
+    assert handler.flush()
+    assert handler.stats() == Stats(accepted=2, dropped=2)
+    assert reports() == [
+        f"2 events lost (given up: {collector.reason(UNAVAILABLE)}); "
+        "more losses of this kind are counted, not reported"
+    ]
+
+
+def test_last_retry_is_not_later_than_retry_for_ms(
+    scripted: Scripted, attach_to: Attach, reports: Callable[[], list[str]]
+) -> None:
+    """Even if the collector asks for a longer wait; the answer to the last retry is final."""
+    busy = replace(BUSY, retry_after_s=3600)
+    collector = scripted(busy)
+    handler = attach_to(collector, retry_for_ms=200)
+    log(2)
+    assert handler.flush(20)
+    assert len(collector.requests) == 2
+    assert handler.stats() == Stats(accepted=2, dropped=2)
+    assert f"2 events lost (given up: {collector.reason(busy)})" in reports()[-1]
+
+
+def test_flush_does_not_cut_retry_after_short(scripted: Scripted, attach_to: Attach) -> None:
+    """It cuts only the backoff short."""
+    collector = scripted(replace(BUSY, retry_after_s=3), OK)
+    handler = attach_to(collector)
+    log(2)
+    for _ in range(3):
+        assert handler.flush(0.1) is False
+    assert len(collector.requests) == 1
+    assert handler.flush(20)
+    assert len(collector.requests) == 2
+    assert handler.stats() == Stats(accepted=2, exported=2)
+
+
+def test_a_failing_batch_of_one_poisoned_event_is_lost_alone(
+    scripted: Scripted, attach_to: Attach, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever makes an event impossible to encode, its neighbours arrive."""
+    from codex_otel_logging.events.records import Event
+
+    time_ns: Any = vars(Event)["time_ns"]
+
+    def poisoned(event: Event) -> Any:
+        if event.fields["duration_ms"] == 2:
+            raise RuntimeError("poison")
+        return time_ns.__get__(event)
+
+    monkeypatch.setattr(Event, "time_ns", property(poisoned))
+    collector = scripted(OK)
+    handler = attach_to(collector)
+    log(5)
+    assert handler.flush()
+    assert numbers(collector) == [0, 1, 3, 4]
+    assert handler.stats() == Stats(accepted=5, exported=4, dropped=1)
+
+
+def test_a_fault_of_ours_is_reported_and_the_worker_goes_on(
+    scripted: Scripted,
+    attach_to: Attach,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    collector = scripted(OK)
+    handler = attach_to(collector)
+    with monkeypatch.context() as patch:
+        patch.setattr(BatchProcessor, "_export", lambda *_: 1 / 0)
+        log(2)
+        assert handler.flush()
+    log(1)
+    assert handler.flush()
+    assert handler.stats() == Stats(accepted=3, exported=1, dropped=2)
+    (lost,) = caplog.messages
+    assert "2 events lost (unexpected ZeroDivisionError)" in lost
+    assert lost.endswith(DIAGNOSE)
+
+
+def processor(**batch: Any) -> BatchProcessor:
+    def connect() -> Any:
+        raise AssertionError
+
+    return BatchProcessor(
+        BatchConfig(**batch),
+        connect=connect,
+        inspect=lambda _: None,
+        on_start=lambda: None,
+        destination="x",
+    )
+
+
+@pytest.mark.parametrize("failures", [1, 2, 3, 50])
+@pytest.mark.parametrize("retry_after_s", [None, 0.0, 7.0])
+def test_backoff_is_never_nothing_and_never_less_than_asked_for(
+    failures: int, retry_after_s: float | None
+) -> None:
+    delay_s = processor()._delay_s(failures, Outcome("retry", retry_after_s=retry_after_s))
+    assert delay_s >= max(0.08, retry_after_s or 0.0)
+    assert delay_s <= 7.0
+
+
+def test_what_is_left_is_reported_again_when_events_got_through_in_between(
+    attach: HandlerFactory, gated: dict[str, Any], gate: Gate, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A process may outlive a signal that has its events delivered, and end much later."""
+    batch = {"schedule_delay_ms": 600_000, "shutdown_timeout_ms": 100}
+    handler = attach({"exporter": gated, "batch": batch})
+    assert handler._processor is not None
+    for _ in range(2):
+        gate.refuse()
+        log(1)
+        for _ in range(2):
+            batching.finish([handler._processor], for_good=False)
+        gate.open()
+        assert handler.flush(10)
+    left = [message for message in caplog.messages if "not delivered before the end" in message]
+    assert len(left) == 2
+
+
+def test_no_wait_is_too_long_for_python(attach: HandlerFactory, receiver: Receiver) -> None:
+    handler = attach({"exporter": {"otlp-http": {"endpoint": receiver.http_endpoint}}})
+    log(1)
+    assert handler.flush(float("inf"))
+
+
+REPLIES: dict[str, Reply | None] = {
+    "accepted": OK,
+    "partly accepted": PARTIAL,
+    "unavailable": UNAVAILABLE,
+    "busy": BUSY_NO_MORE,
+    "refused": UNAUTHENTICATED,
+    "too large": TOO_LARGE,
+    "hangs up": HANG_UP,
+}
+
+
+@settings(
+    max_examples=60,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+@given(
+    replies=st.lists(st.sampled_from(sorted(REPLIES)), max_size=12),
+    bursts=st.lists(st.integers(1, 9), min_size=1, max_size=5),
+)
+def test_the_counts_agree_with_what_the_collector_saw(
+    scripted: Scripted,
+    attach_to: Attach,
+    monkeypatch: pytest.MonkeyPatch,
+    replies: list[str],
+    bursts: list[int],
+) -> None:
+    """Whatever it replies, and in whatever order."""
+    monkeypatch.setattr("codex_otel_logging.delivery.batching._BACKOFF_S", (0.001,))
+    collector = scripted(*(REPLIES[reply] for reply in replies), OK)
+    handler = attach_to(collector, max_batch_size=4)
+    for number, burst in enumerate(bursts, start=1):
+        log(burst)
+        assert handler.stats().accepted == sum(bursts[:number])
+    assert handler.flush(30)
+    LOGGER.removeHandler(handler)
+    handler.close()
+    stats = handler.stats()
+    assert stats.accepted == sum(bursts) == stats.exported + stats.rejected
+    assert (stats.dropped, stats.queued) == (0, 0)
+    partly = replies[: len(collector.requests)].count("partly accepted")
+    assert stats.exported == len(collector.events) - partly

@@ -1,0 +1,277 @@
+"""A dead connection, or an expired certificate, fails one request; the next attempt recovers."""
+
+from __future__ import annotations
+
+import http.client
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+import trustme
+
+from codex_otel_logging import Receiver, Stats
+from codex_otel_logging.otlp.deadlines import Deadline
+from codex_otel_logging.otlp.http_connections import DeadlineAdapter
+from support import http2
+from support.collectors import OK, Gate, GrpcCollector, HttpCollector, Tls
+from support.fixtures import HandlerFactory
+from support.scripted_peers import OK as OK_ANSWER
+from support.scripted_peers import Peer, answering, once
+
+LOGGER = logging.getLogger("codex_otel")
+
+TRANSPORTS = ["binary", "json", "grpc"]
+
+
+def exporter(transport: str, endpoint: str, **more: Any) -> dict[str, Any]:
+    """The `exporter` setting: over HTTP with a protocol, or over gRPC."""
+    if transport == "grpc":
+        return {"otlp-grpc": {"endpoint": endpoint, **more}}
+    if transport == "json":
+        pytest.importorskip("opentelemetry.exporter.otlp.json.http")
+    return {"otlp-http": {"endpoint": endpoint, "protocol": transport, **more}}
+
+
+def log(*numbers: int) -> None:
+    for number in numbers:
+        extra = {"duration_ms": number, "conversation.id": "c"}
+        LOGGER.info("codex.turn_ttft", extra=extra)
+
+
+def numbers(events: Any) -> list[Any]:
+    return [event.attributes["duration_ms"] for event in events]
+
+
+@pytest.fixture(params=TRANSPORTS)
+def transport(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def gate(transport: str, receiver: Receiver) -> Any:
+    endpoint = receiver.grpc_endpoint if transport == "grpc" else receiver.http_endpoint
+    gate = Gate(endpoint)
+    yield gate
+    gate.close()
+
+
+def test_connection_that_goes_silent_fails_one_request(
+    attach: HandlerFactory, receiver: Receiver, transport: str, gate: Gate
+) -> None:
+    """A proxy or a firewall dropped its state: neither side is notified."""
+    handler = attach({"exporter": exporter(transport, gate.endpoint, timeout_ms=1000)})
+    for round_ in range(3):
+        log(2 * round_)
+        assert handler.flush(10)
+        gate.silence()
+        log(2 * round_ + 1)
+        assert handler.flush(10)
+    assert numbers(receiver.events) == list(range(6))
+    assert handler.stats() == Stats(accepted=6, exported=6)
+
+
+def test_handlers_do_not_share_a_silent_connection(
+    attach: HandlerFactory, receiver: Receiver, transport: str, gate: Gate
+) -> None:
+    """By default, gRPC shares a connection between all channels to an address."""
+    handlers = [
+        attach({"exporter": exporter(transport, gate.endpoint, timeout_ms=1000)}) for _ in range(2)
+    ]
+    log(0)
+    assert all(handler.flush(10) for handler in handlers)
+    gate.silence()
+    log(1)
+    assert all(handler.flush(10) for handler in handlers)
+    assert numbers(receiver.events) == [0, 0, 1, 1]
+
+
+def test_connection_that_the_peer_closes_while_idle_loses_nothing(
+    attach: HandlerFactory,
+    receiver: Receiver,
+    caplog: pytest.LogCaptureFixture,
+    transport: str,
+    gate: Gate,
+) -> None:
+    handler = attach({"exporter": exporter(transport, gate.endpoint)})
+    for number in range(5):
+        log(number)
+        assert handler.flush(10)
+        gate.open()  # which closes all connections
+    assert numbers(receiver.events) == list(range(5))
+    assert handler.stats() == Stats(accepted=5, exported=5)
+    assert caplog.messages == []
+
+
+@pytest.mark.parametrize("transport", ["binary", "json"], indirect=True)
+def test_stale_connection_of_the_pool_loses_nothing(
+    attach: HandlerFactory, caplog: pytest.LogCaptureFixture, transport: str
+) -> None:
+    """The peer closes it when the next request arrives."""
+    with Peer(once(OK_ANSWER), once(OK_ANSWER), answering(OK_ANSWER)) as peer:
+        handler = attach({"exporter": exporter(transport, f"http://127.0.0.1:{peer.port}")})
+        for number in range(4):
+            log(number)
+            assert handler.flush(10)
+        assert handler.stats() == Stats(accepted=4, exported=4)
+        assert peer.connections == 3
+    assert caplog.messages == []
+
+
+@pytest.mark.parametrize("processed", [False, True])
+def test_peer_that_goes_away_loses_nothing(
+    attach: HandlerFactory, caplog: pytest.LogCaptureFixture, processed: bool
+) -> None:
+    """Whether or not it has answered the call."""
+
+    def leave(stream: int) -> bytes:
+        return (
+            http2.accepted(stream) + http2.going_away(stream) if processed else http2.going_away(0)
+        )
+
+    with Peer(http2.answering(leave), http2.answering(http2.accepted)) as peer:
+        handler = attach({"exporter": exporter("grpc", f"http://127.0.0.1:{peer.port}")})
+        for number in range(3):
+            log(number)
+            assert handler.flush(10)
+        assert handler.stats() == Stats(accepted=3, exported=3)
+        assert peer.connections == 2
+    assert caplog.messages == []
+
+
+def test_server_that_limits_the_age_of_connections_loses_nothing(
+    attach: HandlerFactory, grpc_collector: Callable[..., GrpcCollector]
+) -> None:
+    collector = grpc_collector(OK, options=[("grpc.max_connection_age_ms", 50)])
+    handler = attach({"exporter": collector.exporter})
+    for number in range(100):
+        log(number)
+        assert handler.flush(10)
+    assert numbers(collector.events) == list(range(100))
+    assert handler.stats() == Stats(accepted=100, exported=100)
+
+
+@pytest.mark.parametrize("protocol", TRANSPORTS[:2])
+def test_request_is_sent_at_once(
+    attach: HandlerFactory, monkeypatch: pytest.MonkeyPatch, receiver: Receiver, protocol: str
+) -> None:
+    """Each send releases the GIL, which a thread that logs at full speed then keeps for 5 ms."""
+    sent: list[bytes] = []
+    send = http.client.HTTPConnection.send
+
+    def note(connection: http.client.HTTPConnection, data: bytes) -> None:
+        sent.append(data)
+        send(connection, data)
+
+    handler = attach({"exporter": exporter(protocol, receiver.http_endpoint)})
+    with monkeypatch.context() as patch:
+        patch.setattr(http.client.HTTPConnection, "send", note)
+        for number in range(3):
+            log(number)
+            assert handler.flush()
+    assert [data[:18] for data in sent] == 3 * [b"POST /v1/logs HTTP"]
+    assert numbers(receiver.events) == [0, 1, 2]
+
+
+@pytest.mark.parametrize("body", [b"", b"x"])
+def test_request_without_a_body_is_sent_too(body: bytes) -> None:
+    with Peer(answering(OK_ANSWER)) as peer, requests.Session() as session:
+        session.mount("http://", DeadlineAdapter(Deadline(10), {}))
+        assert session.post(f"http://127.0.0.1:{peer.port}/", data=body).ok
+
+
+class TestRenewedCertificates:
+    """The files are read again after a failed handshake."""
+
+    @pytest.fixture
+    def start(self, transport: str) -> Any:
+        started: list[Any] = []
+
+        def start(tls: Tls) -> Any:
+            collector = (GrpcCollector if transport == "grpc" else HttpCollector)(OK, tls=tls)
+            started.append(collector)
+            return collector
+
+        yield start
+        for collector in started:
+            collector.stop()
+
+    @pytest.mark.parametrize("renewed", ["client", "authority"])
+    def test_new_files_end_an_outage(
+        self,
+        attach: HandlerFactory,
+        tmp_path: Path,
+        transport: str,
+        start: Callable[[Tls], Any],
+        renewed: str,
+    ) -> None:
+        old, new = trustme.CA(), trustme.CA()
+        files = {
+            "ca-certificate": tmp_path / "ca.pem",
+            "client-certificate": tmp_path / "client.pem",
+            "client-private-key": tmp_path / "client.key",
+        }
+
+        def write(authority: trustme.CA, clients: trustme.CA) -> None:
+            client = clients.issue_cert("agent@example.com")
+            authority.cert_pem.write_to_path(files["ca-certificate"])
+            files["client-private-key"].write_bytes(client.private_key_pem.bytes())
+            chain = b"".join(pem.bytes() for pem in client.cert_chain_pems)
+            files["client-certificate"].write_bytes(chain)
+
+        write(old, old)
+        before = start(Tls(old.issue_cert("127.0.0.1"), clients=old))
+        if renewed == "client":
+            after = start(Tls(old.issue_cert("127.0.0.1"), clients=new))
+        else:
+            after = start(Tls(new.issue_cert("127.0.0.1"), clients=old))
+        gate = Gate(before.endpoint)
+        try:
+            tls = {key: str(file) for key, file in files.items()}
+            handler = attach({"exporter": exporter(transport, gate.endpoint, tls=tls)})
+            log(0)
+            assert handler.flush(10)
+            gate.lead_to(after.endpoint)
+            log(1)
+            assert handler.flush(0.8) is False  # some attempts have failed by then
+            if renewed == "client":
+                write(old, new)
+            else:
+                write(new, old)
+            assert handler.flush(30)
+        finally:
+            gate.close()
+        assert handler.stats() == Stats(accepted=2, exported=2)
+        assert (numbers(before.events), numbers(after.events)) == ([0], [1])
+
+    def test_temporarily_missing_files_lose_nothing(
+        self,
+        attach: HandlerFactory,
+        tmp_path: Path,
+        transport: str,
+        start: Callable[[Tls], Any],
+    ) -> None:
+        """For example, while they are replaced."""
+        authority = trustme.CA()
+        file, away = tmp_path / "ca.pem", tmp_path / "ca.away"
+        authority.cert_pem.write_to_path(file)
+        gate = Gate(start(Tls(authority.issue_cert("127.0.0.1"))).endpoint)
+        try:
+            tls = {"ca-certificate": str(file)}
+            handler = attach({"exporter": exporter(transport, gate.endpoint, tls=tls)})
+            log(0)
+            assert handler.flush(10)
+            gate.open()
+            file.rename(away)
+            gate.refuse()
+            log(1)
+            assert handler.flush(0.8) is False
+            gate.open()
+            assert handler.flush(0.5) is False
+            away.rename(file)
+            assert handler.flush(30)
+        finally:
+            gate.close()
+        assert handler.stats() == Stats(accepted=2, exported=2)

@@ -1,0 +1,216 @@
+"""An exporter that cannot be imported, as in a frozen application that does not contain it."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from collections.abc import Callable
+
+import pytest
+
+from codex_otel_logging import CodexOtelHandler, Receiver, Stats
+from codex_otel_logging.cli.check.diagnosis import Delivery
+from codex_otel_logging.config.otel_config import OtelConfig
+from codex_otel_logging.config.settings import ExporterConfig
+from codex_otel_logging.delivery import batching
+from codex_otel_logging.otlp import factory, importing
+from codex_otel_logging.otlp.factory import missing_package
+from support.fixtures import HandlerFactory, RunPython
+
+LOGGER = logging.getLogger("codex_otel")
+REPORTED = (
+    "exporter 'otlp-http' cannot be imported (ModuleNotFoundError: import of "
+    "codex_otel_logging.otlp.http_exporter halted; None in sys.modules); "
+    "pip install --force-reinstall 'codex_otel_logging[http]'"
+)
+
+
+@pytest.fixture
+def imports(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Make the import of the HTTP exporter fail; return the list of attempts."""
+    attempts: list[str] = []
+    import_module = importing._import_with_sdk
+
+    def counted(module: str) -> object:
+        if module.endswith("http_exporter"):
+            attempts.append(module)
+        return import_module(module)
+
+    monkeypatch.setattr(importing, "_import_with_sdk", counted)
+    monkeypatch.setitem(sys.modules, "codex_otel_logging.otlp.http_exporter", None)
+    return attempts
+
+
+@pytest.fixture
+def broken(attach: HandlerFactory, receiver: Receiver) -> Callable[..., CodexOtelHandler]:
+    """Builds a handler for the receiver."""
+    return lambda **batch: attach(
+        {"exporter": {"otlp-http": {"endpoint": receiver.http_endpoint}}, "batch": batch}
+    )
+
+
+@pytest.fixture(autouse=True)
+def _retry_at_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """End the worker of a test in time: it sleeps until its next attempt to import."""
+    monkeypatch.setattr(batching, "_IMPORT_INTERVAL_S", 1.0)
+
+
+def log() -> None:
+    LOGGER.info("codex.turn_ttft", extra={"duration_ms": 1, "conversation.id": "c"})
+
+
+def test_failed_import_is_reported_at_once_and_fails_a_flush(
+    broken: Callable[..., CodexOtelHandler], imports: list[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    handler = broken()
+    log()
+    started = time.monotonic()
+    assert not handler.flush(60)
+    assert time.monotonic() - started < 20
+    assert handler.stats() == Stats(accepted=1, queued=1)
+    (message,) = [each for each in caplog.messages if "cannot be imported" in each]
+    assert REPORTED in message
+
+
+def test_failed_import_is_not_repeated_by_flushes_or_by_the_next_batch(
+    broken: Callable[..., CodexOtelHandler], imports: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batching, "_IMPORT_INTERVAL_S", 60.0)
+    handler = broken(max_batch_size=1, retry_for_ms=0)
+    for _ in range(5):
+        log()
+        handler.flush(60)
+    assert len(imports) == 1
+
+
+def test_events_are_kept_while_the_import_fails_and_exported_when_it_works(
+    broken: Callable[..., CodexOtelHandler],
+    imports: list[str],
+    receiver: Receiver,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(batching, "_IMPORT_INTERVAL_S", 0.5)
+    handler = broken()
+    log()
+    assert not handler.flush(60)
+    monkeypatch.delitem(sys.modules, "codex_otel_logging.otlp.http_exporter")
+    receiver.wait_for(1, timeout=20)
+    log()
+    assert handler.flush(60)
+    assert handler.stats() == Stats(accepted=2, exported=2)
+
+
+def test_events_are_dropped_when_the_import_has_failed_for_retry_for_ms(
+    broken: Callable[..., CodexOtelHandler], imports: list[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    handler = broken(retry_for_ms=1, schedule_delay_ms=0)
+    log()
+    deadline = time.monotonic() + 20
+    while handler.stats().queued and time.monotonic() < deadline:
+        handler.flush(1)
+    assert handler.stats() == Stats(accepted=1, dropped=1)
+    assert any("given up" in each for each in caplog.messages)
+
+
+@pytest.mark.parametrize("error", [AttributeError, TypeError, SyntaxError, KeyError])
+def test_error_of_a_damaged_package_counts_as_a_failed_import(
+    broken: Callable[..., CodexOtelHandler],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    error: type[Exception],
+) -> None:
+    """Modules that do not fit each other raise whatever they meet first."""
+
+    def damaged(_module: str) -> None:
+        raise error("damaged")
+
+    monkeypatch.setattr(importing, "_import_with_sdk", damaged)
+    handler = broken()
+    log()
+    assert not handler.flush(60)
+    assert any(f"cannot be imported ({error.__name__}: " in each for each in caplog.messages)
+
+
+def test_want_of_files_during_the_import_is_retried_like_an_outage(
+    broken: Callable[..., CodexOtelHandler], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import_module = importing._import_with_sdk
+    attempts: list[str] = []
+
+    def exhausted(module: str) -> object:
+        attempts.append(module)
+        if len(attempts) <= 2:
+            raise OSError(24, "Too many open files")
+        return import_module(module)
+
+    monkeypatch.setattr(importing, "_import_with_sdk", exhausted)
+    handler = broken()
+    log()
+    assert handler.flush(60)
+
+
+PROGRAM = """
+import logging, sys, time
+import codex_otel_logging
+from codex_otel_logging import from_table
+
+sys.modules["codex_otel_logging.otlp.grpc_exporter"] = None
+batch = {"shutdown_timeout_ms": 50_000}
+exporters = {"otlp-grpc": "http://127.0.0.1:9", "otlp-http": sys.argv[1]}
+for number, (name, endpoint) in enumerate(exporters.items()):
+    logger = logging.getLogger(f"codex_otel.{number}")
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+    logger.addHandler(from_table({"exporter": {name: {"endpoint": endpoint}}, "batch": batch}))
+    logger.info("codex.turn_ttft", extra={"duration_ms": number, "conversation.id": "c"})
+"""
+
+
+def test_failed_import_does_not_delay_the_exit_nor_other_handlers(
+    run_python: RunPython, receiver: Receiver
+) -> None:
+    started = time.monotonic()
+    done = run_python(PROGRAM, receiver.http_endpoint)
+    assert time.monotonic() - started < 40
+    assert [event.attributes["duration_ms"] for event in receiver.events] == [1]
+    (left,) = done.stderr.splitlines()
+    assert left.startswith("1 event not delivered before the end (otlp-grpc http://127.0.0.1:9: ")
+    assert "pip install --force-reinstall 'codex_otel_logging[grpc]'" in left
+
+
+def test_failed_import_does_not_delay_an_exit_at_which_no_thread_can_be_started(
+    broken: Callable[..., CodexOtelHandler], imports: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The thread that waits for the export is then the one that exports."""
+    monkeypatch.setattr(batching, "_IMPORT_INTERVAL_S", 60.0)
+    handler = broken(shutdown_timeout_ms=30_000)
+    processor = handler._processor
+    assert processor is not None
+    monkeypatch.setattr(processor, "_start", lambda: False)
+    log()
+    started = time.monotonic()
+    batching.finish([processor], for_good=False)
+    assert time.monotonic() - started < 20
+    assert handler.stats() == Stats(accepted=1, queued=1)
+
+
+def test_check_shows_a_failed_import_with_what_to_do(imports: list[str]) -> None:
+    exporter = ExporterConfig("otlp-http", endpoint="http://127.0.0.1:9/v1/logs")
+    (step,) = Delivery(OtelConfig(), exporter).steps()
+    assert (step.ok, step.text) == (False, REPORTED)
+
+
+def test_frozen_application_without_the_exporter_is_told_what_it_must_contain(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(sys, "frozen", True, raising=False)
+    monkeypatch.setattr(factory, "_is_installed", lambda _package: False)
+    message = missing_package(ExporterConfig("otlp-http", "http://x/", protocol="json"))
+    assert message == (
+        "exporter 'otlp-http' with protocol 'json' needs an extra package: build the frozen "
+        "application with 'codex_otel_logging[json]' installed; it must contain "
+        "opentelemetry.exporter.otlp.json.http._log_exporter and "
+        "codex_otel_logging.otlp.http_exporter; "
+        "until then no event is sent"
+    )

@@ -1,0 +1,471 @@
+"""No secret of the settings or of the environment is shown, whoever repeats it."""
+
+from __future__ import annotations
+
+import base64
+import json
+import logging
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+from google.rpc.status_pb2 import Status
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import (
+    ExportLogsPartialSuccess,
+    ExportLogsServiceResponse,
+)
+
+from codex_otel_logging import CodexOtelHandler, ConfigError, OtelConfig
+from codex_otel_logging.__main__ import main
+from codex_otel_logging.config.settings import ExporterConfig, ExporterName, TlsConfig
+from codex_otel_logging.events.shared_attributes import SharedAttributes
+from codex_otel_logging.otlp.factory import connect
+from codex_otel_logging.otlp.masking import mask
+from codex_otel_logging.otlp.reasons import safe_reason
+from support.collectors import JSON, PROTOBUF, TEXT, GrpcCollector, HttpCollector, Reply, abort
+
+HTTP: ExporterName = "otlp-http"
+GRPC: ExporterName = "otlp-grpc"
+
+ENDPOINT = "OTEL_EXPORTER_OTLP_ENDPOINT"
+
+
+def basic(pair: str) -> str:
+    return base64.b64encode(pair.encode()).decode()
+
+
+@dataclass(frozen=True)
+class Secret:
+    """Where a secret stands, and the forms in which somebody may repeat it.
+
+    `endpoint` is the address with `{}` for host and port. A `bare` exporter has everything from
+    `environ`, in which `{}` stands for the collector's address.
+    """
+
+    repeated: tuple[str, ...]
+    headers: dict[str, str] = field(default_factory=dict)
+    endpoint: str = ""
+    environ: dict[str, str] = field(default_factory=dict)
+    bare: bool = False
+
+
+SECRETS = {
+    "header": Secret(("h3ader-s3cret",), {"x-key": "h3ader-s3cret"}),
+    "bearer token": Secret(("b3arer.s3cret",), {"authorization": "Bearer b3arer.s3cret"}),
+    "pair in a header": Secret(
+        ("ins1de-s3cret", "acme-c0rp"), {"x-auth": "api-key=ins1de-s3cret; org=acme-c0rp"}
+    ),
+    "list in a header": Secret(("f1rst-key", "sec0nd-key"), {"x-auth": "f1rst-key,sec0nd-key"}),
+    "colon in a header": Secret(("al1ce", "c0lon-s3cret"), {"x-auth": "al1ce:c0lon-s3cret"}),
+    "quotes in a header": Secret(
+        ('qu0te"s3cret', "qu0te", json.dumps('qu0te"s3cret')),
+        {"x-key": 'qu0te"s3cret'},
+    ),
+    "basic credentials in a header": Secret(
+        ("al1ce", "bas1c-s3cret", basic("al1ce:bas1c-s3cret")),
+        {"authorization": f"Basic {basic('al1ce:bas1c-s3cret')}"},
+    ),
+    "short words in a header": Secret(
+        ("a/1 b/2", "a/1%20b/2", "a%2F1%20b%2F2", "a%2F1+b%2F2"), {"x-key": "a/1 b/2"}
+    ),
+    "header to be encoded": Secret(
+        ("sla/sh%s3cret", "sla/sh%25s3cret", "sla%2Fsh%25s3cret"), {"x-key": "sla/sh%s3cret"}
+    ),
+    "header to be escaped": Secret(
+        ("back\\sl4sh", json.dumps("back\\sl4sh")), {"x-key": "back\\sl4sh"}
+    ),
+    "variable in a header": Secret(
+        ("v4riable-s3cret",), {"x-key": "key ${TOK}"}, environ={"TOK": "v4riable-s3cret"}
+    ),
+    "query": Secret(
+        ("qu3ry-s3cret", "an0ther+one%21", "an0ther one!"),
+        endpoint="http://{}/v1/logs?token=qu3ry-s3cret&more=an0ther+one%21",
+    ),
+    "query without a name": Secret(("nam3less-s3cret",), endpoint="http://{}/?nam3less-s3cret"),
+    "short query": Secret(("k=ab1&l=cd2",), endpoint="http://{}/?k=ab1&l=cd2"),
+    "variable in the path": Secret(
+        ("p4th-s3cret",), endpoint="http://{}/${TOK}/v1/logs", environ={"TOK": "p4th-s3cret"}
+    ),
+    "part of a variable in the path": Secret(
+        ("ten4nt", "p4rt-s3cret"),
+        endpoint="http://{}/${TOK}/logs",
+        environ={"TOK": "ten4nt/p4rt-s3cret"},
+    ),
+    "short parts of a variable in the path": Secret(
+        ("ab1/cd2", "ab1%2Fcd2"), endpoint="http://{}/${TOK}/logs", environ={"TOK": "ab1/cd2"}
+    ),
+    "encoded variable in the path": Secret(
+        ("p4th%s3cret", "p4th%25s3cret"),
+        endpoint="http://{}/${TOK}/v1/logs",
+        environ={"TOK": "p4th%25s3cret"},
+    ),
+    "variable that is the whole address": Secret(
+        ("wh0le-s3cret", "ten4nt", "us3r-name"),
+        endpoint="${URL}",
+        environ={"URL": "http://us3r-name:pw@{}/ten4nt?key=wh0le-s3cret"},
+    ),
+    "user and password": Secret(
+        ("us3r-name", "p@ss-w0rd", "p%40ss-w0rd", basic("us3r-name:p@ss-w0rd")),
+        endpoint="http://us3r-name:p%40ss-w0rd@{}/v1/logs",
+    ),
+    "user and password that are not ASCII": Secret(
+        ("p\xe4ss-w0rd", base64.b64encode("us3r-name:p\xe4ss-w0rd".encode("latin-1")).decode()),
+        endpoint="http://us3r-name:p%C3%A4ss-w0rd@{}/v1/logs",
+    ),
+    "short user and password": Secret(
+        ("us:p%40", "us:p@", basic("us:p@"), basic("us:p@").rstrip("=")),
+        endpoint="http://us:p%40@{}/v1/logs",
+    ),
+    "token as user": Secret(("t0ken-user", basic("t0ken-user:")), endpoint="http://t0ken-user@{}/"),
+    "variables as user and password": Secret(
+        ("us3r-name", "p4ss-w0rd", basic("us3r-name:p4ss-w0rd")),
+        endpoint="http://${WHO}:${PASS}@{}/v1/logs",
+        environ={"WHO": "us3r-name", "PASS": "p4ss-w0rd"},
+    ),
+    "proxy": Secret(
+        ("pr0xy-user", "pr0xy:w0rd", "pr0xy%3Aw0rd", basic("pr0xy-user:pr0xy:w0rd")),
+        {"x-key": "v"},
+        environ={
+            "HTTP_PROXY": "http://pr0xy-user:pr0xy%3Aw0rd@127.0.0.1:9",
+            "grpc_proxy": "http://pr0xy-user:pr0xy%3Aw0rd@127.0.0.1:9",
+            "no_proxy": "127.0.0.1",
+        },
+    ),
+    "headers of the environment": Secret(
+        ("env-s3cret", "oth3r s3cret"),
+        environ={
+            "OTEL_EXPORTER_OTLP_ENDPOINT": "http://{}",
+            "OTEL_EXPORTER_OTLP_HEADERS": "authorization=Bearer%20env-s3cret,x=oth3r%20s3cret",
+        },
+        bare=True,
+    ),
+    "address of the environment": Secret(
+        ("us3r-name", "env-p4ss", "env-qu3ry", basic("us3r-name:env-p4ss")),
+        environ={"OTEL_EXPORTER_OTLP_ENDPOINT": "http://us3r-name:env-p4ss@{}/x?k=env-qu3ry"},
+        bare=True,
+    ),
+}
+
+
+class StatusLine(threading.Thread):
+    """A collector that repeats a text in its status line."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(daemon=True)
+        self._answer = f"HTTP/1.1 400 {text}\r\nContent-Length: 0\r\n\r\n".encode()
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.endpoint = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
+        self.start()
+
+    def run(self) -> None:
+        while True:
+            try:
+                connection, _ = self._listener.accept()
+            except OSError:
+                return
+            with connection:
+                head = b""
+                while b"\r\n\r\n" not in head and (data := connection.recv(65_536)):
+                    head += data
+                connection.sendall(self._answer)
+
+    def stop(self) -> None:
+        self._listener.close()
+
+
+def partial(text: str) -> bytes:
+    success = ExportLogsPartialSuccess(rejected_log_records=1, error_message=text)
+    return ExportLogsServiceResponse(partial_success=success).SerializeToString()
+
+
+def partial_json(text: str) -> bytes:
+    return json.dumps({"partialSuccess": {"errorMessage": text}}).encode()
+
+
+COLLECTORS: dict[str, Callable[[str], Any]] = {
+    "status line": StatusLine,
+    "text": lambda text: HttpCollector((400, TEXT, text.encode())),
+    "unavailable": lambda text: HttpCollector((503, TEXT, text.encode())),
+    "JSON": lambda text: HttpCollector((401, JSON, json.dumps({"message": text}).encode())),
+    "protobuf": lambda text: HttpCollector(
+        (403, PROTOBUF, Status(message=text).SerializeToString())
+    ),
+    "partial success": lambda text: HttpCollector((200, PROTOBUF, partial(text))),
+    "partial success in JSON": lambda text: HttpCollector((200, JSON, partial_json(text))),
+    "gRPC details": lambda text: GrpcCollector(abort(grpc.StatusCode.UNAUTHENTICATED, text)),
+    "gRPC unavailable": lambda text: GrpcCollector(abort(grpc.StatusCode.UNAVAILABLE, text)),
+    "gRPC partial success": lambda text: GrpcCollector(Reply(rejected=1, message=text)),
+}
+"""Collectors that repeat a text, each in another part of its answer."""
+
+
+def exporter_of(kind: str) -> ExporterName:
+    return GRPC if kind.startswith("gRPC") else HTTP
+
+
+def fits(secret: Secret, name: ExporterName) -> bool:
+    """Whether an exporter's address can have the secret; over gRPC it is a host and a port."""
+    return name == HTTP or not (secret.endpoint or "@" in secret.environ.get(ENDPOINT, ""))
+
+
+@dataclass
+class Shown:
+    """The settings in a file, and all that was shown to anybody."""
+
+    file: Path
+    capsys: pytest.CaptureFixture[str]
+    caplog: pytest.LogCaptureFixture
+
+    def text(self) -> str:
+        output = self.capsys.readouterr()
+        return "\n".join((output.out, output.err, *self.caplog.messages, self.caplog.text))
+
+
+@pytest.fixture
+def prepare(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+) -> Callable[[Secret, str, str], Shown]:
+    """Writes the settings of a secret for the collector at a host and port, and sets variables."""
+
+    def prepare(secret: Secret, name: str, address: str) -> Shown:
+        for variable, value in secret.environ.items():
+            monkeypatch.setenv(variable, value.replace("{}", address))
+        endpoint = (secret.endpoint or "http://{}").replace("{}", address)
+        if name == HTTP and not secret.endpoint:
+            endpoint += "/v1/logs"
+        headers = ", ".join(f"{name} = {json.dumps(v)}" for name, v in secret.headers.items())
+        table = f"{{ {name} = {{ endpoint = '{endpoint}', headers = {{ {headers} }} }} }}"
+        file = tmp_path / "otel.toml"
+        exporter = f"'{name}'" if secret.bare else table
+        file.write_text(f"[otel]\nexporter = {exporter}\nbatch.retry_for_ms = 0\n")
+        caplog.set_level(logging.DEBUG)
+        return Shown(file, capsys, caplog)
+
+    return prepare
+
+
+@pytest.fixture
+def start() -> Iterator[Callable[[str, str], Any]]:
+    """Starts a collector that repeats a text."""
+    started = []
+
+    def start(kind: str, text: str) -> Any:
+        started.append(COLLECTORS[kind](text))
+        return started[-1]
+
+    yield start
+    for collector in started:
+        collector.stop()
+
+
+@pytest.mark.parametrize(
+    ("secret", "kind"),
+    [
+        pytest.param(secret, kind, id=f"{name}, {kind}")
+        for name, secret in SECRETS.items()
+        for kind in COLLECTORS
+        if fits(secret, exporter_of(kind))
+    ],
+)
+def test_what_a_collector_repeats_is_masked(
+    prepare: Callable[[Secret, str, str], Shown],
+    start: Callable[[str, str], Any],
+    secret: Secret,
+    kind: str,
+) -> None:
+    """In warnings, in records of the libraries down to DEBUG, and in both outputs of `check`."""
+    collector = start(kind, " | ".join(secret.repeated))
+    address = collector.endpoint.removeprefix("http://").partition("/")[0]
+    shown = prepare(secret, exporter_of(kind), address)
+    handler = CodexOtelHandler(shown.file)
+    logger = logging.getLogger("codex_otel.app")
+    logger.setLevel(logging.INFO)
+    logger.addHandler(handler)
+    logger.info("codex.turn_ttft", extra={"duration_ms": 1, "conversation.id": "c"})
+    assert handler.flush(10)
+    logger.removeHandler(handler)
+    warnings = shown.text()
+    assert "***" in warnings
+    reports = [warnings]
+    for options in ((), ("--json",)):
+        main(["check", str(shown.file), "--send", *options])
+        reports.append(shown.text())
+    reports += [repr(handler), repr(OtelConfig.from_toml(shown.file))]
+    for report in reports:
+        for form in secret.repeated:
+            assert form not in report
+
+
+@pytest.mark.parametrize("secret", SECRETS.values(), ids=SECRETS)
+def test_faults_show_no_secret(
+    prepare: Callable[[Secret, str, str], Shown], secret: Secret
+) -> None:
+    """Whatever else is wrong with the settings."""
+    shown = prepare(secret, HTTP, "127.0.0.1:99999 ")
+    shown.file.write_text(
+        shown.file.read_text().replace("headers = { ", "compression = '${TOK:-x}', headers = { ")
+        + "exportr = 1\nlog_user_prompt = 1\n"
+    )
+    with pytest.raises(ConfigError) as caught:
+        OtelConfig.from_toml(shown.file)
+    assert main(["check", str(shown.file), "--json"]) == 2
+    report = f"{caught.value}{caught.value!r}{shown.text()}"
+    for form in secret.repeated:
+        assert form not in report
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "http://us3r:{}@127.0.0.1:99999",
+        "http://us3r:{}@",
+        "http://us3r:pa/{}@127.0.0.1:4318",
+        "http://us3r:pa#{}@127.0.0.1:4318",
+        "ftp://us3r:{}@127.0.0.1:4318",
+        "us3r:{}@127.0.0.1:4318",
+        "http://[us3r:{}@127.0.0.1",
+        "http://127.0.0.1:{}",
+    ],
+)
+@pytest.mark.parametrize("name", [HTTP, GRPC])
+def test_mistyped_address_of_the_environment_shows_no_password(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    address: str,
+    name: str,
+) -> None:
+    monkeypatch.setenv(ENDPOINT, address.replace("{}", "p4ss-w0rd"))
+    (tmp_path / "otel.toml").write_text(f"[otel]\nexporter = '{name}'")
+    for options in ((), ("--json",), ("--send",)):
+        assert main(["check", str(tmp_path / "otel.toml"), *options]) == 2
+        output = capsys.readouterr()
+        assert f"environment variable {ENDPOINT}: " in output.err
+        assert "p4ss-w0rd" not in output.out + output.err
+
+
+@pytest.mark.parametrize(
+    "proxy",
+    [
+        "http://us3r:{}@127.0.0.1:99999",
+        "http://us3r:{}@:9",
+        "http://us3r:{}[@127.0.0.1:9",
+        "http://us3r:pa/{}@127.0.0.1:9",
+        "http://us3r:pa#{}@127.0.0.1:9",
+        "us3r:{}@127.0.0.1:99999",
+        "http://us3r:{}@127.0.0.1:x",
+        "socks5h://us3r:{}@127.0.0.1:9",
+        "ftp://us3r:{}@127.0.0.1:9",
+        "http://us3r:{}@host with blanks:9",
+        "http://us3r:{}@" + "x" * 70 + ":9",
+    ],
+)
+@pytest.mark.parametrize("name", [HTTP, GRPC])
+def test_proxy_that_cannot_be_used_shows_no_password(
+    prepare: Callable[[Secret, str, str], Shown],
+    monkeypatch: pytest.MonkeyPatch,
+    proxy: str,
+    name: str,
+) -> None:
+    """Libraries quote the address of a proxy that they cannot parse or reach."""
+    for variable in ("HTTP_PROXY", "HTTPS_PROXY", "grpc_proxy"):
+        monkeypatch.setenv(variable, proxy.replace("{}", "p4ss-w0rd"))
+    shown = prepare(Secret((), endpoint="http://collector.invalid:1"), name, "")
+    handler = CodexOtelHandler(shown.file)
+    logger = logging.getLogger("codex_otel.app")
+    logger.setLevel(logging.INFO)
+    logger.addHandler(handler)
+    logger.info("codex.turn_ttft", extra={"duration_ms": 1, "conversation.id": "c"})
+    assert handler.flush(10)
+    logger.removeHandler(handler)
+    report = shown.text()
+    assert "1 event lost" in report
+    for options in ((), ("--json",)):
+        assert main(["check", str(shown.file), "--send", *options]) == 1
+        report += shown.text()
+    assert "p4ss-w0rd" not in report
+
+
+def test_refusal_of_a_proxy_is_masked_before_it_is_cut(
+    prepare: Callable[[Secret, str, str], Shown], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = f"{'x' * 190} p4ss-w0rd-of-the-proxy"
+    proxy = StatusLine(text)
+    address = proxy.endpoint.removeprefix("http://")
+    monkeypatch.setenv("HTTPS_PROXY", f"http://us3r:p4ss-w0rd-of-the-proxy@{address}")
+    shown = prepare(Secret((), endpoint="https://collector.invalid:1/"), HTTP, "")
+    assert main(["check", str(shown.file), "--send"]) == 1
+    proxy.stop()
+    report = shown.text()
+    assert "the proxy does not connect to the collector" in report
+    assert "p4ss" not in report
+
+
+def test_exporter_that_cannot_be_built_shows_no_secret() -> None:
+    config = ExporterConfig(
+        GRPC,
+        "https://c/",
+        tls=TlsConfig(ca_certificate="/absent/ten4nt/ca.pem"),
+        replaced=("ten4nt",),
+    )
+    with pytest.raises(RuntimeError) as caught:
+        connect(config, SharedAttributes({}, {}))
+    assert str(caught.value).endswith("No such file or directory: '/absent/***/ca.pem'")
+    assert caught.value.__suppress_context__
+
+
+class TestMask:
+    def test_short_strings_stay(self) -> None:
+        config = ExporterConfig(HTTP, "http://u:pw@c/?a=b&c=def", {"org": "1", "x": "ab cd=efg"})
+        text = "HTTP 404 for a pw of u: ab, cd, efg, def, org 1, %61%62"
+        assert mask(text, config) == text
+
+    def test_public_words_of_a_secret_stay(self) -> None:
+        config = ExporterConfig(
+            HTTP,
+            "http://c/v1/logs",
+            {"authorization": "Bearer s3cr3t"},
+            replaced=("https://c/s3cr3t/v1/logs",),
+        )
+        text = "HTTP 401: no Bearer token at https://d/v1/logs"
+        assert mask(text, config) == text
+
+    def test_the_longest_secret_is_masked_first(self) -> None:
+        config = ExporterConfig(HTTP, "http://c", {"a": "s3cr3t", "b": "s3cr3t-and-more"})
+        assert mask("s3cr3t-and-more, s3cr3t", config) == "***, ***"
+
+    def test_reason_is_masked_before_it_is_cut(self) -> None:
+        config = ExporterConfig(HTTP, "http://c", {"a": "s3cr3t-that-is-cut"})
+        reason = safe_reason("x" * 190 + " s3cr3t-that-is-cut " + "y" * 100, config)
+        assert "s3cr" not in reason
+        assert len(reason) == 203
+
+    def test_reason_is_one_line_without_control_characters(self) -> None:
+        assert safe_reason("a\x1b[31m\n b\t", ExporterConfig(HTTP, "http://c")) == "a [31m b"
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "safe"),
+    [
+        ("http://user:pw@c:1/x?key=v#f", "http://c:1/x"),
+        ("http://user:p@w@c:1/x", "http://c:1/x"),
+        ("http://user:p/w@c:1/x", "http://c:1/x"),
+        ("http://user:p?w@c:1/x", "http://c:1/x"),
+        ("http://c:1/x@y", "http://c:1/x@y"),
+        ("http://c/x?to=http://user:pw@d", "http://c/x"),
+        ("http://[::1]:1/x@y", "http://[::1]:1/x@y"),
+        ("user:pw@c:1", "c:1"),
+        ("c:1", "c:1"),
+        ("https://${USER}:${PASS}@${HOST}/${TOKEN}/v1?x", "https://${HOST}/${TOKEN}/v1"),
+    ],
+)
+def test_safe_endpoint(endpoint: str, safe: str) -> None:
+    assert ExporterConfig(HTTP, endpoint).safe_endpoint == safe

@@ -1,0 +1,406 @@
+from __future__ import annotations
+
+import gzip
+import http.client
+import json
+import logging
+import queue
+import re
+import socket
+import struct
+import threading
+from collections.abc import Callable, Iterator
+from concurrent import futures
+from typing import Any
+from urllib.parse import urlsplit
+
+import grpc
+import pytest
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2_grpc import LogsServiceStub
+
+from codex_otel_logging import Receiver
+from codex_otel_logging.receiver import (
+    PortError,
+    ReceivedEvent,
+    ReceivedRequest,
+    RefusedRequest,
+    events_of,
+    grpc_server,
+)
+from codex_otel_logging.receiver.messages import request_from_json
+from support.fixtures import HandlerFactory, RunPython
+
+REQUEST = {
+    "resourceLogs": [
+        {
+            "resource": {"attributes": [{"key": "env", "value": {"stringValue": "dev"}}]},
+            "scopeLogs": [
+                {
+                    "scope": {"name": "s"},
+                    "logRecords": [
+                        {
+                            "timeUnixNano": "1795459487409000000",
+                            "severityNumber": 9,
+                            "body": None,
+                            "attributes": [
+                                {"key": "event.name", "value": {"stringValue": "codex.x"}},
+                                {"key": "n", "value": {"intValue": "9007199254740993"}},
+                                {"key": "b", "value": {"bytesValue": "AP8="}},
+                            ],
+                            "traceId": "0102030405060708090a0b0c0d0e0f10",
+                            "spanId": "0102030405060708",
+                            "unknownField": 1,
+                        }
+                    ],
+                }
+            ],
+        }
+    ]
+}
+
+
+def post(
+    receiver: Receiver, body: Any, path: str = "/v1/logs", **headers: str
+) -> tuple[int, bytes]:
+    connection = http.client.HTTPConnection(urlsplit(receiver.http_endpoint).netloc, timeout=5)
+    try:
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        connection.request("POST", path, body, named, encode_chunked=not isinstance(body, bytes))
+        answer = connection.getresponse()
+        return answer.status, answer.read()
+    finally:
+        connection.close()
+
+
+def test_importing_it_imports_no_commands_and_nothing_heavy(run_python: RunPython) -> None:
+    program = """
+import sys
+from codex_otel_logging.receiver import (
+    LOGS_PATH, PortError, ReceivedEvent, ReceivedRequest, Receiver, RefusedRequest, events_of
+)
+heavy = ("codex_otel_logging.cli", "opentelemetry", "google", "grpc", "http")
+print([name for name in heavy if name in sys.modules])
+"""
+    assert run_python(program).stdout == "[]\n"
+
+
+def test_a_public_class_names_the_module_it_is_imported_from() -> None:
+    """So that a traceback has the name that an application writes."""
+    assert Receiver.__module__ == "codex_otel_logging"
+    for public in (PortError, ReceivedEvent, ReceivedRequest, RefusedRequest):
+        assert public.__module__ == "codex_otel_logging.receiver"
+
+
+def test_json_with_hexadecimal_ids_and_large_numbers(receiver: Receiver) -> None:
+    body = json.dumps(REQUEST).encode()
+    assert post(receiver, body, Content_Type="application/json") == (200, b"{}")
+    (event,) = receiver.events
+    assert event.name == "codex.x"
+    assert event.body is None
+    assert event.attributes == {"event.name": "codex.x", "n": 9007199254740993, "b": b"\x00\xff"}
+    assert event.trace_id == "0102030405060708090a0b0c0d0e0f10"
+    assert event.span_id == "0102030405060708"
+    assert (event.scope, event.resource) == ("s", {"env": "dev"})
+    assert event.transport == "http/json"
+
+
+def test_gzip_and_chunks(receiver: Receiver) -> None:
+    body = gzip.compress(json.dumps(REQUEST).encode())
+    chunks = iter([body[:10], body[10:]])
+    headers = {"Content_Type": "application/json; charset=utf-8", "Content_Encoding": "gzip"}
+    assert post(receiver, body, **headers)[0] == 200
+    assert post(receiver, chunks, Transfer_Encoding="chunked", **headers)[0] == 200
+    assert len(receiver.events) == 2
+
+
+@pytest.mark.parametrize(
+    ("path", "headers", "body", "status"),
+    [
+        ("/", {"Content_Type": "application/json"}, b"{}", 404),
+        ("/v1/logs", {}, b"{}", 415),
+        ("/v1/logs", {"Content_Type": "text/plain"}, b"{}", 415),
+        ("/v1/logs", {"Content_Type": "application/json", "Content_Encoding": "br"}, b"{}", 415),
+        ("/v1/logs", {"Content_Type": "application/json"}, b"{", 400),
+        ("/v1/logs", {"Content_Type": "application/json"}, b"[]", 400),
+        ("/v1/logs", {"Content_Type": "application/json"}, b'{"resourceLogs": 5}', 400),
+        ("/v1/logs", {"Content_Type": "application/x-protobuf"}, b"\xff", 400),
+        ("/v1/logs", {"Content_Type": "application/json", "Content_Length": "odd"}, b"", 400),
+        ("/v1/logs", {"Content_Type": "application/json", "Content_Length": "-1"}, b"", 400),
+        ("/v1/logs", {"Content_Type": "application/json", "Content_Encoding": "gzip"}, b"x", 400),
+    ],
+)
+def test_what_it_refuses(
+    receiver: Receiver, path: str, headers: dict[str, str], body: bytes, status: int
+) -> None:
+    assert post(receiver, body, path, **headers)[0] == status
+    assert receiver.requests == []
+
+
+def test_a_body_that_ends_too_early_is_not_taken_for_a_whole_one(receiver: Receiver) -> None:
+    host, _, port = urlsplit(receiver.http_endpoint).netloc.partition(":")
+    head = "POST /v1/logs HTTP/1.1\r\nContent-Type: application/x-protobuf\r\n"
+    with socket.create_connection((host, int(port)), timeout=5) as client:
+        client.sendall(f"{head}Content-Length: 10\r\n\r\n".encode() + b"")
+        client.shutdown(socket.SHUT_WR)
+        assert client.recv(100).startswith(b"HTTP/1.1 400 ")
+    assert receiver.requests == []
+
+
+def test_a_client_that_hangs_up_is_nobodys_business(
+    receiver: Receiver, capfd: pytest.CaptureFixture[str]
+) -> None:
+    host, _, port = urlsplit(receiver.http_endpoint).netloc.partition(":")
+    linger = struct.pack("ii", 1, 0)  # close() sends a reset
+    with socket.create_connection((host, int(port)), timeout=5) as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+        client.sendall(b"POST /v1/logs HTTP/1.1\r\nContent-Length: 10\r\n\r\nabc")
+    receiver.close()
+    assert capfd.readouterr().err == ""
+
+
+def test_grpc(receiver: Receiver) -> None:
+    address = receiver.grpc_endpoint.removeprefix("http://")
+    with grpc.insecure_channel(address) as channel:
+        stub: Any = LogsServiceStub(channel)  # type: ignore[no-untyped-call]
+        stub.Export(ExportLogsServiceRequest(), timeout=5, metadata=(("x-a", "b"),))
+    (request,) = receiver.requests
+    assert request.transport == "grpc"
+    assert request.headers["x-a"] == "b"
+
+
+def test_wait_for_says_how_many_came(receiver: Receiver) -> None:
+    assert receiver.wait_for(0) == []
+    with pytest.raises(TimeoutError, match=r"0 of 1 events arrived within 0.01 s"):
+        receiver.wait_for(1, timeout=0.01)
+
+
+def test_wait_for_names_what_came(receiver: Receiver) -> None:
+    for _ in range(2):
+        post(receiver, json.dumps(REQUEST).encode(), Content_Type="application/json")
+    other = json.dumps(REQUEST).replace("codex.x", "with space" + 60 * "x").encode()
+    post(receiver, other, Content_Type="application/json")
+    with pytest.raises(TimeoutError) as raised:
+        receiver.wait_for(4, timeout=0.01)
+    assert str(raised.value) == (
+        "3 of 4 events arrived within 0.01 s: codex.x (2 times), 'with space" + 50 * "x" + "'..."
+    )
+
+
+def test_wait_for_names_a_bounded_number(receiver: Receiver) -> None:
+    for number in range(23):
+        one = json.dumps(REQUEST).replace("codex.x", f"codex.x{number}").encode()
+        post(receiver, one, Content_Type="application/json")
+    with pytest.raises(TimeoutError, match=r"codex.x19, and 3 more$"):
+        receiver.wait_for(24, timeout=0.01)
+
+
+def test_the_repr_of_an_event_is_a_line_without_what_is_sensitive() -> None:
+    attributes = {
+        "event.name": "codex.tool_result",
+        "conversation.id": "c",
+        "tool_name": "shell",
+        "output": "the secret",
+        "note": "a b" + 100 * "x",
+    }
+    pairs = [{"key": key, "value": {"stringValue": text}} for key, text in attributes.items()]
+    records = [{"attributes": pairs}]
+    message = request_from_json({"resourceLogs": [{"scopeLogs": [{"logRecords": records}]}]})
+    request = ReceivedRequest("http/json", {"authorization": "secret"}, message)
+    (event,) = events_of(request)
+    note = "'a b" + 57 * "x" + "'..."
+    assert repr(event) == f"<codex.tool_result tool_name=shell output=(10 characters) note={note}>"
+    assert repr(request) == "ReceivedRequest(transport='http/json')"
+
+
+@pytest.mark.parametrize("base64", ["+/+/", "-_-_"])
+def test_bytes_in_json_are_read_in_both_alphabets_of_base64(base64: str) -> None:
+    records = [{"body": {"bytesValue": base64}}]
+    message = request_from_json({"resourceLogs": [{"scopeLogs": [{"logRecords": records}]}]})
+    (event,) = events_of(ReceivedRequest("http/json", {}, message))
+    assert event.body == b"\xfb\xff\xbf"
+
+
+def test_a_port_that_is_taken_is_an_error_and_named(
+    receiver: Receiver, capfd: pytest.CaptureFixture[str]
+) -> None:
+    http_port = urlsplit(receiver.http_endpoint).port or 0
+    grpc_port = urlsplit(receiver.grpc_endpoint).port or 0
+    with pytest.raises(PortError, match=rf"cannot listen on 127.0.0.1:{http_port}: .*in use"):
+        Receiver(http_port=http_port)
+    with pytest.raises(PortError, match=rf"cannot listen on 127.0.0.1:{grpc_port}: .*in use") as r:
+        Receiver(grpc_port=grpc_port)
+    assert r.value.port == grpc_port
+    assert capfd.readouterr().err == ""
+
+
+def has_ipv6() -> bool:
+    try:
+        with socket.socket(socket.AF_INET6) as probe:
+            probe.bind(("::1", 0))
+    except OSError:
+        return False
+    return True
+
+
+needs_ipv6 = pytest.mark.skipif(not has_ipv6(), reason="this machine has no IPv6")
+
+
+@needs_ipv6
+@pytest.mark.parametrize("name", ["otlp-http", "otlp-grpc"])
+def test_it_listens_on_ipv6(attach: HandlerFactory, name: str) -> None:
+    """Its endpoints have the address in brackets, as exporters need it."""
+    with Receiver("::1") as receiver:
+        assert re.fullmatch(r"http://\[::1\]:\d+/v1/logs", receiver.http_endpoint)
+        assert re.fullmatch(r"http://\[::1\]:\d+", receiver.grpc_endpoint)
+        endpoint = receiver.http_endpoint if name == "otlp-http" else receiver.grpc_endpoint
+        handler = attach({"exporter": {name: {"endpoint": endpoint}}})
+        logging.getLogger("codex_otel").info("codex.turn_ttft", extra={"duration_ms": 1})
+        assert handler.flush(10)
+        (event,) = receiver.events
+        assert event.attributes["duration_ms"] == 1
+        with pytest.raises(PortError, match=r"^\[Errno \d+\] cannot listen on \[::1\]:\d+: "):
+            Receiver("::1", http_port=urlsplit(receiver.http_endpoint).port or 0)
+
+
+def send(receiver: Receiver, transport: str) -> tuple[int, str]:
+    """Send one event; return the answer's status (HTTP's, or gRPC's code) and text."""
+    if transport == "http":
+        body = json.dumps(REQUEST).encode()
+        status, answer = post(receiver, body, Content_Type="application/json")
+        return status, answer.decode()
+    with grpc.insecure_channel(receiver.grpc_endpoint.removeprefix("http://")) as channel:
+        stub: Any = LogsServiceStub(channel)  # type: ignore[no-untyped-call]
+        try:
+            stub.Export(request_from_json(REQUEST), timeout=5)
+        except grpc.RpcError as error:
+            failed: Any = error
+            return failed.code().value[0], failed.details()
+    return 0, ""
+
+
+@pytest.fixture
+def handing() -> Iterator[Callable[[Callable[[ReceivedRequest], object]], Receiver]]:
+    """Starts receivers that hand each request to a function."""
+    receivers = []
+
+    def start(on_request: Callable[[ReceivedRequest], object]) -> Receiver:
+        receivers.append(Receiver(on_request=on_request))
+        return receivers[-1]
+
+    yield start
+    for receiver in receivers:
+        receiver.close()
+
+
+def test_requests_are_handed_over_and_not_kept(handing: Any) -> None:
+    requests: queue.Queue[ReceivedRequest] = queue.Queue()
+    receiver = handing(requests.put)
+    assert send(receiver, "http") == (200, "{}")
+    assert send(receiver, "grpc") == (0, "")
+    taken = [requests.get_nowait() for _ in range(2)]
+    assert [request.transport for request in taken] == ["http/json", "grpc"]
+    assert [event.name for request in taken for event in events_of(request)] == 2 * ["codex.x"]
+    assert (receiver.events, receiver.requests) == ([], [])
+
+
+@pytest.mark.parametrize(("transport", "busy"), [("http", 503), ("grpc", 14)])
+def test_a_queue_that_is_full_tells_the_sender_to_come_again(
+    handing: Any, capfd: pytest.CaptureFixture[str], transport: str, busy: int
+) -> None:
+    requests: queue.Queue[ReceivedRequest] = queue.Queue(maxsize=1)
+    receiver = handing(requests.put_nowait)
+    assert send(receiver, transport)[0] in (200, 0)
+    status, text = send(receiver, transport)
+    assert (status, text.strip()) == (busy, "not now; send it again")
+    requests.get_nowait()
+    assert send(receiver, transport)[0] in (200, 0)
+    assert capfd.readouterr().err == ""
+
+
+def test_over_http_it_says_when_to_come_again(handing: Any) -> None:
+    def full(_: ReceivedRequest) -> None:
+        raise queue.Full
+
+    address = urlsplit(handing(full).http_endpoint).netloc
+    connection = http.client.HTTPConnection(address, timeout=5)
+    connection.request("POST", "/v1/logs", b"{}", {"Content-Type": "application/json"})
+    assert connection.getresponse().getheader("Retry-After") == "1"
+    connection.close()
+
+
+def test_a_grpc_call_that_is_under_way_is_answered_before_it_closes(
+    handing: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(grpc_server, "_CLOSING_S", 20.0)  # the machine may be busy
+    called, closing = threading.Event(), threading.Event()
+
+    def wait(_: ReceivedRequest) -> None:
+        called.set()
+        assert closing.wait(timeout=10)
+
+    receiver = handing(wait)
+    with futures.ThreadPoolExecutor(2) as threads:
+        sent = threads.submit(send, receiver, "grpc")
+        assert called.wait(timeout=10)
+        closed = threads.submit(receiver.close)
+        while not refuses(receiver.grpc_endpoint):
+            assert futures.wait([closed], timeout=0.01).not_done
+        assert futures.wait([sent], timeout=0.1).not_done  # it is not cancelled
+        closing.set()
+        assert sent.result(timeout=10) == (0, "")
+        closed.result(timeout=10)
+
+
+def refuses(endpoint: str) -> bool:
+    address = urlsplit(endpoint)
+    try:
+        socket.create_connection((address.hostname, address.port or 0), timeout=5).close()
+    except OSError:
+        return True
+    return False
+
+
+@pytest.mark.parametrize(("transport", "failed"), [("http", 500), ("grpc", 2)])
+def test_a_function_that_fails_fails_the_request_and_nothing_else(
+    handing: Any, capfd: pytest.CaptureFixture[str], transport: str, failed: int
+) -> None:
+    failures = iter([True, False])
+
+    def fail(_: ReceivedRequest) -> None:
+        if next(failures):
+            raise ZeroDivisionError
+
+    receiver = handing(fail)
+    assert send(receiver, transport)[0] == failed
+    assert send(receiver, transport)[0] in (200, 0)
+    receiver.close()
+    if transport == "http":
+        assert "ZeroDivisionError" in capfd.readouterr().err
+
+
+def test_close_leaves_nothing_behind() -> None:
+    before = set(threading.enumerate())
+    with Receiver() as receiver:
+        connection = http.client.HTTPConnection(urlsplit(receiver.http_endpoint).netloc, timeout=5)
+        connection.request("POST", "/", b"")
+        connection.getresponse().read()  # and keep the connection open
+        with grpc.insecure_channel(receiver.grpc_endpoint.removeprefix("http://")) as channel:
+            stub: Any = LogsServiceStub(channel)  # type: ignore[no-untyped-call]
+            stub.Export(ExportLogsServiceRequest(), timeout=5)
+    left = set(threading.enumerate()) - before
+    for thread in left:
+        thread.join(timeout=5)
+    assert not any(thread.is_alive() for thread in left)
+    connection.close()
+    with pytest.raises(ConnectionRefusedError):
+        post(receiver, b"")
+
+
+def test_without_grpc_it_receives_over_http(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "grpc", None)
+    with Receiver() as receiver:
+        body = json.dumps(REQUEST).encode()
+        assert post(receiver, body, Content_Type="application/json")[0] == 200
+        with pytest.raises(ImportError, match=r"pip install 'codex_otel_logging\[grpc\]'"):
+            _ = receiver.grpc_endpoint

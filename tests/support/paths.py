@@ -1,0 +1,9 @@
+"""Where things are in the source tree."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+PROGRAMS = ROOT / "tests" / "programs"
+DATA = ROOT / "tests" / "data"

@@ -1,0 +1,167 @@
+"""Configured by `dictConfig`, in a fresh interpreter, as an application does it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from codex_otel_logging import Receiver
+from support.fixtures import RunPython
+
+PROGRAM = """
+import json, logging, logging.config, sys
+
+early = logging.getLogger("codex_otel.early")
+app = logging.getLogger("app")
+logging.config.dictConfig(json.loads(sys.argv[1]))
+early.info("codex.turn_ttft", extra={"duration_ms": 1})
+logging.getLogger("codex_otel").debug("codex.turn_ttft", extra={"duration_ms": 2})
+logging.getLogger("app").warning("the application's own")
+"""
+
+
+def config(handler: dict[str, Any], **top: Any) -> str:
+    return json.dumps(
+        {
+            "version": 1,
+            "handlers": {"console": {"class": "logging.StreamHandler"}, "codex_otel": handler},
+            "loggers": {
+                "codex_otel": {"level": "INFO", "propagate": False, "handlers": ["codex_otel"]}
+            },
+            "root": {"handlers": ["console"]},
+            **top,
+        }
+    )
+
+
+def test_from_toml(run_python: RunPython, receiver: Receiver, tmp_path: Path) -> None:
+    (tmp_path / "otel.toml").write_text(
+        f'[otel.exporter.otlp-http]\nendpoint = "{receiver.http_endpoint}"\n'
+    )
+    handler = {
+        "()": "codex_otel_logging.from_toml",
+        "path": "~/otel.toml",
+        "app_version": "ext://sys.byteorder",
+        "level": "INFO",
+    }
+    done = run_python(PROGRAM, config(handler, disable_existing_loggers=False))
+    assert done.returncode == 0
+    (event,) = receiver.events
+    assert event.attributes["duration_ms"] == 1
+    assert event.attributes["app.version"] in ("little", "big")
+    assert event.scope == "codex_otel.early"
+    lines = done.stderr.splitlines()
+    assert lines[0] == "the application's own"
+    assert lines[1].startswith("event codex.turn_ttft was logged with no conversation")
+    assert len(lines) == 2
+
+
+def test_from_table_over_cfg(run_python: RunPython, receiver: Receiver) -> None:
+    handler = {"()": "codex_otel_logging.from_table", "otel": "cfg://telemetry.otel"}
+    otel = {"environment": "prod", "exporter": {"otlp-grpc": {"endpoint": receiver.grpc_endpoint}}}
+    done = run_python(PROGRAM, config(handler, telemetry={"otel": otel}))
+    assert done.returncode == 0
+    (event,) = receiver.events
+    assert event.resource["env"] == "prod"
+
+
+def test_the_class_itself(run_python: RunPython, receiver: Receiver) -> None:
+    otel = {"exporter": {"otlp-http": {"endpoint": receiver.http_endpoint}}}
+    handler = {"class": "codex_otel_logging.CodexOtelHandler", "config": otel}
+    assert run_python(PROGRAM, config(handler)).returncode == 0
+    assert len(receiver.events) == 1
+
+
+@pytest.mark.parametrize(
+    ("handler", "fault"),
+    [
+        (
+            {"()": "codex_otel_logging.from_toml", "path": "absent.toml"},
+            "absent.toml: no such file; create it, or pass missing_ok=True to run without",
+        ),
+        (
+            {"()": "codex_otel_logging.from_table", "otel": {"exporter": "otlp"}},
+            "[otel] exporter: expected one of 'none', 'otlp-http', 'otlp-grpc'; got 'otlp'",
+        ),
+    ],
+)
+def test_bad_settings_fail_with_the_handlers_name_and_every_fault(
+    run_python: RunPython, handler: dict[str, Any], fault: str
+) -> None:
+    done = run_python(PROGRAM, config(handler))
+    assert done.returncode == 1
+    assert f"codex_otel_logging.ConfigError: {fault}" in done.stderr
+    assert "ValueError: Unable to configure handler 'codex_otel'" in done.stderr
+    assert "Exception ignored" not in done.stderr
+
+
+def test_configuring_again_loses_nothing(run_python: RunPython, receiver: Receiver) -> None:
+    """The old handlers are closed while logging's lock is held, with events still queued."""
+    program = """
+import json, logging, logging.config, sys, threading
+for number in range(20):
+    logging.config.dictConfig(json.loads(sys.argv[1]))
+    logging.getLogger("codex_otel").info("codex.turn_ttft", extra={"duration_ms": number})
+import os, stat
+def is_socket(file):
+    try: return stat.S_ISSOCK(os.fstat(file).st_mode)
+    except OSError: return False
+workers = [t for t in threading.enumerate() if t.name == "codex_otel_logging"][:-1]
+for worker in workers:
+    worker.join(20)
+print([w.is_alive() for w in workers].count(True), sum(map(is_socket, range(256))) <= 1)
+"""
+    otel = {"exporter": {"otlp-http": {"endpoint": receiver.http_endpoint}}}
+    handler = {"()": "codex_otel_logging.from_table", "otel": otel}
+    done = run_python(program, config(handler))
+    assert (done.returncode, done.stdout) == (0, "0 True\n")
+    assert sorted(e.attributes["duration_ms"] for e in receiver.events) == list(range(20))
+
+
+def test_a_handler_that_another_party_closed_goes_on(
+    run_python: RunPython, receiver: Receiver, exporter: dict[str, Any]
+) -> None:
+    """Another library's `dictConfig` closes all handlers there are, and leaves ours attached."""
+    program = """
+import json, logging, logging.config, sys
+logging.config.dictConfig(json.loads(sys.argv[1]))
+logger = logging.getLogger("codex_otel")
+for number in range(5):
+    logger.info("codex.turn_ttft", extra={"duration_ms": number, "conversation.id": "c"})
+    logging.config.dictConfig({"version": 1, "disable_existing_loggers": False})
+"""
+    handler = {"()": "codex_otel_logging.from_table", "otel": {"exporter": exporter}}
+    done = run_python(program, config(handler))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert sorted(e.attributes["duration_ms"] for e in receiver.events) == list(range(5))
+
+
+def test_on_the_root_logger_at_debug_nothing_feeds_back(
+    run_python: RunPython, receiver: Receiver, exporter: dict[str, Any]
+) -> None:
+    """What the exporters and the package itself log while they send is no reason to send again."""
+    program = """
+import json, logging, logging.config, sys
+logging.config.dictConfig({
+    "version": 1,
+    "handlers": {"codex_otel": json.loads(sys.argv[1])},
+    "root": {"level": "DEBUG", "handlers": ["codex_otel"]},
+    "loggers": {"urllib3": {"level": "DEBUG"}, "opentelemetry": {"level": "DEBUG"}},
+})
+(handler,) = logging.getLogger().handlers
+for number in range(3):
+    logging.getLogger("codex_otel").info("codex.turn_ttft", extra={"duration_ms": number})
+    assert handler.flush(20)
+logging.getLogger("app").debug("no event")
+print(handler.stats())
+"""
+    handler = {"()": "codex_otel_logging.from_table", "otel": {"exporter": exporter}}
+    done = run_python(program, json.dumps(handler))
+    assert done.stdout == (
+        "Stats(accepted=3, exported=3, rejected=0, dropped=0, queued=0, ignored=1)\n"
+    )
+    assert [event.attributes["duration_ms"] for event in receiver.events] == [0, 1, 2]
+    assert len(receiver.requests) == 3

@@ -1,0 +1,60 @@
+"""Configured by `fileConfig` with the `logging.ini` that comes with the project."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from codex_otel_logging import Receiver
+from support.fixtures import RunPython
+from support.paths import ROOT
+
+INI = str(ROOT / "logging.ini")
+
+PROGRAM = """
+import logging, logging.config, sys
+
+early = logging.getLogger("codex_otel.early")
+logging.config.fileConfig(sys.argv[1], disable_existing_loggers=False)
+
+from codex_otel_logging import CodexOtelHandler
+
+carriers = {
+    name
+    for name in ("root", "codex_otel", "codex_otel.early", "app")
+    for handler in logging.getLogger(name if name != "root" else None).handlers
+    if isinstance(handler, CodexOtelHandler)
+}
+print(carriers, bool(logging.getLogger("codex_otel").propagate))
+logging.getLogger("codex_otel").info("codex.user_prompt", extra={"prompt": "hello"})
+early.info("codex.turn_ttft", extra={"duration_ms": 1})
+logging.getLogger("app").warning("the application's own")
+print(sorted(name for name in sys.modules if name.partition(".")[0] == "opentelemetry"))
+"""
+
+
+def test_it_sends_nothing_until_the_users_file_says_so(
+    run_python: RunPython, receiver: Receiver
+) -> None:
+    done = run_python(PROGRAM, INI)
+    assert done.returncode == 0
+    assert done.stdout == "{'codex_otel'} False\n[]\n"
+    assert done.stderr.endswith(" WARNING app: the application's own\n")
+    assert len(done.stderr.splitlines()) == 1
+    assert receiver.events == []
+
+
+def test_it_sends_once_the_users_file_names_an_exporter(
+    run_python: RunPython, receiver: Receiver, tmp_path: Path
+) -> None:
+    """From a folder that is not the checkout."""
+    (tmp_path / ".codex").mkdir()
+    (tmp_path / ".codex" / "config.toml").write_text(
+        f'model = "gpt-5"\n[otel]\nexporter = {{ otlp-http = {{\n'
+        f'  endpoint = "{receiver.http_endpoint}",\n}}}}\n'
+    )
+    done = run_python(PROGRAM, INI)
+    assert done.returncode == 0
+    prompt, ttft = sorted(receiver.events, key=lambda event: event.name, reverse=True)
+    assert prompt.attributes["prompt"] == "[REDACTED]"
+    assert ttft.attributes["duration_ms"] == 1
+    assert "{'codex_otel'} False\n" in done.stdout

@@ -1,0 +1,277 @@
+"""gevent and eventlet, patched at any moment: greenlets run on, every event arrives once."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+from test_recipes import lay_out, turns
+from test_servers import (
+    ENQUEUE_TURNS,
+    GUNICORN,
+    TURNS,
+    append,
+    check,
+    lay_out_applications,
+    over_http,
+)
+
+from codex_otel_logging import Receiver
+from support.fixtures import RunPython
+from support.paths import PROGRAMS, ROOT
+from support.servers import Program
+
+pytestmark = pytest.mark.skipif(
+    os.name != "posix", reason="the servers that use greenlets need a POSIX system"
+)
+
+MISSING = "needs codex_otel_logging[test-runtimes]"
+
+MOMENTS = (
+    "before import",
+    "after import",
+    "after configuration",
+    "after first event",
+    "after first event, imported before",
+    "while the worker imports",
+)
+
+LONGEST_GAP_S = 1.0
+"""How long another greenlet may stand still while the worker competes with it for the GIL.
+
+A request that hangs, or a `flush` that blocks, takes longer than that in these tests.
+"""
+
+
+@pytest.fixture(params=["gevent", "eventlet"])
+def library(request: pytest.FixtureRequest) -> str:
+    """The library that patches; the test is skipped where it is not installed."""
+    name: str = request.param
+    if importlib.util.find_spec(name) is None:
+        pytest.skip(MISSING)
+    return name
+
+
+@pytest.fixture
+def silent() -> Iterator[str]:
+    """The address of a server that accepts connections and never answers."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield f"http://127.0.0.1:{server.getsockname()[1]}"
+
+
+class Result(NamedTuple):
+    gap_s: float
+    flushed: bool
+    took_s: float
+    stderr: str
+
+
+def run(
+    folder: Path, library: str, moment: str, exporter: dict[str, Any], flush_s: float
+) -> Result:
+    """Run the program with greenlets to its end."""
+    arguments = (library, moment, json.dumps(exporter), str(flush_s))
+    done = subprocess.run(
+        [sys.executable, "-W", "error", PROGRAMS / "greenlets.py", *arguments],
+        cwd=folder,
+        env={"PATH": os.defpath, "HOME": str(folder), "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=50,
+    )
+    assert done.returncode == 0, done.stderr
+    gap_s, flushed, took_s = json.loads(done.stdout)
+    return Result(gap_s, flushed, took_s, done.stderr)
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_events_arrive_once_and_other_greenlets_run(
+    tmp_path: Path, receiver: Receiver, exporter: dict[str, Any], library: str, moment: str
+) -> None:
+    result = run(tmp_path, library, moment, exporter, 20)
+    assert result.flushed
+    assert sorted(e.attributes["duration_ms"] for e in receiver.events) == list(range(10))
+    assert result.gap_s < LONGEST_GAP_S
+
+
+@pytest.mark.parametrize("name", ["otlp-http", "otlp-grpc"])
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_flush_and_exit_are_bounded_and_other_greenlets_run_meanwhile(
+    tmp_path: Path, silent: str, name: str, library: str, moment: str
+) -> None:
+    endpoint = silent + ("/v1/logs" if name == "otlp-http" else "")
+    result = run(tmp_path, library, moment, {name: {"endpoint": endpoint}}, 2)
+    assert not result.flushed
+    assert 2 <= result.took_s < 2 + LONGEST_GAP_S
+    assert result.gap_s < LONGEST_GAP_S
+    assert "10 events not delivered before the end" in result.stderr
+
+
+IMPORTS = """
+import logging, sys, warnings
+moment = sys.argv[2]
+def load(now):
+    if now == moment:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            __import__(sys.argv[1])
+load("before import")
+import codex_otel_logging
+load("after import")
+exporter = {"otlp-http": {"endpoint": "http://127.0.0.1:9/"}}
+handler = codex_otel_logging.from_table({
+    "exporter": exporter, "batch": {"shutdown_timeout_ms": 1, "schedule_delay_ms": 1},
+})
+def show():
+    print("opentelemetry.exporter.otlp.proto.http._log_exporter" in sys.modules)
+show()
+load("after configuration")
+logger = logging.getLogger("codex_otel")
+logger.addHandler(handler)
+logger.setLevel("INFO")
+logger.info("codex.turn_ttft", extra={"conversation.id": "c"})
+show()
+"""
+
+
+@pytest.mark.parametrize("moment", MOMENTS[:3])
+def test_application_imports_the_exporter_itself_where_such_a_library_is(
+    run_python: RunPython, library: str, moment: str
+) -> None:
+    """A greenlet that needs what the worker is importing may never be woken."""
+    done = run_python(IMPORTS, library, moment)
+    assert done.stdout == f"{moment != 'after configuration'}\nTrue\n", done.stderr
+
+
+REPORTS = """
+import logging, os, sys, warnings
+if sys.argv[1] == "gevent":
+    from gevent import monkey, sleep, spawn
+    monkey.patch_all()
+else:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import eventlet
+    from eventlet import sleep, spawn
+    eventlet.monkey_patch()
+import threading
+import codex_otel_logging
+from codex_otel_logging import native, reports
+
+class Busy(logging.Handler):
+    '''Gives other threads the chance to run while its lock is held.'''
+    count = threads = 0
+    def emit(self, record):
+        Busy.count += record.name == "codex_otel_logging"
+        native.sleep(0.0005)
+
+logging.getLogger().addHandler(Busy())
+def warn():
+    for number in range(200):
+        reports.warn("warning %d", number)
+        native.sleep(0.0005)
+worker = native.NativeThread(warn, "worker")
+worker.start()
+application = logging.getLogger("application")
+while worker.is_alive():
+    application.warning("it logs as well")
+    if reports.are_pending():
+        native.start_in_application(reports.log_pending, "reports")
+    sleep(0)
+reports.log_pending()
+print(Busy.count)
+"""
+
+
+def test_warnings_of_the_worker_take_no_lock_that_greenlets_wait_for(
+    run_python: RunPython, library: str
+) -> None:
+    """A greenlet that waits for a greenlet of another thread may never be woken."""
+    done = run_python(REPORTS, library)
+    assert (done.returncode, done.stdout) == (0, "200\n"), done.stderr
+
+
+OUTAGE = """
+import logging, sys, warnings
+if sys.argv[1] == "gevent":
+    from gevent import monkey, sleep
+    monkey.patch_all()
+else:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import eventlet
+    from eventlet import sleep
+    eventlet.monkey_patch()
+import codex_otel_logging
+
+class Reports(logging.Handler):
+    def emit(self, record):
+        print(record.getMessage().partition(" (")[0], flush=True)
+        self.seen = True
+
+reports = Reports()
+reports.seen = False
+logging.getLogger("codex_otel_logging").addHandler(reports)
+handler = codex_otel_logging.from_table({
+    "exporter": {"otlp-http": {"endpoint": "http://127.0.0.1:9/v1/logs"}},
+    "batch": {"schedule_delay_ms": 1, "shutdown_timeout_ms": 1},
+})
+logger = logging.getLogger("codex_otel")
+logger.addHandler(handler)
+logger.setLevel("INFO")
+while not reports.seen:
+    logger.info("codex.turn_ttft", extra={"duration_ms": 1, "conversation.id": "c"})
+    sleep(0.05)
+"""
+
+
+def test_an_outage_is_reported_while_the_application_logs(
+    run_python: RunPython, library: str
+) -> None:
+    done = run_python(OUTAGE, library)
+    assert done.returncode == 0, done.stderr
+    first, left = done.stdout.splitlines()
+    assert first == "otlp-http http://127.0.0.1:9/v1/logs: events are not delivered"
+    assert left.endswith("not delivered before the end")
+
+
+LOGS_WHILE_IT_LOADS = """
+logger.info("codex.turn_ttft", extra={"duration_ms": 1, "conversation.id": "load"})
+"""
+
+
+@pytest.mark.parametrize("preload", [False, True], ids=["no preload", "preload"])
+def test_gunicorns_gevent_worker(tmp_path: Path, receiver: Receiver, preload: bool) -> None:
+    """It patches in each worker: with `preload_app`, after the application has logged events."""
+    pytest.importorskip("gevent", reason=MISSING)
+    lay_out_applications(tmp_path, over_http(receiver), preload=preload)
+    append(tmp_path / "app.py", LOGS_WHILE_IT_LOADS)
+    server = (*GUNICORN, "--worker-class=gevent")
+    check(receiver, tmp_path, *server, application="app:app", processes=2)
+    loads = [e for e in receiver.events if e.name == "codex.turn_ttft"]
+    assert len(loads) == (1 if preload else 2)
+
+
+def test_celerys_gevent_pool(tmp_path: Path, receiver: Receiver) -> None:
+    pytest.importorskip("gevent", reason=MISSING)
+    lay_out(tmp_path, over_http(receiver))
+    (tmp_path / "queue").mkdir()
+    shutil.copy(PROGRAMS / "celeryconfig.py", tmp_path)
+    append(tmp_path / "tasks.py", ENQUEUE_TURNS.format(0, TURNS))
+    command = ["-m", "celery", "-A", "tasks", "worker", "--pool=gevent", "--concurrency=4"]
+    quiet = ["--without-gossip", "--without-mingle", "--without-heartbeat", "--loglevel=INFO"]
+    with Program(tmp_path, *command, *quiet) as worker:
+        worker.read_until(r"Task tasks\.turn\[[^]]*\] succeeded", TURNS)
+        worker.signal(signal.SIGTERM)
+        assert "Traceback" not in worker.wait()
+    assert turns(receiver.events) == {f"conversation-{number}": number for number in range(TURNS)}

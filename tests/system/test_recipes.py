@@ -1,0 +1,369 @@
+"""README's recipes do what is said of them: taken out of README, and run as they stand."""
+
+from __future__ import annotations
+
+import configparser
+import json
+import logging
+import re
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+from test_readme import RECIPES, blocks
+
+from codex_otel_logging import Conversation, OtelConfig, Receiver
+from codex_otel_logging.config.toml import loads
+from codex_otel_logging.receiver import ReceivedEvent
+from support.collectors import Gate
+from support.fixtures import HandlerFactory, RunPython
+from support.paths import ROOT
+from support.servers import Program
+
+pytestmark = pytest.mark.processes
+
+
+def recipe(language: str, name: str) -> str:
+    """The block that begins with the name of its file."""
+    (code,) = (code for code in blocks(language, RECIPES) if code.startswith(f"# {name}\n"))
+    return code
+
+
+def test_every_recipe_is_known_here() -> None:
+    """One that no test takes out of README could go stale there."""
+    names = re.findall(r"^```\w+\n# (.*)$", RECIPES, re.MULTILINE)
+    assert names == [
+        "telemetry.py",
+        "agent.py",
+        "service.py",
+        "settings.py",
+        "asgi.py",
+        "app.py",
+        "gunicorn.conf.py",
+        "uwsgi.ini",
+        "workers.py",
+        "tasks.py",
+        "traced.py",
+        "tracked.py",
+        "from_loguru.py",
+        "gateway.yaml",
+        "agent.env",
+        "gateway.env",
+    ]
+
+
+def lay_out(folder: Path, exporter: dict[str, Any], **batch: int) -> None:
+    """Put the recipes' files into a folder that is the home as well.
+
+    Unless `batch` says otherwise, events are not delivered before the end of a process, so that
+    those which are missing cannot have been just in time.
+    """
+    for code in blocks("python", RECIPES):
+        (folder / code.splitlines()[0].removeprefix("# ")).write_text(code)
+    ((name, settings),) = exporter.items()
+    lines = [f"[otel.exporter.{name}]", *(f"{k} = {json.dumps(v)}" for k, v in settings.items())]
+    lines += ["[otel.batch]"]
+    lines += [f"{k} = {v}" for k, v in {"schedule_delay_ms": 600_000, **batch}.items()]
+    (folder / ".codex").mkdir()
+    (folder / ".codex" / "config.toml").write_text("\n".join(lines))
+
+
+def turns(events: list[ReceivedEvent]) -> dict[str, int]:
+    """The number of each conversation's one turn."""
+    found = [(e.attributes["conversation.id"], e.attributes["duration_ms"]) for e in events]
+    assert len(dict(found)) == len(found)
+    return dict(found)
+
+
+def test_asyncio(tmp_path: Path, receiver: Receiver, gated: dict[str, Any], gate: Gate) -> None:
+    """The loop comes to its end although the collector hangs; then all is delivered."""
+    ((name, settings),) = gated.items()
+    lay_out(
+        tmp_path,
+        {name: {**settings, "timeout_ms": 600_000}},
+        schedule_delay_ms=1,
+        shutdown_timeout_ms=30_000,
+    )
+    gate.hang()
+    program = recipe("python", "agent.py") + "print('the loop has ended', flush=True)\n"
+    with Program(tmp_path, "-c", program) as running:
+        running.read_until("the loop has ended")
+        gate.open()
+        assert running.wait() == "the loop has ended\n"
+    events = receiver.events
+    for number in range(3):
+        own = [e for e in events if e.attributes["conversation.id"] == f"conversation-{number}"]
+        prompt, *results, ttft = own
+        assert prompt.attributes["prompt"] == "[REDACTED]"
+        assert {e.attributes["call_id"] for e in results} == {f"call-{number}-{n}" for n in (1, 2)}
+        assert (ttft.name, ttft.attributes["duration_ms"]) == ("codex.turn_ttft", number)
+    assert len(events) == 3 * 4
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_process_pools(tmp_path: Path, receiver: Receiver, method: str) -> None:
+    lay_out(tmp_path, {"otlp-http": {"endpoint": receiver.http_endpoint}})
+    program = tmp_path / "workers.py"
+    main = 'if __name__ == "__main__":\n'
+    choose = f"    multiprocessing.set_start_method({method!r})\n"
+    program.write_text(recipe("python", "workers.py").replace(main, main + choose))
+    with Program(tmp_path, "workers.py") as running:
+        assert running.wait() == ""
+    assert turns(receiver.events) == {f"conversation-{number}": number for number in range(8)}
+
+
+(SECTIONS,) = (code for code in blocks("ini", RECIPES) if "[logger_codex_otel]" in code)
+"""What an application adds to a `logging.ini` of its own."""
+
+APPLICATION_INI = """
+[loggers]
+keys = root, app
+
+[handlers]
+keys = console, file
+
+[formatters]
+keys = plain, json
+
+[logger_root]
+level = WARNING
+handlers = console
+
+[logger_app]
+qualname = app.orders
+level = DEBUG
+handlers = file, console
+propagate = 0
+
+[handler_console]
+class = StreamHandler
+level = ERROR
+formatter = plain
+args = (sys.stderr,)
+
+[handler_file]
+class = FileHandler
+formatter = json
+args = ("app.log",)
+
+[formatter_plain]
+format = %(levelname)s %(name)s: %(message)s
+
+[formatter_json]
+format = {"message": "%(message)s"}
+"""
+
+DESCRIBE = """
+import logging, logging.config
+logging.config.fileConfig("logging.ini", disable_existing_loggers=False)
+for name in (None, "app", "app.orders", "app.other"):
+    logger = logging.getLogger(name)
+    print(logger, logger.propagate, logger.disabled)
+    for handler in logger.handlers:
+        print(handler, handler.formatter._fmt)
+logging.getLogger("app.orders").error("ordered")
+logging.getLogger("app.other").warning("other")
+logging.getLogger("app.other").error("bad")
+print(open("app.log").read())
+extra = {"duration_ms": 352, "conversation.id": "c"}
+logging.getLogger("codex_otel.tools").info("codex.turn_ttft", extra=extra)
+"""
+
+
+def test_logging_ini(tmp_path: Path, receiver: Receiver, run_python: RunPython) -> None:
+    lay_out(tmp_path, {"otlp-http": {"endpoint": receiver.http_endpoint}})
+    parser = configparser.RawConfigParser()
+    parser.read_string(APPLICATION_INI)
+
+    def run() -> tuple[str, str]:
+        with (tmp_path / "logging.ini").open("w") as file:
+            parser.write(file)
+        (tmp_path / "app.log").unlink(missing_ok=True)
+        done = run_python(DESCRIBE)
+        assert done.returncode == 0, done.stderr
+        return done.stdout, done.stderr
+
+    before = run()
+    assert receiver.events == []
+    added = SECTIONS
+    names = {section: parser[section]["keys"] for section in ("loggers", "handlers")}
+    parser.read_string(added)
+    assert all(parser[s]["keys"] == f"{keys}, codex_otel" for s, keys in names.items())
+    assert run() == before
+    (event,) = receiver.events
+    assert event.attributes["duration_ms"] == 352
+
+
+def test_the_sections_are_those_of_the_projects_own_logging_ini() -> None:
+    own, added = configparser.RawConfigParser(), configparser.RawConfigParser()
+    own.read(ROOT / "logging.ini")
+    added.read_string(SECTIONS)
+    for section in ("logger_codex_otel", "handler_codex_otel"):
+        assert dict(added[section]) == dict(own[section])
+
+
+def test_tracing(
+    tmp_path: Path, receiver: Receiver, exporter: dict[str, Any], run_python: RunPython
+) -> None:
+    """The events have the ids of the span, and the span exporter gets what it got before."""
+    lay_out(tmp_path, exporter)
+    program = recipe("python", "traced.py")
+    done = run_python(program)
+    assert (done.returncode, done.stderr) == (0, "")
+    span = json.loads(done.stdout)  # it is the only one
+    (event,) = receiver.events
+    assert event.trace_id == span["context"]["trace_id"].removeprefix("0x")
+    assert event.span_id == span["context"]["span_id"].removeprefix("0x")
+    alone = json.loads(run_python(program.replace("telemetry.configure()", "")).stdout)
+    for each in (span, alone):
+        del each["context"], each["start_time"], each["end_time"]
+        each["resource"]["attributes"].pop("service.instance.id", None)  # the process's own
+    assert span == alone
+
+
+@pytest.fixture
+def gateway() -> dict[str, Any]:
+    yaml = pytest.importorskip("yaml")
+    loaded: dict[str, Any] = yaml.safe_load(recipe("yaml", "gateway.yaml"))
+    return loaded
+
+
+def test_every_component_of_the_gateway_is_defined_and_used(gateway: dict[str, Any]) -> None:
+    service = gateway["service"]
+    for kind in ("receivers", "processors", "exporters"):
+        used = [name for pipeline in service["pipelines"].values() for name in pipeline[kind]]
+        assert sorted(used) == sorted(gateway[kind])
+    assert sorted(service["extensions"]) == sorted(gateway["extensions"])
+    protocols = gateway["receivers"]["otlp"]["protocols"]
+    named = [protocol["auth"]["authenticator"] for protocol in protocols.values()]
+    named += [e["sending_queue"]["storage"] for e in gateway["exporters"].values()]
+    assert {*named, "health_check"} == gateway["extensions"].keys()
+    assert set(gateway) == {"extensions", "receivers", "processors", "exporters", "service"}
+
+
+def test_the_gateway_takes_from_nobody_without_tls_and_a_token(gateway: dict[str, Any]) -> None:
+    protocols = gateway["receivers"]["otlp"]["protocols"]
+    assert set(protocols) == {"grpc", "http"}
+    for protocol in protocols.values():
+        assert set(protocol["tls"]) == {"cert_file", "key_file"}
+        assert protocol["auth"] == {"authenticator": "bearertokenauth"}
+    (exporter,) = gateway["exporters"].values()
+    assert exporter["headers"]["authorization"].startswith("Bearer ${env:")
+
+
+def test_the_gateways_limits_fit(gateway: dict[str, Any]) -> None:
+    assert gateway["service"]["pipelines"]["logs"]["processors"][0] == "memory_limiter"
+    (exporter,) = gateway["exporters"].values()
+    queue = exporter["sending_queue"]
+    batch = queue["batch"]
+    assert queue["sizer"] == "bytes"
+    assert batch["min_size"] <= batch["max_size"] < 4 << 20 < queue["queue_size"]
+
+
+def test_the_gateway_masks_keys_and_no_usual_word(gateway: dict[str, Any]) -> None:
+    """The patterns mean the same to the Collector, as Go has all that is used in them."""
+    patterns = [re.compile(p) for p in gateway["processors"]["redaction"]["blocked_values"]]
+    secrets = ["Authorization: Bearer " + "a1b2c3d4" * 3, "OPENAI_API_KEY=sk-proj-" + "a1B2" * 6]
+    for secret in secrets:
+        assert any(pattern.search(secret) for pattern in patterns)
+    for text in ("codex.tool_result", "the bearer of news", "task-force", "README.md", "sk-"):
+        assert not any(pattern.search(text) for pattern in patterns)
+
+
+def test_the_settings_for_the_gateway(gateway: dict[str, Any]) -> None:
+    (toml,) = blocks("toml", RECIPES)
+    config = OtelConfig.from_table(loads(toml)["otel"], environ={"OTLP_TOKEN": "t"})
+    assert config.exporter is not None
+    assert config.exporter.name == "otlp-grpc"
+    assert dict(config.exporter.headers) == {"authorization": "Bearer t"}
+    port = gateway["receivers"]["otlp"]["protocols"]["grpc"]["endpoint"].rpartition(":")[2]
+    assert str(config.exporter.endpoint).endswith(f":{port}")
+
+
+def held_port(sockets: ExitStack) -> str:
+    """An address whose port is held by a socket that does not listen: nobody else gets it."""
+    held = sockets.enter_context(socket.socket())
+    held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    held.bind(("127.0.0.1", 0))
+    return f"127.0.0.1:{held.getsockname()[1]}"
+
+
+@pytest.fixture
+def start_rotel(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
+    """Starts rotel with a recipe's settings, some of them changed, and waits until it listens."""
+    rotel = pytest.importorskip("rotel", reason="it has wheels for some platforms only")
+    program = str(Path(rotel.__file__).with_name("rotel-agent"))
+    if subprocess.run([program, "--version"], capture_output=True).returncode:
+        pytest.skip("rotel does not run here: it needs Python as a shared library")
+    processes = []
+
+    def start(name: str, **changed: str) -> subprocess.Popen[bytes]:
+        settings = dict(line.split("=", 1) for line in recipe("sh", name).splitlines()[1:])
+        assert changed.keys() <= settings.keys()
+        files = {"ROTEL_PID_FILE": f"{name}.pid", "ROTEL_LOG_FILE": f"{name}.log"}
+        output = tmp_path / f"{name}.out"
+        with output.open("wb") as out:
+            process = subprocess.Popen(
+                [program, "start"], cwd=tmp_path, env={**settings, **files, **changed},
+                stdout=out, stderr=subprocess.STDOUT,
+            )  # fmt: skip
+        processes.append(process)
+        deadline = time.monotonic() + 10
+        for key in ("ROTEL_OTLP_HTTP_ENDPOINT", "ROTEL_OTLP_GRPC_ENDPOINT"):
+            while not listens(changed[key]):
+                alive = process.poll() is None and time.monotonic() < deadline
+                assert alive, output.read_text()
+        return process
+
+    yield start
+    for process in processes:
+        process.kill()
+        process.wait(timeout=10)
+
+
+def listens(address: str) -> bool:
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host, int(port)), timeout=0.01).close()
+    except OSError:
+        return False
+    return True
+
+
+@pytest.mark.parametrize("way", ["otlp-http", "otlp-grpc"])
+def test_through_an_agent_and_a_gateway(
+    start_rotel: Callable[..., Any], receiver: Receiver, attach: HandlerFactory, way: str
+) -> None:
+    """Ours to the agent, that to the gateway, and that to the backend, which asks for its key."""
+    with ExitStack() as sockets:
+        agent = {kind: held_port(sockets) for kind in ("HTTP", "GRPC")}
+        gateway = {kind: held_port(sockets) for kind in ("HTTP", "GRPC")}
+        own = [
+            {f"ROTEL_OTLP_{kind}_ENDPOINT": address for kind, address in tier.items()}
+            for tier in (agent, gateway)
+        ]
+        start_rotel("gateway.env", **own[1], ROTEL_OTLP_EXPORTER_ENDPOINT=receiver.grpc_endpoint)
+        start_rotel("agent.env", **own[0], ROTEL_OTLP_EXPORTER_ENDPOINT=f"http://{gateway['GRPC']}")
+        endpoints = {
+            "otlp-http": f"http://{agent['HTTP']}/v1/logs",
+            "otlp-grpc": f"http://{agent['GRPC']}",
+        }
+        handler = attach({"exporter": {way: {"endpoint": endpoints[way]}}})
+        large = {"text": "x" * 20_000}
+        with Conversation("c", "m").bind():
+            for number in range(2000):
+                extra = {"duration_ms": number, **(large if number < 500 else {})}
+                logging.getLogger("codex_otel").info("codex.turn_ttft", extra=extra)
+        assert handler.flush(20)
+        events = receiver.wait_for(2000, timeout=20)
+    assert sorted(e.attributes["duration_ms"] for e in events) == list(range(2000))
+    assert {(e.name, e.body, e.event_name, e.attributes["model"]) for e in events} == {
+        ("codex.turn_ttft", "codex.turn_ttft", "codex.turn_ttft", "m")
+    }
+    key = recipe("sh", "gateway.env").partition("x-api-key=")[2].partition("\n")[0]
+    assert {r.headers["x-api-key"] for r in receiver.requests} == {key}

@@ -1,0 +1,417 @@
+"""Web servers and workers deliver what was logged just before they stop, each event once."""
+
+from __future__ import annotations
+
+import importlib.util
+import shutil
+import signal
+from contextlib import ExitStack
+from http.client import HTTPConnection
+from pathlib import Path
+from typing import Any
+
+import pytest
+from test_recipes import lay_out, turns
+
+from codex_otel_logging import Receiver
+from support.paths import PROGRAMS
+from support.servers import Program, Prompts, touching
+
+pytestmark = pytest.mark.processes
+
+TERM, INT = signal.SIGTERM, signal.SIGINT
+
+UVICORN_WORKER = (
+    "uvicorn_worker.UvicornWorker"
+    if importlib.util.find_spec("uvicorn_worker")
+    else "uvicorn.workers.UvicornWorker"
+)
+
+LISTENING = r"(?:Listening at:|running on|server at) http://127\.0\.0\.1:(\d+)"
+STARTED = "process has started"
+
+UVICORN = ("uvicorn", "--port=0")
+GUNICORN = ("gunicorn", "--bind=127.0.0.1:0")
+RUNSERVER = ("django", "runserver", "127.0.0.1:0")
+
+GUNICORNS_WORKERS_LOG_THEIR_START = """
+def post_worker_init(worker):
+    import log_start
+"""
+
+REQUESTS_SAY_THAT_THEY_BEGIN = """
+@app.middleware("http")
+async def say_that_it_begins(request, call_next):
+    print("request begins", flush=True)
+    return await call_next(request)
+"""
+
+TURNS = 12
+ENQUEUE_TURNS = """
+from celery.signals import worker_ready
+
+@worker_ready.connect
+def enqueue(**_):
+    for number in range({}, {}):
+        turn.delay(number)
+"""
+
+
+def over_http(receiver: Receiver) -> dict[str, Any]:
+    return {"otlp-http": {"endpoint": receiver.http_endpoint}}
+
+
+def replace(path: Path, old: str, new: str) -> None:
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
+
+
+def append(path: Path, code: str) -> None:
+    path.write_text(path.read_text() + code)
+
+
+def lay_out_applications(
+    folder: Path, exporter: dict[str, Any], *, lifespan: bool = True, preload: bool = False
+) -> None:
+    """Put the recipes and a Django site into a folder.
+
+    Without `lifespan` or `preload`, what the recipe has of it is taken out.
+    """
+    lay_out(folder, exporter)
+    shutil.copy(PROGRAMS / "log_start.py", folder)
+    shutil.copytree(PROGRAMS / "django_site", folder, dirs_exist_ok=True)
+    if not lifespan:
+        replace(folder / "service.py", "FastAPI(lifespan=lifespan)", "FastAPI()")
+    if not preload:
+        replace(folder / "gunicorn.conf.py", "preload_app = True\n", "")
+
+
+def start(folder: Path, *command: str) -> Program:
+    """Start a server; Django's settings are where it looks for them."""
+    pytest.importorskip(command[0])
+    return Program(folder, "-m", *command, DJANGO_SETTINGS_MODULE="site_settings")
+
+
+def check(
+    receiver: Receiver,
+    folder: Path,
+    *server: str,
+    application: str = "",
+    processes: int = 1,
+    stop: signal.Signals = TERM,
+    status: int = 0,
+    delivers: bool = True,
+) -> None:
+    """Post prompts to a server, stop it, and check what has arrived.
+
+    Each process of an `application` logs an event when it is ready. Nothing arrives before the end.
+    """
+    module = application.partition(":")[0]
+    if server[0] == "gunicorn":
+        append(folder / "gunicorn.conf.py", GUNICORNS_WORKERS_LOG_THEIR_START)
+    elif application:
+        append(folder / f"{module}.py", "\nimport log_start\n")
+    prompts = Prompts()
+    with start(folder, *server, *filter(None, [application])) as program:
+        if application:
+            program.read_until(STARTED, processes)
+        prompts.post(int(program.read_until(LISTENING)[1]), 10)
+        assert receiver.events == []
+        program.signal(stop)
+        output = program.wait(status)
+        # gunicorn's own handler of SIGINT raises in a worker that is just done with a request.
+        ours = "codex_otel_logging/" if stop == INT and server[0] == "gunicorn" else "Traceback"
+        assert ours not in output
+    if not delivers:
+        assert receiver.events == []
+        return
+    prompts.assert_arrived(receiver.events)
+    started = [e for e in receiver.events if e.name == "codex.startup_phase"]
+    assert len({e.attributes["conversation.id"] for e in started}) == len(started)
+    assert len(started) == (processes if application else 0)
+
+
+@pytest.mark.parametrize(
+    ("workers", "stop", "status", "exporter"),
+    [
+        (1, TERM, -TERM, "otlp-http"),
+        (1, INT, 0, "otlp-grpc"),
+        (2, TERM, 0, "otlp-grpc"),
+        (2, INT, 0, "otlp-http"),
+    ],
+    indirect=["exporter"],
+)
+def test_uvicorn(
+    tmp_path: Path,
+    receiver: Receiver,
+    exporter: dict[str, Any],
+    workers: int,
+    stop: signal.Signals,
+    status: int,
+) -> None:
+    pytest.importorskip("fastapi")
+    lay_out_applications(tmp_path, exporter)
+    server = (*UVICORN, f"--workers={workers}")
+    application = "service:app"
+    check(
+        receiver, tmp_path, *server,
+        application=application, processes=workers, stop=stop, status=status,
+    )  # fmt: skip
+
+
+def test_uvicorn_delivers_what_a_request_logs_after_the_signal(
+    tmp_path: Path, receiver: Receiver
+) -> None:
+    """The lifespan shuts down when the last request has been answered."""
+    pytest.importorskip("fastapi")
+    lay_out_applications(tmp_path, over_http(receiver))
+    append(tmp_path / "service.py", REQUESTS_SAY_THAT_THEY_BEGIN)
+    with start(tmp_path, *UVICORN, "service:app") as server:
+        connection = HTTPConnection("127.0.0.1", int(server.read_until(LISTENING)[1]), timeout=20)
+        connection.putrequest("POST", "/conversations/7/prompts")
+        connection.putheader("Content-Length", "7")
+        connection.endheaders(b"Rename")
+        server.read_until("request begins")
+        server.signal(TERM)
+        server.read_until("Waiting for connections to close")
+        connection.send(b"!")
+        assert connection.getresponse().status == 204
+        connection.close()
+        server.wait(-TERM)
+    (event,) = receiver.events
+    assert event.attributes["conversation.id"] == "7"
+    assert event.attributes["prompt_length"] == 7
+
+
+def test_uvicorn_reload(tmp_path: Path, receiver: Receiver) -> None:
+    """The process that is replaced delivers, and so does its successor."""
+    pytest.importorskip("fastapi")
+    lay_out_applications(tmp_path, over_http(receiver))
+    prompts = Prompts()
+    with start(tmp_path, *UVICORN, "--reload", "service:app") as server:
+        port = int(server.read_until(LISTENING)[1])
+        prompts.post(port)
+        assert receiver.events == []
+        with touching(tmp_path / "service.py"):
+            server.read_until("Reloading")
+        server.read_until("Application startup complete", 2)
+        prompts.assert_arrived(receiver.events)
+        prompts.post(port)
+        server.signal(INT)
+        server.wait()
+    prompts.assert_arrived(receiver.events)
+
+
+@pytest.mark.parametrize("preload", [False, True])
+def test_gunicorn_with_uvicorns_worker(tmp_path: Path, receiver: Receiver, preload: bool) -> None:
+    pytest.importorskip("fastapi")
+    pytest.importorskip("uvicorn")
+    lay_out_applications(tmp_path, over_http(receiver), preload=preload)
+    server = (*GUNICORN, f"--worker-class={UVICORN_WORKER}")
+    check(receiver, tmp_path, *server, application="service:app", processes=2)
+
+
+def test_gunicorns_own_asgi_worker_needs_no_lifespan(tmp_path: Path, receiver: Receiver) -> None:
+    pytest.importorskip("fastapi")
+    lay_out_applications(tmp_path, over_http(receiver), lifespan=False)
+    server = (*GUNICORN, "--worker-class=asgi")
+    check(receiver, tmp_path, *server, application="service:app", processes=2)
+
+
+@pytest.mark.parametrize(
+    ("server", "processes", "status"),
+    [
+        (UVICORN, 1, -TERM),
+        ((*UVICORN, "--workers=2"), 2, 0),
+        ((*GUNICORN, f"--worker-class={UVICORN_WORKER}"), 2, 0),
+    ],
+    ids=["uvicorn", "uvicorn with two workers", "gunicorn with uvicorn's worker"],
+)
+def test_uvicorn_delivers_nothing_without_the_lifespan(
+    tmp_path: Path, receiver: Receiver, server: tuple[str, ...], processes: int, status: int
+) -> None:
+    """As README says; when this fails, the recipe is not needed any more."""
+    pytest.importorskip("fastapi")
+    pytest.importorskip("uvicorn")
+    lay_out_applications(tmp_path, over_http(receiver), lifespan=False)
+    check(
+        receiver, tmp_path, *server,
+        application="service:app", processes=processes, status=status, delivers=False,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("worker", "preload", "stop", "exporter"),
+    [
+        ("sync", False, INT, "otlp-http"),
+        ("sync", True, TERM, "otlp-grpc"),
+        ("gthread", False, TERM, "otlp-grpc"),
+        ("gthread", True, TERM, "otlp-http"),
+    ],
+    indirect=["exporter"],
+)
+def test_flask_and_gunicorn(
+    tmp_path: Path,
+    receiver: Receiver,
+    exporter: dict[str, Any],
+    worker: str,
+    preload: bool,
+    stop: signal.Signals,
+) -> None:
+    """Also what was logged before the fork, if there is one after: once, by the parent process.
+
+    Not with SIGINT and gthread: gunicorn 27 shuts its thread pool down in the signal handler, which
+    may have interrupted the pool while it holds the lock that this needs.
+    """
+    pytest.importorskip("flask")
+    lay_out_applications(tmp_path, exporter, preload=preload)
+    loaded = 'extra={"duration_ms": 1, "conversation.id": "load"}'
+    append(tmp_path / "app.py", f'logger.info("codex.turn_ttft", {loaded})\n')
+    server = (*GUNICORN, f"--worker-class={worker}")
+    check(receiver, tmp_path, *server, application="app:app", processes=2, stop=stop)
+    loads = [e for e in receiver.events if e.name == "codex.turn_ttft"]
+    assert len(loads) == (1 if preload else 2)
+
+
+HANG_AFTER_LOGGING = """
+@app.get("/hang")
+def hang():
+    import threading
+    import codex_otel_logging
+
+    logger.info("codex.turn_ttft", extra={"duration_ms": 1, "conversation.id": "flushed"})
+    assert codex_otel_logging.flush()
+    logger.info("codex.turn_ttft", extra={"duration_ms": 1, "conversation.id": "aborted"})
+    threading.Event().wait()
+"""
+
+
+def test_a_worker_that_gunicorn_aborts_delivers(tmp_path: Path, receiver: Receiver) -> None:
+    """It has a second, which is enough for one that is connected."""
+    pytest.importorskip("flask")
+    lay_out_applications(tmp_path, over_http(receiver))
+    append(tmp_path / "app.py", HANG_AFTER_LOGGING)
+    with start(tmp_path, *GUNICORN, "--workers=1", "--timeout=1", "app:app") as server:
+        port = int(server.read_until(LISTENING)[1])
+        connection = HTTPConnection("127.0.0.1", port, timeout=20)
+        connection.request("GET", "/hang")
+        assert connection.getresponse().status == 500
+        connection.close()
+        server.read_until("WORKER TIMEOUT")
+        events = receiver.wait_for(2, timeout=10)
+    assert [e.attributes["conversation.id"] for e in events] == ["flushed", "aborted"]
+
+
+@pytest.mark.parametrize(
+    ("server", "application", "processes", "stop", "status"),
+    [
+        ((*RUNSERVER, "--noreload"), "", 1, INT, 0),
+        (GUNICORN, "wsgi:application", 2, TERM, 0),
+        (UVICORN, "asgi:application", 1, TERM, -TERM),
+        ((*UVICORN, "--workers=2"), "asgi:application", 2, TERM, 0),
+        ((*GUNICORN, f"--worker-class={UVICORN_WORKER}"), "asgi:application", 2, TERM, 0),
+    ],
+    ids=["runserver", "gunicorn", "uvicorn", "uvicorn with two workers", "gunicorn with uvicorn's"],
+)
+def test_django(
+    tmp_path: Path,
+    receiver: Receiver,
+    server: tuple[str, ...],
+    application: str,
+    processes: int,
+    stop: signal.Signals,
+    status: int,
+) -> None:
+    pytest.importorskip("django")
+    pytest.importorskip("uvicorn")
+    lay_out_applications(tmp_path, over_http(receiver))
+    check(
+        receiver, tmp_path, *server,
+        application=application, processes=processes, stop=stop, status=status,
+    )  # fmt: skip
+
+
+def test_djangos_runserver_delivers_before_it_reloads(tmp_path: Path, receiver: Receiver) -> None:
+    lay_out_applications(tmp_path, over_http(receiver))
+    prompts = Prompts()
+    with start(tmp_path, *RUNSERVER) as server:
+        prompts.post(int(server.read_until(LISTENING)[1]), 10)
+        assert receiver.events == []
+        with touching(tmp_path / "urls.py"):
+            server.read_until("changed, reloading")
+        server.read_until(LISTENING, 2)
+        prompts.assert_arrived(receiver.events)
+
+
+def test_djangos_runserver_delivers_nothing_at_sigterm(tmp_path: Path, receiver: Receiver) -> None:
+    """As README says."""
+    lay_out_applications(tmp_path, over_http(receiver))
+    server = (*RUNSERVER, "--noreload")
+    check(receiver, tmp_path, *server, status=-TERM, delivers=False)
+
+
+def test_celery(tmp_path: Path, receiver: Receiver) -> None:
+    """Every pool, with a folder as the broker."""
+    pytest.importorskip("celery")
+    pools = ["prefork", "threads", "solo"]
+    with ExitStack() as stack:
+        workers = []
+        for index, pool in enumerate(pools):
+            folder = tmp_path / pool
+            (folder / "queue").mkdir(parents=True)
+            lay_out(folder, over_http(receiver))
+            shutil.copy(PROGRAMS / "celeryconfig.py", folder)
+            enqueue = ENQUEUE_TURNS.format(index * TURNS, (index + 1) * TURNS)
+            append(folder / "tasks.py", enqueue)
+            command = ["-m", "celery", "-A", "tasks", "worker", f"--pool={pool}"]
+            quiet = ["--without-gossip", "--without-mingle", "--without-heartbeat"]
+            log = ["--concurrency=2", "--loglevel=INFO"]
+            workers.append(stack.enter_context(Program(folder, *command, *quiet, *log)))
+        for worker in workers:
+            worker.read_until(r"Task tasks\.turn\[[^]]*\] succeeded", TURNS)
+        assert receiver.events == []
+        for worker in workers:
+            worker.signal(TERM)
+        for worker in workers:
+            assert "Traceback" not in worker.wait()
+    expected = {f"conversation-{number}": number for number in range(len(pools) * TURNS)}
+    assert turns(receiver.events) == expected
+
+
+def test_fastapi_leaves_bound_blocks_in_other_contexts(tmp_path: Path, receiver: Receiver) -> None:
+    """Each step of a synchronous generator or dependency runs in a copy of the request's context.
+
+    The application's log stays silent, even where a client leaves a stream before its end, and
+    events carry the bound conversation as far as README says. A conversation's logger needs no
+    context.
+    """
+    pytest.importorskip("fastapi")
+    lay_out(tmp_path, over_http(receiver))
+    shutil.copy(PROGRAMS / "streaming.py", tmp_path)
+    with start(tmp_path, *UVICORN, "streaming:app") as server:
+        port = int(server.read_until(LISTENING)[1])
+        for path in ("/stream", "/dependency", "/async-dependency", "/endless", "/stream"):
+            connection = HTTPConnection("127.0.0.1", port, timeout=20)
+            connection.request("GET", path)
+            answer = connection.getresponse()
+            assert answer.status == 200
+            answer.read(8 if path == "/endless" else None)
+            connection.close()
+        server.signal(INT)
+        lines = server.wait().splitlines()
+    (hint,) = (line for line in lines if line and not line.startswith("INFO: "))
+    assert "was logged with no conversation; bind one" in hint
+    found: dict[str, list[str | None]] = {}
+    for event in receiver.events:
+        conversation = event.attributes.get("conversation.id")
+        found.setdefault(event.attributes["startup.phase"], []).append(conversation)
+    assert {place: {*conversations} for place, conversations in found.items()} == {
+        "first step": {"bound", "owned"},
+        "second step": {None, "owned"},
+        "last step": {None, "owned"},
+        "before the endpoint": {"bound", "owned"},
+        "endpoint": {None, "owned"},
+        "after the endpoint": {None, "owned"},
+        "async endpoint": {"bound", "owned"},
+    }

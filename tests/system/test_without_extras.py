@@ -1,0 +1,170 @@
+"""The core alone: a virtual environment that has the package, tomli if needed, and nothing else."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+
+import codex_otel_logging
+from support.environments import make_environment
+from support.fixtures import RunPython
+
+PROGRAM = """
+import json, logging, logging.config, sys, threading
+
+logging.config.dictConfig({
+    "version": 1,
+    "handlers": {
+        "console": {"class": "logging.StreamHandler", "stream": "ext://sys.stdout"},
+        "codex_otel": {"()": "codex_otel_logging.from_table", **json.loads(sys.argv[1])},
+    },
+    "loggers": {"codex_otel": {"level": "INFO", "propagate": False, "handlers": ["codex_otel"]}},
+    "root": {"level": "INFO", "handlers": ["console"]},
+})
+logger = logging.getLogger("codex_otel")
+for number in range(3):
+    logger.info("codex.turn_ttft", extra={"duration_ms": number})
+(handler,) = logger.handlers
+print(handler.flush(), handler.stats(), threading.active_count())
+logging.getLogger("app").info("runs on")
+heavy = ("opentelemetry", "requests", "urllib3", "grpc", "google", "asyncio", "http", "ssl")
+print([name for name in heavy if name in sys.modules])
+"""
+
+NOTHING = "Stats(accepted=0, exported=0, rejected=0, dropped=0, queued=0, ignored=0)"
+
+
+@pytest.fixture(scope="module")
+def core_python(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """An interpreter in an environment of its own, made from what is installed here."""
+    return str(make_environment(tmp_path_factory.mktemp("core")))
+
+
+def run_core(run_python: RunPython, core_python: str, handler: str) -> tuple[list[str], str]:
+    done = run_python(PROGRAM, handler, python=core_python, PYTHONPATH="")
+    return done.stdout.splitlines(), done.stderr
+
+
+def test_it_is_an_environment_without_opentelemetry(
+    run_python: RunPython, core_python: str
+) -> None:
+    done = run_python("import opentelemetry", python=core_python, PYTHONPATH="")
+    assert "No module named 'opentelemetry'" in done.stderr
+
+
+def test_exporter_none_needs_nothing_and_does_nothing(
+    run_python: RunPython, core_python: str
+) -> None:
+    lines, errors = run_core(run_python, core_python, '{"otel": {}}')
+    assert errors == ""
+    assert lines == [f"True {NOTHING} 1", "runs on", "[]"]
+
+
+@pytest.mark.parametrize(
+    ("exporter", "extra"),
+    [
+        ('"otlp-http"', "http"),
+        ('{"otlp-http": {"endpoint": "http://127.0.0.1:9/v1/logs"}}', "http"),
+        ('{"otlp-http": {"endpoint": "http://127.0.0.1:9/", "protocol": "json"}}', "json"),
+        ('{"otlp-grpc": {"endpoint": "http://127.0.0.1:9"}}', "grpc"),
+    ],
+)
+def test_a_missing_exporter_is_one_warning_and_the_application_runs_on(
+    run_python: RunPython, core_python: str, exporter: str, extra: str
+) -> None:
+    lines, errors = run_core(run_python, core_python, f'{{"otel": {{"exporter": {exporter}}}}}')
+    (warning,) = errors.splitlines()  # logging is being configured: this one goes to stderr
+    assert "needs an extra package: pip install" in warning
+    assert f"'codex_otel_logging[{extra}]'" in warning
+    assert lines == [f"True {NOTHING} 1", "runs on", "[]"]
+
+
+def test_strict_raises_instead(run_python: RunPython, core_python: str) -> None:
+    handler = '{"otel": {"exporter": "otlp-grpc"}, "strict": true}'
+    _, errors = run_core(run_python, core_python, handler)
+    assert (
+        "codex_otel_logging.ConfigError: exporter 'otlp-grpc' needs an extra package: "
+        "pip install 'codex_otel_logging[grpc]'"
+    ) in errors
+
+
+@pytest.mark.parametrize("command", ["demo", "listen"])
+def test_a_command_names_the_package_it_needs(
+    run_python: RunPython, core_python: str, command: str
+) -> None:
+    program = "import sys; from codex_otel_logging.__main__ import main; sys.exit(main())"
+    done = run_python(program, command, python=core_python, PYTHONPATH="")
+    assert done.returncode == 1
+    assert done.stderr == (
+        "the receiver needs an extra package: pip install 'codex_otel_logging[otel]'\n"
+    )
+
+
+def test_check_names_the_package_it_needs(run_python: RunPython, core_python: str) -> None:
+    program = """
+import sys
+from pathlib import Path
+from codex_otel_logging.__main__ import main
+Path("otel.toml").write_text('[otel]\\nexporter = "otlp-http"')
+sys.exit(10 * main(["check", "otel.toml"]) + main(["check", "otel.toml", "--send"]))
+"""
+    done = run_python(program, python=core_python, PYTHONPATH="")
+    assert done.returncode == 11
+    assert (
+        "Nothing is sent: exporter 'otlp-http' needs an extra package: pip install" in done.stdout
+    )
+    assert done.stderr == ""
+
+
+def test_catalog_needs_nothing_more(run_python: RunPython, core_python: str) -> None:
+    program = "from codex_otel_logging.__main__ import main; main(['catalog'])"
+    done = run_python(program, python=core_python, PYTHONPATH="")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == codex_otel_logging.catalog.markdown()
+
+
+@pytest.mark.parametrize(
+    "program",
+    [
+        "import codex_otel_logging; help(codex_otel_logging)",
+        "import codex_otel_logging; help(codex_otel_logging.Receiver)",
+        "from codex_otel_logging import *; print(CodexOtelHandler, Receiver)",
+        "import codex_otel_logging, inspect; print(inspect.getmembers(codex_otel_logging))",
+    ],
+    ids=["help", "help of the receiver", "star import", "getmembers"],
+)
+def test_the_public_names_can_be_looked_at(
+    run_python: RunPython, core_python: str, program: str
+) -> None:
+    """Only building a `Receiver` needs an extra, not importing it."""
+    done = run_python(program, python=core_python, PYTHONPATH="")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "Receiver" in done.stdout
+
+
+def test_building_a_receiver_names_the_package_it_needs(
+    run_python: RunPython, core_python: str
+) -> None:
+    program = "from codex_otel_logging import Receiver; Receiver()"
+    done = run_python(program, python=core_python, PYTHONPATH="")
+    assert done.stderr.endswith(
+        "ImportError: the receiver needs an extra package: pip install 'codex_otel_logging[otel]'\n"
+    )
+
+
+def test_building_a_handler_imports_nothing_heavy_also_where_it_is_installed(
+    run_python: RunPython,
+) -> None:
+    program = """
+import sys, threading
+import codex_otel_logging
+handler = codex_otel_logging.from_table({"exporter": "otlp-http"})
+heavy = ("opentelemetry", "requests", "urllib3", "grpc", "google", "asyncio", "http", "ssl")
+print([name for name in heavy if name in sys.modules], threading.active_count())
+"""
+    assert run_python(program).stdout == "[] 1\n"
+
+
+def test_the_version_here_is_tested() -> None:
+    assert sys.version_info >= (3, 10)

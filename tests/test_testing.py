@@ -1,0 +1,325 @@
+"""The events of a block of code: all of them, as they would be sent, and none of them sent."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import logging.config
+import re
+import threading
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from codex_otel_logging import Conversation, Receiver
+from codex_otel_logging.testing import capture_events
+from support.fixtures import HandlerFactory, RunPython
+from support.paths import ROOT
+
+LOGGER = logging.getLogger("codex_otel")
+TOOLS = logging.getLogger("codex_otel.tools")
+
+DECISION = {"tool_name": "shell", "call_id": "1", "decision": "approved", "source": "user"}
+
+
+def ttft(duration_ms: object = 1, logger: logging.Logger = LOGGER) -> None:
+    logger.info("codex.turn_ttft", extra={"duration_ms": duration_ms})
+
+
+def test_it_has_what_was_logged_in_order() -> None:
+    with capture_events() as events, Conversation("c", "m", app_version="1.2").bind():
+        LOGGER.info("codex.user_prompt", extra={"prompt": "Rename foo"})
+        TOOLS.warning("codex.tool_decision", extra=DECISION)
+        logging.getLogger("app").warning("codex.turn_ttft")
+    assert events.names == ["codex.user_prompt", "codex.tool_decision"]
+    prompt, decision = events
+    assert prompt.attributes["prompt"] == "Rename foo"
+    assert prompt.attributes["prompt_length"] == 10
+    assert prompt.attributes["conversation.id"] == "c"
+    assert prompt.attributes["app.version"] == "1.2"
+    assert (prompt.logger, prompt.level) == ("codex_otel", logging.INFO)
+    assert decision.attributes.items() >= DECISION.items()
+    assert (decision.logger, decision.level) == ("codex_otel.tools", logging.WARNING)
+    assert events.named("codex.tool_decision") == [decision]
+    assert events.problems == events.ignored == []
+
+
+ODD: dict[str, object] = {
+    "tool_name": "lone \ud800 surrogate",
+    "call_id": None,
+    "arguments": "x" * 70_000,
+    "duration_ms": timedelta(seconds=2),
+    "success": False,
+    "output": {"big": 1 << 70, "list": [1, 2.5, b"b", Path("p")]},
+    "": "no key",
+}
+
+
+def test_attributes_are_those_that_a_handler_sends(
+    attach: HandlerFactory, receiver: Receiver
+) -> None:
+    exporter = {"otlp-http": {"endpoint": receiver.http_endpoint}}
+    attach({"exporter": exporter, "log_user_prompt": True})
+    logged: dict[str, dict[str, object]] = {
+        "codex.tool_result": ODD,
+        "codex.user_prompt": {"prompt": "p"},
+    }
+    records = [
+        LOGGER.makeRecord("codex_otel", logging.INFO, __file__, 1, name, (), None, extra=extra)
+        for name, extra in logged.items()
+    ]
+    with Conversation("c", "m", auth_mode="ApiKey").bind():
+        with capture_events() as events:
+            for record in records:
+                LOGGER.handle(record)
+        for record in records:
+            LOGGER.handle(record)
+    received = receiver.wait_for(2)
+    assert [event.attributes for event in events] == [event.attributes for event in received]
+
+
+def test_nothing_is_sent_meanwhile_and_everything_afterwards(
+    attach: HandlerFactory, exporter: dict[str, Any], receiver: Receiver
+) -> None:
+    handler = attach({"exporter": exporter})
+    threads = threading.active_count()
+    with capture_events() as events:
+        ttft(1)
+        assert handler.flush()
+        assert threading.active_count() == threads
+    assert len(events) == 1
+    assert handler.stats().accepted == 0
+    ttft(2)
+    assert handler.flush()
+    assert [event.attributes["duration_ms"] for event in receiver.events] == [2]
+    assert len(events) == 1
+
+
+def test_a_handler_reports_as_always(
+    attach: HandlerFactory, receiver: Receiver, caplog: pytest.LogCaptureFixture
+) -> None:
+    attach({"exporter": {"otlp-http": {"endpoint": receiver.http_endpoint}}})
+    with capture_events():
+        LOGGER.info("codex.tool_resutl")
+    assert "did you mean 'codex.tool_result'?" in caplog.text
+
+
+def configure_by_dict() -> None:
+    logging.config.dictConfig(
+        {
+            "version": 1,
+            "handlers": {"codex_otel": {"()": "codex_otel_logging.from_table", "otel": {}}},
+            "loggers": {
+                "codex_otel": {"level": "INFO", "propagate": False, "handlers": ["codex_otel"]},
+                "codex_otel.tools": {"propagate": False},
+            },
+        }
+    )
+
+
+def configure_by_file() -> None:
+    logging.config.fileConfig(ROOT / "logging.ini", disable_existing_loggers=False)
+
+
+@pytest.mark.parametrize("configure", [configure_by_dict, configure_by_file])
+def test_the_application_configures_logging_in_between(configure: Any) -> None:
+    with capture_events() as events:
+        ttft(1)
+        configure()
+        ttft(2)
+        ttft(3, TOOLS)
+    assert [event.attributes["duration_ms"] for event in events] == [1, 2, 3]
+
+
+def test_without_a_level_it_is_info_and_is_not_afterwards() -> None:
+    LOGGER.setLevel(logging.NOTSET)
+    with capture_events() as events:
+        LOGGER.debug("codex.turn_ttft")
+        ttft(1, TOOLS)
+    assert len(events) == 1
+    assert LOGGER.level == logging.NOTSET
+
+
+def test_with_a_lower_one_above_it_stays_unset(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    with capture_events() as events:
+        LOGGER.debug("codex.turn_ttft")
+    assert len(events) == 1
+
+
+@pytest.mark.parametrize("before", [logging.NOTSET, logging.ERROR])
+def test_the_applications_own_level_stays(before: int) -> None:
+    LOGGER.setLevel(before)
+    with capture_events() as events:
+        ttft()
+        LOGGER.setLevel(logging.INFO)
+        ttft()
+    assert len(events) == (2 if before == logging.NOTSET else 1)
+    assert LOGGER.level == logging.INFO
+
+
+def test_loggers_an_earlier_configuration_disabled_are_enabled() -> None:
+    ttft(1, TOOLS)
+    logging.config.dictConfig({"version": 1})
+    assert LOGGER.disabled
+    assert TOOLS.disabled
+    with capture_events() as events:
+        ttft(1)
+        ttft(2, TOOLS)
+    assert len(events) == 2
+
+
+def test_what_the_loggers_own_filters_hold_back_is_none() -> None:
+    def passes(record: logging.LogRecord) -> bool:
+        return bool(record.__dict__["duration_ms"] != 1)
+
+    LOGGER.addFilter(passes)
+    try:
+        with capture_events() as events:
+            ttft(1)
+            ttft(2)
+    finally:
+        LOGGER.removeFilter(passes)
+    assert len(events) == 1
+
+
+def test_logging_is_as_it_was_when_the_block_raises() -> None:
+    before = logging.Logger.callHandlers
+    with pytest.raises(KeyError), capture_events() as events:  # noqa: PT012
+        ttft()
+        raise KeyError
+    assert logging.Logger.callHandlers is before
+    assert len(events) == 1
+
+
+def test_who_wraps_logging_in_between_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Error trackers do it once in a process; taking that away would silence them for good."""
+    seen = []
+    monkeypatch.setattr(logging.Logger, "callHandlers", logging.Logger.callHandlers)  # restores it
+    with capture_events() as events:
+        inner = logging.Logger.callHandlers
+
+        def outer(logger: logging.Logger, record: logging.LogRecord) -> None:
+            seen.append(record.msg)
+            inner(logger, record)
+
+        monkeypatch.setattr(logging.Logger, "callHandlers", outer)
+        ttft()
+    logging.getLogger("codex_otel").error("codex.turn_ttft")
+    assert seen == ["codex.turn_ttft"] * 2
+    assert len(events) == 1
+
+
+def test_blocks_nest() -> None:
+    with capture_events() as outer:
+        with capture_events() as inner:
+            ttft(1)
+        ttft(2)
+    assert [len(inner), len(outer)] == [1, 2]
+
+
+def test_threads_and_tasks_with_their_conversations() -> None:
+    async def converse(number: int) -> None:
+        with Conversation(f"task {number}", "m").bind():
+            ttft()
+            await asyncio.sleep(0)
+            ttft()
+
+    async def converse_all() -> None:
+        await asyncio.gather(*(converse(number) for number in range(5)))
+
+    def work(number: int) -> None:
+        logger = Conversation(f"thread {number}", "m").logger()
+        for _ in range(200):
+            logger.info("codex.turn_ttft", extra={"duration_ms": 1})
+
+    with capture_events() as events:
+        threads = [threading.Thread(target=work, args=(number,)) for number in range(8)]
+        for thread in threads:
+            thread.start()
+        asyncio.run(converse_all())
+        for thread in threads:
+            thread.join(timeout=30)
+    ids = [event.attributes["conversation.id"] for event in events]
+    assert {name: ids.count(name) for name in ids} == {
+        **{f"thread {number}": 200 for number in range(8)},
+        **{f"task {number}": 2 for number in range(5)},
+    }
+
+
+def test_problems_and_what_was_ignored() -> None:
+    with capture_events() as events:
+        TOOLS.info("codex.tool_decision", extra={**DECISION, "decision": "yes"})
+        LOGGER.info("codex.tool_resutl")
+        TOOLS.info("anything", extra={"event.name": 7})
+    assert events.names == ["codex.tool_decision"]
+    found, misspelt, other = events.problems
+    assert found == (
+        "codex.tool_decision: decision: "
+        "expected one of 'approved', 'approved_for_session', 'denied', 'abort'"
+    )
+    assert re.sub(r"\d+", "N", misspelt) == (
+        "test_capture.py:N: 'codex.tool_resutl': not an event of the catalog; "
+        "did you mean 'codex.tool_result'?"
+    )
+    assert re.sub(r"\d+", "N", other) == (
+        "test_capture.py:N: a message on logger 'codex_otel.tools': not an event of the catalog"
+    )
+    assert events.ignored == [misspelt, other]
+
+
+def test_its_repr_is_short_and_shows_nothing_sensitive() -> None:
+    with capture_events() as events:
+        LOGGER.info("codex.user_prompt", extra={"prompt": "secret " * 1000, "why": "word " * 1000})
+        LOGGER.info("codex.turn_ttft", extra={f"field_{number}": number for number in range(100)})
+        TOOLS.info("codex.tool_result", extra={"arguments": "secret", "output": "secret"})
+        TOOLS.info("secret")
+    prompt, many, result = events
+    assert repr(prompt) == (
+        "<codex.user_prompt prompt=... why='word word wor...ord word word ' prompt_length=7000>"
+    )
+    assert len(repr(many)) == len("<...>") + 160
+    assert repr(result) == "<codex.tool_result arguments=... output=...>"
+    assert repr(events) == f"[{prompt!r}, {many!r}, {result!r}] ignored: {events.ignored}"
+    assert "secret" not in repr(events)
+    assert "secret" in prompt.attributes["prompt"]
+
+
+def test_a_record_that_cannot_be_read_is_reported_and_passed_on(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def breaks(record: logging.LogRecord) -> bool:
+        del record.msg
+        return True
+
+    seen: list[logging.LogRecord] = []
+    handler = logging.NullHandler()
+    handler.handle = seen.append  # type: ignore[assignment,method-assign]
+    LOGGER.propagate = False
+    LOGGER.addHandler(handler)
+    LOGGER.addFilter(breaks)
+    try:
+        with capture_events() as events:
+            ttft()
+    finally:
+        LOGGER.removeFilter(breaks)
+    assert events == []
+    assert len(seen) == 1
+    assert "AttributeError" in capsys.readouterr().err
+
+
+def test_nothing_of_opentelemetry_is_imported(run_python: RunPython) -> None:
+    program = """
+import logging, sys
+from codex_otel_logging import from_table
+from codex_otel_logging.testing import capture_events
+with capture_events() as events:
+    logger = logging.getLogger("codex_otel")
+    logger.addHandler(from_table({"exporter": "otlp-http"}))
+    logger.info("codex.turn_ttft", extra={"duration_ms": 1})
+heavy = ("opentelemetry", "requests", "urllib3", "grpc", "google", "asyncio", "http", "ssl")
+print(len(events), [name for name in heavy if name in sys.modules])
+"""
+    assert run_python(program).stdout == "1 []\n"
