@@ -106,3 +106,16 @@ def test_private_names_of_other_packages_stand_where_the_design_says(
 
 def test_the_design_lists_private_names() -> None:
     assert len(PRIVATE_NAMES) >= 12
+
+
+def test_no_module_of_the_tests_imports_a_test_module() -> None:
+    """What several of them need, benchmarks among them, is in `tests/support`."""
+    imported = {
+        (path.name, name)
+        for path in (ROOT / "tests").rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Import | ast.ImportFrom)
+        for alias in node.names
+        for name in (*alias.name.split("."), *(getattr(node, "module", None) or "").split("."))
+    }
+    assert [each for each in imported if each[1].startswith(("test_", "conftest"))] == []

@@ -27,6 +27,7 @@ from codex_otel_logging.values import (
     shorten_to_bytes,
     size_of,
 )
+from support.odd_values import Number, Text, Unprintable, UnprintableItems
 
 
 class Color(Enum):
@@ -35,31 +36,6 @@ class Color(Enum):
 
 class Code(IntEnum):
     OK = 200
-
-
-class Text(str):
-    def __str__(self) -> str:
-        raise RuntimeError
-
-    def __len__(self) -> int:
-        raise RuntimeError
-
-
-class Number(int):
-    def __repr__(self) -> str:
-        raise RuntimeError
-
-
-class Unprintable:
-    def __str__(self) -> str:
-        raise RuntimeError("no")
-
-    __repr__ = __str__
-
-
-class UnprintableItems(list[int]):
-    def __iter__(self) -> Iterator[int]:
-        raise RuntimeError
 
 
 class Index:

@@ -1,13 +1,12 @@
 """Measures the duration of requests to slow peers: `python tests/benchmarks/bounded.py`.
 
-The peers are those of `tests/otlp/test_deadlines.py`, which send one byte at a time. Each request
-has a timeout of one second. Exit status 1 if a request takes more than 1.5 s.
+The peers, `tests/support/slow_peers.py`, send one byte at a time. Each request has a timeout of one
+second. Exit status 1 if a request takes more than 1.5 s.
 """
 
 from __future__ import annotations
 
 import os
-import socket
 import sys
 import time
 from collections.abc import Iterator
@@ -17,12 +16,11 @@ from unittest import mock
 import table
 
 sys.path.append(str(Path(__file__).parents[1]))
-sys.path.append(str(Path(__file__).parents[1] / "otlp"))
 
-from test_deadlines import BODIES, SLOW_ANSWERS, SLOW_CALLS, SLOW_TUNNELS, connected
-from test_exporters import event
 
-from support.scripted_peers import Peer, Serve, drip, dripping, reading_slowly
+from support.exporters import connected_over, event
+from support.scripted_peers import Peer, Serve, dripping, reading_slowly
+from support.slow_peers import BODIES, SLOW_ANSWERS, SLOW_CALLS, SLOW_TUNNELS, slow_handshake
 
 TIMEOUT_MS = 1000
 TOLERANCE_S = 0.5
@@ -44,7 +42,7 @@ def main() -> int:
             text = "x" * (16_000_000 if name == "sending" else 1)
             with (
                 mock.patch.dict(os.environ, {"https_proxy": proxy} if proxy else {}),
-                connected(protocol, endpoint, timeout_ms=TIMEOUT_MS) as exporter,
+                connected_over(protocol, endpoint, timeout_ms=TIMEOUT_MS) as exporter,
             ):
                 started = time.perf_counter()
                 outcome = exporter.export([event(text=text)])
@@ -69,12 +67,6 @@ def cases() -> Iterator[tuple[str, str, Serve]]:
             for name, headers in BODIES.items():
                 first = b"HTTP/1.1 200 OK\r\n" + headers
                 yield protocol, f"body: {name}", dripping(b"a" * 200, first=first)
-
-
-def slow_handshake(connection: socket.socket) -> None:
-    """Begin a TLS record, and send it a byte at a time."""
-    connection.recv(65_536)
-    drip(connection, b"\x16\x03\x03\x40\x00" + bytes(200))
 
 
 if __name__ == "__main__":

@@ -10,8 +10,6 @@ from typing import Any
 
 import jsonschema
 import pytest
-import test_config
-from test_config import grpc, http
 
 from codex_otel_logging import ConfigError, OtelConfig
 from codex_otel_logging.__main__ import main
@@ -19,6 +17,15 @@ from codex_otel_logging.config.schema import schema
 from codex_otel_logging.config.tables import EXPANDABLE, expand
 from codex_otel_logging.config.toml import loads
 from support.paths import ROOT
+from support.tables import (
+    BAD_TABLES,
+    GRPC_EXAMPLE,
+    HTTP_EXAMPLE,
+    NONE_EXAMPLE,
+    REAL_CODEX_CONFIG,
+    grpc,
+    http,
+)
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
@@ -95,8 +102,7 @@ def fault(otel: dict[str, Any], **environ: str) -> str:
 
 def bad_tables() -> Iterator[dict[str, Any]]:
     """The bad tables that reading is tested with, and more."""
-    (mark,) = test_config.TestFaults.test_each_has_its_own_message.pytestmark
-    for table, _ in mark.args[1]:
+    for table, _ in BAD_TABLES:
         no_toml = "a key is text" in fault(table) or -(10**5000) in table.get("batch", {}).values()
         if not no_toml:
             yield table
@@ -130,10 +136,10 @@ def test_bad_tables(table: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     "toml",
     [
-        test_config.NONE_EXAMPLE,
-        test_config.HTTP_EXAMPLE,
-        test_config.GRPC_EXAMPLE,
-        test_config.REAL_CODEX_CONFIG,
+        NONE_EXAMPLE,
+        HTTP_EXAMPLE,
+        GRPC_EXAMPLE,
+        REAL_CODEX_CONFIG,
         *re.findall(r"^```toml\n(.*?)^```", README, re.MULTILINE | re.DOTALL),
     ],
 )

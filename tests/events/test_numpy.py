@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from typing import Any
 
 import pytest
-from test_odd_values import LOGGER
 
 from codex_otel_logging.values import CUT, attribute_value
 from support.fixtures import HandlerFactory, RunPython
+
+LOGGER = logging.getLogger("codex_otel")
 
 np: Any = pytest.importorskip("numpy")
 

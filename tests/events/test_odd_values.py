@@ -9,11 +9,10 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from test_records import Hostile
 
 from codex_otel_logging import CodexOtelHandler, Conversation, Receiver, Stats
 from support.fixtures import HandlerFactory
-from test_values import Number, Text, Unprintable, UnprintableItems
+from support.odd_values import Hostile, Number, Text, Unprintable, UnprintableItems
 
 LOGGER = logging.getLogger("codex_otel")
 HUGE = "x" * (10 * 1024 * 1024)

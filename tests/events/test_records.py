@@ -14,6 +14,7 @@ from codex_otel_logging.conversation import RECORD_KEY
 from codex_otel_logging.events.records import Event, EventReader, is_event_logger, timestamp_text
 from codex_otel_logging.events.redaction import Redaction
 from support import event_sizes
+from support.odd_values import Hostile
 from support.paths import ROOT
 from support.records import record
 
@@ -25,35 +26,6 @@ class OddKey(str):
 
     def __hash__(self) -> int:
         return 1
-
-
-class _HostileType(type):
-    @property
-    def __name__(cls) -> str:  # type: ignore[override]
-        raise RuntimeError
-
-
-class Hostile(metaclass=_HostileType):
-    """Raises whatever it is asked."""
-
-    @property
-    def __class__(self) -> Any:
-        raise RuntimeError
-
-    @__class__.setter
-    def __class__(self, value: Any) -> None:
-        raise RuntimeError
-
-    def __getattr__(self, name: str) -> Any:
-        raise RuntimeError
-
-    def __str__(self) -> str:
-        raise RuntimeError
-
-    __repr__ = __len__ = __bool__ = __iter__ = __hash__ = __str__  # type: ignore[assignment]
-
-    def __eq__(self, other: object) -> bool:
-        raise RuntimeError
 
 
 def read(*args: Any, **options: Any) -> Event:

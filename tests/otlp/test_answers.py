@@ -7,14 +7,13 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from test_deadlines import HTTP
-from test_exporters import connected, event
 
 from codex_otel_logging import Stats
 from codex_otel_logging.config.settings import ExporterConfig
 from codex_otel_logging.delivery.exporter import DELIVERED, Outcome
 from support import http2
 from support.collectors import JSON, PROTOBUF, TEXT, HttpCollector
+from support.exporters import HTTP, connected, event
 from support.fixtures import HandlerFactory
 from support.scripted_peers import OK, Peer, Serve, answering, drip, read_request
 

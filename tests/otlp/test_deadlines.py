@@ -10,59 +10,44 @@ import logging
 import socket
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, suppress
 from typing import Any
 
 import pytest
 import trustme
-from test_exporters import ORIGIN, event
 from urllib3.connection import HTTPConnection
 from urllib3.connectionpool import HTTPConnectionPool
 
 from codex_otel_logging import Receiver, Stats
-from codex_otel_logging.config.settings import ExporterConfig, TlsConfig
-from codex_otel_logging.delivery.exporter import DELIVERED, Exporter, Outcome
+from codex_otel_logging.config.settings import TlsConfig
+from codex_otel_logging.delivery.exporter import DELIVERED, Outcome
 from codex_otel_logging.otlp.deadlines import Deadline, connect
-from codex_otel_logging.otlp.factory import connect as build
 from support import http2
 from support.collectors import Tls
+from support.exporters import HTTP, connected_over, event
 from support.fixtures import HandlerFactory
 from support.scripted_peers import (
     OK,
     Peer,
-    Serve,
     answering,
-    drip,
     dripping,
     read_request,
     reading_slowly,
-    silent,
     tunneling,
+)
+from support.slow_peers import (
+    BODIES,
+    BODY,
+    SLOW_ANSWERS,
+    SLOW_CALLS,
+    SLOW_TUNNELS,
+    TUNNEL,
+    slow_handshake,
 )
 
 TIMEOUT_MS = 500
 NO_ANSWER = Outcome("retry", "no answer within 0.5 s")
 TOO_LATE = "gRPC DEADLINE_EXCEEDED: "
-SLOW = b"X-Slow: " + b"a" * 200 + b"\r\n"
-"""A header that takes four seconds, one byte at a time."""
-
-HTTP = ["binary", "json"]
-
-
-@contextmanager
-def connected(protocol: Any, endpoint: str, **more: Any) -> Iterator[Exporter]:
-    """An exporter with a timeout of 0.5 s: over HTTP with a protocol, or over gRPC."""
-    name: Any = "otlp-grpc" if protocol == "grpc" else "otlp-http"
-    if protocol == "json":
-        pytest.importorskip("opentelemetry.exporter.otlp.json.http")
-    if protocol != "grpc":
-        more["protocol"] = protocol
-    more.setdefault("timeout_ms", TIMEOUT_MS)
-    exporter = build(ExporterConfig(name, endpoint, **more), ORIGIN)
-    try:
-        yield exporter
-    finally:
-        exporter.shutdown()
 
 
 @pytest.fixture(scope="module")
@@ -82,20 +67,10 @@ def trusted(authority: trustme.CA, tmp_path: Any) -> TlsConfig:
     return TlsConfig(str(file))
 
 
-SLOW_ANSWERS: dict[str, Serve] = {
-    "none": silent,
-    "status line": dripping(b" " * 200 + b"OK\r\nContent-Length: 0\r\n\r\n", first=b"HTTP/1.1 200"),
-    "headers": dripping(SLOW + b"Content-Length: 0\r\n\r\n", first=b"HTTP/1.1 200 OK\r\n"),
-    "100 Continue": dripping(SLOW + b"\r\n" + OK, first=b"HTTP/1.1 100 Continue\r\n"),
-    "103 Early Hints": dripping(SLOW + b"\r\n" + OK, first=b"HTTP/1.1 103 Early Hints\r\n"),
-    "interim answers without end": dripping(b"HTTP/1.1 102 Processing\r\n\r\n" * 8 + OK),
-}
-
-
 @pytest.mark.parametrize("protocol", HTTP)
 @pytest.mark.parametrize("slow", SLOW_ANSWERS)
 def test_slow_answer_fails_at_the_timeout(protocol: str, slow: str) -> None:
-    with Peer(SLOW_ANSWERS[slow]) as peer, connected(protocol, _url(peer)) as exporter:
+    with Peer(SLOW_ANSWERS[slow]) as peer, connected_over(protocol, _url(peer)) as exporter:
         assert exporter.export([event()]) == NO_ANSWER
 
 
@@ -105,21 +80,16 @@ def test_slow_answer_over_tls_fails_at_the_timeout(
 ) -> None:
     with (
         Peer(SLOW_ANSWERS["headers"], tls=tls) as peer,
-        connected(protocol, _url(peer, "https"), tls=trusted) as exporter,
+        connected_over(protocol, _url(peer, "https"), tls=trusted) as exporter,
     ):
         assert exporter.export([event()]) == NO_ANSWER
 
 
-def _slow_handshake(connection: socket.socket) -> None:
-    connection.recv(65_536)
-    drip(connection, b"\x16\x03\x03\x40\x00" + bytes(200))
-
-
 @pytest.mark.parametrize("protocol", [*HTTP, "grpc"])
-def test_slow_handshake_fails_at_the_timeout(protocol: str, trusted: TlsConfig) -> None:
+def testslow_handshake_fails_at_the_timeout(protocol: str, trusted: TlsConfig) -> None:
     with (
-        Peer(_slow_handshake) as peer,
-        connected(protocol, _url(peer, "https"), tls=trusted) as exporter,
+        Peer(slow_handshake) as peer,
+        connected_over(protocol, _url(peer, "https"), tls=trusted) as exporter,
     ):
         outcome = exporter.export([event()])
     assert outcome == NO_ANSWER or outcome.reason.startswith(TOO_LATE)
@@ -135,7 +105,9 @@ def test_request_that_is_read_slowly_fails_at_the_timeout(
     large = event(text="x" * 16_000_000)
     with (
         Peer(reading_slowly, tls=tls if secure else None) as peer,
-        connected(protocol, _url(peer, "https" if secure else "http"), tls=trusted) as exporter,
+        connected_over(
+            protocol, _url(peer, "https" if secure else "http"), tls=trusted
+        ) as exporter,
     ):
         assert exporter.export([large]) == NO_ANSWER
 
@@ -154,20 +126,11 @@ def test_request_gets_the_time_that_the_handshake_has_left(
 
     with Peer(serve) as peer:
         endpoint = _url(peer, "https")
-        with connected(protocol, endpoint, tls=trusted, timeout_ms=1000) as exporter:
+        with connected_over(protocol, endpoint, tls=trusted, timeout_ms=1000) as exporter:
             outcome = exporter.export([event(text="x" * 16_000_000)])
         given_up.set()
         assert outcome == Outcome("retry", "no answer within 1 s")
         assert in_time.wait(5)
-
-
-TUNNEL = b"HTTP/1.1 200 Connection established\r\n"
-SLOW_TUNNELS: dict[str, Serve] = {
-    "none": silent,
-    "status line": dripping(b" " * 200 + b"OK\r\n\r\n", first=b"HTTP/1.1 200"),
-    "headers": dripping(SLOW + b"\r\n", first=TUNNEL),
-    "interim answer": dripping(SLOW + b"\r\n" + TUNNEL + b"\r\n", first=b"HTTP/1.1 103 Early\r\n"),
-}
 
 
 @pytest.mark.parametrize("protocol", [*HTTP, "grpc"])
@@ -177,7 +140,7 @@ def test_slow_proxy_fails_at_the_timeout(
 ) -> None:
     with Peer(SLOW_TUNNELS[slow]) as proxy:
         monkeypatch.setenv("https_proxy", f"http://127.0.0.1:{proxy.port}")
-        with connected(protocol, "https://127.0.0.1:9") as exporter:
+        with connected_over(protocol, "https://127.0.0.1:9") as exporter:
             outcome = exporter.export([event()])
     assert outcome == NO_ANSWER or outcome.reason.startswith(TOO_LATE)
     assert outcome.verdict == "retry"
@@ -190,12 +153,8 @@ def test_slow_answer_through_a_proxy_fails_at_the_timeout(
 ) -> None:
     with Peer(SLOW_ANSWERS["headers"]) as proxy:
         monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{proxy.port}")
-        with connected(protocol, "http://127.0.0.1:9/v1/logs") as exporter:
+        with connected_over(protocol, "http://127.0.0.1:9/v1/logs") as exporter:
             assert exporter.export([event()]) == NO_ANSWER
-
-
-def _begun(stream: int) -> bytes:
-    return http2.headers(stream, http2.GRPC)
 
 
 @pytest.mark.parametrize("protocol", HTTP)
@@ -216,7 +175,7 @@ def test_handshake_gets_the_time_that_the_tunnel_has_left(
     with Peer(serve) as proxy:
         monkeypatch.setenv("https_proxy", f"http://127.0.0.1:{proxy.port}")
         endpoint = "https://127.0.0.1:9"
-        with connected(protocol, endpoint, tls=trusted, timeout_ms=1000) as exporter:
+        with connected_over(protocol, endpoint, tls=trusted, timeout_ms=1000) as exporter:
             assert exporter.export([event()]) == Outcome("retry", "no answer within 1 s")
         assert not shaken.wait(0.5)
 
@@ -237,15 +196,15 @@ class TestHttpsProxy:
     ) -> None:
         with (
             Peer(answering(answer), tls=tls) as peer,
-            connected(protocol, _url(peer, "https"), tls=trusted, timeout_ms=5000) as exporter,
+            connected_over(protocol, _url(peer, "https"), tls=trusted, timeout_ms=5000) as exporter,
         ):
             assert [exporter.export([event()]) for _ in range(2)] == [DELIVERED] * 2
 
     @pytest.mark.parametrize("protocol", HTTP)
-    def test_slow_handshake_fails_at_the_timeout(self, trusted: TlsConfig, protocol: str) -> None:
+    def testslow_handshake_fails_at_the_timeout(self, trusted: TlsConfig, protocol: str) -> None:
         with (
-            Peer(_slow_handshake) as peer,
-            connected(protocol, _url(peer, "https"), tls=trusted) as exporter,
+            Peer(slow_handshake) as peer,
+            connected_over(protocol, _url(peer, "https"), tls=trusted) as exporter,
         ):
             assert exporter.export([event()]) == NO_ANSWER
 
@@ -255,35 +214,17 @@ class TestHttpsProxy:
     ) -> None:
         with (
             Peer(SLOW_ANSWERS["headers"], tls=tls) as peer,
-            connected(protocol, _url(peer, "https"), tls=trusted) as exporter,
+            connected_over(protocol, _url(peer, "https"), tls=trusted) as exporter,
         ):
             assert exporter.export([event()]) == NO_ANSWER
 
 
-SLOW_CALLS: dict[str, Serve] = {
-    "none": silent,
-    "settings": http2.answering(http2.accepted, first=http2.LONG_SETTINGS),
-    "answer": http2.answering(lambda _: b""),
-    "message": http2.answering(_begun),
-    "status": http2.answering(lambda stream: _begun(stream) + http2.data(stream, http2.MESSAGE)),
-}
-
-
 @pytest.mark.parametrize("slow", SLOW_CALLS)
 def test_slow_answer_to_a_call_fails_at_the_timeout(slow: str) -> None:
-    with Peer(SLOW_CALLS[slow]) as peer, connected("grpc", _url(peer)) as exporter:
+    with Peer(SLOW_CALLS[slow]) as peer, connected_over("grpc", _url(peer)) as exporter:
         outcome = exporter.export([event()])
     assert outcome.verdict == "retry"
     assert outcome.reason.startswith(TOO_LATE)
-
-
-BODY = b"a" * 200
-BODIES = {
-    "with a length": b"Content-Length: 200\r\n\r\n",
-    "chunked": b"Transfer-Encoding: chunked\r\n\r\n" + b"c8\r\n",
-    "until the connection ends": b"Connection: close\r\n\r\n",
-    "an event stream": b"Content-Type: text/event-stream\r\n\r\n",
-}
 
 
 @pytest.mark.parametrize("protocol", HTTP)
@@ -303,7 +244,7 @@ def test_status_is_final_even_if_the_body_does_not_end(
     """The rest of the body is read only until the timeout."""
     done = threading.Event()
     slow = dripping(BODY, first=b"HTTP/1.1 " + status.encode() + b"\r\n" + headers, done=done)
-    with Peer(slow, answering(OK)) as peer, connected(protocol, _url(peer)) as exporter:
+    with Peer(slow, answering(OK)) as peer, connected_over(protocol, _url(peer)) as exporter:
         assert exporter.export([event()]) == outcome
         assert not done.is_set()
         assert exporter.export([event()]) == DELIVERED
@@ -375,7 +316,7 @@ class TestConnecting:
     ) -> None:
         port = int(receiver.http_endpoint.split(":")[2].partition("/")[0])
         resolve(hole, ("127.0.0.1", port))
-        with connected(protocol, "http://collector.localhost/v1/logs") as exporter:
+        with connected_over(protocol, "http://collector.localhost/v1/logs") as exporter:
             assert exporter.export([event()]) == DELIVERED
         assert len(receiver.events) == 1
 
@@ -384,7 +325,7 @@ class TestConnecting:
         self, resolve: Callable[..., None], hole: Any, protocol: str
     ) -> None:
         resolve(*[hole] * 1000)
-        with connected(protocol, "http://collector.localhost/v1/logs") as exporter:
+        with connected_over(protocol, "http://collector.localhost/v1/logs") as exporter:
             outcome = exporter.export([event()])
         assert outcome == Outcome("retry", "no connection within 0.5 s")
 
@@ -395,7 +336,7 @@ class TestConnecting:
         """It has no timeout in Python; a slow resolver must not make every request fail."""
         port = int(receiver.http_endpoint.split(":")[2].partition("/")[0])
         resolve(("127.0.0.1", port), after_s=2 * TIMEOUT_MS / 1000)
-        with connected(protocol, "http://collector.localhost/v1/logs") as exporter:
+        with connected_over(protocol, "http://collector.localhost/v1/logs") as exporter:
             assert exporter.export([event()]) == DELIVERED
 
     @pytest.mark.parametrize("protocol", HTTP)
@@ -414,7 +355,7 @@ class TestConnecting:
         monkeypatch.setattr(HTTPConnectionPool, "ConnectionCls", ThroughProxy)
         with (
             Peer(answering(OK)) as proxy,
-            connected(protocol, "http://collector.invalid/v1/logs") as exporter,
+            connected_over(protocol, "http://collector.invalid/v1/logs") as exporter,
         ):
             assert exporter.export([event()]) == DELIVERED
         (timeout,) = timeouts
@@ -460,7 +401,7 @@ class TestConnecting:
         monkeypatch.setattr(HTTPConnectionPool, "ConnectionCls", ThroughProxy)
         with (
             Peer(answering(OK)) as proxy,
-            connected(protocol, "http://collector.invalid/v1/logs") as exporter,
+            connected_over(protocol, "http://collector.invalid/v1/logs") as exporter,
         ):
             assert exporter.export([event()]) == NO_ANSWER
             assert late[0].fileno() == -1

@@ -5,8 +5,7 @@ from __future__ import annotations
 import inspect
 import sys
 from base64 import b64encode
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from datetime import datetime, timedelta, timezone
 from email.utils import format_datetime
 from http.client import responses
@@ -23,12 +22,8 @@ from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import (
 
 from codex_otel_logging import Receiver
 from codex_otel_logging.config.settings import ExporterConfig
-from codex_otel_logging.delivery.exporter import DELIVERED, Exporter, Outcome
-from codex_otel_logging.events.records import Event, EventReader
-from codex_otel_logging.events.redaction import Redaction
-from codex_otel_logging.events.shared_attributes import SharedAttributes
+from codex_otel_logging.delivery.exporter import DELIVERED, Outcome
 from codex_otel_logging.otlp import factory
-from codex_otel_logging.otlp.factory import connect
 from codex_otel_logging.otlp.grpc_answers import LARGE_REQUEST
 from support.collectors import (
     BUSY,
@@ -42,29 +37,12 @@ from support.collectors import (
     HttpCollector,
     abort,
 )
+from support.exporters import connected, event
 from support.fixtures import Scripted
-from support.records import record
 
-ORIGIN = SharedAttributes({"service.name": "s"}, {"app.version": "1"})
 PARTIAL = ExportLogsServiceResponse(
     partial_success=ExportLogsPartialSuccess(rejected_log_records=1, error_message="too old")
 )
-
-
-def event(**fields: Any) -> Event:
-    extra = {"duration_ms": 1, **fields}
-    read = EventReader(Redaction()).read(record("codex.turn_ttft", extra=extra))
-    assert read is not None
-    return read
-
-
-@contextmanager
-def connected(config: ExporterConfig) -> Iterator[Exporter]:
-    exporter = connect(config, ORIGIN)
-    try:
-        yield exporter
-    finally:
-        exporter.shutdown()
 
 
 @pytest.mark.parametrize(

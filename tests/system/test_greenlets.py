@@ -15,20 +15,21 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-from test_recipes import lay_out, turns
-from test_servers import (
+
+from codex_otel_logging import Receiver
+from support.fixtures import RunPython
+from support.paths import PROGRAMS, ROOT
+from support.recipes import (
     ENQUEUE_TURNS,
     GUNICORN,
     TURNS,
     append,
     check,
+    lay_out,
     lay_out_applications,
     over_http,
+    turns,
 )
-
-from codex_otel_logging import Receiver
-from support.fixtures import RunPython
-from support.paths import PROGRAMS, ROOT
 from support.servers import Program
 
 pytestmark = pytest.mark.skipif(

@@ -14,8 +14,6 @@ from urllib.parse import urlsplit
 
 import pytest
 import yaml
-from test_readme import RECIPES, blocks
-from test_recipes import recipe
 
 from codex_otel_logging import Receiver, Stats
 from codex_otel_logging.config.toml import loads
@@ -31,6 +29,7 @@ from support.collector_programs import (
 )
 from support.collectors import OK, Gate, GrpcCollector, Tls
 from support.fixtures import HandlerFactory
+from support.readme import RECIPES, blocks, recipe
 
 PROGRAM = os.environ.get("OTELCOL", "")
 if not PROGRAM:

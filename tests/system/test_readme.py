@@ -19,14 +19,7 @@ from codex_otel_logging.config.toml import loads
 from support.commands import Command
 from support.fixtures import RunPython, RunTests
 from support.paths import ROOT
-
-README = (ROOT / "README.md").read_text(encoding="utf-8")
-RECIPES = README[README.index("\n## Recipes\n") : README.index("\n## Speed\n")]
-"""What `test_recipes` is about; the rest is what is checked here."""
-
-
-def blocks(language: str, text: str = README.replace(RECIPES, "")) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+from support.readme import README, blocks
 
 
 def ids(code: str) -> str:

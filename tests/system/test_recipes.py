@@ -15,23 +15,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_readme import RECIPES, blocks
 
 from codex_otel_logging import Conversation, OtelConfig, Receiver
 from codex_otel_logging.config.toml import loads
-from codex_otel_logging.receiver import ReceivedEvent
 from support.collectors import Gate
 from support.fixtures import HandlerFactory, RunPython
 from support.paths import ROOT
+from support.readme import RECIPES, blocks, recipe
+from support.recipes import lay_out, turns
 from support.servers import Program
 
 pytestmark = pytest.mark.processes
-
-
-def recipe(language: str, name: str) -> str:
-    """The block that begins with the name of its file."""
-    (code,) = (code for code in blocks(language, RECIPES) if code.startswith(f"# {name}\n"))
-    return code
 
 
 def test_every_recipe_is_known_here() -> None:
@@ -55,29 +49,6 @@ def test_every_recipe_is_known_here() -> None:
         "agent.env",
         "gateway.env",
     ]
-
-
-def lay_out(folder: Path, exporter: dict[str, Any], **batch: int) -> None:
-    """Put the recipes' files into a folder that is the home as well.
-
-    Unless `batch` says otherwise, events are not delivered before the end of a process, so that
-    those which are missing cannot have been just in time.
-    """
-    for code in blocks("python", RECIPES):
-        (folder / code.splitlines()[0].removeprefix("# ")).write_text(code)
-    ((name, settings),) = exporter.items()
-    lines = [f"[otel.exporter.{name}]", *(f"{k} = {json.dumps(v)}" for k, v in settings.items())]
-    lines += ["[otel.batch]"]
-    lines += [f"{k} = {v}" for k, v in {"schedule_delay_ms": 600_000, **batch}.items()]
-    (folder / ".codex").mkdir()
-    (folder / ".codex" / "config.toml").write_text("\n".join(lines))
-
-
-def turns(events: list[ReceivedEvent]) -> dict[str, int]:
-    """The number of each conversation's one turn."""
-    found = [(e.attributes["conversation.id"], e.attributes["duration_ms"]) for e in events]
-    assert len(dict(found)) == len(found)
-    return dict(found)
 
 
 def test_asyncio(tmp_path: Path, receiver: Receiver, gated: dict[str, Any], gate: Gate) -> None:

@@ -11,10 +11,23 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_recipes import lay_out, turns
 
 from codex_otel_logging import Receiver
 from support.paths import PROGRAMS
+from support.recipes import (
+    ENQUEUE_TURNS,
+    GUNICORN,
+    LISTENING,
+    TURNS,
+    UVICORN,
+    append,
+    check,
+    lay_out,
+    lay_out_applications,
+    over_http,
+    start,
+    turns,
+)
 from support.servers import Program, Prompts, touching
 
 pytestmark = pytest.mark.processes
@@ -27,17 +40,7 @@ UVICORN_WORKER = (
     else "uvicorn.workers.UvicornWorker"
 )
 
-LISTENING = r"(?:Listening at:|running on|server at) http://127\.0\.0\.1:(\d+)"
-STARTED = "process has started"
-
-UVICORN = ("uvicorn", "--port=0")
-GUNICORN = ("gunicorn", "--bind=127.0.0.1:0")
 RUNSERVER = ("django", "runserver", "127.0.0.1:0")
-
-GUNICORNS_WORKERS_LOG_THEIR_START = """
-def post_worker_init(worker):
-    import log_start
-"""
 
 REQUESTS_SAY_THAT_THEY_BEGIN = """
 @app.middleware("http")
@@ -45,91 +48,6 @@ async def say_that_it_begins(request, call_next):
     print("request begins", flush=True)
     return await call_next(request)
 """
-
-TURNS = 12
-ENQUEUE_TURNS = """
-from celery.signals import worker_ready
-
-@worker_ready.connect
-def enqueue(**_):
-    for number in range({}, {}):
-        turn.delay(number)
-"""
-
-
-def over_http(receiver: Receiver) -> dict[str, Any]:
-    return {"otlp-http": {"endpoint": receiver.http_endpoint}}
-
-
-def replace(path: Path, old: str, new: str) -> None:
-    text = path.read_text()
-    assert old in text
-    path.write_text(text.replace(old, new))
-
-
-def append(path: Path, code: str) -> None:
-    path.write_text(path.read_text() + code)
-
-
-def lay_out_applications(
-    folder: Path, exporter: dict[str, Any], *, lifespan: bool = True, preload: bool = False
-) -> None:
-    """Put the recipes and a Django site into a folder.
-
-    Without `lifespan` or `preload`, what the recipe has of it is taken out.
-    """
-    lay_out(folder, exporter)
-    shutil.copy(PROGRAMS / "log_start.py", folder)
-    shutil.copytree(PROGRAMS / "django_site", folder, dirs_exist_ok=True)
-    if not lifespan:
-        replace(folder / "service.py", "FastAPI(lifespan=lifespan)", "FastAPI()")
-    if not preload:
-        replace(folder / "gunicorn.conf.py", "preload_app = True\n", "")
-
-
-def start(folder: Path, *command: str) -> Program:
-    """Start a server; Django's settings are where it looks for them."""
-    pytest.importorskip(command[0])
-    return Program(folder, "-m", *command, DJANGO_SETTINGS_MODULE="site_settings")
-
-
-def check(
-    receiver: Receiver,
-    folder: Path,
-    *server: str,
-    application: str = "",
-    processes: int = 1,
-    stop: signal.Signals = TERM,
-    status: int = 0,
-    delivers: bool = True,
-) -> None:
-    """Post prompts to a server, stop it, and check what has arrived.
-
-    Each process of an `application` logs an event when it is ready. Nothing arrives before the end.
-    """
-    module = application.partition(":")[0]
-    if server[0] == "gunicorn":
-        append(folder / "gunicorn.conf.py", GUNICORNS_WORKERS_LOG_THEIR_START)
-    elif application:
-        append(folder / f"{module}.py", "\nimport log_start\n")
-    prompts = Prompts()
-    with start(folder, *server, *filter(None, [application])) as program:
-        if application:
-            program.read_until(STARTED, processes)
-        prompts.post(int(program.read_until(LISTENING)[1]), 10)
-        assert receiver.events == []
-        program.signal(stop)
-        output = program.wait(status)
-        # gunicorn's own handler of SIGINT raises in a worker that is just done with a request.
-        ours = "codex_otel_logging/" if stop == INT and server[0] == "gunicorn" else "Traceback"
-        assert ours not in output
-    if not delivers:
-        assert receiver.events == []
-        return
-    prompts.assert_arrived(receiver.events)
-    started = [e for e in receiver.events if e.name == "codex.startup_phase"]
-    assert len({e.attributes["conversation.id"] for e in started}) == len(started)
-    assert len(started) == (processes if application else 0)
 
 
 @pytest.mark.parametrize(

@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_recipes import lay_out, recipe
 
 from codex_otel_logging import Conversation, Receiver
 from support.fixtures import HandlerFactory, RunPython
 from support.paths import PROGRAMS
+from support.readme import recipe
+from support.recipes import lay_out
 
 pytestmark = pytest.mark.processes
 

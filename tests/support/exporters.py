@@ -1,0 +1,53 @@
+"""Events, and exporters that send them without a handler."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+
+from codex_otel_logging.config.settings import ExporterConfig
+from codex_otel_logging.delivery.exporter import Exporter
+from codex_otel_logging.events.records import Event, EventReader
+from codex_otel_logging.events.redaction import Redaction
+from codex_otel_logging.events.shared_attributes import SharedAttributes
+from codex_otel_logging.otlp.factory import connect
+from support.records import record
+
+ORIGIN = SharedAttributes({"service.name": "s"}, {"app.version": "1"})
+
+
+def event(**fields: Any) -> Event:
+    extra = {"duration_ms": 1, **fields}
+    read = EventReader(Redaction()).read(record("codex.turn_ttft", extra=extra))
+    assert read is not None
+    return read
+
+
+@contextmanager
+def connected(config: ExporterConfig) -> Iterator[Exporter]:
+    exporter = connect(config, ORIGIN)
+    try:
+        yield exporter
+    finally:
+        exporter.shutdown()
+
+
+HTTP = ["binary", "json"]
+"""The protocols over HTTP."""
+
+
+@contextmanager
+def connected_over(
+    protocol: Any, endpoint: str, *, timeout_ms: int = 500, **more: Any
+) -> Iterator[Exporter]:
+    """An exporter over HTTP with a protocol, or over gRPC."""
+    name: Any = "otlp-grpc" if protocol == "grpc" else "otlp-http"
+    if protocol == "json":
+        pytest.importorskip("opentelemetry.exporter.otlp.json.http")
+    if protocol != "grpc":
+        more["protocol"] = protocol
+    with connected(ExporterConfig(name, endpoint, timeout_ms=timeout_ms, **more)) as exporter:
+        yield exporter

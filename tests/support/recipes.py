@@ -1,0 +1,143 @@
+"""README's recipes in a folder, and the servers that run them, checked from start to end."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from codex_otel_logging import Receiver
+from codex_otel_logging.receiver import ReceivedEvent
+from support.paths import PROGRAMS
+from support.readme import RECIPES, blocks
+from support.servers import Program, Prompts
+
+LISTENING = r"(?:Listening at:|running on|server at) http://127\.0\.0\.1:(\d+)"
+
+STARTED = "process has started"
+
+UVICORN = ("uvicorn", "--port=0")
+
+GUNICORN = ("gunicorn", "--bind=127.0.0.1:0")
+
+GUNICORNS_WORKERS_LOG_THEIR_START = """
+def post_worker_init(worker):
+    import log_start
+"""
+
+TURNS = 12
+
+ENQUEUE_TURNS = """
+from celery.signals import worker_ready
+
+@worker_ready.connect
+def enqueue(**_):
+    for number in range({}, {}):
+        turn.delay(number)
+"""
+
+
+def lay_out(folder: Path, exporter: dict[str, Any], **batch: int) -> None:
+    """Put the recipes' files into a folder that is the home as well.
+
+    Unless `batch` says otherwise, events are not delivered before the end of a process, so that
+    those which are missing cannot have been just in time.
+    """
+    for code in blocks("python", RECIPES):
+        (folder / code.splitlines()[0].removeprefix("# ")).write_text(code)
+    ((name, settings),) = exporter.items()
+    lines = [f"[otel.exporter.{name}]", *(f"{k} = {json.dumps(v)}" for k, v in settings.items())]
+    lines += ["[otel.batch]"]
+    lines += [f"{k} = {v}" for k, v in {"schedule_delay_ms": 600_000, **batch}.items()]
+    (folder / ".codex").mkdir()
+    (folder / ".codex" / "config.toml").write_text("\n".join(lines))
+
+
+def turns(events: list[ReceivedEvent]) -> dict[str, int]:
+    """The number of each conversation's one turn."""
+    found = [(e.attributes["conversation.id"], e.attributes["duration_ms"]) for e in events]
+    assert len(dict(found)) == len(found)
+    return dict(found)
+
+
+def over_http(receiver: Receiver) -> dict[str, Any]:
+    return {"otlp-http": {"endpoint": receiver.http_endpoint}}
+
+
+def replace(path: Path, old: str, new: str) -> None:
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
+
+
+def append(path: Path, code: str) -> None:
+    path.write_text(path.read_text() + code)
+
+
+def lay_out_applications(
+    folder: Path, exporter: dict[str, Any], *, lifespan: bool = True, preload: bool = False
+) -> None:
+    """Put the recipes and a Django site into a folder.
+
+    Without `lifespan` or `preload`, what the recipe has of it is taken out.
+    """
+    lay_out(folder, exporter)
+    shutil.copy(PROGRAMS / "log_start.py", folder)
+    shutil.copytree(PROGRAMS / "django_site", folder, dirs_exist_ok=True)
+    if not lifespan:
+        replace(folder / "service.py", "FastAPI(lifespan=lifespan)", "FastAPI()")
+    if not preload:
+        replace(folder / "gunicorn.conf.py", "preload_app = True\n", "")
+
+
+def start(folder: Path, *command: str) -> Program:
+    """Start a server; Django's settings are where it looks for them."""
+    pytest.importorskip(command[0])
+    return Program(folder, "-m", *command, DJANGO_SETTINGS_MODULE="site_settings")
+
+
+def check(
+    receiver: Receiver,
+    folder: Path,
+    *server: str,
+    application: str = "",
+    processes: int = 1,
+    stop: signal.Signals = signal.SIGTERM,
+    status: int = 0,
+    delivers: bool = True,
+) -> None:
+    """Post prompts to a server, stop it, and check what has arrived.
+
+    Each process of an `application` logs an event when it is ready. Nothing arrives before the end.
+    """
+    module = application.partition(":")[0]
+    if server[0] == "gunicorn":
+        append(folder / "gunicorn.conf.py", GUNICORNS_WORKERS_LOG_THEIR_START)
+    elif application:
+        append(folder / f"{module}.py", "\nimport log_start\n")
+    prompts = Prompts()
+    with start(folder, *server, *filter(None, [application])) as program:
+        if application:
+            program.read_until(STARTED, processes)
+        prompts.post(int(program.read_until(LISTENING)[1]), 10)
+        assert receiver.events == []
+        program.signal(stop)
+        output = program.wait(status)
+        # gunicorn's own handler of SIGINT raises in a worker that is just done with a request.
+        ours = (
+            "codex_otel_logging/"
+            if stop == signal.SIGINT and server[0] == "gunicorn"
+            else "Traceback"
+        )
+        assert ours not in output
+    if not delivers:
+        assert receiver.events == []
+        return
+    prompts.assert_arrived(receiver.events)
+    started = [e for e in receiver.events if e.name == "codex.startup_phase"]
+    assert len({e.attributes["conversation.id"] for e in started}) == len(started)
+    assert len(started) == (processes if application else 0)
