@@ -15,18 +15,10 @@ import pytest
 
 import codex_otel_logging
 from codex_otel_logging import ConfigError, OtelConfig, Receiver, configure, from_table
+from support.events import log, numbers
 from support.fixtures import RunPython
 
 LOGGER = logging.getLogger("codex_otel")
-
-
-def log(number: int) -> None:
-    extra = {"duration_ms": number, "conversation.id": "c"}
-    LOGGER.info("codex.turn_ttft", extra=extra)
-
-
-def durations(receiver: Receiver, count: int) -> list[Any]:
-    return [event.attributes["duration_ms"] for event in receiver.wait_for(count)]
 
 
 @pytest.fixture
@@ -38,9 +30,9 @@ def test_events_arrive_and_reach_no_other_handler(
     otel: dict[str, Any], receiver: Receiver, caplog: pytest.LogCaptureFixture
 ) -> None:
     handler = configure(otel)
-    log(1)
+    log(first=1)
     assert codex_otel_logging.flush(10) is True
-    assert durations(receiver, 1) == [1]
+    assert numbers(receiver.wait_for(1)) == [1]
     assert (LOGGER.handlers, LOGGER.level, LOGGER.propagate) == ([handler], logging.INFO, False)
     assert caplog.messages == []
 
@@ -54,9 +46,9 @@ def test_settings_may_be_a_file_a_table_or_settings(
     configs: list[Any] = [str(file), file, otel, OtelConfig.from_table(otel)]
     for number, config in enumerate(configs):
         configure(config, app_version="1.2.3")
-        log(number)
+        log(first=number)
     assert codex_otel_logging.flush(10)
-    assert sorted(durations(receiver, 4)) == [0, 1, 2, 3]
+    assert sorted(numbers(receiver.wait_for(4))) == [0, 1, 2, 3]
     assert {event.attributes["app.version"] for event in receiver.events} == {"1.2.3"}
 
 
@@ -73,12 +65,12 @@ def test_without_an_argument_it_reads_the_codex_clis_file(
 
 def test_a_second_call_replaces_the_handler(otel: dict[str, Any], receiver: Receiver) -> None:
     first = configure(otel)
-    log(1)
+    log(first=1)
     second = configure(otel)
-    log(2)
+    log(first=2)
     assert LOGGER.handlers == [second]
     assert codex_otel_logging.flush(10)
-    assert sorted(durations(receiver, 2)) == [1, 2]  # each has a worker of its own
+    assert sorted(numbers(receiver.wait_for(2))) == [1, 2]  # each has a worker of its own
     assert (first.stats().exported, second.stats().exported) == (1, 1)
     assert first._processor is not None
     if (worker := first._processor._worker) is not None:  # it may have ended meanwhile
@@ -121,9 +113,9 @@ def test_after_a_dictionary_that_says_nothing_of_it(
 ) -> None:
     logging.config.dictConfig(dict_config())
     configure(otel)
-    log(1)
+    log(first=1)
     assert codex_otel_logging.flush(10)
-    assert durations(receiver, 1) == [1]
+    assert numbers(receiver.wait_for(1)) == [1]
 
 
 def test_before_a_dictionary_that_says_nothing_of_it(
@@ -131,17 +123,17 @@ def test_before_a_dictionary_that_says_nothing_of_it(
 ) -> None:
     configure(otel)
     logging.config.dictConfig(dict_config())
-    log(1)
+    log(first=1)
     assert codex_otel_logging.flush(10)
-    assert durations(receiver, 1) == [1]
+    assert numbers(receiver.wait_for(1)) == [1]
 
 
 def test_a_dictionary_with_a_handler_takes_over(otel: dict[str, Any], receiver: Receiver) -> None:
     configure(otel)
     logging.config.dictConfig(dict_config(otel))
-    log(1)
+    log(first=1)
     assert codex_otel_logging.flush(10)
-    assert durations(receiver, 1) == [1]
+    assert numbers(receiver.wait_for(1)) == [1]
 
 
 def test_beside_a_handler_of_a_dictionary_the_doubling_is_reported(
@@ -149,9 +141,9 @@ def test_beside_a_handler_of_a_dictionary_the_doubling_is_reported(
 ) -> None:
     logging.config.dictConfig(dict_config(otel))
     configure(otel)
-    log(1)
+    log(first=1)
     assert codex_otel_logging.flush(10)
-    assert durations(receiver, 2) == [1, 1]
+    assert numbers(receiver.wait_for(2)) == [1, 1]
     (message,) = caplog.messages
     assert message == (
         "events of logger 'codex_otel' are exported 2 times, by handlers on 'codex_otel' and "
@@ -174,9 +166,9 @@ def test_threads_may_configure_at_once(
     with ThreadPoolExecutor(2) as pool:
         assert len(list(pool.map(configure, [otel] * 2))) == 2
     assert len(LOGGER.handlers) == 1
-    log(1)
+    log(first=1)
     assert codex_otel_logging.flush(10)
-    assert durations(receiver, 1) == [1]
+    assert numbers(receiver.wait_for(1)) == [1]
 
 
 def test_flush_waits_for_every_handler(receiver: Receiver) -> None:
@@ -187,7 +179,7 @@ def test_flush_waits_for_every_handler(receiver: Receiver) -> None:
     LOGGER.setLevel(logging.INFO)
     for handler in handlers:
         LOGGER.addHandler(handler)
-    log(1)
+    log(first=1)
     assert codex_otel_logging.flush() is True
     assert len(receiver.events) == 2
     assert [handler.stats().queued for handler in handlers] == [0, 0]
@@ -197,7 +189,7 @@ def test_flush_is_bounded_and_says_when_something_is_left() -> None:
     with Receiver() as receiver:
         endpoint = receiver.http_endpoint
     configure({"exporter": {"otlp-http": {"endpoint": endpoint}}})
-    log(1)
+    log(first=1)
     assert codex_otel_logging.flush(0.2) is False
 
 

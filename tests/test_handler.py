@@ -22,14 +22,11 @@ from codex_otel_logging import (
 )
 from codex_otel_logging.catalog import EventType, Field
 from support.collectors import OK, UNAVAILABLE, HttpCollector
+from support.events import log, numbers
 from support.fixtures import HandlerFactory
 
 LOGGER = logging.getLogger("codex_otel")
 REPORTS = WORKER = "codex_otel_logging"
-
-
-def log(number: int = 0) -> None:
-    LOGGER.info("codex.turn_ttft", extra={"duration_ms": number})
 
 
 def test_settings_come_as_path_table_config_or_not_at_all(tmp_path: Path) -> None:
@@ -108,11 +105,11 @@ def test_events_are_counted(
 ) -> None:
     handler = attach({"exporter": exporter})
     for number in range(3):
-        log(number)
+        log(first=number)
     LOGGER.info("no event")
     assert handler.flush()
     assert handler.stats() == Stats(accepted=3, exported=3, ignored=1)
-    assert [event.attributes["duration_ms"] for event in receiver.events] == [0, 1, 2]
+    assert numbers(receiver.events) == [0, 1, 2]
 
 
 def test_events_leave_without_being_asked(attach: HandlerFactory, receiver: Receiver) -> None:
@@ -130,7 +127,7 @@ def test_a_full_batch_does_not_wait(attach: HandlerFactory, receiver: Receiver) 
     }
     handler = attach(otel)
     for number in range(5):
-        log(number)
+        log(first=number)
     receiver.wait_for(4)
     assert [len(_records(request)) for request in receiver.requests] == [2, 2]
     assert handler.flush()
@@ -150,10 +147,10 @@ def test_handler_level_and_filters_decide(attach: HandlerFactory, receiver: Rece
     handler = attach({"exporter": exporter}, level=logging.INFO)
     handler.addFilter(lambda record: record.__dict__["duration_ms"] != 1)
     LOGGER.debug("codex.turn_ttft", extra={"duration_ms": 0})
-    log(1)
-    log(2)
+    log(first=1)
+    log(first=2)
     assert handler.flush()
-    assert [event.attributes["duration_ms"] for event in receiver.events] == [2]
+    assert numbers(receiver.events) == [2]
 
 
 def test_only_events_of_the_hierarchy_leave(attach: HandlerFactory, receiver: Receiver) -> None:
@@ -219,8 +216,8 @@ def test_a_missing_conversation_is_reported_once_and_the_event_is_sent(
 ) -> None:
     handler = attach({"exporter": {"otlp-http": {"endpoint": receiver.http_endpoint}}})
     LOGGER.info("codex.turn_ttft", extra={"duration_ms": 1, "conversation.id": "own"})
-    log()
-    log()
+    for number in range(2):
+        LOGGER.info("codex.turn_ttft", extra={"duration_ms": number})
     assert handler.flush()
     messages = [record.getMessage() for record in caplog.records if record.name == REPORTS]
     assert messages == [
@@ -285,7 +282,7 @@ def test_a_closed_handler_ends_its_worker_and_works_again(
     handler = attach({"exporter": exporter})
     for number in range(3):
         before = set(threading.enumerate())
-        log(number)
+        log(first=number)
         (worker,) = {t for t in threading.enumerate() if t.name == WORKER} - before
         handler.close()
         worker.join(timeout=10)
@@ -328,7 +325,8 @@ def test_flush_from_a_handler_that_our_report_went_to_does_not_wait_for_itself(
             flushed.append(handler.flush(timeout=60))
 
     logging.getLogger(REPORTS).addHandler(Flushing())
-    log()  # with no conversation, so that the worker reports
+    # With no conversation, so that the worker reports.
+    LOGGER.info("codex.turn_ttft", extra={"duration_ms": 0})
     assert handler.flush()
     assert flushed == [False]
 

@@ -6,7 +6,6 @@ https://opentelemetry.io/docs/specs/otel/protocol/exporter/
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -27,6 +26,7 @@ from codex_otel_logging.config.settings import LARGEST, BatchConfig, ExporterCon
 from codex_otel_logging.events.shared_attributes import SharedAttributes
 from codex_otel_logging.otlp.factory import connect
 from support.collectors import HttpCollector
+from support.events import log
 from support.fixtures import HandlerFactory
 
 HTTP, GRPC = "otlp-http", "otlp-grpc"
@@ -492,8 +492,7 @@ def deliver(attach: HandlerFactory) -> Callable[[Any], None]:
 
     def deliver(exporter: Any) -> None:
         handler = attach({"exporter": exporter, "batch": {"retry_for_ms": 0}})
-        extra = {"duration_ms": 1, "conversation.id": "c"}
-        logging.getLogger("codex_otel.app").info("codex.turn_ttft", extra=extra)
+        log()
         assert handler.flush(10)
         assert handler.stats().exported == 1
 

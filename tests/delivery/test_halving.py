@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterator
 from math import ceil, log2
 from typing import Any
@@ -24,9 +23,8 @@ from support.collectors import (
     Reply,
     Unless,
 )
+from support.events import log, numbers
 from support.fixtures import HandlerFactory
-
-LOGGER = logging.getLogger("codex_otel")
 
 Collector = HttpCollector | GrpcCollector
 Collect = Callable[..., tuple[Collector, CodexOtelHandler]]
@@ -59,16 +57,6 @@ def collect(request: pytest.FixtureRequest, attach: HandlerFactory) -> Iterator[
     yield collect
     for collector in started:
         collector.stop()
-
-
-def log(count: int, **more: Any) -> None:
-    for number in range(count):
-        extra = {"duration_ms": number, "conversation.id": "c", **more}
-        LOGGER.info("codex.turn_ttft", extra=extra)
-
-
-def numbers(events: Any) -> list[Any]:
-    return [event.attributes["duration_ms"] for event in events]
 
 
 def numbers_in(request: ExportLogsServiceRequest) -> set[int]:

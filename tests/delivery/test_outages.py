@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +9,9 @@ import pytest
 
 from codex_otel_logging import CodexOtelHandler, Receiver, Stats
 from support.collectors import BUSY, OK, Gate
+from support.events import log, numbers
 from support.fixtures import HandlerFactory, RunPython, Scripted
 from support.paths import PROGRAMS
-
-LOGGER = logging.getLogger("codex_otel")
 
 
 @pytest.fixture
@@ -28,23 +25,6 @@ def handler(attach: HandlerFactory, gated: dict[str, Any]) -> CodexOtelHandler:
     )
 
 
-@pytest.fixture
-def log() -> Callable[[int], None]:
-    """Logs that many events, numbered on."""
-    numbers = iter(range(1_000_000))
-
-    def log(count: int) -> None:
-        for _ in range(count):
-            extra = {"duration_ms": next(numbers), "conversation.id": "c"}
-            LOGGER.info("codex.turn_ttft", extra=extra)
-
-    return log
-
-
-def numbers(receiver: Receiver) -> list[Any]:
-    return [event.attributes["duration_ms"] for event in receiver.events]
-
-
 FAULTS = {"absent": Gate.refuse, "hanging": Gate.hang, "resetting": Gate.reset}
 
 
@@ -53,16 +33,15 @@ def test_a_collector_that_is_not_there_yet(
     handler: CodexOtelHandler,
     receiver: Receiver,
     gate: Gate,
-    log: Callable[[int], None],
     fault: str,
 ) -> None:
     FAULTS[fault](gate)
     log(300)
     assert handler.flush(0.8) is False  # some attempts have failed by then
-    log(200)
+    log(200, first=300)
     gate.open()
     assert handler.flush(30)
-    assert numbers(receiver) == list(range(500))
+    assert numbers(receiver.events) == list(range(500))
     assert handler.stats() == Stats(accepted=500, exported=500)
 
 
@@ -71,25 +50,22 @@ def test_a_collector_that_dies_in_the_middle_and_comes_back(
     handler: CodexOtelHandler,
     receiver: Receiver,
     gate: Gate,
-    log: Callable[[int], None],
     fault: str,
 ) -> None:
     log(100)
     assert handler.flush(30)
     FAULTS[fault](gate)
-    log(100)
+    log(100, first=100)
     assert handler.flush(0.8) is False
     gate.open()
     assert handler.flush(30)
-    log(100)
+    log(100, first=200)
     assert handler.flush(30)
-    assert numbers(receiver) == list(range(300))
+    assert numbers(receiver.events) == list(range(300))
     assert handler.stats() == Stats(accepted=300, exported=300)
 
 
-def test_a_collector_that_asks_for_time_gets_it(
-    scripted: Scripted, attach: HandlerFactory, log: Callable[[int], None]
-) -> None:
+def test_a_collector_that_asks_for_time_gets_it(scripted: Scripted, attach: HandlerFactory) -> None:
     """Also from somebody who waits for `flush`."""
     collector = scripted(BUSY, OK)
     handler = attach({"exporter": collector.exporter})
@@ -97,7 +73,7 @@ def test_a_collector_that_asks_for_time_gets_it(
     assert handler.flush(0.3) is False
     assert len(collector.requests) == 1
     assert handler.flush(30)
-    assert [event.attributes["duration_ms"] for event in collector.events] == list(range(500))
+    assert numbers(collector.events) == list(range(500))
     assert handler.stats() == Stats(accepted=500, exported=500)
 
 
@@ -108,11 +84,8 @@ def test_large_events_travel_in_requests_that_a_collector_takes(
     """GRPC's usual limit is 4 MiB; what the settings cut says so."""
     endpoint = receiver.grpc_endpoint if name == "otlp-grpc" else receiver.http_endpoint
     handler = attach({"exporter": {name: {"endpoint": endpoint}}})
-    for number in range(400):
-        extra = {"duration_ms": number, "text": "é" * 10_240, "conversation.id": "c"}
-        LOGGER.info("codex.turn_ttft", extra=extra)
-    extra = {"duration_ms": 400, "text": "x" * (6 << 20), "conversation.id": "c"}
-    LOGGER.info("codex.turn_ttft", extra=extra)
+    log(400, text="é" * 10_240)
+    log(first=400, text="x" * (6 << 20))
     assert handler.flush(30)
     assert handler.stats() == Stats(accepted=401, exported=401)
     cut = receiver.events[-1].attributes
@@ -125,13 +98,10 @@ def test_one_event_beyond_every_limit_is_lost_alone(
     exporter = {"otlp-grpc": {"endpoint": receiver.grpc_endpoint}}
     handler = attach({"exporter": exporter, "max_attribute_length": 0})
     for number in range(50):
-        text = "x" * (6 << 20) if number == 25 else "x"
-        extra = {"duration_ms": number, "text": text, "conversation.id": "c"}
-        LOGGER.info("codex.turn_ttft", extra=extra)
+        log(first=number, text="x" * (6 << 20) if number == 25 else "x")
     assert handler.flush(30)
     assert handler.stats() == Stats(accepted=50, exported=49, rejected=1)
-    numbers = [event.attributes["duration_ms"] for event in receiver.events]
-    assert numbers == [number for number in range(50) if number != 25]
+    assert numbers(receiver.events) == [number for number in range(50) if number != 25]
 
 
 UNDELIVERED = (PROGRAMS / "undelivered.py").read_text(encoding="utf-8")

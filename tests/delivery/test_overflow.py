@@ -13,9 +13,9 @@ from codex_otel_logging import Stats
 from codex_otel_logging.delivery import outages
 from codex_otel_logging.delivery.outages import Overflow
 from support.collectors import Gate
+from support.events import log
 from support.fixtures import HandlerFactory
 
-LOGGER = logging.getLogger("codex_otel")
 REPORTS = logging.getLogger("codex_otel_logging")
 
 FULL = "the queue is full; the newest events are dropped"
@@ -49,12 +49,6 @@ def lines() -> Iterator[Lines]:
     REPORTS.addHandler(lines)
     yield lines
     REPORTS.removeHandler(lines)
-
-
-def log(count: int) -> None:
-    for number in range(count):
-        extra = {"duration_ms": number, "conversation.id": "c"}
-        LOGGER.info("codex.turn_ttft", extra=extra)
 
 
 @pytest.fixture

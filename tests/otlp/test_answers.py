@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from typing import Any
 
@@ -13,11 +12,11 @@ from codex_otel_logging.config.settings import ExporterConfig
 from codex_otel_logging.delivery.exporter import DELIVERED, Outcome
 from support import http2
 from support.collectors import JSON, PROTOBUF, TEXT, HttpCollector
+from support.events import log
 from support.exporters import HTTP, connected, event
 from support.fixtures import HandlerFactory
 from support.scripted_peers import OK, Peer, Serve, answering, drip, read_request
 
-LOGGER = logging.getLogger("codex_otel")
 HTML = {"Content-Type": "text/html; charset=utf-8"}
 PAGE = b"<!DOCTYPE html><html><head><title>Sign in</title></head><body>Sign in.</body></html>"
 
@@ -86,7 +85,7 @@ class TestInterimAnswers:
             exporter = {"otlp-http": {"endpoint": endpoint, "protocol": protocol}}
             handler = attach({"exporter": exporter})
             for number in range(3):
-                LOGGER.info("codex.turn_ttft", extra={"duration_ms": number})
+                log(first=number)
                 assert handler.flush(10)
             assert handler.stats() == Stats(accepted=3, exported=3)
             assert peer.connections == 1
@@ -186,7 +185,7 @@ def test_web_page_is_reported_once_and_its_events_count_as_exported(
     settings = {"endpoint": collector.endpoint, "protocol": protocol}
     handler = attach({"exporter": {"otlp-http": settings}})
     for number in range(4):
-        LOGGER.info("codex.turn_ttft", extra={"duration_ms": number, "conversation.id": "c"})
+        log(first=number)
         assert handler.flush(10)
     assert handler.stats() == Stats(accepted=4, exported=4)
     (message,) = caplog.messages

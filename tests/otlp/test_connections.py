@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import http.client
-import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,11 +16,10 @@ from codex_otel_logging.otlp.deadlines import Deadline
 from codex_otel_logging.otlp.http_connections import DeadlineAdapter
 from support import http2
 from support.collectors import OK, Gate, GrpcCollector, HttpCollector, Tls
+from support.events import log, numbers
 from support.fixtures import HandlerFactory
 from support.scripted_peers import OK as OK_ANSWER
 from support.scripted_peers import Peer, answering, once
-
-LOGGER = logging.getLogger("codex_otel")
 
 TRANSPORTS = ["binary", "json", "grpc"]
 
@@ -33,16 +31,6 @@ def exporter(transport: str, endpoint: str, **more: Any) -> dict[str, Any]:
     if transport == "json":
         pytest.importorskip("opentelemetry.exporter.otlp.json.http")
     return {"otlp-http": {"endpoint": endpoint, "protocol": transport, **more}}
-
-
-def log(*numbers: int) -> None:
-    for number in numbers:
-        extra = {"duration_ms": number, "conversation.id": "c"}
-        LOGGER.info("codex.turn_ttft", extra=extra)
-
-
-def numbers(events: Any) -> list[Any]:
-    return [event.attributes["duration_ms"] for event in events]
 
 
 @pytest.fixture(params=TRANSPORTS)
@@ -64,10 +52,10 @@ def test_connection_that_goes_silent_fails_one_request(
     """A proxy or a firewall dropped its state: neither side is notified."""
     handler = attach({"exporter": exporter(transport, gate.endpoint, timeout_ms=1000)})
     for round_ in range(3):
-        log(2 * round_)
+        log(first=2 * round_)
         assert handler.flush(10)
         gate.silence()
-        log(2 * round_ + 1)
+        log(first=2 * round_ + 1)
         assert handler.flush(10)
     assert numbers(receiver.events) == list(range(6))
     assert handler.stats() == Stats(accepted=6, exported=6)
@@ -80,10 +68,10 @@ def test_handlers_do_not_share_a_silent_connection(
     handlers = [
         attach({"exporter": exporter(transport, gate.endpoint, timeout_ms=1000)}) for _ in range(2)
     ]
-    log(0)
+    log()
     assert all(handler.flush(10) for handler in handlers)
     gate.silence()
-    log(1)
+    log(first=1)
     assert all(handler.flush(10) for handler in handlers)
     assert numbers(receiver.events) == [0, 0, 1, 1]
 
@@ -97,7 +85,7 @@ def test_connection_that_the_peer_closes_while_idle_loses_nothing(
 ) -> None:
     handler = attach({"exporter": exporter(transport, gate.endpoint)})
     for number in range(5):
-        log(number)
+        log(first=number)
         assert handler.flush(10)
         gate.open()  # which closes all connections
     assert numbers(receiver.events) == list(range(5))
@@ -113,7 +101,7 @@ def test_stale_connection_of_the_pool_loses_nothing(
     with Peer(once(OK_ANSWER), once(OK_ANSWER), answering(OK_ANSWER)) as peer:
         handler = attach({"exporter": exporter(transport, f"http://127.0.0.1:{peer.port}")})
         for number in range(4):
-            log(number)
+            log(first=number)
             assert handler.flush(10)
         assert handler.stats() == Stats(accepted=4, exported=4)
         assert peer.connections == 3
@@ -134,7 +122,7 @@ def test_peer_that_goes_away_loses_nothing(
     with Peer(http2.answering(leave), http2.answering(http2.accepted)) as peer:
         handler = attach({"exporter": exporter("grpc", f"http://127.0.0.1:{peer.port}")})
         for number in range(3):
-            log(number)
+            log(first=number)
             assert handler.flush(10)
         assert handler.stats() == Stats(accepted=3, exported=3)
         assert peer.connections == 2
@@ -147,7 +135,7 @@ def test_server_that_limits_the_age_of_connections_loses_nothing(
     collector = grpc_collector(OK, options=[("grpc.max_connection_age_ms", 50)])
     handler = attach({"exporter": collector.exporter})
     for number in range(100):
-        log(number)
+        log(first=number)
         assert handler.flush(10)
     assert numbers(collector.events) == list(range(100))
     assert handler.stats() == Stats(accepted=100, exported=100)
@@ -169,7 +157,7 @@ def test_request_is_sent_at_once(
     with monkeypatch.context() as patch:
         patch.setattr(http.client.HTTPConnection, "send", note)
         for number in range(3):
-            log(number)
+            log(first=number)
             assert handler.flush()
     assert [data[:18] for data in sent] == 3 * [b"POST /v1/logs HTTP"]
     assert numbers(receiver.events) == [0, 1, 2]
@@ -231,10 +219,10 @@ class TestRenewedCertificates:
         try:
             tls = {key: str(file) for key, file in files.items()}
             handler = attach({"exporter": exporter(transport, gate.endpoint, tls=tls)})
-            log(0)
+            log()
             assert handler.flush(10)
             gate.lead_to(after.endpoint)
-            log(1)
+            log(first=1)
             assert handler.flush(0.8) is False  # some attempts have failed by then
             if renewed == "client":
                 write(old, new)
@@ -261,12 +249,12 @@ class TestRenewedCertificates:
         try:
             tls = {"ca-certificate": str(file)}
             handler = attach({"exporter": exporter(transport, gate.endpoint, tls=tls)})
-            log(0)
+            log()
             assert handler.flush(10)
             gate.open()
             file.rename(away)
             gate.refuse()
-            log(1)
+            log(first=1)
             assert handler.flush(0.8) is False
             gate.open()
             assert handler.flush(0.5) is False

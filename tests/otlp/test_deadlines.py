@@ -6,7 +6,6 @@ for each operation would let them.
 
 from __future__ import annotations
 
-import logging
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -24,6 +23,7 @@ from codex_otel_logging.delivery.exporter import DELIVERED, Outcome
 from codex_otel_logging.otlp.deadlines import Deadline, connect
 from support import http2
 from support.collectors import Tls
+from support.events import log
 from support.exporters import HTTP, connected_over, event
 from support.fixtures import HandlerFactory
 from support.scripted_peers import (
@@ -270,8 +270,7 @@ def test_events_of_a_slow_request_are_sent_again(attach: HandlerFactory, protoco
         else:
             exporter = {"otlp-http": {**settings, "protocol": protocol}}
         handler = attach({"exporter": exporter})
-        for number in range(3):
-            logging.getLogger("codex_otel").info("codex.turn_ttft", extra={"duration_ms": number})
+        log(3)
         assert handler.flush(20)
         assert handler.stats() == Stats(accepted=3, exported=3)
         assert peer.connections == 2

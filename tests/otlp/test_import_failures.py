@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import sys
 import time
 from collections.abc import Callable
@@ -16,9 +15,9 @@ from codex_otel_logging.config.settings import ExporterConfig
 from codex_otel_logging.delivery import batching
 from codex_otel_logging.otlp import factory, importing
 from codex_otel_logging.otlp.factory import missing_package
+from support.events import log, numbers
 from support.fixtures import HandlerFactory, RunPython
 
-LOGGER = logging.getLogger("codex_otel")
 REPORTED = (
     "exporter 'otlp-http' cannot be imported (ModuleNotFoundError: import of "
     "codex_otel_logging.otlp.http_exporter halted; None in sys.modules); "
@@ -54,10 +53,6 @@ def broken(attach: HandlerFactory, receiver: Receiver) -> Callable[..., CodexOte
 def _retry_at_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
     """End the worker of a test in time: it sleeps until its next attempt to import."""
     monkeypatch.setattr(batching, "_IMPORT_INTERVAL_S", 1.0)
-
-
-def log() -> None:
-    LOGGER.info("codex.turn_ttft", extra={"duration_ms": 1, "conversation.id": "c"})
 
 
 def test_failed_import_is_reported_at_once_and_fails_a_flush(
@@ -173,7 +168,7 @@ def test_failed_import_does_not_delay_the_exit_nor_other_handlers(
     started = time.monotonic()
     done = run_python(PROGRAM, receiver.http_endpoint)
     assert time.monotonic() - started < 40
-    assert [event.attributes["duration_ms"] for event in receiver.events] == [1]
+    assert numbers(receiver.events) == [1]
     (left,) = done.stderr.splitlines()
     assert left.startswith("1 event not delivered before the end (otlp-grpc http://127.0.0.1:9: ")
     assert "pip install --force-reinstall 'codex_otel_logging[grpc]'" in left

@@ -33,6 +33,7 @@ from codex_otel_logging.otlp.encoder import OtlpRequests
 from codex_otel_logging.otlp.factory import connect
 from codex_otel_logging.otlp.sdk_records import OtlpRecords
 from support.collectors import BUSY, OK, PROTOBUF, HttpCollector
+from support.events import log
 from support.fixtures import HandlerFactory, RunPython, Scripted
 from support.paths import PROGRAMS
 
@@ -82,7 +83,7 @@ def exporter(transport: str, receiver: Receiver) -> Any:
 def export(handler: CodexOtelHandler, count: int = 2) -> None:
     """Export events, each in a request of its own."""
     for number in range(count):
-        LOGGER.info("codex.turn_ttft", extra={"duration_ms": number, "conversation.id": "c"})
+        log(first=number)
         assert handler.flush(10)
     assert handler.stats().exported >= count
 

@@ -21,6 +21,7 @@ from codex_otel_logging.cli.demo import recorded_session
 from codex_otel_logging.delivery.outages import DIAGNOSE
 from support import samples
 from support.collectors import JSON, Answer, HttpCollector
+from support.events import log
 from support.fixtures import HandlerFactory
 
 pytest.importorskip("opentelemetry.exporter.otlp.json.http")
@@ -173,9 +174,7 @@ def test_partial_success_is_counted(
     try:
         settings = {"endpoint": collector.endpoint, "protocol": "json"}
         handler = attach({"exporter": {"otlp-http": settings}})
-        for number in range(3):
-            extra = {"duration_ms": number, "conversation.id": "c"}
-            LOGGER.info("codex.turn_ttft", extra=extra)
+        log(3)
         assert handler.flush(10)
     finally:
         collector.stop()

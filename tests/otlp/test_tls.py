@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from codex_otel_logging.otlp.grpc_answers import what_failed
 from codex_otel_logging.otlp.reasons import tls_failure
 from support.certificates import Certificates
 from support.collectors import OK, GrpcCollector, HttpCollector, Tls
+from support.events import log, numbers
 from support.fixtures import HandlerFactory, RunPython, Scripted
 
 
@@ -41,20 +41,15 @@ def exporter(collector: HttpCollector | GrpcCollector, tls: Any, **more: Any) ->
     return {name: {"endpoint": endpoint, "tls": tls, **more}}
 
 
-def log(number: int = 0) -> None:
-    extra = {"duration_ms": number, "conversation.id": "c"}
-    logging.getLogger("codex_otel").info("codex.turn_ttft", extra=extra)
-
-
 def test_an_authority_of_ones_own(
     scripted: Scripted, attach: HandlerFactory, certificates: Certificates
 ) -> None:
     collector = scripted(OK, tls=Tls(certificates.good))
     handler = attach({"exporter": exporter(collector, certificates.settings())})
     for number in range(3):
-        log(number)
+        log(first=number)
         assert handler.flush(10)
-    assert [event.attributes["duration_ms"] for event in collector.events] == [0, 1, 2]
+    assert numbers(collector.events) == [0, 1, 2]
     assert handler.stats() == Stats(accepted=3, exported=3)
 
 
@@ -351,13 +346,13 @@ def test_a_renewed_certificate_ends_the_outage(
 ) -> None:
     collector = http_collector(OK, tls=Tls(certificates.expired))
     handler = attach({"exporter": exporter(collector, certificates.settings())})
-    log(0)
+    log()
     assert handler.flush(0.8) is False
-    log(1)
+    log(first=1)
     assert collector.tls is not None
     certificates.good.configure_cert(collector.tls)
     assert handler.flush(30)
-    assert [event.attributes["duration_ms"] for event in collector.events] == [0, 1]
+    assert numbers(collector.events) == [0, 1]
     assert handler.stats() == Stats(accepted=2, exported=2)
     assert "certificate has expired" in caplog.messages[0]
     assert "events are delivered again" in caplog.messages[-1]

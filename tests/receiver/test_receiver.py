@@ -3,7 +3,6 @@ from __future__ import annotations
 import gzip
 import http.client
 import json
-import logging
 import queue
 import re
 import socket
@@ -29,6 +28,7 @@ from codex_otel_logging.receiver import (
     grpc_server,
 )
 from codex_otel_logging.receiver.messages import request_from_json
+from support.events import log
 from support.fixtures import HandlerFactory, RunPython
 
 REQUEST = {
@@ -255,7 +255,7 @@ def test_it_listens_on_ipv6(attach: HandlerFactory, name: str) -> None:
         assert re.fullmatch(r"http://\[::1\]:\d+", receiver.grpc_endpoint)
         endpoint = receiver.http_endpoint if name == "otlp-http" else receiver.grpc_endpoint
         handler = attach({"exporter": {name: {"endpoint": endpoint}}})
-        logging.getLogger("codex_otel").info("codex.turn_ttft", extra={"duration_ms": 1})
+        log(first=1)
         assert handler.flush(10)
         (event,) = receiver.events
         assert event.attributes["duration_ms"] == 1
