@@ -17,7 +17,7 @@ import pytest
 from codex_otel_logging import CodexOtelHandler, Receiver
 from codex_otel_logging.delivery import lifecycle
 from codex_otel_logging.delivery.exporter import Outcome
-from support.collectors import Gate, GrpcCollector, HttpCollector
+from support.collectors import Gate, GrpcCollector, HttpCollector, over_grpc, over_http
 from support.environments import write_metadata
 from support.fixtures import HandlerFactory, RunPython, RunTests, Scripted
 from support.interpreters import OLD_API_WARNING
@@ -113,9 +113,7 @@ def receiver() -> Iterator[Receiver]:
 @pytest.fixture(params=["otlp-http", "otlp-grpc"])
 def exporter(request: pytest.FixtureRequest, receiver: Receiver) -> dict[str, Any]:
     """The `exporter` setting for the receiver: once over HTTP, once over gRPC."""
-    over_http = request.param == "otlp-http"
-    endpoint = receiver.http_endpoint if over_http else receiver.grpc_endpoint
-    return {request.param: {"endpoint": endpoint}}
+    return over_http(receiver) if request.param == "otlp-http" else over_grpc(receiver)
 
 
 @pytest.fixture
@@ -189,6 +187,22 @@ def attach() -> Iterator[HandlerFactory]:
     for handler in handlers:
         logger.removeHandler(handler)
         handler.close()
+
+
+@pytest.fixture
+def attach_to(attach: HandlerFactory) -> HandlerFactory:
+    """Builds a handler for a collector as `attach` does, with more settings by their names.
+
+    To a `Receiver` it exports over HTTP.
+    """
+
+    def attach_to(
+        collector: HttpCollector | GrpcCollector | Receiver, **settings: Any
+    ) -> CodexOtelHandler:
+        own = over_http(collector) if isinstance(collector, Receiver) else collector.exporter
+        return attach({"exporter": own, **settings})
+
+    return attach_to
 
 
 @pytest.fixture

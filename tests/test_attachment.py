@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from codex_otel_logging import Receiver, Stats, diagnostics, from_table
+from support.collectors import over_http
 from support.fixtures import HandlerFactory, RunPython
 
 LOGGER = logging.getLogger("codex_otel")
@@ -20,7 +21,7 @@ FIELDS = {"duration_ms": 1, "conversation.id": "c"}
 
 @pytest.fixture
 def otel(receiver: Receiver) -> dict[str, Any]:
-    return {"exporter": {"otlp-http": {"endpoint": receiver.http_endpoint}}}
+    return {"exporter": over_http(receiver)}
 
 
 PROGRAM = """

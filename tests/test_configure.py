@@ -15,6 +15,7 @@ import pytest
 
 import codex_otel_logging
 from codex_otel_logging import ConfigError, OtelConfig, Receiver, configure, from_table
+from support.collectors import over_grpc, over_http
 from support.events import log, numbers
 from support.fixtures import RunPython
 
@@ -173,8 +174,8 @@ def test_threads_may_configure_at_once(
 
 def test_flush_waits_for_every_handler(receiver: Receiver) -> None:
     handlers = [
-        from_table({"exporter": {"otlp-http": {"endpoint": receiver.http_endpoint}}}),
-        from_table({"exporter": {"otlp-grpc": {"endpoint": receiver.grpc_endpoint}}}),
+        from_table({"exporter": over_http(receiver)}),
+        from_table({"exporter": over_grpc(receiver)}),
     ]
     LOGGER.setLevel(logging.INFO)
     for handler in handlers:

@@ -256,10 +256,10 @@ TestInterleavings.settings = settings(max_examples=100, deadline=None)
 
 
 def test_an_event_has_the_conversation_of_the_innermost_open_block(
-    attach: HandlerFactory, receiver: Receiver
+    attach_to: HandlerFactory, receiver: Receiver
 ) -> None:
     """Also where the innermost block was left in another context."""
-    handler = attach({"exporter": {"otlp-http": {"endpoint": receiver.http_endpoint}}})
+    handler = attach_to(receiver)
     logger = logging.getLogger("codex_otel")
     with CONVERSATION.replace(id="outer").bind():
         block = CONVERSATION.bind()
@@ -272,8 +272,8 @@ def test_an_event_has_the_conversation_of_the_innermost_open_block(
     assert [e.attributes["conversation.id"] for e in events] == ["id-1", "outer"]
 
 
-def test_each_asyncio_task_has_its_own(attach: HandlerFactory, receiver: Receiver) -> None:
-    handler = attach({"exporter": {"otlp-http": {"endpoint": receiver.http_endpoint}}})
+def test_each_asyncio_task_has_its_own(attach_to: HandlerFactory, receiver: Receiver) -> None:
+    handler = attach_to(receiver)
     logger = logging.getLogger("codex_otel")
     both_bound = asyncio.Barrier(2) if hasattr(asyncio, "Barrier") else None
 
@@ -300,9 +300,9 @@ def test_each_asyncio_task_has_its_own(attach: HandlerFactory, receiver: Receive
 
 
 def test_logger_takes_its_conversation_to_other_threads(
-    attach: HandlerFactory, receiver: Receiver
+    attach_to: HandlerFactory, receiver: Receiver
 ) -> None:
-    handler = attach({"exporter": {"otlp-http": {"endpoint": receiver.http_endpoint}}})
+    handler = attach_to(receiver)
     logger = CONVERSATION.logger("codex_otel.tools")
     fields = {"duration_ms": 1, "own": "kept"}
     thread = threading.Thread(
@@ -320,9 +320,9 @@ def test_logger_takes_its_conversation_to_other_threads(
 
 
 def test_a_loggers_conversation_wins_over_the_bound_one(
-    attach: HandlerFactory, receiver: Receiver
+    attach_to: HandlerFactory, receiver: Receiver
 ) -> None:
-    handler = attach({"exporter": {"otlp-http": {"endpoint": receiver.http_endpoint}}})
+    handler = attach_to(receiver)
     with CONVERSATION.replace(id="bound").bind():
         CONVERSATION.logger().info("codex.turn_ttft", extra={"duration_ms": 1})
     handler.flush()

@@ -21,7 +21,7 @@ from codex_otel_logging import (
     from_toml,
 )
 from codex_otel_logging.catalog import EventType, Field
-from support.collectors import OK, UNAVAILABLE, HttpCollector
+from support.collectors import OK, UNAVAILABLE, HttpCollector, over_http
 from support.events import log, numbers
 from support.fixtures import HandlerFactory
 
@@ -90,10 +90,10 @@ def test_exporter_none_does_nothing(attach: HandlerFactory) -> None:
 
 
 def test_the_sdk_can_be_disabled_as_a_whole(
-    attach: HandlerFactory, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+    attach_to: HandlerFactory, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("OTEL_SDK_DISABLED", " True ")
-    handler = attach({"exporter": {"otlp-http": {"endpoint": receiver.http_endpoint}}})
+    handler = attach_to(receiver)
     log()
     assert handler.flush()
     assert handler.stats() == Stats()
@@ -114,7 +114,7 @@ def test_events_are_counted(
 
 def test_events_leave_without_being_asked(attach: HandlerFactory, receiver: Receiver) -> None:
     """After `schedule_delay_ms`, and at once when a batch is full."""
-    exporter = {"otlp-http": {"endpoint": receiver.http_endpoint}}
+    exporter = over_http(receiver)
     attach({"exporter": exporter, "batch": {"schedule_delay_ms": 10}})
     log()
     receiver.wait_for(1)
@@ -122,7 +122,7 @@ def test_events_leave_without_being_asked(attach: HandlerFactory, receiver: Rece
 
 def test_a_full_batch_does_not_wait(attach: HandlerFactory, receiver: Receiver) -> None:
     otel = {
-        "exporter": {"otlp-http": {"endpoint": receiver.http_endpoint}},
+        "exporter": over_http(receiver),
         "batch": {"schedule_delay_ms": 600_000, "max_batch_size": 2},
     }
     handler = attach(otel)
@@ -143,7 +143,7 @@ def _records(request: Any) -> list[Any]:
 
 
 def test_handler_level_and_filters_decide(attach: HandlerFactory, receiver: Receiver) -> None:
-    exporter = {"otlp-http": {"endpoint": receiver.http_endpoint}}
+    exporter = over_http(receiver)
     handler = attach({"exporter": exporter}, level=logging.INFO)
     handler.addFilter(lambda record: record.__dict__["duration_ms"] != 1)
     LOGGER.debug("codex.turn_ttft", extra={"duration_ms": 0})
@@ -155,7 +155,7 @@ def test_handler_level_and_filters_decide(attach: HandlerFactory, receiver: Rece
 
 def test_only_events_of_the_hierarchy_leave(attach: HandlerFactory, receiver: Receiver) -> None:
     """Even where the handler was attached to everything."""
-    exporter = {"otlp-http": {"endpoint": receiver.http_endpoint}}
+    exporter = over_http(receiver)
     handler = attach({"exporter": exporter})
     root = logging.getLogger()
     root.addHandler(handler)
@@ -171,9 +171,9 @@ def test_only_events_of_the_hierarchy_leave(attach: HandlerFactory, receiver: Re
 
 
 def test_what_is_ignored_is_reported_once_without_its_text(
-    attach: HandlerFactory, receiver: Receiver, caplog: pytest.LogCaptureFixture
+    attach_to: HandlerFactory, receiver: Receiver, caplog: pytest.LogCaptureFixture
 ) -> None:
-    handler = attach({"exporter": {"otlp-http": {"endpoint": receiver.http_endpoint}}})
+    handler = attach_to(receiver)
     for _ in range(2):
         LOGGER.info("codex.tool_reslt")
         LOGGER.info("the s3cr3t plan")
@@ -198,9 +198,9 @@ def test_what_is_ignored_is_reported_once_without_its_text(
 
 
 def test_faulty_fields_are_reported_once_and_the_event_is_sent(
-    attach: HandlerFactory, receiver: Receiver, caplog: pytest.LogCaptureFixture
+    attach_to: HandlerFactory, receiver: Receiver, caplog: pytest.LogCaptureFixture
 ) -> None:
-    handler = attach({"exporter": {"otlp-http": {"endpoint": receiver.http_endpoint}}})
+    handler = attach_to(receiver)
     with Conversation("c", "m").bind():
         for _ in range(2):
             LOGGER.info("codex.turn_ttft", extra={"duration_ms": "s3cr3t"})
@@ -212,9 +212,9 @@ def test_faulty_fields_are_reported_once_and_the_event_is_sent(
 
 
 def test_a_missing_conversation_is_reported_once_and_the_event_is_sent(
-    attach: HandlerFactory, receiver: Receiver, caplog: pytest.LogCaptureFixture
+    attach_to: HandlerFactory, receiver: Receiver, caplog: pytest.LogCaptureFixture
 ) -> None:
-    handler = attach({"exporter": {"otlp-http": {"endpoint": receiver.http_endpoint}}})
+    handler = attach_to(receiver)
     LOGGER.info("codex.turn_ttft", extra={"duration_ms": 1, "conversation.id": "own"})
     for number in range(2):
         LOGGER.info("codex.turn_ttft", extra={"duration_ms": number})
@@ -237,10 +237,10 @@ def test_reports_survive_dictconfig_disabling_loggers(caplog: pytest.LogCaptureF
 
 
 def test_an_applications_own_event_leaves_redacted(
-    attach: HandlerFactory, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+    attach_to: HandlerFactory, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(catalog, "_events", dict(catalog._events))
-    handler = attach({"exporter": {"otlp-http": {"endpoint": receiver.http_endpoint}}})
+    handler = attach_to(receiver)
     LOGGER.info("myapp.plan", extra={"plan": "secret"})
     catalog.register(
         EventType("myapp.plan", "", (Field("plan", sensitive="prompt"), Field("steps", "integer")))
@@ -262,7 +262,7 @@ def test_an_applications_own_event_leaves_redacted(
     ],
 )
 def test_terminal_type(
-    attach: HandlerFactory,
+    attach_to: HandlerFactory,
     receiver: Receiver,
     monkeypatch: pytest.MonkeyPatch,
     variables: dict[str, str],
@@ -270,7 +270,7 @@ def test_terminal_type(
 ) -> None:
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
-    handler = attach({"exporter": {"otlp-http": {"endpoint": receiver.http_endpoint}}})
+    handler = attach_to(receiver)
     log()
     assert handler.flush()
     assert receiver.events[0].attributes["terminal.type"] == terminal
@@ -292,7 +292,7 @@ def test_a_closed_handler_ends_its_worker_and_works_again(
 
 
 def test_a_forgotten_handler_ends_its_worker(receiver: Receiver) -> None:
-    handler = from_table({"exporter": {"otlp-http": {"endpoint": receiver.http_endpoint}}})
+    handler = from_table({"exporter": over_http(receiver)})
     before = set(threading.enumerate())
     handler.emit(logging.makeLogRecord({"name": "codex_otel", "msg": "codex.turn_ttft"}))
     receiver.wait_for(1)
@@ -315,9 +315,9 @@ def test_flush_that_cannot_succeed_returns_in_time(attach: HandlerFactory) -> No
 
 
 def test_flush_from_a_handler_that_our_report_went_to_does_not_wait_for_itself(
-    attach: HandlerFactory, receiver: Receiver
+    attach_to: HandlerFactory, receiver: Receiver
 ) -> None:
-    handler = attach({"exporter": {"otlp-http": {"endpoint": receiver.http_endpoint}}})
+    handler = attach_to(receiver)
     flushed = []
 
     class Flushing(logging.Handler):
@@ -354,10 +354,10 @@ def test_an_applications_broken_filter_harms_no_delivery(
 
 
 def test_a_handler_behind_a_queue_still_knows_the_event(
-    attach: HandlerFactory, receiver: Receiver
+    attach_to: HandlerFactory, receiver: Receiver
 ) -> None:
     """`QueueHandler` puts the formatted exception behind the message."""
-    handler = attach({"exporter": {"otlp-http": {"endpoint": receiver.http_endpoint}}})
+    handler = attach_to(receiver)
     LOGGER.removeHandler(handler)
     records: queue.Queue[logging.LogRecord] = queue.Queue()
     queued = logging.handlers.QueueHandler(records)
@@ -377,9 +377,9 @@ def test_a_handler_behind_a_queue_still_knows_the_event(
     assert event.attributes["conversation.id"] == "c"
 
 
-def test_shutting_logging_down_delivers(attach: HandlerFactory, receiver: Receiver) -> None:
+def test_shutting_logging_down_delivers(attach_to: HandlerFactory, receiver: Receiver) -> None:
     """Also when the process does not end by itself, but by `os._exit` for example."""
-    handler = attach({"exporter": {"otlp-http": {"endpoint": receiver.http_endpoint}}})
+    handler = attach_to(receiver)
     log()
     logging.shutdown([weakref.ref(handler)])
     assert len(receiver.events) == 1
@@ -398,10 +398,10 @@ def test_reconfiguring_logging_waits_for_nothing(
 
 
 def test_reading_the_record_never_raises_into_the_application(
-    attach: HandlerFactory, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+    attach_to: HandlerFactory, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What nobody thought of goes to `handleError`, as logging wants it."""
-    handler = attach({"exporter": {"otlp-http": {"endpoint": receiver.http_endpoint}}})
+    handler = attach_to(receiver)
     handled: list[logging.LogRecord] = []
     monkeypatch.setattr(handler, "handleError", handled.append)
     record = logging.makeLogRecord({"name": "codex_otel", "msg": "codex.turn_ttft"})

@@ -15,6 +15,7 @@ import pytest
 
 from codex_otel_logging import Conversation, Receiver
 from codex_otel_logging.testing import capture_events
+from support.collectors import over_http
 from support.events import numbers
 from support.fixtures import HandlerFactory, RunPython
 from support.paths import ROOT
@@ -61,7 +62,7 @@ ODD: dict[str, object] = {
 def test_attributes_are_those_that_a_handler_sends(
     attach: HandlerFactory, receiver: Receiver
 ) -> None:
-    exporter = {"otlp-http": {"endpoint": receiver.http_endpoint}}
+    exporter = over_http(receiver)
     attach({"exporter": exporter, "log_user_prompt": True})
     logged: dict[str, dict[str, object]] = {
         "codex.tool_result": ODD,
@@ -99,9 +100,9 @@ def test_nothing_is_sent_meanwhile_and_everything_afterwards(
 
 
 def test_a_handler_reports_as_always(
-    attach: HandlerFactory, receiver: Receiver, caplog: pytest.LogCaptureFixture
+    attach_to: HandlerFactory, receiver: Receiver, caplog: pytest.LogCaptureFixture
 ) -> None:
-    attach({"exporter": {"otlp-http": {"endpoint": receiver.http_endpoint}}})
+    attach_to(receiver)
     with capture_events():
         LOGGER.info("codex.tool_resutl")
     assert "did you mean 'codex.tool_result'?" in caplog.text

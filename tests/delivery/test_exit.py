@@ -15,7 +15,7 @@ import pytest
 
 from codex_otel_logging import Receiver
 from codex_otel_logging.delivery.outages import DIAGNOSE
-from support.collectors import OK, Gate, HttpCollector
+from support.collectors import OK, Gate, HttpCollector, over_http
 from support.fixtures import RunPython, Scripted
 from support.paths import ROOT
 
@@ -137,7 +137,7 @@ sys.meta_path.insert(0, Slow())
         + PROGRAM
     )
     settings = {
-        "exporter": {"otlp-http": {"endpoint": receiver.http_endpoint}},
+        "exporter": over_http(receiver),
         "batch": {"shutdown_timeout_ms": 400},
     }
     done = run_python(program, json.dumps(settings), "1", "")

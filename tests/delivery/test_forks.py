@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from codex_otel_logging import Receiver
+from support.collectors import over_http
 from support.fixtures import RunPython
 from support.paths import PROGRAMS
 from support.servers import Program
@@ -27,7 +28,7 @@ def call_ids(receiver: Receiver) -> list[str]:
 
 
 def exporter_json(receiver: Receiver) -> str:
-    return json.dumps({"otlp-http": {"endpoint": receiver.http_endpoint}})
+    return json.dumps(over_http(receiver))
 
 
 @pytest.mark.parametrize("moment", ["idle", "queued", "locked"])

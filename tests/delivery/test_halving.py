@@ -114,11 +114,11 @@ def test_request_beyond_a_size_limit_is_split(collect: Collect, limit: int) -> N
 
 
 def test_request_beyond_the_message_size_of_a_grpc_server_is_split(
-    attach: HandlerFactory, grpc_collector: Callable[..., GrpcCollector]
+    attach_to: HandlerFactory, grpc_collector: Callable[..., GrpcCollector]
 ) -> None:
     """The server library rejects it, with RESOURCE_EXHAUSTED."""
     collector = grpc_collector(OK, options=[("grpc.max_receive_message_length", 1 << 20)])
-    handler = attach({"exporter": collector.exporter})
+    handler = attach_to(collector)
     log(400, text="x" * 9000)
     assert handler.flush(30)
     assert handler.stats() == Stats(accepted=400, exported=400)
@@ -127,13 +127,13 @@ def test_request_beyond_the_message_size_of_a_grpc_server_is_split(
 
 
 def test_exhausted_quota_rejects_the_batch_in_one_request(
-    attach: HandlerFactory,
+    attach_to: HandlerFactory,
     grpc_collector: Callable[..., GrpcCollector],
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """Without a time to wait, a retry is not allowed, and halves would use up more of it."""
     collector = grpc_collector(QUOTA)
-    handler = attach({"exporter": collector.exporter, "batch": {"schedule_delay_ms": 600_000}})
+    handler = attach_to(collector, batch={"schedule_delay_ms": 600_000})
     log(512)
     assert handler.flush(30)
     assert handler.stats() == Stats(accepted=512, rejected=512)

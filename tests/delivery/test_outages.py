@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from codex_otel_logging import CodexOtelHandler, Receiver, Stats
-from support.collectors import BUSY, OK, Gate
+from support.collectors import BUSY, OK, Gate, over_grpc
 from support.events import log, numbers
 from support.fixtures import HandlerFactory, RunPython, Scripted
 from support.paths import PROGRAMS
@@ -65,10 +65,12 @@ def test_a_collector_that_dies_in_the_middle_and_comes_back(
     assert handler.stats() == Stats(accepted=300, exported=300)
 
 
-def test_a_collector_that_asks_for_time_gets_it(scripted: Scripted, attach: HandlerFactory) -> None:
+def test_a_collector_that_asks_for_time_gets_it(
+    scripted: Scripted, attach_to: HandlerFactory
+) -> None:
     """Also from somebody who waits for `flush`."""
     collector = scripted(BUSY, OK)
-    handler = attach({"exporter": collector.exporter})
+    handler = attach_to(collector)
     log(500)
     assert handler.flush(0.3) is False
     assert len(collector.requests) == 1
@@ -95,7 +97,7 @@ def test_large_events_travel_in_requests_that_a_collector_takes(
 def test_one_event_beyond_every_limit_is_lost_alone(
     attach: HandlerFactory, receiver: Receiver
 ) -> None:
-    exporter = {"otlp-grpc": {"endpoint": receiver.grpc_endpoint}}
+    exporter = over_grpc(receiver)
     handler = attach({"exporter": exporter, "max_attribute_length": 0})
     for number in range(50):
         log(first=number, text="x" * (6 << 20) if number == 25 else "x")

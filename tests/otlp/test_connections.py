@@ -130,10 +130,10 @@ def test_peer_that_goes_away_loses_nothing(
 
 
 def test_server_that_limits_the_age_of_connections_loses_nothing(
-    attach: HandlerFactory, grpc_collector: Callable[..., GrpcCollector]
+    attach_to: HandlerFactory, grpc_collector: Callable[..., GrpcCollector]
 ) -> None:
     collector = grpc_collector(OK, options=[("grpc.max_connection_age_ms", 50)])
-    handler = attach({"exporter": collector.exporter})
+    handler = attach_to(collector)
     for number in range(100):
         log(first=number)
         assert handler.flush(10)

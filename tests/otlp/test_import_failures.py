@@ -42,11 +42,9 @@ def imports(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 @pytest.fixture
-def broken(attach: HandlerFactory, receiver: Receiver) -> Callable[..., CodexOtelHandler]:
+def broken(attach_to: HandlerFactory, receiver: Receiver) -> Callable[..., CodexOtelHandler]:
     """Builds a handler for the receiver."""
-    return lambda **batch: attach(
-        {"exporter": {"otlp-http": {"endpoint": receiver.http_endpoint}}, "batch": batch}
-    )
+    return lambda **batch: attach_to(receiver, batch=batch)
 
 
 @pytest.fixture(autouse=True)

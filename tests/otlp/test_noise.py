@@ -17,6 +17,7 @@ import pytest
 
 from codex_otel_logging import Receiver, diagnostics
 from codex_otel_logging.otlp import noise
+from support.collectors import over_grpc, over_http
 from support.paths import PROGRAMS, ROOT
 
 PROGRAM = PROGRAMS / "quiet_application.py"
@@ -48,9 +49,9 @@ def run(tmp_path: Path) -> Run:
 def exporters(receiver: Receiver) -> dict[str, Any]:
     """Each way to export, as the `exporter` setting."""
     return {
-        "binary": {"otlp-http": {"endpoint": receiver.http_endpoint}},
+        "binary": over_http(receiver),
         "json": {"otlp-http": {"endpoint": receiver.http_endpoint, "protocol": "json"}},
-        "grpc": {"otlp-grpc": {"endpoint": receiver.grpc_endpoint}},
+        "grpc": over_grpc(receiver),
     }
 
 

@@ -252,9 +252,9 @@ def test_every_kind_of_value(
     ],
 )
 def test_severity(
-    attach: HandlerFactory, receiver: Receiver, level: int, number: int, text: str
+    attach_to: HandlerFactory, receiver: Receiver, level: int, number: int, text: str
 ) -> None:
-    handler = attach({"exporter": {"otlp-http": {"endpoint": receiver.http_endpoint}}})
+    handler = attach_to(receiver)
     log_at(CREATED, "codex.turn_ttft", {"duration_ms": 1}, level)
     assert handler.flush()
     (event,) = receiver.events

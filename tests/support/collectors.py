@@ -33,6 +33,7 @@ from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import (
     ExportLogsServiceResponse,
 )
 
+from codex_otel_logging import Receiver
 from codex_otel_logging.receiver import ReceivedEvent, ReceivedRequest, events_of
 from codex_otel_logging.receiver.messages import request_from_json
 
@@ -310,6 +311,16 @@ def abort(
         raise AssertionError
 
     return answer
+
+
+def over_http(receiver: Receiver) -> dict[str, Any]:
+    """The `exporter` setting for a receiver over HTTP."""
+    return {"otlp-http": {"endpoint": receiver.http_endpoint}}
+
+
+def over_grpc(receiver: Receiver) -> dict[str, Any]:
+    """The `exporter` setting for a receiver over gRPC."""
+    return {"otlp-grpc": {"endpoint": receiver.grpc_endpoint}}
 
 
 class Gate:

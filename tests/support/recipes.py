@@ -64,10 +64,6 @@ def turns(events: list[ReceivedEvent]) -> dict[str, int]:
     return dict(found)
 
 
-def over_http(receiver: Receiver) -> dict[str, Any]:
-    return {"otlp-http": {"endpoint": receiver.http_endpoint}}
-
-
 def replace(path: Path, old: str, new: str) -> None:
     text = path.read_text()
     assert old in text

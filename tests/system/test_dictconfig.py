@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from codex_otel_logging import Receiver
+from support.collectors import over_grpc, over_http
 from support.events import numbers
 from support.fixtures import RunPython
 
@@ -62,7 +63,7 @@ def test_from_toml(run_python: RunPython, receiver: Receiver, tmp_path: Path) ->
 
 def test_from_table_over_cfg(run_python: RunPython, receiver: Receiver) -> None:
     handler = {"()": "codex_otel_logging.from_table", "otel": "cfg://telemetry.otel"}
-    otel = {"environment": "prod", "exporter": {"otlp-grpc": {"endpoint": receiver.grpc_endpoint}}}
+    otel = {"environment": "prod", "exporter": over_grpc(receiver)}
     done = run_python(PROGRAM, config(handler, telemetry={"otel": otel}))
     assert done.returncode == 0
     (event,) = receiver.events
@@ -70,7 +71,7 @@ def test_from_table_over_cfg(run_python: RunPython, receiver: Receiver) -> None:
 
 
 def test_the_class_itself(run_python: RunPython, receiver: Receiver) -> None:
-    otel = {"exporter": {"otlp-http": {"endpoint": receiver.http_endpoint}}}
+    otel = {"exporter": over_http(receiver)}
     handler = {"class": "codex_otel_logging.CodexOtelHandler", "config": otel}
     assert run_python(PROGRAM, config(handler)).returncode == 0
     assert len(receiver.events) == 1
@@ -115,7 +116,7 @@ for worker in workers:
     worker.join(20)
 print([w.is_alive() for w in workers].count(True), sum(map(is_socket, range(256))) <= 1)
 """
-    otel = {"exporter": {"otlp-http": {"endpoint": receiver.http_endpoint}}}
+    otel = {"exporter": over_http(receiver)}
     handler = {"()": "codex_otel_logging.from_table", "otel": otel}
     done = run_python(program, config(handler))
     assert (done.returncode, done.stdout) == (0, "0 True\n")

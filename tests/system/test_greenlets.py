@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from codex_otel_logging import Receiver
+from support.collectors import over_http
 from support.fixtures import RunPython
 from support.paths import PROGRAMS, ROOT
 from support.recipes import (
@@ -27,7 +28,6 @@ from support.recipes import (
     check,
     lay_out,
     lay_out_applications,
-    over_http,
     turns,
 )
 from support.servers import Program

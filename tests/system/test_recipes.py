@@ -18,7 +18,7 @@ import pytest
 
 from codex_otel_logging import Conversation, OtelConfig, Receiver
 from codex_otel_logging.config.toml import loads
-from support.collectors import Gate
+from support.collectors import Gate, over_http
 from support.fixtures import HandlerFactory, RunPython
 from support.paths import ROOT
 from support.readme import RECIPES, blocks, recipe
@@ -78,7 +78,7 @@ def test_asyncio(tmp_path: Path, receiver: Receiver, gated: dict[str, Any], gate
 
 @pytest.mark.parametrize("method", ["fork", "spawn"])
 def test_process_pools(tmp_path: Path, receiver: Receiver, method: str) -> None:
-    lay_out(tmp_path, {"otlp-http": {"endpoint": receiver.http_endpoint}})
+    lay_out(tmp_path, over_http(receiver))
     program = tmp_path / "workers.py"
     main = 'if __name__ == "__main__":\n'
     choose = f"    multiprocessing.set_start_method({method!r})\n"
@@ -147,7 +147,7 @@ logging.getLogger("codex_otel.tools").info("codex.turn_ttft", extra=extra)
 
 
 def test_logging_ini(tmp_path: Path, receiver: Receiver, run_python: RunPython) -> None:
-    lay_out(tmp_path, {"otlp-http": {"endpoint": receiver.http_endpoint}})
+    lay_out(tmp_path, over_http(receiver))
     parser = configparser.RawConfigParser()
     parser.read_string(APPLICATION_INI)
 

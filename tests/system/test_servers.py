@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from codex_otel_logging import Receiver
+from support.collectors import over_http
 from support.paths import PROGRAMS
 from support.recipes import (
     ENQUEUE_TURNS,
@@ -24,7 +25,6 @@ from support.recipes import (
     check,
     lay_out,
     lay_out_applications,
-    over_http,
     start,
     turns,
 )

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from codex_otel_logging import Conversation, Receiver
+from support.collectors import over_http
 from support.fixtures import HandlerFactory, RunPython
 from support.paths import PROGRAMS
 from support.readme import recipe
@@ -72,7 +73,7 @@ def run_with_sentry(
     tmp_path: Path, receiver: Receiver, sentry: Sentry, run_python: RunPython
 ) -> Callable[[str], None]:
     """Runs the recipe, as edited, and an application that logs and fails."""
-    lay_out(tmp_path, {"otlp-http": {"endpoint": receiver.http_endpoint}})
+    lay_out(tmp_path, over_http(receiver))
     shutil.copy(PROGRAMS / "failing.py", tmp_path)
 
     def run_with_sentry(recipe: str) -> None:
@@ -119,7 +120,7 @@ def test_local_variables_reach_sentry_unless_excluded(
 
 
 def test_whoever_patches_call_handlers_finds_prompts_in_fields_only(
-    attach: HandlerFactory, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+    attach_to: HandlerFactory, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """New Relic and Sentry do so; the message that they forward is the event's name."""
     seen: list[logging.LogRecord] = []
@@ -130,7 +131,7 @@ def test_whoever_patches_call_handlers_finds_prompts_in_fields_only(
         seen.append(record)
 
     monkeypatch.setattr(logging.Logger, "callHandlers", tracked)
-    handler = attach({"exporter": {"otlp-http": {"endpoint": receiver.http_endpoint}}})
+    handler = attach_to(receiver)
     with Conversation("c", "m").bind():
         logging.getLogger("codex_otel").info("codex.user_prompt", extra={"prompt": "Rename"})
     handler.flush()
@@ -144,7 +145,7 @@ def test_the_loguru_recipe_exports_what_is_logged_with_loguru(
     tmp_path: Path, receiver: Receiver, run_python: RunPython
 ) -> None:
     pytest.importorskip("loguru")
-    lay_out(tmp_path, {"otlp-http": {"endpoint": receiver.http_endpoint}})
+    lay_out(tmp_path, over_http(receiver))
     more = """
 try:
     1 / 0
@@ -181,7 +182,7 @@ def test_a_handler_added_to_loguru_ignores_what_other_loggers_log(
 ) -> None:
     """As README says: the record's name is the module's."""
     pytest.importorskip("loguru")
-    lay_out(tmp_path, {"otlp-http": {"endpoint": receiver.http_endpoint}})
+    lay_out(tmp_path, over_http(receiver))
     done = run_python(LOGURU_WITH_THE_HANDLER, "__main__")
     assert done.returncode == 0, done.stderr
     assert receiver.events == []
@@ -192,7 +193,7 @@ def test_a_handler_added_to_loguru_redacts_the_fields_in_their_map(
     tmp_path: Path, receiver: Receiver, run_python: RunPython
 ) -> None:
     pytest.importorskip("loguru")
-    lay_out(tmp_path, {"otlp-http": {"endpoint": receiver.http_endpoint}})
+    lay_out(tmp_path, over_http(receiver))
     done = run_python(LOGURU_WITH_THE_HANDLER, "codex_otel.loguru")
     assert done.returncode == 0, done.stderr
     (event,) = receiver.events
