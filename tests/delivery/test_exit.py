@@ -17,7 +17,7 @@ from codex_otel_logging import Receiver
 from codex_otel_logging.delivery.outages import DIAGNOSE
 from support.collectors import OK, Gate, HttpCollector, over_http
 from support.fixtures import RunPython, Scripted
-from support.paths import ROOT
+from support.paths import ROOT, read_program
 
 pytestmark = pytest.mark.processes
 
@@ -309,25 +309,7 @@ logger.info("codex.turn_ttft", extra={"duration_ms": 1, "conversation.id": "c"})
     assert line.startswith("1 event not delivered before the end (")
 
 
-PROCESSES = """
-import logging, multiprocessing, sys
-import codex_otel_logging
-
-def work(number):
-    exporter = {sys.argv[1]: {"endpoint": sys.argv[2]}}
-    handler = codex_otel_logging.from_table({"exporter": exporter})
-    logger = logging.getLogger("codex_otel")
-    logger.handlers[:] = [handler]
-    logger.setLevel("INFO")
-    logger.info("codex.turn_ttft", extra={"duration_ms": number, "conversation.id": "c"})
-
-if __name__ == "__main__":
-    context = multiprocessing.get_context(sys.argv[3])
-    processes = [context.Process(target=work, args=(number,)) for number in range(3)]
-    for process in processes: process.start()
-    for process in processes: process.join()
-    print([process.exitcode for process in processes])
-"""
+PROCESSES = read_program("worker_processes")
 
 
 @pytest.fixture

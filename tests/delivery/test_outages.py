@@ -11,7 +11,7 @@ from codex_otel_logging import CodexOtelHandler, Receiver, Stats
 from support.collectors import BUSY, OK, Gate, over_grpc
 from support.events import log, numbers
 from support.fixtures import HandlerFactory, RunPython, Scripted
-from support.paths import PROGRAMS
+from support.paths import read_program
 
 
 @pytest.fixture
@@ -106,7 +106,7 @@ def test_one_event_beyond_every_limit_is_lost_alone(
     assert numbers(receiver.events) == [number for number in range(50) if number != 25]
 
 
-UNDELIVERED = (PROGRAMS / "undelivered.py").read_text(encoding="utf-8")
+UNDELIVERED = read_program("undelivered")
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux's /proc")

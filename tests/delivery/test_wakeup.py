@@ -8,6 +8,7 @@ import pytest
 
 from codex_otel_logging.delivery.wakeup import Wakeup
 from support.fixtures import RunPython
+from support.paths import read_program
 
 
 def test_a_wakeup_ends_one_wait() -> None:
@@ -41,23 +42,7 @@ def test_no_wait_is_too_short_for_python() -> None:
     assert not waiting.is_alive()
 
 
-INTERRUPTED = """
-import logging, os, signal, socket, time
-import codex_otel_logging
-
-silent = socket.create_server(("127.0.0.1", 0))
-endpoint = f"http://127.0.0.1:{silent.getsockname()[1]}/v1/logs"
-handler = codex_otel_logging.from_table(
-    {"exporter": {"otlp-http": {"endpoint": endpoint}}, "batch": {"shutdown_timeout_ms": 1000}}
-)
-logger = logging.getLogger("codex_otel")
-logger.addHandler(handler)
-logger.setLevel("INFO")
-logger.info("codex.turn_ttft", extra={"duration_ms": 1, "conversation.id": "c"})
-silent.accept()
-signal.signal(signal.SIGALRM, lambda *_: time.sleep(1.5))
-signal.setitimer(signal.ITIMER_REAL, 0.2)
-"""
+INTERRUPTED = read_program("interrupted_waits")
 
 
 def test_a_signals_handler_that_outlasts_a_flush_ends_it(run_python: RunPython) -> None:

@@ -35,7 +35,7 @@ from codex_otel_logging.otlp.sdk_records import OtlpRecords
 from support.collectors import BUSY, OK, PROTOBUF, HttpCollector
 from support.events import log
 from support.fixtures import HandlerFactory, RunPython, Scripted
-from support.paths import PROGRAMS
+from support.paths import read_program
 
 LOGGER = logging.getLogger("codex_otel.app")
 
@@ -266,7 +266,7 @@ def test_sentry_neither_traces_exports_nor_adds_headers(
     run_python: RunPython, transport: str, traced: str
 ) -> None:
     pytest.importorskip("sentry_sdk")
-    program = (PROGRAMS / "sentry_application.py").read_text()
+    program = read_program("sentry_application")
     done = run_python(program, transport, traced)
     assert done.stdout == "2 [] []\n", done.stderr
 

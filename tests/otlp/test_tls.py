@@ -20,6 +20,7 @@ from support.certificates import Certificates
 from support.collectors import OK, GrpcCollector, HttpCollector, Tls
 from support.events import log, numbers
 from support.fixtures import HandlerFactory, RunPython, Scripted
+from support.paths import read_program
 
 
 @pytest.fixture(scope="module")
@@ -233,7 +234,6 @@ BAD = {
     ),
 }
 
-
 LOST = (
     "1 event lost (given up: REASON); more losses of this kind are counted, not reported; "
     f"{DIAGNOSE}"
@@ -273,19 +273,7 @@ def test_bad_ones_are_refused_and_told_of_once(
     assert (record.name, record.levelname) == ("codex_otel_logging", "WARNING")
 
 
-PROGRAM = """
-import json, logging, sys
-import codex_otel_logging
-logger = logging.getLogger("codex_otel")
-logger.setLevel("INFO")
-for table in json.loads(sys.argv[1]):
-    handler = codex_otel_logging.from_table(table)
-    logger.addHandler(handler)
-    logger.info("codex.turn_ttft", extra={"duration_ms": 1, "conversation.id": "c"})
-    print(handler.flush(20), handler.stats().dropped)
-    logger.removeHandler(handler)
-    handler.close()
-"""
+PROGRAM = read_program("each_collector")
 
 
 def test_bad_ones_bring_no_other_word(
@@ -304,23 +292,7 @@ def test_bad_ones_bring_no_other_word(
         assert re.fullmatch(pattern(bad, table, LOST), said), said
 
 
-UNTIL_WARNED = """
-import json, logging, sys, threading
-import codex_otel_logging
-warned = threading.Event()
-class Warned(logging.StreamHandler):
-    def emit(self, record):
-        super().emit(record)
-        warned.set()
-logging.getLogger("codex_otel_logging").addHandler(Warned())
-handler = codex_otel_logging.from_table(json.loads(sys.argv[1]))
-logger = logging.getLogger("codex_otel")
-logger.addHandler(handler)
-logger.setLevel("INFO")
-for number in range(3):
-    logger.info("codex.turn_ttft", extra={"duration_ms": number, "conversation.id": "c"})
-print(warned.wait(20), handler.flush(0.1), handler.stats().queued)
-"""
+UNTIL_WARNED = read_program("until_warned")
 
 
 def test_events_wait_for_a_collector_that_can_be_trusted(

@@ -7,3 +7,8 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 PROGRAMS = ROOT / "tests" / "programs"
 DATA = ROOT / "tests" / "data"
+
+
+def read_program(name: str) -> str:
+    """Return the text of a program."""
+    return (PROGRAMS / f"{name}.py").read_text(encoding="utf-8")

@@ -6,30 +6,11 @@ from pathlib import Path
 
 from codex_otel_logging import Receiver
 from support.fixtures import RunPython
-from support.paths import ROOT
+from support.paths import ROOT, read_program
 
 INI = str(ROOT / "logging.ini")
 
-PROGRAM = """
-import logging, logging.config, sys
-
-early = logging.getLogger("codex_otel.early")
-logging.config.fileConfig(sys.argv[1], disable_existing_loggers=False)
-
-from codex_otel_logging import CodexOtelHandler
-
-carriers = {
-    name
-    for name in ("root", "codex_otel", "codex_otel.early", "app")
-    for handler in logging.getLogger(name if name != "root" else None).handlers
-    if isinstance(handler, CodexOtelHandler)
-}
-print(carriers, bool(logging.getLogger("codex_otel").propagate))
-logging.getLogger("codex_otel").info("codex.user_prompt", extra={"prompt": "hello"})
-early.info("codex.turn_ttft", extra={"duration_ms": 1})
-logging.getLogger("app").warning("the application's own")
-print(sorted(name for name in sys.modules if name.partition(".")[0] == "opentelemetry"))
-"""
+PROGRAM = read_program("ini_application")
 
 
 def test_it_sends_nothing_until_the_users_file_says_so(

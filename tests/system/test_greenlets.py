@@ -19,7 +19,7 @@ import pytest
 from codex_otel_logging import Receiver
 from support.collectors import over_http
 from support.fixtures import RunPython
-from support.paths import PROGRAMS, ROOT
+from support.paths import PROGRAMS, ROOT, read_program
 from support.recipes import (
     ENQUEUE_TURNS,
     GUNICORN,
@@ -118,31 +118,7 @@ def test_flush_and_exit_are_bounded_and_other_greenlets_run_meanwhile(
     assert "10 events not delivered before the end" in result.stderr
 
 
-IMPORTS = """
-import logging, sys, warnings
-moment = sys.argv[2]
-def load(now):
-    if now == moment:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            __import__(sys.argv[1])
-load("before import")
-import codex_otel_logging
-load("after import")
-exporter = {"otlp-http": {"endpoint": "http://127.0.0.1:9/"}}
-handler = codex_otel_logging.from_table({
-    "exporter": exporter, "batch": {"shutdown_timeout_ms": 1, "schedule_delay_ms": 1},
-})
-def show():
-    print("opentelemetry.exporter.otlp.proto.http._log_exporter" in sys.modules)
-show()
-load("after configuration")
-logger = logging.getLogger("codex_otel")
-logger.addHandler(handler)
-logger.setLevel("INFO")
-logger.info("codex.turn_ttft", extra={"conversation.id": "c"})
-show()
-"""
+IMPORTS = read_program("imports_by_moment")
 
 
 @pytest.mark.parametrize("moment", MOMENTS[:3])
@@ -154,44 +130,7 @@ def test_application_imports_the_exporter_itself_where_such_a_library_is(
     assert done.stdout == f"{moment != 'after configuration'}\nTrue\n", done.stderr
 
 
-REPORTS = """
-import logging, os, sys, warnings
-if sys.argv[1] == "gevent":
-    from gevent import monkey, sleep, spawn
-    monkey.patch_all()
-else:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        import eventlet
-    from eventlet import sleep, spawn
-    eventlet.monkey_patch()
-import threading
-import codex_otel_logging
-from codex_otel_logging import native, reports
-
-class Busy(logging.Handler):
-    '''Gives other threads the chance to run while its lock is held.'''
-    count = threads = 0
-    def emit(self, record):
-        Busy.count += record.name == "codex_otel_logging"
-        native.sleep(0.0005)
-
-logging.getLogger().addHandler(Busy())
-def warn():
-    for number in range(200):
-        reports.warn("warning %d", number)
-        native.sleep(0.0005)
-worker = native.NativeThread(warn, "worker")
-worker.start()
-application = logging.getLogger("application")
-while worker.is_alive():
-    application.warning("it logs as well")
-    if reports.are_pending():
-        native.start_in_application(reports.log_pending, "reports")
-    sleep(0)
-reports.log_pending()
-print(Busy.count)
-"""
+REPORTS = read_program("greenlets_reports")
 
 
 def test_warnings_of_the_worker_take_no_lock_that_greenlets_wait_for(
@@ -202,38 +141,7 @@ def test_warnings_of_the_worker_take_no_lock_that_greenlets_wait_for(
     assert (done.returncode, done.stdout) == (0, "200\n"), done.stderr
 
 
-OUTAGE = """
-import logging, sys, warnings
-if sys.argv[1] == "gevent":
-    from gevent import monkey, sleep
-    monkey.patch_all()
-else:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        import eventlet
-    from eventlet import sleep
-    eventlet.monkey_patch()
-import codex_otel_logging
-
-class Reports(logging.Handler):
-    def emit(self, record):
-        print(record.getMessage().partition(" (")[0], flush=True)
-        self.seen = True
-
-reports = Reports()
-reports.seen = False
-logging.getLogger("codex_otel_logging").addHandler(reports)
-handler = codex_otel_logging.from_table({
-    "exporter": {"otlp-http": {"endpoint": "http://127.0.0.1:9/v1/logs"}},
-    "batch": {"schedule_delay_ms": 1, "shutdown_timeout_ms": 1},
-})
-logger = logging.getLogger("codex_otel")
-logger.addHandler(handler)
-logger.setLevel("INFO")
-while not reports.seen:
-    logger.info("codex.turn_ttft", extra={"duration_ms": 1, "conversation.id": "c"})
-    sleep(0.05)
-"""
+OUTAGE = read_program("greenlets_outage")
 
 
 def test_an_outage_is_reported_while_the_application_logs(
