@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from codex_otel_logging import CodexOtelHandler, Receiver
+from codex_otel_logging import CodexOtelHandler, Receiver, catalog
 from codex_otel_logging.delivery import lifecycle
 from codex_otel_logging.delivery.exporter import Outcome
 from support.collectors import Gate, GrpcCollector, HttpCollector, over_grpc, over_http
@@ -102,6 +102,12 @@ def _restored_logging(_no_worker_left: None) -> Iterator[None]:
         logger.handlers[:] = handlers
         logger.propagate, logger.disabled = propagate, disabled
         logger.setLevel(level)
+
+
+@pytest.fixture
+def own_catalog(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing that the test registers is in the catalog afterwards."""
+    monkeypatch.setattr(catalog, "_events", dict(catalog._events))
 
 
 @pytest.fixture

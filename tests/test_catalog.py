@@ -38,9 +38,8 @@ SOURCE_EVENTS = {
 
 
 @pytest.fixture
-def own_event(monkeypatch: pytest.MonkeyPatch) -> EventType:
+def own_event(own_catalog: None) -> EventType:
     """An application's event, registered for one test."""
-    monkeypatch.setattr(catalog, "_events", dict(catalog._events))
     event = EventType("myapp.asked", "", (Field("steps", "integer"), Field("plan")))
     catalog.register(event)
     return event

@@ -236,10 +236,10 @@ def test_reports_survive_dictconfig_disabling_loggers(caplog: pytest.LogCaptureF
     assert [record.name for record in caplog.records] == [REPORTS]
 
 
+@pytest.mark.usefixtures("own_catalog")
 def test_an_applications_own_event_leaves_redacted(
-    attach_to: HandlerFactory, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+    attach_to: HandlerFactory, receiver: Receiver
 ) -> None:
-    monkeypatch.setattr(catalog, "_events", dict(catalog._events))
     handler = attach_to(receiver)
     LOGGER.info("myapp.plan", extra={"plan": "secret"})
     catalog.register(
