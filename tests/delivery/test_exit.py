@@ -589,27 +589,7 @@ sys.stdin.read()
 
 def test_a_fork_waits_for_the_workers_import(run_python: RunPython) -> None:
     """A child that is born in the middle of it could never import OpenTelemetry."""
-    program = """
-import os, threading, warnings
-warnings.simplefilter("ignore")
-import codex_otel_logging
-from codex_otel_logging.otlp.fork_gate import hold_forks, register
-register()
-importing, imported = threading.Event(), threading.Event()
-def importer():
-    with hold_forks():
-        importing.set()
-        threading.Timer(0.3, imported.set).start()
-        imported.wait()
-threading.Thread(target=importer).start()
-importing.wait()
-child = os.fork()
-if not child:
-    with hold_forks():
-        os._exit(0 if imported.is_set() else 1)
-print(imported.is_set(), os.waitpid(child, 0)[1])
-"""
-    assert run_python(program).stdout == "True 0\n"
+    assert run_python(read_program("fork_while_importing")).stdout == "True 0\n"
 
 
 SIGTERM_PROGRAM = PROGRAM.replace(

@@ -12,6 +12,7 @@ from codex_otel_logging import Receiver
 from support.collectors import over_grpc, over_http
 from support.events import numbers
 from support.fixtures import RunPython
+from support.paths import read_program
 
 PROGRAM = """
 import json, logging, logging.config, sys
@@ -102,23 +103,9 @@ def test_bad_settings_fail_with_the_handlers_name_and_every_fault(
 
 def test_configuring_again_loses_nothing(run_python: RunPython, receiver: Receiver) -> None:
     """The old handlers are closed while logging's lock is held, with events still queued."""
-    program = """
-import json, logging, logging.config, sys, threading
-for number in range(20):
-    logging.config.dictConfig(json.loads(sys.argv[1]))
-    logging.getLogger("codex_otel").info("codex.turn_ttft", extra={"duration_ms": number})
-import os, stat
-def is_socket(file):
-    try: return stat.S_ISSOCK(os.fstat(file).st_mode)
-    except OSError: return False
-workers = [t for t in threading.enumerate() if t.name == "codex_otel_logging"][:-1]
-for worker in workers:
-    worker.join(20)
-print([w.is_alive() for w in workers].count(True), sum(map(is_socket, range(256))) <= 1)
-"""
     otel = {"exporter": over_http(receiver)}
     handler = {"()": "codex_otel_logging.from_table", "otel": otel}
-    done = run_python(program, config(handler))
+    done = run_python(read_program("configured_again"), config(handler))
     assert (done.returncode, done.stdout) == (0, "0 True\n")
     assert sorted(e.attributes["duration_ms"] for e in receiver.events) == list(range(20))
 
@@ -145,23 +132,8 @@ def test_on_the_root_logger_at_debug_nothing_feeds_back(
     run_python: RunPython, receiver: Receiver, exporter: dict[str, Any]
 ) -> None:
     """What the exporters and the package itself log while they send is no reason to send again."""
-    program = """
-import json, logging, logging.config, sys
-logging.config.dictConfig({
-    "version": 1,
-    "handlers": {"codex_otel": json.loads(sys.argv[1])},
-    "root": {"level": "DEBUG", "handlers": ["codex_otel"]},
-    "loggers": {"urllib3": {"level": "DEBUG"}, "opentelemetry": {"level": "DEBUG"}},
-})
-(handler,) = logging.getLogger().handlers
-for number in range(3):
-    logging.getLogger("codex_otel").info("codex.turn_ttft", extra={"duration_ms": number})
-    assert handler.flush(20)
-logging.getLogger("app").debug("no event")
-print(handler.stats())
-"""
     handler = {"()": "codex_otel_logging.from_table", "otel": {"exporter": exporter}}
-    done = run_python(program, json.dumps(handler))
+    done = run_python(read_program("root_at_debug"), json.dumps(handler))
     assert done.stdout == (
         "Stats(accepted=3, exported=3, rejected=0, dropped=0, queued=0, ignored=1)\n"
     )
