@@ -6,10 +6,11 @@ import ast
 import re
 from collections.abc import Iterator
 from graphlib import TopologicalSorter
+from importlib import import_module
 
 import pytest
 
-from support.paths import ROOT
+from support.paths import PROGRAMS, ROOT
 
 PACKAGE = "codex_otel_logging"
 MODULES = {
@@ -119,3 +120,14 @@ def test_no_module_of_the_tests_imports_a_test_module() -> None:
         for name in (*alias.name.split("."), *(getattr(node, "module", None) or "").split("."))
     }
     assert [each for each in imported if each[1].startswith(("test_", "conftest"))] == []
+
+
+def test_programs_of_tests_import_what_is_there() -> None:
+    """No type checker reads them, and some run only where other libraries are installed."""
+    for path in PROGRAMS.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith(PACKAGE):
+                for alias in node.names:
+                    name = f"{node.module}.{alias.name}"
+                    there = name in MODULES or hasattr(import_module(str(node.module)), alias.name)
+                    assert there, (path, name)
