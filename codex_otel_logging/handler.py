@@ -22,10 +22,10 @@ from .delivery import lifecycle
 from .delivery.batching import BatchProcessor, finish, flush_all
 from .delivery.stats import Stats
 from .diagnostics import is_own_export
-from .events.checks import Checks
-from .events.records import EventReader
+from .events.checks import EventChecks
+from .events.event import SharedAttributes
+from .events.reader import EventReader
 from .events.redaction import Redaction
-from .events.shared_attributes import SharedAttributes
 from .otlp import fork_gate
 from .otlp.factory import connect, import_beside_greenlets, missing_package, prepare
 
@@ -72,7 +72,7 @@ class CodexOtelHandler(logging.Handler):
         self._exporter_config = _usable_exporter(settings, strict=strict)
         self._processor: BatchProcessor | None = None
         super().__init__(level)
-        self._checks = Checks()
+        self._checks = EventChecks()
         self._reader = EventReader(
             Redaction(
                 log_user_prompt=settings.log_user_prompt,
@@ -291,7 +291,7 @@ def _usable_exporter(settings: OtelConfig, *, strict: bool) -> ExporterConfig | 
 
 
 def _processor(
-    exporter: ExporterConfig, shared: SharedAttributes, settings: OtelConfig, checks: Checks
+    exporter: ExporterConfig, shared: SharedAttributes, settings: OtelConfig, checks: EventChecks
 ) -> BatchProcessor:
     def worker_starts() -> None:
         lifecycle.worker_starts()
@@ -301,7 +301,7 @@ def _processor(
     return BatchProcessor(
         settings.batch,
         connect=lambda: connect(exporter, shared),
-        inspect=checks.inspect,
+        inspect=checks.check,
         on_start=worker_starts,
         destination=_destination(exporter),
     )

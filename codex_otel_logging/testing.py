@@ -19,16 +19,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from . import catalog
+from .attachment import EVENT_LOGGER
 from .config.otel_config import OtelConfig
 from .delivery.batching import BatchProcessor
 from .events.checks import ignored_record
-from .events.records import LOGGER, Event, EventReader, is_event_logger
-from .events.redaction import Redaction
+from .events.event import Event
+from .events.reader import EventReader, is_event_logger
+from .events.redaction import REDACT_ALL, Redaction
 from .handler import shared_attributes_of
 from .values import encodable_keys
 
-_COMMON = frozenset(field.name for field in catalog.COMMON_FIELDS)
-_SENSITIVE = Redaction(log_user_prompt=False, log_tool_payloads=False)
 _MAX_SHOWN = 160
 
 _short = reprlib.Repr()
@@ -47,11 +47,11 @@ class CapturedEvent:
     def __repr__(self) -> str:
         """Return the name and the event's own attributes, shortened, without what is sensitive."""
         event = catalog.find(self.name)
-        sensitive = _SENSITIVE.removed_fields(event) if event else ()
+        sensitive = REDACT_ALL.removed_fields(event) if event else ()
         own = (
             f" {key}={'...' if key in sensitive else _short.repr(value)}"
             for key, value in self.attributes.items()
-            if key not in _COMMON
+            if key not in catalog.COMMON_FIELD_NAMES
         )
         text = self.name + "".join(own)
         return f"<{text if len(text) <= _MAX_SHOWN else text[:_MAX_SHOWN] + '...'}>"
@@ -152,7 +152,7 @@ class _Level(int):
 @contextmanager
 def _listening() -> Iterator[None]:
     """Let events through their loggers: enabled, and with a level in a block where none is set."""
-    logger = logging.getLogger(LOGGER)
+    logger = logging.getLogger(EVENT_LOGGER)
     for existing in list(logger.manager.loggerDict.values()):
         if isinstance(existing, logging.Logger) and is_event_logger(existing.name):
             existing.disabled = False
