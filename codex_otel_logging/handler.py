@@ -9,7 +9,8 @@ import logging
 import os
 import threading
 import weakref
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypedDict
 
 from . import attachment, diagnostics
@@ -23,7 +24,7 @@ from .delivery.batching import BatchProcessor, finish, flush_all
 from .delivery.stats import Stats
 from .diagnostics import is_own_export
 from .events.checks import EventChecks
-from .events.event import SharedAttributes
+from .events.event import Event, SharedAttributes
 from .events.reader import EventReader
 from .events.redaction import Redaction
 from .otlp import fork_gate
@@ -34,6 +35,9 @@ if TYPE_CHECKING:
 
 FLUSH_TIMEOUT_S = 10.0
 """How long `CodexOtelHandler.flush()` waits when it is not told."""
+
+_sinks: list[Callable[[Event], object]] = []
+"""What takes the events of all handlers in place of their queues; only the last one gets them."""
 
 
 class CodexOtelHandler(logging.Handler):
@@ -126,7 +130,10 @@ class CodexOtelHandler(logging.Handler):
         try:
             event = self._reader.read(record)
             if event is not None:
-                self._processor.put(event)
+                if _sinks:
+                    _divert(event)
+                else:
+                    self._processor.put(event)
             elif record.name != diagnostics.LOGGER and not is_own_export():
                 self._processor.ignore()
                 self._checks.ignored(record)
@@ -239,6 +246,26 @@ def configure(
             before.close()
         _configured = weakref.ref(handler)
     return handler
+
+
+@contextmanager
+def divert_events(sink: Callable[[Event], object]) -> Iterator[None]:
+    """Hand the events of all handlers to `sink` inside the `with` block, instead of queueing them.
+
+    That includes handlers built inside the block. `sink` is called on the application thread that
+    logs, for each event a handler reads, as its settings redact it. Blocks may overlap in any
+    order; the one entered last gets the events.
+    """
+    _sinks.append(sink)
+    try:
+        yield
+    finally:
+        _sinks.remove(sink)
+
+
+def _divert(event: Event) -> None:
+    for sink in _sinks[-1:]:  # another thread may have left its block meanwhile
+        sink(event)
 
 
 def flush(timeout: float | None = None) -> bool:
