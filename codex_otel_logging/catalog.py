@@ -28,6 +28,10 @@ In their order: `log_user_prompt`, `log_tool_payloads`, `log_agent_responses`,
 """
 
 COMPLETED = "response.completed"
+"""The `event.kind` of the event that ends a response and has its token counts."""
+
+TEXT_DELTA = "response.output_text.delta"
+"""The `event.kind` that `log_sse_deltas` decides about."""
 
 
 class Field(NamedTuple):
@@ -65,7 +69,7 @@ class EventType(NamedTuple):
         return frozenset(f.name for f in self.fields if f.type == "boolean string")
 
     @property
-    def measured(self) -> frozenset[str]:
+    def length_fields(self) -> frozenset[str]:
         """The names of the fields whose length is computed when the application gives none."""
         return frozenset(f.name.removesuffix("_length") for f in self.fields if f.computed)
 
@@ -97,6 +101,8 @@ COMMON_FIELDS = (
     Field("slug", description="the model's short name"),
 )
 """The fields every event shares; `Conversation` and the handler supply them."""
+
+COMMON_FIELD_NAMES = frozenset(field.name for field in COMMON_FIELDS)
 
 _BOOLEAN_STRINGS = ("true", "false")
 
@@ -189,6 +195,19 @@ _BUILT_IN = (
         ),
     ),
 )
+
+SENSITIVE_FIELDS: Mapping[str, Sensitivity] = {
+    # Of events of newer Codex CLIs that are not in this catalog; an application may register them.
+    "response": "agent response",
+    "rationale": "guardian assessment",
+    **{
+        field.name: field.sensitive
+        for event in _BUILT_IN
+        for field in event.fields
+        if field.sensitive is not None
+    },
+}
+"""The names that are sensitive in every event, whether or not the event declares them."""
 
 _events: dict[str, EventType] = {event.name: event for event in _BUILT_IN}
 

@@ -9,7 +9,8 @@ import logging
 import os
 import threading
 import weakref
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypedDict
 
 from . import attachment, diagnostics
@@ -22,10 +23,10 @@ from .delivery import lifecycle
 from .delivery.batching import BatchProcessor, finish, flush_all
 from .delivery.stats import Stats
 from .diagnostics import is_own_export
-from .events.checks import Checks
-from .events.records import EventReader
+from .events.checks import EventChecks
+from .events.event import Event, SharedAttributes
+from .events.reader import EventReader
 from .events.redaction import Redaction
-from .events.shared_attributes import SharedAttributes
 from .otlp import fork_gate
 from .otlp.factory import connect, import_beside_greenlets, missing_package, prepare
 
@@ -34,6 +35,9 @@ if TYPE_CHECKING:
 
 FLUSH_TIMEOUT_S = 10.0
 """How long `CodexOtelHandler.flush()` waits when it is not told."""
+
+_sinks: list[Callable[[Event], object]] = []
+"""What takes the events of all handlers in place of their queues; only the last one gets them."""
 
 
 class CodexOtelHandler(logging.Handler):
@@ -72,7 +76,7 @@ class CodexOtelHandler(logging.Handler):
         self._exporter_config = _usable_exporter(settings, strict=strict)
         self._processor: BatchProcessor | None = None
         super().__init__(level)
-        self._checks = Checks()
+        self._checks = EventChecks()
         self._reader = EventReader(
             Redaction(
                 log_user_prompt=settings.log_user_prompt,
@@ -126,7 +130,10 @@ class CodexOtelHandler(logging.Handler):
         try:
             event = self._reader.read(record)
             if event is not None:
-                self._processor.put(event)
+                if _sinks:
+                    _divert(event)
+                else:
+                    self._processor.put(event)
             elif record.name != diagnostics.LOGGER and not is_own_export():
                 self._processor.ignore()
                 self._checks.ignored(record)
@@ -241,6 +248,26 @@ def configure(
     return handler
 
 
+@contextmanager
+def divert_events(sink: Callable[[Event], object]) -> Iterator[None]:
+    """Hand the events of all handlers to `sink` inside the `with` block, instead of queueing them.
+
+    That includes handlers built inside the block. `sink` is called on the application thread that
+    logs, for each event a handler reads, as its settings redact it. Blocks may overlap in any
+    order; the one entered last gets the events.
+    """
+    _sinks.append(sink)
+    try:
+        yield
+    finally:
+        _sinks.remove(sink)
+
+
+def _divert(event: Event) -> None:
+    for sink in _sinks[-1:]:  # another thread may have left its block meanwhile
+        sink(event)
+
+
 def flush(timeout: float | None = None) -> bool:
     """Export what all handlers of this process have queued, and wait until it is settled.
 
@@ -291,7 +318,7 @@ def _usable_exporter(settings: OtelConfig, *, strict: bool) -> ExporterConfig | 
 
 
 def _processor(
-    exporter: ExporterConfig, shared: SharedAttributes, settings: OtelConfig, checks: Checks
+    exporter: ExporterConfig, shared: SharedAttributes, settings: OtelConfig, checks: EventChecks
 ) -> BatchProcessor:
     def worker_starts() -> None:
         lifecycle.worker_starts()
@@ -301,7 +328,7 @@ def _processor(
     return BatchProcessor(
         settings.batch,
         connect=lambda: connect(exporter, shared),
-        inspect=checks.inspect,
+        inspect=checks.check,
         on_start=worker_starts,
         destination=_destination(exporter),
     )

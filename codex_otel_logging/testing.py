@@ -1,12 +1,12 @@
-"""Keeps the events that an application logs, instead of sending them, for its tests.
+"""Captures the events that an application logs, instead of exporting them, for its tests.
 
 It wraps `logging.Logger.callHandlers`, through which every record passes that its logger's level
 and filters let through, whichever handlers there are: `dictConfig` and `fileConfig` take handlers
 away, a logger that does not propagate keeps its records to itself, and a record factory does not
-see `extra=` yet. Each record is read where it is logged, in the application's thread, and goes on
-to the handlers. A `CodexOtelHandler` among them does all that it always does, filters and reports
-included, but for queueing: its events end there, so no worker is started and nothing is sent.
-Nothing of OpenTelemetry is imported.
+see `extra=` yet. Each record is read on the application thread that logs it, and goes on to the
+handlers. A `CodexOtelHandler` among them does all that it always does, filters and reports
+included, but hands its events to a sink that discards them instead of queueing them, so no worker
+is started and nothing is exported. Nothing of OpenTelemetry is imported.
 """
 
 from __future__ import annotations
@@ -19,16 +19,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from . import catalog
+from .attachment import EVENT_LOGGER
 from .config.otel_config import OtelConfig
-from .delivery.batching import BatchProcessor
 from .events.checks import ignored_record
-from .events.records import LOGGER, Event, EventReader, is_event_logger
-from .events.redaction import Redaction
-from .handler import shared_attributes_of
+from .events.event import Event
+from .events.reader import EventReader, is_event_logger
+from .events.redaction import REDACT_ALL, Redaction
+from .handler import divert_events, shared_attributes_of
 from .values import encodable_keys
 
-_COMMON = frozenset(field.name for field in catalog.COMMON_FIELDS)
-_SENSITIVE = Redaction(log_user_prompt=False, log_tool_payloads=False)
 _MAX_SHOWN = 160
 
 _short = reprlib.Repr()
@@ -47,11 +46,11 @@ class CapturedEvent:
     def __repr__(self) -> str:
         """Return the name and the event's own attributes, shortened, without what is sensitive."""
         event = catalog.find(self.name)
-        sensitive = _SENSITIVE.removed_fields(event) if event else ()
+        sensitive = REDACT_ALL.removed_fields(event) if event else ()
         own = (
             f" {key}={'...' if key in sensitive else _short.repr(value)}"
             for key, value in self.attributes.items()
-            if key not in _COMMON
+            if key not in catalog.COMMON_FIELD_NAMES
         )
         text = self.name + "".join(own)
         return f"<{text if len(text) <= _MAX_SHOWN else text[:_MAX_SHOWN] + '...'}>"
@@ -108,7 +107,6 @@ def capture_events() -> Iterator[CapturedEvents]:
     )
     errors = logging.NullHandler()
     call_handlers = logging.Logger.callHandlers
-    put = BatchProcessor.put
 
     def keep(record: logging.LogRecord) -> None:
         event = reader.read(record)
@@ -129,20 +127,18 @@ def capture_events() -> Iterator[CapturedEvents]:
         call_handlers(logger, record)
 
     logging.Logger.callHandlers = capture  # type: ignore[assignment,method-assign]
-    BatchProcessor.put = _discard  # type: ignore[assignment,method-assign]
     try:
-        with _listening():
+        with divert_events(_discard), _listening():
             yield events
     finally:
         ended = True
-        BatchProcessor.put = put  # type: ignore[method-assign]
         # Whoever has wrapped it since, as an error tracker does once in a process, stays.
         if logging.Logger.callHandlers is capture:
             logging.Logger.callHandlers = call_handlers  # type: ignore[method-assign]
 
 
-def _discard(processor: BatchProcessor, event: Event) -> None:
-    """Take the place of `BatchProcessor.put`."""
+def _discard(event: Event) -> None:
+    """Take a handler's event: what it logs was read before, with prompts."""
 
 
 class _Level(int):
@@ -152,7 +148,7 @@ class _Level(int):
 @contextmanager
 def _listening() -> Iterator[None]:
     """Let events through their loggers: enabled, and with a level in a block where none is set."""
-    logger = logging.getLogger(LOGGER)
+    logger = logging.getLogger(EVENT_LOGGER)
     for existing in list(logger.manager.loggerDict.values()):
         if isinstance(existing, logging.Logger) and is_event_logger(existing.name):
             existing.disabled = False

@@ -38,6 +38,9 @@ MAX_DEPTH = 16
 CUT = "..."
 """What stands for the part of a value that was cut: too deep, too many elements, or a cycle."""
 
+MIN_INT64, MAX_INT64 = -(1 << 63), (1 << 63) - 1
+"""The integers that OTLP carries as such; others are sent as their text."""
+
 ALLOCATION_SIZE = 4
 """The bytes of memory that an object takes beyond its size, on average over many.
 
@@ -347,7 +350,7 @@ def encodable(value: AttributeValue) -> AttributeValue:
     if kind is str:
         return encodable_text(value)  # type: ignore[arg-type]
     if kind is int:
-        return value if -(1 << 63) <= value < 1 << 63 else _integer_text(value)  # type: ignore[operator,arg-type]
+        return value if MIN_INT64 <= value <= MAX_INT64 else _integer_text(value)  # type: ignore[operator,arg-type]
     if kind is list:
         return [encodable(item) for item in value]  # type: ignore[union-attr]
     if kind is dict:

@@ -14,7 +14,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from codex_otel_logging import Conversation, Receiver
+from codex_otel_logging import Conversation, Receiver, catalog
 from codex_otel_logging.conversation import bound_conversation, current_bindings
 from support.fixtures import HandlerFactory
 
@@ -66,6 +66,8 @@ def test_attributes_leave_out_what_is_not_known() -> None:
         "model": "m",
         "slug": "s",
     }
+    supplied_with_each_event = {"event.name", "event.timestamp"}
+    assert everything.attributes.keys() == catalog.COMMON_FIELD_NAMES - supplied_with_each_event
 
 
 def test_bind_nests_and_restores() -> None:

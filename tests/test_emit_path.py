@@ -27,7 +27,7 @@ EXTRA = {
 PYTHON_CALLS = [
     "handler.handle",
     "handler.emit",
-    "records.read",
+    "reader.read",
     "batching.put",
 ]
 """The package's own functions that run for an event, once each, and no others."""
@@ -77,8 +77,8 @@ def test_an_event_takes_a_bounded_number_of_calls() -> None:
     with Conversation("c", "m").bind():
         calls_of_one_event()
         python, c = calls_of_one_event()
-    spans = python.count("records._span_context")  # where the tests have imported OpenTelemetry
-    assert [name for name in python if name != "records._span_context"] == PYTHON_CALLS
+    spans = python.count("reader._span_context")  # where the tests have imported OpenTelemetry
+    assert [name for name in python if name != "reader._span_context"] == PYTHON_CALLS
     assert spans <= 1
     assert c["__sizeof__"] <= len(EXTRA)
     assert sum(c.values()) - c["__sizeof__"] <= C_CALLS + spans
@@ -89,7 +89,7 @@ def test_a_full_queue_makes_no_call_dearer(handler: CodexOtelHandler) -> None:
     handler._processor._max_size = 1
     calls_of_one_event()
     python, c = calls_of_one_event()
-    assert set(python) <= {*PYTHON_CALLS, "records._span_context"}
+    assert set(python) <= {*PYTHON_CALLS, "reader._span_context"}
     assert sum(c.values()) - c["__sizeof__"] <= C_CALLS + 1
     assert handler.stats().dropped == 2
 

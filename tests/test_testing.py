@@ -222,6 +222,24 @@ def test_blocks_nest() -> None:
     assert [len(inner), len(outer)] == [1, 2]
 
 
+def test_events_are_exported_after_blocks_left_in_another_order_than_entered(
+    attach: HandlerFactory, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As two threads' blocks may be."""
+    monkeypatch.setattr(logging.Logger, "callHandlers", logging.Logger.callHandlers)  # restores it
+    handler = attach({"exporter": {"otlp-http": {"endpoint": receiver.http_endpoint}}})
+    first, second = capture_events(), capture_events()
+    first.__enter__()
+    events = second.__enter__()
+    first.__exit__(None, None, None)
+    ttft(1)
+    second.__exit__(None, None, None)
+    ttft(2)
+    assert handler.flush()
+    assert [event.attributes["duration_ms"] for event in events] == [1]
+    assert [event.attributes["duration_ms"] for event in receiver.wait_for(1)] == [2]
+
+
 def test_threads_and_tasks_with_their_conversations() -> None:
     async def converse(number: int) -> None:
         with Conversation(f"task {number}", "m").bind():

@@ -207,8 +207,7 @@ def _compared(
 
 _LABELS: dict[Transport, str] = {"http": "OTLP/HTTP", "grpc": "OTLP/gRPC"}
 
-_COMMON = frozenset(field.name for field in catalog.COMMON_FIELDS)
-_SHARED = _COMMON - {"event.name", "event.timestamp"}
+_SHARED = catalog.COMMON_FIELD_NAMES - {"event.name", "event.timestamp"}
 
 
 def _report(results: Sequence[Played]) -> Iterator[str]:
@@ -218,7 +217,9 @@ def _report(results: Sequence[Played]) -> Iterator[str]:
     for number, event in enumerate(first.received, start=1):
         moment = datetime.fromtimestamp(event.time_unix_nano / 1e9, timezone.utc)
         fields = ", ".join(
-            f"{key}={shown(value)}" for key, value in event.attributes.items() if key not in _COMMON
+            f"{key}={shown(value)}"
+            for key, value in event.attributes.items()
+            if key not in catalog.COMMON_FIELD_NAMES
         )
         line = f"{number:>3}  {moment:%H:%M:%S}.{moment:%f}"[:-3] + f"  {event.name:25}  {fields}"
         yield line if len(line) <= width else line[: width - 3] + "..."

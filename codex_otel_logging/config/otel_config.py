@@ -13,6 +13,7 @@ from collections.abc import Container, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from ..values import MAX_INT64, MIN_INT64
 from .environment import Variables
 from .exporter_table import ExporterTable
 from .settings import (
@@ -315,7 +316,7 @@ def _place_of(key: str) -> str | None:
 def _fits_64_bits(value: object) -> bool:
     """Return whether OTLP can carry each integer; TOML readers take hexadecimal of any length."""
     return all(
-        -(1 << 63) <= item < 1 << 63
+        MIN_INT64 <= item <= MAX_INT64
         for item in (value if isinstance(value, list) else [value])
         if isinstance(item, int)
     )

@@ -28,7 +28,7 @@ from itertools import accumulate, islice, repeat
 from .. import diagnostics
 from ..config.settings import BatchConfig
 from ..diagnostics import suppress_own_records
-from ..events.records import Event
+from ..events.event import Event
 from ..native import NativeThread, RLock, monotonic, start_in_application
 from .exporter import Exporter, Outcome
 from .forks import PROCESS_MARK, reset_in_child

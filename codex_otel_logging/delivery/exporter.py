@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal, NamedTuple, Protocol
 
-from ..events.records import Event
+from ..events.event import Event
 
 Verdict = Literal["delivered", "retry", "refused", "invalid", "too large", "not encodable"]
 

@@ -1,8 +1,7 @@
-"""Reports to an application's developers, once each, what is wrong with its events.
+"""Reports faults of an application's events to its developers, once each.
 
-Nothing is held back for it: an event with a faulty field is sent as it is. Neither a value nor a
-message is ever shown, as it may hold what redaction removes; only names from the catalog are, and
-what resembles one.
+An event with a faulty field is sent as it is. No report shows a value or a message, as both may
+hold what redaction removes: only names from the catalog, and text that resembles one.
 """
 
 from __future__ import annotations
@@ -12,8 +11,10 @@ import re
 from collections.abc import Iterable
 
 from .. import attachment, catalog, diagnostics
+from ..attachment import EVENT_LOGGER
 from ..text import nearest
-from .records import LOGGER, Event, is_event_logger, named_event
+from .event import Event
+from .reader import is_event_logger, named_event
 
 _MAX_REPORTS = 100
 _EVENT_NAME = re.compile(r"\w{1,32}(\.\w{1,32}){1,3}", re.ASCII)
@@ -26,14 +27,16 @@ _BY_STRUCTLOG = (
 _BY_FORMATTER = (
     "a formatter has changed the message; a QueueHandler in front of this handler must not have one"
 )
-_ELSEWHERE = f"only loggers under {LOGGER!r} log events; name the logger '{LOGGER}.<name>'"
-_NO_EVENTS = f"its records are not events; attach the handler to the logger {LOGGER!r} only"
+_ELSEWHERE = (
+    f"only loggers under {EVENT_LOGGER!r} log events; name the logger '{EVENT_LOGGER}.<name>'"
+)
+_NO_EVENTS = f"its records are not events; attach the handler to the logger {EVENT_LOGGER!r} only"
 
 
-class Checks:
+class EventChecks:
     """Remembers what one handler has reported; after 100 reports of a kind it is silent.
 
-    `inspect` is called by the worker alone. The other methods may be called by any thread; two
+    `check` is called on the worker thread only. The other methods may be called on any thread; two
     threads at the same moment may both report.
     """
 
@@ -43,10 +46,10 @@ class Checks:
         self._ignored: set[str] = set()
         self._without_conversation = False
 
-    def inspect(self, event: Event) -> None:
-        """Report fields that are missing or of another type than the catalog says.
+    def check(self, event: Event) -> None:
+        """Report fields that are missing or have another type than the catalog says.
 
-        And once for each logger, if its events reach two handlers that export to the same place.
+        Also reports, once per logger, that its events reach two handlers with one destination.
         """
         name = event.logger_name
         if name not in self._loggers and len(self._loggers) < _MAX_REPORTS:

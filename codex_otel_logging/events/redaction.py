@@ -1,9 +1,8 @@
 """Redacts sensitive fields, by name, before an event is queued.
 
 The catalog says which fields are sensitive, the settings which of those are sent; nothing is
-guessed from the text. A built-in sensitive name (`prompt`, `arguments`, `output`, `response`,
-`rationale`) is sensitive in every event and at any depth of its maps and arrays, an application's
-own in the event that declares it.
+guessed from the text. A name in `catalog.SENSITIVE_FIELDS` is sensitive in every event and at any
+depth of its maps and arrays, an application's own in the event that declares it.
 """
 
 from __future__ import annotations
@@ -11,22 +10,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import cast
 
-from .. import catalog
-from ..catalog import EventType, Sensitivity
+from ..catalog import SENSITIVE_FIELDS, EventType, Sensitivity
 from ..values import AttributeValue
 
 REDACTED = "[REDACTED]"
-
-_BUILT_IN: dict[str, Sensitivity] = {
-    "response": "agent response",
-    "rationale": "guardian assessment",
-    **{
-        field.name: field.sensitive
-        for event in catalog.events()
-        for field in event.fields
-        if field.sensitive is not None
-    },
-}
 
 _SIZED = (str, bytes, bytearray, list, tuple, set, frozenset, dict)
 
@@ -52,20 +39,25 @@ class Redaction:
 
     def removed_fields(self, event: EventType) -> frozenset[str]:
         """Return the names of the fields whose values must not leave with this event."""
-        sensitive = _BUILT_IN | {f.name: f.sensitive for f in event.fields if f.sensitive}
+        own = {f.name: f.sensitive for f in event.fields if f.sensitive}
+        sensitive = {**SENSITIVE_FIELDS, **own}
         return frozenset(name for name, kind in sensitive.items() if kind in self._removed)
 
 
+REDACT_ALL = Redaction(log_user_prompt=False, log_tool_payloads=False)
+"""Redacts every sensitive field: for what is shown to people, whatever is sent."""
+
+
 def redacted(
-    fields: Mapping[str, object], removed: Iterable[str], measured: Iterable[str] = ()
+    fields: Mapping[str, object], removed: Iterable[str], length_fields: Iterable[str] = ()
 ) -> dict[str, object]:
     """Return a copy of `fields` in which each field of `removed` is `REDACTED`.
 
-    `<name>_length` is added for these and for the fields of `measured`, unless the application gave
+    `<name>_length` is added for these and for the `length_fields`, unless the application gave
     a length of its own: the characters of a text, the bytes or elements of other values.
     """
     result = dict(fields)
-    for name in (*removed, *measured):
+    for name in (*removed, *length_fields):
         length = _length(fields.get(name))
         if length is not None and result.get(key := f"{name}_length") is None:
             result[key] = length

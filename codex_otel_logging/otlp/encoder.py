@@ -16,8 +16,7 @@ from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord
 from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 
 from ..conversation import Conversation
-from ..events.records import Event, timestamp_text
-from ..events.shared_attributes import SharedAttributes
+from ..events.event import Event, SharedAttributes, timestamp_text
 from ..values import AttributeValue, encodable_keys, encodable_text
 from .resource import SDK_ATTRIBUTES
 from .severities import severity_number, severity_text

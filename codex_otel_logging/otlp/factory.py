@@ -14,7 +14,7 @@ from typing import NamedTuple, cast
 
 from ..config.settings import ExporterConfig
 from ..delivery.exporter import Exporter
-from ..events.shared_attributes import SharedAttributes
+from ..events.event import SharedAttributes
 from . import greenlets
 from .fork_gate import hold_forks
 

@@ -27,8 +27,7 @@ from opentelemetry.sdk._logs.export import LogRecordExportResult
 from ..config.files import LARGEST_PEM, read_file
 from ..config.settings import ExporterConfig, TlsConfig
 from ..delivery.exporter import Outcome
-from ..events.records import Event
-from ..events.shared_attributes import SharedAttributes
+from ..events.event import Event, SharedAttributes
 from ..native import wall_clock
 from .encoder import OtlpRequests
 from .fork_gate import hold_forks

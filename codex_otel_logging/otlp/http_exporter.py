@@ -15,8 +15,7 @@ from typing import TYPE_CHECKING
 
 from ..config.settings import ExporterConfig
 from ..delivery.exporter import Outcome
-from ..events.records import Event
-from ..events.shared_attributes import SharedAttributes
+from ..events.event import Event, SharedAttributes
 from .encoder import OtlpRequests
 from .http_answers import judge, unanswered
 from .http_session import Session

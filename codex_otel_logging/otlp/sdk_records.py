@@ -17,8 +17,7 @@ from opentelemetry.sdk._logs import ReadableLogRecord
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 
-from ..events.records import Event
-from ..events.shared_attributes import SharedAttributes
+from ..events.event import Event, SharedAttributes
 from ..values import encodable_keys, encodable_text
 from .resource import SDK_ATTRIBUTES
 from .severities import severity_number, severity_text

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from .. import catalog
-from ..events.redaction import REDACTED, Redaction
+from ..events.redaction import REDACT_ALL, REDACTED
 from ..text import brief
 
 if TYPE_CHECKING:
@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 Transport = Literal["http/protobuf", "http/json", "grpc"]
 
 _MAX_NAMES = 20
-_COMMON = frozenset(f.name for f in catalog.COMMON_FIELDS)
-_SENSITIVE = Redaction(log_user_prompt=False, log_tool_payloads=False)
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -47,11 +45,11 @@ class ReceivedEvent:
     def __repr__(self) -> str:
         """Return name and own attributes on one line, long values cut, sensitive ones hidden."""
         name = self.name
-        sensitive = _SENSITIVE.removed_fields(catalog.find(name) or catalog.EventType(name))
+        sensitive = REDACT_ALL.removed_fields(catalog.find(name) or catalog.EventType(name))
         fields = (
             f" {key}={_hidden(value) if key in sensitive else brief(value)}"
             for key, value in self.attributes.items()
-            if key not in _COMMON
+            if key not in catalog.COMMON_FIELD_NAMES
         )
         return f"<{brief(name)}{''.join(fields)}>"
 

@@ -23,7 +23,7 @@ from opentelemetry.exporter.otlp.proto.http._log_exporter import (
 from codex_otel_logging import ConfigError, OtelConfig, Receiver, from_table
 from codex_otel_logging.config.environment import is_disabled
 from codex_otel_logging.config.settings import LARGEST, BatchConfig, ExporterConfig, TlsConfig
-from codex_otel_logging.events.shared_attributes import SharedAttributes
+from codex_otel_logging.events.event import SharedAttributes
 from codex_otel_logging.otlp.factory import connect
 from support.collectors import HttpCollector
 from support.events import log

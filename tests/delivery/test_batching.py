@@ -433,7 +433,7 @@ def test_a_failing_batch_of_one_poisoned_event_is_lost_alone(
     scripted: Scripted, attach_to: Attach, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whatever makes an event impossible to encode, its neighbours arrive."""
-    from codex_otel_logging.events.records import Event
+    from codex_otel_logging.events.event import Event
 
     time_ns: Any = vars(Event)["time_ns"]
 

@@ -27,7 +27,7 @@ from codex_otel_logging.__main__ import main
 from codex_otel_logging.config.settings import BatchConfig, ExporterConfig
 from codex_otel_logging.delivery.batching import BatchProcessor
 from codex_otel_logging.delivery.exporter import DELIVERED
-from codex_otel_logging.events.shared_attributes import SharedAttributes
+from codex_otel_logging.events.event import SharedAttributes
 from codex_otel_logging.otlp import isolation
 from codex_otel_logging.otlp.encoder import OtlpRequests
 from codex_otel_logging.otlp.factory import connect

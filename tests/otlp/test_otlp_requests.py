@@ -18,9 +18,9 @@ from opentelemetry.trace import SpanContext, TraceFlags
 
 from codex_otel_logging import Conversation, catalog
 from codex_otel_logging.conversation import RECORD_KEY
-from codex_otel_logging.events.records import Event, EventReader
+from codex_otel_logging.events.event import Event, SharedAttributes
+from codex_otel_logging.events.reader import EventReader
 from codex_otel_logging.events.redaction import Redaction
-from codex_otel_logging.events.shared_attributes import SharedAttributes
 from codex_otel_logging.otlp.encoder import OtlpRequests
 from codex_otel_logging.otlp.sdk_records import OtlpRecords
 

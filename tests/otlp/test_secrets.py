@@ -23,7 +23,7 @@ from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import (
 from codex_otel_logging import CodexOtelHandler, ConfigError, OtelConfig
 from codex_otel_logging.__main__ import main
 from codex_otel_logging.config.settings import ExporterConfig, ExporterName, TlsConfig
-from codex_otel_logging.events.shared_attributes import SharedAttributes
+from codex_otel_logging.events.event import SharedAttributes
 from codex_otel_logging.otlp.factory import connect
 from codex_otel_logging.otlp.masking import mask
 from codex_otel_logging.otlp.reasons import safe_reason

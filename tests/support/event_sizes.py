@@ -19,7 +19,8 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from codex_otel_logging.events.records import Event, EventReader
+from codex_otel_logging.events.event import Event
+from codex_otel_logging.events.reader import EventReader
 from codex_otel_logging.events.redaction import Redaction
 
 _LATIN, _CHINESE, _EMOJI = "é中😀"

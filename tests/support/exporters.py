@@ -10,9 +10,9 @@ import pytest
 
 from codex_otel_logging.config.settings import ExporterConfig
 from codex_otel_logging.delivery.exporter import Exporter
-from codex_otel_logging.events.records import Event, EventReader
+from codex_otel_logging.events.event import Event, SharedAttributes
+from codex_otel_logging.events.reader import EventReader
 from codex_otel_logging.events.redaction import Redaction
-from codex_otel_logging.events.shared_attributes import SharedAttributes
 from codex_otel_logging.otlp.factory import connect
 from support.records import record
 

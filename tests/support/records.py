@@ -5,6 +5,10 @@ from __future__ import annotations
 import logging
 from typing import Any
 
+from codex_otel_logging.events.event import Event
+from codex_otel_logging.events.reader import EventReader
+from codex_otel_logging.events.redaction import Redaction
+
 
 def record(msg: Any = "codex.tool_decision", *args: object, **options: Any) -> logging.LogRecord:
     """A record as `logger.info(msg, *args, extra=...)` makes it."""
@@ -15,3 +19,10 @@ def record(msg: Any = "codex.tool_decision", *args: object, **options: Any) -> l
     made = logger.makeRecord(name, logging.INFO, "app.py", 1, msg, args, exc_info, None, extra)
     assert not options
     return made
+
+
+def read(*args: Any, **options: Any) -> Event:
+    """The event of such a record, by a reader with the settings' defaults."""
+    event = EventReader(Redaction(), max_attribute_length=65_536).read(record(*args, **options))
+    assert event is not None
+    return event

@@ -13,13 +13,15 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+from ...attachment import EVENT_LOGGER
 from ...config.otel_config import OtelConfig
 from ...config.settings import ExporterConfig
 from ...conversation import Conversation
 from ...delivery.exporter import Outcome
 from ...diagnostics import suppress_own_records
-from ...events.records import LOGGER, Event, EventReader
-from ...events.redaction import Redaction
+from ...events.event import Event
+from ...events.reader import EventReader
+from ...events.redaction import REDACT_ALL
 from ...handler import shared_attributes_of
 from ...otlp.deadlines import Deadline
 from ...otlp.factory import connect
@@ -159,7 +161,7 @@ def _what_is_spoken(spoken: Spoken | None) -> str:
     return f"speaks {' and '.join(protocols)} {'with' if spoken.tls else 'without'} TLS"
 
 
-def marked_record(logger: str = LOGGER) -> logging.LogRecord:
+def marked_record(logger: str = EVENT_LOGGER) -> logging.LogRecord:
     """Return the event as if an application had logged it, before a handler reads it."""
     fields = {"startup.phase": "check", "startup.status": "ok", "duration_ms": 0}
     record = logging.LogRecord(logger, logging.INFO, __file__, 0, EVENT, None, None)
@@ -169,7 +171,7 @@ def marked_record(logger: str = LOGGER) -> logging.LogRecord:
 
 def _marked_event(conversation_id: str) -> Event:
     record = marked_record()
-    reader = EventReader(Redaction(log_user_prompt=False, log_tool_payloads=False))
+    reader = EventReader(REDACT_ALL)
     with Conversation(conversation_id, "none").bind():
         event = reader.read(record)
     assert event is not None

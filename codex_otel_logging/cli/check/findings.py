@@ -11,7 +11,7 @@ from ... import diagnostics
 from ...attachment import EVENT_LOGGER
 from ...config.environment import is_disabled
 from ...config.tables import ConfigError
-from ...events.records import is_event_logger
+from ...events.reader import is_event_logger
 from ...otlp.factory import missing_package
 from .diagnosis import Delivery
 from .effective import Setting, settings

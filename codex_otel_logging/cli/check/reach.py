@@ -13,8 +13,8 @@ from logging.handlers import MemoryHandler, QueueHandler
 from typing import NamedTuple
 
 from ...attachment import EVENT_LOGGER, exporter_of, handlers_of, is_own
-from ...events.records import EventReader, is_event_logger
-from ...events.redaction import Redaction
+from ...events.reader import EventReader, is_event_logger
+from ...events.redaction import REDACT_ALL
 from .diagnosis import marked_record
 
 _TIMES = {2: "twice", 3: "three times"}
@@ -184,7 +184,7 @@ def _outcomes(
         )
 
 
-_READER = EventReader(Redaction(log_user_prompt=False, log_tool_payloads=False))
+_READER = EventReader(REDACT_ALL)
 
 
 def _no_event_fault(through: Sequence[logging.Handler]) -> str:

@@ -14,7 +14,7 @@ from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
 
 from ... import catalog
-from ...events.records import timestamp_text
+from ...events.event import timestamp_text
 
 if TYPE_CHECKING:
     from ...receiver import ReceivedEvent

@@ -40,7 +40,7 @@ from datetime import datetime, timedelta
 from typing import Any, Protocol
 
 from ... import catalog
-from ...events.records import timestamp_text
+from ...events.event import timestamp_text
 from ...receiver import ReceivedEvent, RefusedRequest
 from ...text import is_visible, shown, shown_name
 from ..console import Console, Part, console
@@ -61,7 +61,6 @@ EVENT_KEYS = (
 )
 """The keys of a JSON line for an event."""
 
-_COMMON = frozenset(field.name for field in catalog.COMMON_FIELDS)
 _FIRST = (
     *("event.kind", "startup.phase", "tool_name", "decision", "duration_ms", "success"),
     *("http.response.status_code", "error.message"),
@@ -329,7 +328,8 @@ def _own_fields(event: ReceivedEvent) -> Iterator[tuple[str, Any]]:
     attributes = event.attributes
     declared = catalog.find(event.name)
     known = {field.name: field for field in declared.fields} if declared else {}
-    others = [name for name in attributes if name not in _COMMON and name not in known]
+    named = known.keys() | catalog.COMMON_FIELD_NAMES
+    others = [name for name in attributes if name not in named]
     for name in sorted([*known, *others], key=lambda name: _rank(name, known.get(name))):
         if name in attributes:
             yield name, attributes[name]

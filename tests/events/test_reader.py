@@ -1,37 +1,18 @@
-import json
+"""A log record becomes an event: which records do, and what becomes of their attributes."""
+
 import logging
-import subprocess
 import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from codex_otel_logging import Conversation, catalog
+from codex_otel_logging import catalog
 from codex_otel_logging.conversation import RECORD_KEY
-from codex_otel_logging.events.records import Event, EventReader, is_event_logger, timestamp_text
+from codex_otel_logging.events.reader import EventReader, is_event_logger
 from codex_otel_logging.events.redaction import Redaction
-from support import event_sizes
+from support.odd_keys import OddKey
 from support.odd_values import Hostile
-from support.paths import ROOT
-from support.records import record
-
-
-class OddKey(str):
-    """Text that a dictionary does not find by its text."""
-
-    __slots__ = ()
-
-    def __hash__(self) -> int:
-        return 1
-
-
-def read(*args: Any, **options: Any) -> Event:
-    event = EventReader(Redaction(), max_attribute_length=65_536).read(record(*args, **options))
-    assert event is not None
-    return event
+from support.records import read, record
 
 
 def test_every_extra_becomes_a_field_and_nothing_else_does() -> None:
@@ -53,48 +34,6 @@ def test_what_a_formatter_before_us_added_is_no_field() -> None:
     event = EventReader(Redaction()).read(made)
     assert event is not None
     assert event.fields == {"tool_name": "shell"}
-
-
-def test_a_record_put_together_in_another_order_is_read_whole() -> None:
-    """A record factory may set attributes of its own before the standard ones."""
-    made = record(extra={"tool_name": "shell"})
-    reordered = logging.makeLogRecord({})
-    reordered.__dict__.clear()
-    reordered.__dict__.update({"request_id": "r-1", **made.__dict__})
-    event = EventReader(Redaction()).read(reordered)
-    assert event is not None
-    assert event.fields == {"request_id": "r-1", "tool_name": "shell"}
-
-
-def test_records_with_as_many_attributes_but_others_are_read_whole() -> None:
-    """Whichever comes after the other, and whatever of theirs is no field."""
-    reader = EventReader(Redaction())
-    alike: list[dict[str, Any]] = [
-        {"tool_name": "a", "call_id": "b"},
-        {"tool_name": "a", "other": "b"},
-        {"tool_name": "a", "message": "b"},
-        {"tool_name": "a", "asctime": "b"},
-        {"tool_name": "a", RECORD_KEY: Conversation("c", "m")},
-        {"tool_name": "a", "event.name": "codex.tool_decision"},
-    ]
-    for before in alike:
-        for extra in alike:
-            for contents in (before, extra):
-                logged = record()
-                logged.__dict__.update(contents)
-                event = reader.read(logged)
-            assert event is not None
-            names = {"tool_name", "call_id", "other"}
-            assert event.fields == {key: v for key, v in extra.items() if key in names}
-            assert (event.conversation is None) == (RECORD_KEY not in extra)
-
-
-def test_a_record_that_lost_an_attribute_is_read_whole() -> None:
-    made = record(extra={"tool_name": "shell", "call_id": "1"})
-    del made.stack_info
-    event = EventReader(Redaction()).read(made)
-    assert event is not None
-    assert event.fields == {"tool_name": "shell", "call_id": "1"}
 
 
 @pytest.mark.parametrize(
@@ -266,84 +205,6 @@ def test_no_exception_adds_nothing(exc_info: Any) -> None:
     assert read(extra={"a": 1}, exc_info=exc_info).fields == {"a": 1}
 
 
-def test_attributes_merge_fields_over_conversation_over_defaults() -> None:
-    conversation = Conversation("id-1", "m", app_version="conversation's")
-    with conversation.bind():
-        event = read(extra={"model": "event's", "tool_name": "shell"})
-    event.created = 1_700_000_000.1239
-    assert event.attributes_with({"app.version": "default's", "terminal.type": "xterm"}) == {
-        "event.name": "codex.tool_decision",
-        "event.timestamp": "2023-11-14T22:13:20.123Z",
-        "conversation.id": "id-1",
-        "model": "event's",
-        "slug": "m",
-        "app.version": "conversation's",
-        "terminal.type": "xterm",
-        "tool_name": "shell",
-    }
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [
-        (0.0, "1970-01-01T00:00:00.000Z"),
-        (1_795_459_487.409, "2026-11-23T18:44:47.409Z"),
-        (4e9, "2096-10-02T07:06:40.000Z"),
-    ],
-)
-def test_timestamps_have_milliseconds_and_end_in_z(seconds: float, text: str) -> None:
-    assert timestamp_text(round(seconds * 1e6) * 1000) == text
-
-
-@pytest.mark.parametrize("created", [float("nan"), float("inf"), "odd", None, -5.0, 1e300])
-def test_an_odd_time_stops_nothing(created: Any) -> None:
-    event = read()
-    event.created = created
-    assert 0 <= event.time_ns < 1 << 63
-    assert event.attributes_with({})["event.timestamp"]
-
-
-def measure(*kinds: str) -> dict[str, tuple[int, int]]:
-    """Return the estimated and the real bytes of events, by kind; see `event_sizes`."""
-    done = subprocess.run(
-        [sys.executable, event_sizes.__file__, *kinds],
-        env={"PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
-    assert done.returncode == 0, done.stderr
-    return {kind: (sizes[0], sizes[1]) for kind, sizes in json.loads(done.stdout).items()}
-
-
-@pytest.fixture(scope="module")
-def allocations() -> dict[str, tuple[int, int]]:
-    return measure()
-
-
-@pytest.mark.parametrize("kind", event_sizes.KINDS)
-def test_size_is_within_a_tenth_of_the_memory_allocated(
-    allocations: dict[str, tuple[int, int]], kind: str
-) -> None:
-    """Otherwise the queue's limit in bytes would mean nothing."""
-    estimated, allocated = allocations[kind]
-    assert 0.9 * allocated <= estimated <= 1.1 * allocated
-
-
-@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux's /proc")
-@pytest.mark.parametrize("kind", ["short text", "tool result", "long text, 2 bytes", "50 integers"])
-def test_size_is_within_a_tenth_of_what_the_process_grows_by(kind: str) -> None:
-    """Includes what the allocators keep for themselves."""
-    estimated, grown = measure(kind)[kind]
-    assert 0.9 * grown <= estimated <= 1.1 * grown
-
-
-def test_size_counts_shared_text_as_if_it_were_not_shared() -> None:
-    """To find out what is shared would cost the application thread too much."""
-    own = read(extra={"tool_name": "".join(["sh", "ell"])})
-    assert read(extra={"tool_name": sys.intern("shell")}).size == own.size
-
-
 def test_the_current_span_is_noted_and_its_absence_too() -> None:
     from opentelemetry.sdk.trace import TracerProvider
 
@@ -352,76 +213,6 @@ def test_the_current_span_is_noted_and_its_absence_too() -> None:
         event = read()
     assert event.span_context == span.get_span_context()
     assert read().span_context is None
-
-
-def test_an_attribute_removed_and_a_field_added_hide_nothing() -> None:
-    """As many attributes as before, and all of the fields that were there before."""
-    reader = EventReader(Redaction())
-    assert reader.read(record("codex.turn_ttft", extra={"duration_ms": 1})) is not None
-    made = record("codex.turn_ttft", extra={"duration_ms": 2, "added": "kept"})
-    del made.stack_info
-    event = reader.read(made)
-    assert event is not None
-    assert event.fields == {"duration_ms": 2, "added": "kept"}
-
-
-class Incomparable(str):
-    """A name that cannot be compared."""
-
-    __slots__ = ()
-
-    def __eq__(self, other: object) -> bool:
-        raise RuntimeError
-
-    __hash__ = str.__hash__
-
-
-def test_a_name_that_cannot_be_compared_loses_nothing() -> None:
-    reader = EventReader(Redaction())
-    for name in ("other", Incomparable("odd")):
-        made = record("codex.turn_ttft", extra={"duration_ms": 2})
-        made.__dict__[name] = "kept"
-        event = reader.read(made)
-        assert event is not None
-        assert event.fields == {"duration_ms": 2, str.__str__(name): "kept"}
-
-
-READ_ATTRIBUTES = {"name", "msg", "args", "exc_info", "levelno", "levelname", "created"}
-"""Without these, a record is none."""
-
-WARMED = EventReader(Redaction(log_user_prompt=True))
-"""One for all records, so that it has seen many others before."""
-
-
-@given(
-    fields=st.dictionaries(
-        st.sampled_from(["duration_ms", "a", "b", "prompt", "_x"]),
-        st.one_of(st.integers(), st.text(), st.lists(st.integers()), st.none()),
-    ),
-    removed=st.sets(st.sampled_from(sorted({*vars(record())} - READ_ATTRIBUTES))),
-    moved=st.sampled_from(["thread", "process", "module"]),
-    first=st.booleans(),
-)
-@settings(max_examples=200, deadline=None)
-def test_a_record_gives_the_same_fields_by_the_fast_way_and_by_the_slow_one(
-    fields: dict[str, Any], removed: set[str], moved: str, first: bool
-) -> None:
-    """Whatever filters and factories did to it: removed attributes, moved them, set one first."""
-    made = record("codex.turn_ttft", extra=fields)
-    for name in removed:
-        delattr(made, name)
-    contents = made.__dict__
-    if moved in contents:
-        contents[moved] = contents.pop(moved)
-    if first:
-        made.__dict__ = contents = {"from_a_factory": 1, **contents}
-    slow = EventReader(Redaction(log_user_prompt=True), max_output_bytes=10_000_000)
-    expected = slow.read(made)
-    assert expected is not None
-    for _ in range(2):
-        event = WARMED.read(made)
-        assert event is not None
-        assert {k: v for k, v in event.fields.items() if v is not None} == expected.fields
 
 
 def test_text_deltas_are_left_out_when_the_settings_say_so() -> None:
