@@ -20,7 +20,7 @@ from typing import Any
 
 from . import catalog
 from .config.otel_config import OtelConfig
-from .delivery.batching import BatchProcessor
+from .delivery.queue import EventQueue
 from .events.checks import ignored_record
 from .events.records import LOGGER, Event, EventReader, is_event_logger
 from .events.redaction import Redaction
@@ -108,7 +108,7 @@ def capture_events() -> Iterator[CapturedEvents]:
     )
     errors = logging.NullHandler()
     call_handlers = logging.Logger.callHandlers
-    put = BatchProcessor.put
+    put = EventQueue.put
 
     def keep(record: logging.LogRecord) -> None:
         event = reader.read(record)
@@ -129,20 +129,20 @@ def capture_events() -> Iterator[CapturedEvents]:
         call_handlers(logger, record)
 
     logging.Logger.callHandlers = capture  # type: ignore[assignment,method-assign]
-    BatchProcessor.put = _discard  # type: ignore[assignment,method-assign]
+    EventQueue.put = _discard  # type: ignore[assignment,method-assign]
     try:
         with _listening():
             yield events
     finally:
         ended = True
-        BatchProcessor.put = put  # type: ignore[method-assign]
+        EventQueue.put = put  # type: ignore[method-assign]
         # Whoever has wrapped it since, as an error tracker does once in a process, stays.
         if logging.Logger.callHandlers is capture:
             logging.Logger.callHandlers = call_handlers  # type: ignore[method-assign]
 
 
-def _discard(processor: BatchProcessor, event: Event) -> None:
-    """Take the place of `BatchProcessor.put`."""
+def _discard(queue: EventQueue, event: Event) -> None:
+    """Take the place of `EventQueue.put`."""
 
 
 class _Level(int):
