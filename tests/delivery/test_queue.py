@@ -149,7 +149,7 @@ def test_ignored_records_are_no_events() -> None:
 def test_unsent_events_take_no_lock() -> None:
     """In a child process the thread that held it does not run any more."""
 
-    class HeldForEver:
+    class HeldElsewhere:
         def __enter__(self) -> None:
             raise AssertionError
 
@@ -157,7 +157,7 @@ def test_unsent_events_take_no_lock() -> None:
             raise AssertionError
 
     queue = queue_of(3)
-    queue.lock = HeldForEver()  # type: ignore[assignment]
+    queue.lock = HeldElsewhere()  # type: ignore[assignment]
     assert numbers(queue.unsent()) == [0, 1, 2]
 
 
