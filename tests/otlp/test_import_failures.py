@@ -188,7 +188,7 @@ def test_failed_import_does_not_delay_an_exit_at_which_no_thread_can_be_started(
     handler = broken(shutdown_timeout_ms=30_000)
     assert handler._pipeline is not None
     worker = handler._pipeline.worker
-    monkeypatch.setattr(worker, "_start", lambda: False)
+    worker._start = lambda: False  # type: ignore[method-assign]
     log()
     started = time.monotonic()
     flush_at_exit([worker], for_good=False)

@@ -166,7 +166,7 @@ else:
     eventlet.monkey_patch()
 import threading
 import codex_otel_logging
-from codex_otel_logging import native, reports
+from codex_otel_logging import diagnostics, native
 
 class Busy(logging.Handler):
     '''Gives other threads the chance to run while its lock is held.'''
@@ -178,17 +178,17 @@ class Busy(logging.Handler):
 logging.getLogger().addHandler(Busy())
 def warn():
     for number in range(200):
-        reports.warn("warning %d", number)
+        diagnostics.warn("warning %d", number)
         native.sleep(0.0005)
 worker = native.NativeThread(warn, "worker")
 worker.start()
 application = logging.getLogger("application")
 while worker.is_alive():
     application.warning("it logs as well")
-    if reports.are_pending():
-        native.start_in_application(reports.log_pending, "reports")
+    if diagnostics.are_pending():
+        native.start_in_application(diagnostics.log_pending, "reports")
     sleep(0)
-reports.log_pending()
+diagnostics.log_pending()
 print(Busy.count)
 """
 
