@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from .config.otel_config import OtelConfig
     from .config.tables import ConfigError
     from .conversation import Conversation
+    from .delivery.queue import Stats
     from .delivery.sigterm import flush_on_sigterm
-    from .delivery.stats import Stats
     from .handler import CodexOtelHandler, configure, flush, from_table, from_toml
     from .receiver import Receiver
 
@@ -46,7 +46,7 @@ _MODULES = {
     "Conversation": "conversation",
     "OtelConfig": "config.otel_config",
     "Receiver": "receiver",
-    "Stats": "delivery.stats",
+    "Stats": "delivery.queue",
     "catalog": "catalog",
     "configure": "handler",
     "flush": "handler",

@@ -9,7 +9,7 @@ import logging
 import os
 import threading
 import weakref
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypedDict
 
@@ -20,8 +20,11 @@ from .config.otel_config import OtelConfig
 from .config.settings import ExporterConfig
 from .config.tables import ConfigError
 from .delivery import lifecycle
-from .delivery.batching import BatchProcessor, finish, flush_all
-from .delivery.stats import Stats
+from .delivery.flushing import flush_all
+from .delivery.forks import PROCESS_MARK, reset_in_child
+from .delivery.lifecycle import Pipeline
+from .delivery.queue import Stats
+from .delivery.worker import Worker
 from .diagnostics import is_own_export
 from .events.checks import EventChecks
 from .events.event import Event, SharedAttributes
@@ -74,7 +77,7 @@ class CodexOtelHandler(logging.Handler):
         # All that can fail comes first: logging keeps a list of the handlers that were begun.
         settings = _settings(config, missing_ok=missing_ok, strict=strict)
         self._exporter_config = _usable_exporter(settings, strict=strict)
-        self._processor: BatchProcessor | None = None
+        self._pipeline: Pipeline | None = None
         super().__init__(level)
         self._checks = EventChecks()
         self._reader = EventReader(
@@ -92,15 +95,14 @@ class CodexOtelHandler(logging.Handler):
         attachment.register(self, self._exporter_config)
         if self._exporter_config is not None:
             fork_gate.register()
-            self._processor = _processor(
+            self._pipeline = _pipeline(
                 self._exporter_config,
                 shared_attributes_of(settings, app_version),
                 settings,
                 self._checks,
             )
-            lifecycle.watch(self._processor)
             # A handler that nobody closed must not leave its thread behind.
-            weakref.finalize(self, self._processor.close).atexit = False
+            weakref.finalize(self, self._pipeline.close).atexit = False
 
     def __repr__(self) -> str:
         level = logging.getLevelName(self.level)
@@ -112,7 +114,7 @@ class CodexOtelHandler(logging.Handler):
         Takes no lock of its own, as `emit` needs none: `logging.shutdown` calls `flush` with the
         handler's lock held, and no logging call may wait for that.
         """
-        if self._processor is None:
+        if self._pipeline is None:
             return False
         passed: bool | logging.LogRecord = self.filter(record)
         if passed is not True:
@@ -125,17 +127,19 @@ class CodexOtelHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Queue the event that a record logs; a record that logs none is counted as ignored."""
-        if self._processor is None:
+        if self._pipeline is None:
             return
         try:
             event = self._reader.read(record)
+            if not PROCESS_MARK[0]:
+                reset_in_child()
             if event is not None:
                 if _sinks:
                     _divert(event)
                 else:
-                    self._processor.put(event)
+                    self._pipeline.worker.queue.put(event)
             elif record.name != diagnostics.LOGGER and not is_own_export():
-                self._processor.ignore()
+                self._pipeline.worker.queue.ignore()
                 self._checks.ignored(record)
         except Exception:
             self.handleError(record)
@@ -148,30 +152,30 @@ class CodexOtelHandler(logging.Handler):
         reconfigures logging it does not wait at all: the lock that logging holds meanwhile may be
         the one that the worker needs to go on.
         """
-        if self._processor is None:
+        if self._pipeline is None:
             return True
         if _logging_is_locked_here():
-            self._processor.nudge()
-            return self._processor.stats().queued == 0
+            self._pipeline.request_flush()
+            return self._pipeline.stats().queued == 0
         if lifecycle.is_ending():
-            finish([self._processor])
-            return self._processor.stats().queued == 0
-        return self._processor.flush(FLUSH_TIMEOUT_S if timeout is None else timeout)
+            self._pipeline.flush_at_exit()
+            return self._pipeline.stats().queued == 0
+        return self._pipeline.flush(FLUSH_TIMEOUT_S if timeout is None else timeout)
 
     def close(self) -> None:
         """Let the worker deliver what is queued, disconnect and end; does not wait for it.
 
         The exit hook waits. A handler that is still attached works again with the next event.
         """
-        if self._processor is not None and not lifecycle.is_ending():
-            self._processor.close()
+        if self._pipeline is not None and not lifecycle.is_ending():
+            self._pipeline.close()
         super().close()
 
     def stats(self) -> Stats:
         """Return what became of the records so far; consistent at every moment."""
-        if self._processor is None:
+        if self._pipeline is None:
             return Stats()
-        return self._processor.stats()
+        return self._pipeline.stats()
 
 
 CodexOtelHandler.__module__ = "codex_otel_logging"
@@ -317,21 +321,25 @@ def _usable_exporter(settings: OtelConfig, *, strict: bool) -> ExporterConfig | 
     return None
 
 
-def _processor(
+def _pipeline(
     exporter: ExporterConfig, shared: SharedAttributes, settings: OtelConfig, checks: EventChecks
-) -> BatchProcessor:
+) -> Pipeline:
     def worker_starts() -> None:
         lifecycle.worker_starts()
         prepare(exporter)
 
+    def worker_with(events: Sequence[Event]) -> Worker:
+        return Worker(
+            settings.batch,
+            connect=lambda: connect(exporter, shared),
+            check=checks.check,
+            on_start=worker_starts,
+            destination=_destination(exporter),
+            events=events,
+        )
+
     import_beside_greenlets(exporter)  # at the first event, all greenlets would wait for it
-    return BatchProcessor(
-        settings.batch,
-        connect=lambda: connect(exporter, shared),
-        inspect=checks.check,
-        on_start=worker_starts,
-        destination=_destination(exporter),
-    )
+    return Pipeline(worker_with)
 
 
 def shared_attributes_of(settings: OtelConfig, app_version: str | None) -> SharedAttributes:

@@ -76,13 +76,13 @@ def _no_worker_left() -> Iterator[None]:
     """No worker goes on trying to deliver while the next test counts, listens or opens files."""
     before = lifecycle.watched()
     yield
-    for processor in {*lifecycle.watched()} - {*before}:
-        if (worker := processor._worker) is not None:
-            processor._export = lambda *_: Outcome("refused", "the test is over")  # type: ignore[method-assign]
-            processor._at_the_end = False
-            processor.close()
-            worker.join(20)
-            assert not worker.is_alive()
+    for worker in {*lifecycle.watched()} - {*before}:
+        if (thread := worker._thread) is not None:
+            worker.sender._export = lambda *_: Outcome("refused", "the test is over")  # type: ignore[method-assign]
+            worker.queue.at_exit = False
+            worker.close()
+            thread.join(20)
+            assert not thread.is_alive()
 
 
 @pytest.fixture(autouse=True)

@@ -73,10 +73,10 @@ def test_a_second_call_replaces_the_handler(otel: dict[str, Any], receiver: Rece
     assert codex_otel_logging.flush(10)
     assert sorted(numbers(receiver.wait_for(2))) == [1, 2]  # each has a worker of its own
     assert (first.stats().exported, second.stats().exported) == (1, 1)
-    assert first._processor is not None
-    if (worker := first._processor._worker) is not None:  # it may have ended meanwhile
-        worker.join(20)
-        assert not worker.is_alive()
+    assert first._pipeline is not None
+    if (thread := first._pipeline.worker._thread) is not None:  # it may have ended meanwhile
+        thread.join(20)
+        assert not thread.is_alive()
 
 
 def test_a_fault_leaves_the_handler_in_place(otel: dict[str, Any]) -> None:

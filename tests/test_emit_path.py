@@ -28,7 +28,7 @@ PYTHON_CALLS = [
     "handler.handle",
     "handler.emit",
     "reader.read",
-    "batching.put",
+    "queue.put",
 ]
 """The package's own functions that run for an event, once each, and no others."""
 
@@ -43,11 +43,11 @@ NOT_ALWAYS_REPORTED = {"isinstance", "__enter__"}
 def handler(attach: HandlerFactory) -> Iterator[CodexOtelHandler]:
     """A handler whose worker never runs, and that has seen such an event before."""
     handler = attach({"exporter": {"otlp-http": {"endpoint": "http://127.0.0.1:9/v1/logs"}}})
-    assert handler._processor is not None
-    handler._processor._start = lambda: True  # type: ignore[method-assign]
+    assert handler._pipeline is not None
+    handler._pipeline.worker._start = lambda: True  # type: ignore[method-assign]
     LOGGER.info("codex.tool_result", extra=EXTRA)
     yield handler
-    handler._processor.reset()
+    handler._pipeline.reset()
 
 
 def calls_of_one_event() -> tuple[list[str], Counter[str]]:
@@ -85,8 +85,8 @@ def test_an_event_takes_a_bounded_number_of_calls() -> None:
 
 
 def test_a_full_queue_makes_no_call_dearer(handler: CodexOtelHandler) -> None:
-    assert handler._processor is not None
-    handler._processor._max_size = 1
+    assert handler._pipeline is not None
+    handler._pipeline.worker.queue._max_size = 1
     calls_of_one_event()
     python, c = calls_of_one_event()
     assert set(python) <= {*PYTHON_CALLS, "reader._span_context"}
@@ -111,8 +111,8 @@ def test_an_event_is_not_formatted(
 
 def test_an_event_takes_one_lock_once(handler: CodexOtelHandler) -> None:
     """That of the queue, and not the handler's, which `logging.shutdown` holds while it flushes."""
-    processor = handler._processor
-    assert processor is not None
+    assert handler._pipeline is not None
+    queue = handler._pipeline.worker.queue
 
     class Counted:
         def __init__(self, lock: Any) -> None:
@@ -127,11 +127,11 @@ def test_an_event_takes_one_lock_once(handler: CodexOtelHandler) -> None:
 
         acquire, release = __enter__, __exit__
 
-    queue, own = Counted(processor._lock), Counted(handler.lock)
-    processor._lock, handler.lock = queue, own  # type: ignore[assignment]
+    queues, own = Counted(queue.lock), Counted(handler.lock)
+    queue.lock, handler.lock = queues, own  # type: ignore[assignment]
     LOGGER.info("codex.tool_result", extra=EXTRA)
-    processor._lock, handler.lock = queue.lock, own.lock
-    assert (queue.times, own.times) == (1, 0)
+    queue.lock, handler.lock = queues.lock, own.lock
+    assert (queues.times, own.times) == (1, 0)
 
 
 def test_a_start_imports_nothing_heavy(run_python: RunPython) -> None:
@@ -145,7 +145,7 @@ handler = codex_otel_logging.from_table(otel)
 logger = logging.getLogger("codex_otel")
 logger.addHandler(handler)
 logger.setLevel("INFO")
-handler._processor._start = lambda: True
+handler._pipeline.worker._start = lambda: True
 logger.info("codex.turn_ttft", extra={"duration_ms": 1, "conversation.id": "c"})
 heavy = "opentelemetry google requests urllib3 grpc ssl socket email asyncio".split()
 names = {name.partition(".")[0] for name in set(sys.modules) - before}

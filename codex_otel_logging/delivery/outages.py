@@ -7,7 +7,7 @@ from contextlib import suppress
 
 from .. import diagnostics
 from ..native import RLock, monotonic, start_in_application
-from .stats import Stats
+from .queue import Stats
 from .wakeup import Wakeup
 
 DIAGNOSE = "to diagnose, run: codex-otel-logging check --send"
@@ -23,8 +23,8 @@ _LONGEST_REPORT_S = 1.0
 """How long the worker waits until the other thread has logged the first line."""
 
 
-class Troubles:
-    """The troubles of one `BatchProcessor`, each reported once until it is over.
+class OutageReporter:
+    """Reports the outages and losses of one `Worker`, each once until it is over.
 
     Used by the worker alone, but for `overflow`. `reason` is why the last request failed, or empty.
     """

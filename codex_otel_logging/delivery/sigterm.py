@@ -1,4 +1,4 @@
-"""For who asks for it: SIGTERM ends the process only when its events are delivered.
+"""Opt-in: flush queued events before SIGTERM terminates the process.
 
 A module of its own, imported when it is asked for: `signal` takes a while.
 """
@@ -12,7 +12,7 @@ from typing import Any
 
 from .. import diagnostics
 from ..native import NativeThread, allocate_lock
-from .batching import finish
+from .flushing import flush_at_exit
 from .lifecycle import watched
 from .wakeup import Wakeup
 
@@ -65,12 +65,12 @@ class _FlushFirst:
 
     def _deliver(self, number: int) -> bool:
         """Return True when events are delivered, or False: then the signal will come again."""
-        processors = watched()
+        workers = watched()
         done = Wakeup()
         first = allocate_lock()  # taken by who is first: the thread done, or we impatient
 
         def deliver() -> None:
-            finish(processors, for_good=False)
+            flush_at_exit(workers, for_good=False)
             self._delivered = True
             self._delivering_in = 0
             done.set()
@@ -83,10 +83,10 @@ class _FlushFirst:
             NativeThread(deliver, "codex_otel_logging SIGTERM").start(listed=False)
         except RuntimeError:  # Python starts no threads any more
             self._delivering_in = 0
-            finish(processors, for_good=False)
+            flush_at_exit(workers, for_good=False)
             return True
         progress = -1
-        while progress != (progress := sum(p.settled for p in processors)):
+        while progress != (progress := sum(worker.queue.settled for worker in workers)):
             if done.wait(_PATIENCE_S):
                 break
         diagnostics.log_pending()

@@ -28,7 +28,7 @@ class Heirs:
 
 def is_master_without_hooks() -> bool:
     """Return whether this is uWSGI's master process, and forks without Python's hooks."""
-    uwsgi = sys.modules.get("uwsgi")  # not installed: uWSGI adds it to the processes it runs
+    uwsgi = sys.modules.get("uwsgi")
     return (
         uwsgi is not None
         and getattr(uwsgi, "masterpid", int)() == os.getpid()

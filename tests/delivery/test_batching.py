@@ -14,11 +14,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from codex_otel_logging import CodexOtelHandler, Receiver, Stats
-from codex_otel_logging.config.settings import BatchConfig
-from codex_otel_logging.delivery import batching
-from codex_otel_logging.delivery.batching import BatchProcessor
-from codex_otel_logging.delivery.exporter import Outcome
+from codex_otel_logging.delivery.flushing import flush_at_exit
 from codex_otel_logging.delivery.outages import DIAGNOSE
+from codex_otel_logging.delivery.sender import Sender
+from codex_otel_logging.delivery.worker import Worker
 from support.collectors import (
     BAD_REQUEST,
     BUSY,
@@ -151,7 +150,7 @@ logger.setLevel("INFO")
 log = lambda: logger.info("codex.turn_ttft", extra={"duration_ms": 1, "conversation.id": "c"})
 log()
 first = handler.flush(20)
-worker = handler._processor._worker
+worker = handler._pipeline.worker._thread
 handler.close()
 worker.join(20)
 hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
@@ -210,11 +209,11 @@ def test_ctrl_c_while_the_worker_is_woken_stops_nothing(
     log(1)
     assert handler.flush()
 
-    def interrupted(processor: BatchProcessor) -> None:
+    def interrupted(worker: Worker) -> None:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(BatchProcessor, "_wake", interrupted)
+        patch.setattr(Worker, "_wake", interrupted)
         with pytest.raises(KeyboardInterrupt):
             log(1)
     log(1)
@@ -227,7 +226,7 @@ def test_a_collector_that_comes_and_goes_is_reported_once(
     reports: Callable[[], list[str]],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("codex_otel_logging.delivery.batching._BACKOFF_S", (0.001,))
+    monkeypatch.setattr("codex_otel_logging.delivery.sender._BACKOFF_S", (0.001,))
     collector = scripted(*(UNAVAILABLE, UNAVAILABLE, OK) * 10, OK)
     handler = attach_to(collector)
     for _ in range(10):
@@ -322,13 +321,13 @@ def test_after_a_batch_the_worker_looks_by_itself(
 ) -> None:
     """An event that comes then wakes nobody, and is sent all the same."""
     collector = scripted(OK)
-    monkeypatch.setattr(batching, "_LOOKS", 1_000_000)
+    monkeypatch.setattr("codex_otel_logging.delivery.worker._IDLE_POLLS", 1_000_000)
     handler = attach_to(collector, schedule_delay_ms=20)
     log(1)
     assert collector.wait_for(1)
     assert handler.flush()
     with monkeypatch.context() as patch:
-        patch.setattr(BatchProcessor, "_wake", None)
+        patch.setattr(Worker, "_wake", None)
         log(1)
     assert collector.wait_for(2)
 
@@ -337,7 +336,7 @@ def test_a_worker_that_has_looked_long_enough_is_woken(
     scripted: Scripted, attach_to: Attach, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     collector = scripted(OK)
-    monkeypatch.setattr(batching, "_LOOKS", 0)
+    monkeypatch.setattr("codex_otel_logging.delivery.worker._IDLE_POLLS", 0)
     attach_to(collector, schedule_delay_ms=20)
     for count in (1, 2, 3):
         log(1)
@@ -362,12 +361,12 @@ def test_a_clock_that_is_set_holds_nothing_back(
 def test_a_full_queue_drops_the_newest_and_counts(scripted: Scripted, attach_to: Attach) -> None:
     collector = scripted(OK)
     handler = attach_to(collector, max_queue_size=4, max_batch_size=4)
-    processor = handler._processor
-    assert processor is not None
-    processor._start = lambda: False  # type: ignore[method-assign]
+    assert handler._pipeline is not None
+    worker = handler._pipeline.worker
+    worker._start = lambda: False  # type: ignore[method-assign]
     log(6)
     assert handler.stats() == Stats(accepted=6, dropped=2, queued=4)
-    del processor._start
+    del worker._start
     assert handler.flush()
     assert handler.stats() == Stats(accepted=6, exported=4, dropped=2)
     assert numbers(collector) == [0, 1, 2, 3]
@@ -376,12 +375,12 @@ def test_a_full_queue_drops_the_newest_and_counts(scripted: Scripted, attach_to:
 def test_the_queue_is_bounded_in_bytes_too(scripted: Scripted, attach_to: Attach) -> None:
     collector = scripted(OK)
     handler = attach_to(collector, max_queue_bytes=10_000)
-    processor = handler._processor
-    assert processor is not None
-    processor._start = lambda: False  # type: ignore[method-assign]
+    assert handler._pipeline is not None
+    worker = handler._pipeline.worker
+    worker._start = lambda: False  # type: ignore[method-assign]
     log(5, text="x" * 4000)
     assert handler.stats() == Stats(accepted=5, dropped=3, queued=2)
-    del processor._start
+    del worker._start
     assert handler.flush()
     log(1, text="x" * 4000)
     assert handler.flush()
@@ -460,7 +459,7 @@ def test_a_fault_of_ours_is_reported_and_the_worker_goes_on(
     collector = scripted(OK)
     handler = attach_to(collector)
     with monkeypatch.context() as patch:
-        patch.setattr(BatchProcessor, "_export", lambda *_: 1 / 0)
+        patch.setattr(Sender, "_export", lambda *_: 1 / 0)
         log(2)
         assert handler.flush()
     log(1)
@@ -471,41 +470,18 @@ def test_a_fault_of_ours_is_reported_and_the_worker_goes_on(
     assert lost.endswith(DIAGNOSE)
 
 
-def processor(**batch: Any) -> BatchProcessor:
-    def connect() -> Any:
-        raise AssertionError
-
-    return BatchProcessor(
-        BatchConfig(**batch),
-        connect=connect,
-        inspect=lambda _: None,
-        on_start=lambda: None,
-        destination="x",
-    )
-
-
-@pytest.mark.parametrize("failures", [1, 2, 3, 50])
-@pytest.mark.parametrize("retry_after_s", [None, 0.0, 7.0])
-def test_backoff_is_never_nothing_and_never_less_than_asked_for(
-    failures: int, retry_after_s: float | None
-) -> None:
-    delay_s = processor()._delay_s(failures, Outcome("retry", retry_after_s=retry_after_s))
-    assert delay_s >= max(0.08, retry_after_s or 0.0)
-    assert delay_s <= 7.0
-
-
 def test_what_is_left_is_reported_again_when_events_got_through_in_between(
     attach: HandlerFactory, gated: dict[str, Any], gate: Gate, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A process may outlive a signal that has its events delivered, and end much later."""
     batch = {"schedule_delay_ms": 600_000, "shutdown_timeout_ms": 100}
     handler = attach({"exporter": gated, "batch": batch})
-    assert handler._processor is not None
+    assert handler._pipeline is not None
     for _ in range(2):
         gate.refuse()
         log(1)
         for _ in range(2):
-            batching.finish([handler._processor], for_good=False)
+            flush_at_exit([handler._pipeline.worker], for_good=False)
         gate.open()
         assert handler.flush(10)
     left = [message for message in caplog.messages if "not delivered before the end" in message]
@@ -547,7 +523,7 @@ def test_the_counts_agree_with_what_the_collector_saw(
     bursts: list[int],
 ) -> None:
     """Whatever it replies, and in whatever order."""
-    monkeypatch.setattr("codex_otel_logging.delivery.batching._BACKOFF_S", (0.001,))
+    monkeypatch.setattr("codex_otel_logging.delivery.sender._BACKOFF_S", (0.001,))
     collector = scripted(*(REPLIES[reply] for reply in replies), OK)
     handler = attach_to(collector, max_batch_size=4)
     for number, burst in enumerate(bursts, start=1):

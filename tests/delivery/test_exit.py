@@ -182,13 +182,13 @@ import threading
 class Late:
     def __del__(self, log=logger.info, stats=handler.stats, print=print):
         log("codex.turn_ttft", extra={{"duration_ms": -1}})
-        handler._processor._lock = threading.RLock()
+        handler._pipeline.worker.queue.lock = threading.RLock()
         print(stats().dropped, flush=True)
 late = Late()
 late.itself = late
 if {locked}:
     at_the_end, held = threading.Event(), threading.Event()
-    names = {{"at_the_end": at_the_end, "held": held, "lock": handler._processor._lock}}
+    names = {{"at_the_end": at_the_end, "held": held, "lock": handler._pipeline.worker.queue.lock}}
     hold = "at_the_end.wait(); lock.acquire(); held.set(); at_the_end.__class__().wait()"
     # Of its own names, or else its frame would keep `late` alive for ever.
     threading.Thread(target=exec, args=(hold, names), daemon=True).start()
@@ -660,7 +660,7 @@ class Interrupted(collections.deque):
             print("ready", flush=True)
             sys.stdin.read()
             os.kill(os.getpid(), signal.SIGTERM)
-handler._processor._queue = Interrupted()
+handler._pipeline.worker.queue._waiting = Interrupted()
 for number in range(5):
     logger.info("codex.turn_ttft", extra={"duration_ms": number, "conversation.id": "c"})
 while True: time.sleep(0.01)

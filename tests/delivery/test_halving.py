@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 
 from codex_otel_logging import CodexOtelHandler, Stats
-from codex_otel_logging.delivery.parts import Parts
+from codex_otel_logging.delivery.sender import Parts
 from support.collectors import (
     BAD_REQUEST,
     OK,

@@ -161,7 +161,8 @@ def test_handlers_can_be_listed_while_others_are_built() -> None:
         found = lifecycle.watched()
     finally:
         sys.settrace(before)
-    assert handlers[0]._processor in found
+    assert handlers[0]._pipeline is not None
+    assert handlers[0]._pipeline.worker in found
     assert len(handlers) > 1
 
 
@@ -173,7 +174,7 @@ def test_ignored_records_are_counted_exactly() -> None:
     turns = threading.Barrier(16)
 
     def take_turns(frame: FrameType, event: str, _: object) -> Any:
-        if frame.f_code.co_filename.endswith(("handler.py", "batching.py")):
+        if frame.f_code.co_filename.endswith(("handler.py", "queue.py")):
             frame.f_trace_opcodes = True
             if event == "opcode":
                 os.sched_yield()

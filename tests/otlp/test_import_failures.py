@@ -12,7 +12,8 @@ from codex_otel_logging import CodexOtelHandler, Receiver, Stats
 from codex_otel_logging.cli.check.diagnosis import Delivery
 from codex_otel_logging.config.otel_config import OtelConfig
 from codex_otel_logging.config.settings import ExporterConfig
-from codex_otel_logging.delivery import batching
+from codex_otel_logging.delivery import sender
+from codex_otel_logging.delivery.flushing import flush_at_exit
 from codex_otel_logging.otlp import factory, importing
 from codex_otel_logging.otlp.factory import missing_package
 from support.events import log, numbers
@@ -50,7 +51,7 @@ def broken(attach_to: HandlerFactory, receiver: Receiver) -> Callable[..., Codex
 @pytest.fixture(autouse=True)
 def _retry_at_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
     """End the worker of a test in time: it sleeps until its next attempt to import."""
-    monkeypatch.setattr(batching, "_IMPORT_INTERVAL_S", 1.0)
+    monkeypatch.setattr(sender, "_IMPORT_INTERVAL_S", 1.0)
 
 
 def test_failed_import_is_reported_at_once_and_fails_a_flush(
@@ -69,7 +70,7 @@ def test_failed_import_is_reported_at_once_and_fails_a_flush(
 def test_failed_import_is_not_repeated_by_flushes_or_by_the_next_batch(
     broken: Callable[..., CodexOtelHandler], imports: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(batching, "_IMPORT_INTERVAL_S", 60.0)
+    monkeypatch.setattr(sender, "_IMPORT_INTERVAL_S", 60.0)
     handler = broken(max_batch_size=1, retry_for_ms=0)
     for _ in range(5):
         log()
@@ -83,7 +84,7 @@ def test_events_are_kept_while_the_import_fails_and_exported_when_it_works(
     receiver: Receiver,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(batching, "_IMPORT_INTERVAL_S", 0.5)
+    monkeypatch.setattr(sender, "_IMPORT_INTERVAL_S", 0.5)
     handler = broken()
     log()
     assert not handler.flush(60)
@@ -176,14 +177,14 @@ def test_failed_import_does_not_delay_an_exit_at_which_no_thread_can_be_started(
     broken: Callable[..., CodexOtelHandler], imports: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The thread that waits for the export is then the one that exports."""
-    monkeypatch.setattr(batching, "_IMPORT_INTERVAL_S", 60.0)
+    monkeypatch.setattr(sender, "_IMPORT_INTERVAL_S", 60.0)
     handler = broken(shutdown_timeout_ms=30_000)
-    processor = handler._processor
-    assert processor is not None
-    monkeypatch.setattr(processor, "_start", lambda: False)
+    assert handler._pipeline is not None
+    worker = handler._pipeline.worker
+    worker._start = lambda: False  # type: ignore[method-assign]
     log()
     started = time.monotonic()
-    batching.finish([processor], for_good=False)
+    flush_at_exit([worker], for_good=False)
     assert time.monotonic() - started < 20
     assert handler.stats() == Stats(accepted=1, queued=1)
 

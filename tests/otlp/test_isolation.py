@@ -25,8 +25,9 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from codex_otel_logging import CodexOtelHandler, Receiver
 from codex_otel_logging.__main__ import main
 from codex_otel_logging.config.settings import BatchConfig, ExporterConfig
-from codex_otel_logging.delivery.batching import BatchProcessor
 from codex_otel_logging.delivery.exporter import DELIVERED
+from codex_otel_logging.delivery.flushing import flush_all
+from codex_otel_logging.delivery.worker import Worker
 from codex_otel_logging.events.event import SharedAttributes
 from codex_otel_logging.otlp import isolation
 from codex_otel_logging.otlp.encoder import OtlpRequests
@@ -356,20 +357,20 @@ def test_exports_do_not_see_the_context_of_who_logs(
 
     if not can_start:
         monkeypatch.setattr(threading.Thread, "start", start)
-    processor = BatchProcessor(
+    worker = Worker(
         BatchConfig(),
         connect=Exporter,
-        inspect=lambda _: None,
+        check=lambda _: None,
         on_start=lambda: None,
         destination="test",
     )
     token = VARIABLE.set("of the request")
     try:
-        processor.put(SimpleNamespace(size=1, observed_ns=0))  # type: ignore[arg-type]
-        assert processor.flush(10)
+        worker.queue.put(SimpleNamespace(size=1, observed_ns=0))  # type: ignore[arg-type]
+        assert flush_all([worker], 10)
     finally:
         VARIABLE.reset(token)
-        processor.close()
+        worker.close()
     assert seen == [(can_start, None)]
 
 

@@ -32,7 +32,7 @@ locked = threading.Event()
 
 
 def lock() -> None:
-    with handler._processor._lock:
+    with handler._pipeline.worker.queue.lock:
         locked.set()
         unlock.wait(20)
 

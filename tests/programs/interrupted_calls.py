@@ -1,4 +1,4 @@
-"""Calls a processor on the main thread, where a signal handler raises somewhere in each call.
+"""Fills and flushes a queue on the main thread, where a signal handler raises in each call.
 
 usage: interrupted_calls.py CALLS. Prints what is wrong afterwards, which is nothing.
 """
@@ -61,7 +61,7 @@ def event_of(number):
 
 def put_all(events):
     for event in events:
-        processor.put(event)
+        queue.put(event)
         accepted.append(event)
 
 
@@ -73,22 +73,23 @@ handler = from_table(
         "batch": {"max_queue_size": 1_000_000, "max_batch_size": 4},
     }
 )
-processor = handler._processor
-processor._start = lambda: False  # so the thread that flushes exports
-processor._exporter = collector = Collector()
+pipeline = handler._pipeline
+pipeline.worker._start = lambda: False  # so the thread that flushes exports
+pipeline.worker.sender._exporter = collector = Collector()
+queue = pipeline.worker.queue
 accepted = []
 for number in range(int(sys.argv[1])):
     interrupted(put_all, [event_of(number)] * 50)
-    queued = [*processor._queue, *processor._batch]
-    if processor._queued_bytes != sum(event.size for event in queued):
-        sys.exit(f"bytes after put: {processor._queued_bytes} of {len(queued)} events")
-    interrupted(processor.flush, 20)
-    queued = [*processor._queue, *processor._batch]
-    if processor._queued_bytes != sum(event.size for event in queued):
-        sys.exit(f"bytes after flush: {processor._queued_bytes} of {len(queued)} events")
-    if not processor.flush(20):
+    queued = [*queue._waiting, *queue._batch]
+    if queue._queued_bytes != sum(event.size for event in queued):
+        sys.exit(f"bytes after put: {queue._queued_bytes} of {len(queued)} events")
+    interrupted(pipeline.flush, 20)
+    queued = [*queue._waiting, *queue._batch]
+    if queue._queued_bytes != sum(event.size for event in queued):
+        sys.exit(f"bytes after flush: {queue._queued_bytes} of {len(queued)} events")
+    if not pipeline.flush(20):
         sys.exit("flush was in vain")
-stats = processor.stats()
+stats = queue.stats()
 if stats.queued or stats.accepted != stats.exported or stats.exported < len(accepted):
     sys.exit(f"{stats}, {len(accepted)} accepted")
 if len(collector.events) < stats.exported:

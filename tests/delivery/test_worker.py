@@ -1,0 +1,273 @@
+"""The worker's states: the table, its drawing, and what the worker really goes through."""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from importlib.resources import files
+from itertools import pairwise
+from typing import Any
+
+import pytest
+
+from codex_otel_logging.config.settings import BatchConfig
+from codex_otel_logging.delivery.exporter import DELIVERED, Outcome
+from codex_otel_logging.delivery.flushing import flush_all
+from codex_otel_logging.delivery.wakeup import Wakeup
+from codex_otel_logging.delivery.worker import TRANSITIONS, State, Worker
+from codex_otel_logging.events.event import Event
+from support.queued_events import turns
+
+RETRY = Outcome("retry", "unavailable")
+
+PATHS = {
+    "flushed": "ended, idle, waiting, sending, idle, closing, ended",
+    "closed while waiting": "ended, idle, waiting, closing, ended",
+    "closed while sending": "ended, idle, sending, closing, ended",
+    "more events meanwhile": "ended, idle, waiting, sending, waiting, closing, ended",
+    "retried": "ended, idle, sending, backing off, sending, idle, closing, ended",
+    "closed while backing off": "ended, idle, sending, backing off, closing, ended",
+    "no thread": "ended, idle, ended, idle, ended, idle, ended, sending, ended",
+    "interrupted": "ended, idle, ended, idle, ended, idle, ended, sending, backing off, ended",
+}
+"""The states of each test below, in their order."""
+
+
+class Traced(Worker):
+    """A worker that keeps the states it was in, and lets a test wait for one."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        self._changed = threading.Condition()
+        self.states: list[State] = []
+        super().__init__(*arguments, **options)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        super().__setattr__(name, value)
+        if name == "_state":
+            with self._changed:
+                if self.states[-1:] != [value]:
+                    self.states.append(value)
+                self._changed.notify_all()
+
+    def wait_for(self, state: State) -> None:
+        with self._changed:
+            assert self._changed.wait_for(lambda: self.states[-1] is state, 20), self.states
+
+    @property
+    def path(self) -> str:
+        return ", ".join(state.value for state in self.states)
+
+
+class Gated:
+    """An exporter with the given outcomes; each request waits until `answer` is set."""
+
+    def __init__(self, *outcomes: Outcome) -> None:
+        self._outcomes = iter(outcomes)
+        self.answer = threading.Event()
+        self.answer.set()
+        self.is_shut_down = False
+
+    def export(self, events: Sequence[Event], timeout_s: float | None = None) -> Outcome:
+        assert self.answer.wait(20)
+        return next(self._outcomes, DELIVERED)
+
+    def shutdown(self) -> None:
+        self.is_shut_down = True
+
+
+Start = Callable[..., tuple[Traced, Gated]]
+
+
+@pytest.fixture
+def start() -> Iterator[Start]:
+    """Builds a worker with an exporter that has the given outcomes."""
+    workers: list[tuple[Traced, Gated]] = []
+
+    def start(*outcomes: Outcome, **batch: Any) -> tuple[Traced, Gated]:
+        exporter = Gated(*outcomes)
+        worker = Traced(
+            BatchConfig(**{"schedule_delay_ms": 600_000, **batch}),
+            connect=lambda: exporter,
+            check=lambda _: None,
+            on_start=lambda: None,
+            destination="x",
+        )
+        workers.append((worker, exporter))
+        return worker, exporter
+
+    yield start
+    for worker, exporter in workers:
+        exporter.answer.set()
+        worker.close()
+        worker.wait_for(State.ENDED)
+
+
+def put(worker: Worker, count: int = 1) -> None:
+    for event in turns(count):
+        worker.queue.put(event)
+
+
+@pytest.fixture
+def no_thread(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """No thread can be started, as at exit."""
+
+    def start(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", start)
+        yield
+
+
+def test_flush_exports_what_waits(start: Start) -> None:
+    worker, _ = start()
+    put(worker)
+    worker.wait_for(State.WAITING)
+    assert flush_all([worker], 20)
+    worker.wait_for(State.IDLE)
+    worker.close()
+    worker.wait_for(State.ENDED)
+    assert worker.path == PATHS["flushed"]
+    assert worker.queue.stats().exported == 1
+
+
+def test_close_exports_what_waits(start: Start) -> None:
+    worker, _ = start()
+    put(worker)
+    worker.wait_for(State.WAITING)
+    worker.close()
+    worker.wait_for(State.ENDED)
+    assert worker.path == PATHS["closed while waiting"]
+    assert worker.queue.stats().exported == 1
+
+
+def test_close_lets_the_batch_and_later_events_be_exported(start: Start) -> None:
+    worker, exporter = start(schedule_delay_ms=0)
+    exporter.answer.clear()
+    put(worker)
+    worker.wait_for(State.SENDING)
+    worker.close()
+    put(worker, 2)
+    exporter.answer.set()
+    worker.wait_for(State.ENDED)
+    assert worker.path == PATHS["closed while sending"]
+    assert worker.queue.stats().exported == 3
+
+
+def test_event_queued_during_an_export_waits(start: Start) -> None:
+    worker, exporter = start()
+    exporter.answer.clear()
+    put(worker)
+    worker.wait_for(State.WAITING)
+    waiter = Wakeup()
+    worker.add_waiter(waiter)
+    worker.wait_for(State.SENDING)
+    worker.queue.remove_waiter(waiter)
+    put(worker)
+    exporter.answer.set()
+    worker.wait_for(State.WAITING)
+    worker.close()
+    worker.wait_for(State.ENDED)
+    assert worker.path == PATHS["more events meanwhile"]
+
+
+def test_failed_attempt_is_retried_after_a_backoff(start: Start) -> None:
+    worker, _ = start(RETRY, schedule_delay_ms=0)
+    put(worker)
+    assert flush_all([worker], 20)
+    worker.wait_for(State.IDLE)
+    worker.close()
+    worker.wait_for(State.ENDED)
+    assert worker.path == PATHS["retried"]
+
+
+def test_close_cuts_a_backoff_short(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("codex_otel_logging.delivery.sender._BACKOFF_S", (600.0,))
+    worker, _ = start(RETRY, schedule_delay_ms=0)
+    put(worker)
+    worker.wait_for(State.BACKING_OFF)
+    worker.close()
+    worker.wait_for(State.ENDED)
+    assert worker.path == PATHS["closed while backing off"]
+    assert worker.queue.stats().exported == 1
+
+
+@pytest.mark.usefixtures("no_thread")
+def test_thread_that_flushes_exports_if_no_other_can_be_started(start: Start) -> None:
+    worker, _ = start()
+    put(worker)
+    assert flush_all([worker], 20)
+    assert worker.path == PATHS["no thread"]
+
+
+@pytest.mark.usefixtures("no_thread")
+def test_interrupted_flush_leaves_the_worker_ended_and_the_event_queued(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object) -> bool:
+        raise KeyboardInterrupt
+
+    worker, _ = start(RETRY)
+    put(worker)
+    with monkeypatch.context() as patch:
+        patch.setattr(Wakeup, "wait", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            flush_all([worker], 20)
+    assert worker.path == PATHS["interrupted"]
+    assert len(worker.queue) == 1
+    assert flush_all([worker], 20)
+
+
+def test_closed_worker_shuts_its_exporter_down_and_works_again(start: Start) -> None:
+    worker, exporter = start(schedule_delay_ms=0)
+    for count in (1, 2):
+        put(worker)
+        assert flush_all([worker], 20)
+        worker.wait_for(State.IDLE)
+        thread = worker._thread
+        assert thread is not None
+        worker.close()
+        thread.join(20)
+        assert worker.state is State.ENDED
+        assert exporter.is_shut_down
+        assert worker.queue.stats().exported == count
+
+
+def test_closing_worker_stays_at_exit(start: Start) -> None:
+    """Connections are left to the process, which ends."""
+    worker, exporter = start()
+    put(worker)
+    worker.wait_for(State.WAITING)
+    worker.queue.at_exit = True
+    worker.close()
+    assert flush_all([worker], 20)
+    assert worker.state is State.CLOSING
+    assert not exporter.is_shut_down
+    worker.queue.at_exit = False
+
+
+def test_close_starts_no_thread_for_an_empty_queue(start: Start) -> None:
+    worker, _ = start()
+    worker.close()
+    assert worker.path == "ended"
+
+
+def moves(path: str) -> set[tuple[str, str]]:
+    return set(pairwise(path.split(", ")))
+
+
+LISTED = {(state.value, after.value) for state in State for after in TRANSITIONS[state]}
+
+
+def test_tests_go_through_each_transition_of_the_table_and_no_other() -> None:
+    assert set[tuple[str, str]]().union(*map(moves, PATHS.values())) == LISTED
+
+
+def test_drawing_shows_the_transitions_of_the_table() -> None:
+    page = files("codex_otel_logging").joinpath("docs/design.md").read_text(encoding="utf-8")
+    drawn = re.findall(r"^    (\S+) --> (\w+)(?:$|: )", page, re.MULTILINE)
+    assert drawn[0] == ("[*]", "ended")
+    shown = {(start.replace("_", " "), end.replace("_", " ")) for start, end in drawn[1:]}
+    assert shown == LISTED
+    assert len(shown) == len(drawn) - 1
