@@ -24,7 +24,7 @@ from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsSer
 
 from codex_otel_logging import Receiver
 from codex_otel_logging.__main__ import main
-from codex_otel_logging.cli.check.diagnosis import EVENT
+from codex_otel_logging.cli.check.sample import EVENT
 from support import http2
 from support.collectors import (
     BAD_REQUEST,

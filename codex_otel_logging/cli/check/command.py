@@ -17,10 +17,10 @@ from ...attachment import EVENT_LOGGER
 from ...config.toml_file import default_path
 from ...text import printable, shown
 from ..console import Console, console
-from .diagnosis import EVENT
 from .effective import Setting
 from .findings import Checked, Findings, find
 from .reach import Reach
+from .sample import EVENT
 
 FINE, NOT_SENT, FAULTY = 0, 1, 2
 """The exit statuses: all is well; events would not arrive; there was nothing to check."""
