@@ -98,6 +98,9 @@ UNREADABLE_CERTIFICATES = Diagnosis(
     "the certificates cannot be loaded ({reason})",
     "check the files of the exporter's tls, or of the variables that name them",
 )
+INVALID_NAME = Diagnosis(
+    "TLS does not accept the name {route.host_shown}", "check the host in endpoint"
+)
 NO_HANDSHAKE = Diagnosis(
     "no answer to the beginning of TLS",
     "if the collector takes plaintext there, begin the endpoint with http://",

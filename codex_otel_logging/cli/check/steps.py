@@ -169,14 +169,15 @@ def shake_hands(
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         return diagnoses.UNREADABLE_CERTIFICATES.about(reason=reason)
-    context.set_alpn_protocols(["http/1.1" if exporter.over_http else "h2"])
+    protocol = "http/1.1" if exporter.over_http else "h2"
     try:
-        deadline.limit(connection)
-        with context.wrap_socket(connection, server_hostname=route.collector.host) as secure:
+        with _secured(connection, context, protocol, route, deadline) as secure:
             return diagnoses.SECURE.about(version=secure.version())
     except ssl.SSLCertVerificationError as error:
         diagnosis = diagnoses.CERTIFICATES.get(error.verify_code, diagnoses.UNKNOWN_AUTHORITY)
         return diagnosis.about(route=route, reason=error.verify_message)
+    except UnicodeError:  # only a proxy has been given the name so far
+        return diagnoses.INVALID_NAME.about(route=route)
     except TimeoutError:
         return diagnoses.NO_HANDSHAKE
     except OSError as error:
@@ -200,6 +201,20 @@ def _context(exporter: ExporterConfig, *, verify: bool = True) -> ssl.SSLContext
     if tls.client_certificate:
         context.load_cert_chain(tls.client_certificate, tls.client_private_key)
     return context
+
+
+def _secured(
+    connection: socket.socket,
+    context: ssl.SSLContext,
+    protocol: str,
+    route: Route,
+    deadline: Deadline,
+) -> ssl.SSLSocket:
+    host = route.collector.host
+    host.encode("idna")  # Python 3.10 leaves the connection open if `wrap_socket` finds the fault
+    context.set_alpn_protocols([protocol])
+    deadline.limit(connection)
+    return context.wrap_socket(connection, server_hostname=host)
 
 
 def send(
@@ -309,13 +324,11 @@ def _first_bytes(
             if not tls:
                 return _exchange(connection, request, deadline)
             context = _context(exporter, verify=False)
-            context.set_alpn_protocols([protocol])
-            deadline.limit(connection)
-            with context.wrap_socket(connection, server_hostname=route.collector.host) as secure:
+            with _secured(connection, context, protocol, route, deadline) as secure:
                 with suppress(TimeoutError):  # gRPC servers begin by themselves, and so do alerts
                     return _received(secure, Deadline(_ALERT_TIMEOUT_S)) or _CLOSED
                 return _exchange(secure, request, deadline)
-    except OSError as error:
+    except (OSError, UnicodeError) as error:
         required = "CERTIFICATE_REQUIRED" in (getattr(error, "reason", None) or "")
         return _CERTIFICATE_REQUIRED if required else b""
 
