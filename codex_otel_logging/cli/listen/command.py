@@ -17,9 +17,10 @@ from queue import Empty, Full, SimpleQueue
 from typing import Any
 
 from ...receiver import PortError, ReceivedRequest, Receiver, RefusedRequest, events_of
+from .event_facts import is_event, time_of
 from .json_view import json_view
 from .refusals import Refusals
-from .summaries import Summaries, is_event, time_of
+from .summaries import Summaries
 from .text_view import text_view
 from .views import HOW_TO_END, View, are, counted
 

@@ -40,8 +40,9 @@ from typing import Any
 
 from ...events.records import timestamp_text
 from ...receiver import ReceivedEvent, RefusedRequest
+from .event_facts import time_of
 from .refusals import Refusals
-from .summaries import ConversationSummary, time_of
+from .summaries import ConversationSummary
 from .views import View, counted, how_to_send
 
 EVENT_KEYS = (

@@ -12,15 +12,9 @@ from ...receiver import ReceivedEvent, RefusedRequest
 from ...text import is_visible, shown, shown_name
 from ..console import Console, Part, console
 from ..layout import ELLIPSIS, Field, fit_fields, width_of, words
+from .event_facts import failure_of, is_denied, time_of
 from .refusals import Refusals
-from .summaries import (
-    MAX_CONVERSATIONS,
-    OTHER_TOOLS,
-    ConversationSummary,
-    failure_of,
-    is_denied,
-    time_of,
-)
+from .summaries import MAX_CONVERSATIONS, OTHER_TOOLS, ConversationSummary
 from .views import View, counted, how_to_send
 
 _COMMON = frozenset(field.name for field in catalog.COMMON_FIELDS)
