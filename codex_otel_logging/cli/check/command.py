@@ -152,7 +152,7 @@ def _consequences(checked: Checked) -> list[str]:
         sent = f"Nothing is sent: {checked.why_not}."
     else:
         assert config.exporter is not None
-        protocol = "OTLP/HTTP" if config.exporter.name == "otlp-http" else "OTLP/gRPC"
+        protocol = "OTLP/HTTP" if config.exporter.over_http else "OTLP/gRPC"
         sent = f"Events are sent over {protocol} to {config.exporter.safe_endpoint}."
     prompts = "are sent as they are" if config.log_user_prompt else "leave as [REDACTED]"
     payloads = "are sent as they are" if config.log_tool_payloads else "leave as [REDACTED]"
