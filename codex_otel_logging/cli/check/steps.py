@@ -270,17 +270,17 @@ def detect_protocols(exporter: ExporterConfig, route: Route, answer: Diagnosis) 
     if route.proxy and route.proxy.opaque:
         return diagnoses.HIDDEN.about(route=route)
     for tls in (route.tls, not route.tls):
-        answers = [
+        received = [
             _first_bytes(exporter, route, tls, "h2", _HTTP2_PREFACE),
             _first_bytes(exporter, route, tls, "http/1.1", _HTTP1_REQUEST),
         ]
-        if _CERTIFICATE_REQUIRED in answers:
+        if _CERTIFICATE_REQUIRED in received:
             return diagnoses.CLIENT_CERTIFICATE
-        http1 = any(answer.startswith(b"HTTP/1.") for answer in answers)
-        http2 = any(answer[3:9] == _SETTINGS_FRAME for answer in answers)
+        http1 = any(data.startswith(b"HTTP/1.") for data in received)
+        http2 = any(data[3:9] == _SETTINGS_FRAME for data in received)
         if http1 or http2:
             return _compare(DetectedProtocols(tls, http1, http2), exporter, route, answer)
-        if tls == route.tls and all(answer == _CLOSED for answer in answers):
+        if tls == route.tls and all(data == _CLOSED for data in received):
             return diagnoses.HANGS_UP
     return diagnoses.NO_PROTOCOL
 
