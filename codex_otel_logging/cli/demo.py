@@ -30,6 +30,7 @@ from ..handler import CodexOtelHandler
 from ..otlp.factory import missing_package
 from ..receiver import ReceivedEvent, Receiver
 from ..text import shown
+from .layout import cut
 
 Transport = Literal["http", "grpc"]
 
@@ -222,7 +223,7 @@ def _report(results: Sequence[Played]) -> Iterator[str]:
             if key not in catalog.COMMON_FIELD_NAMES
         )
         line = f"{number:>3}  {moment:%H:%M:%S}.{moment:%f}"[:-3] + f"  {event.name:25}  {fields}"
-        yield line if len(line) <= width else line[: width - 3] + "..."
+        yield cut(line, width)
     if first.received:
         event = first.received[0]
         yield "\nresource"

@@ -32,15 +32,14 @@ class Address(NamedTuple):
 class Proxy:
     """A proxy, and the environment variable that names it.
 
-    `tunnels` says whether it is asked for a connection through it that it does not look into. What
-    is no plain HTTP proxy is `unknown`: nothing is found out there.
+    One that is `opaque` opens no tunnel to the collector: it takes requests itself, or is no plain
+    HTTP proxy.
     """
 
     address: Address
     variable: str
     authorization: str = field(default="", repr=False)
-    tunnels: bool = True
-    unknown: bool = False
+    opaque: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,9 +60,9 @@ class Route:
         return self.proxy.address if self.proxy else self.collector
 
     @property
-    def is_hidden(self) -> bool:
-        """Whether a proxy stands before the collector that cannot be looked through."""
-        return self.proxy is not None and (self.proxy.unknown or not self.proxy.tunnels)
+    def setting(self) -> str:
+        """What names that address: a variable of the environment, or the exporter's `endpoint`."""
+        return self.proxy.variable if self.proxy else "endpoint"
 
 
 def route_to(exporter: ExporterConfig) -> Route | None:
@@ -131,7 +130,8 @@ def _proxy(url: str, variable: str, *, tunnels: bool) -> Proxy | None:
     if parts.username is not None:
         pair = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
         authorization = f"Basic {base64.b64encode(pair.encode()).decode()}"
-    return Proxy(address, variable, authorization, tunnels, parts.scheme != "http")
+    opaque = not tunnels or parts.scheme != "http"
+    return Proxy(address, variable, authorization, opaque)
 
 
 def usual_authorities(exporter: ExporterConfig) -> str | None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import select
 import signal
 import socket
 import ssl
+import struct
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -24,7 +26,8 @@ from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsSer
 
 from codex_otel_logging import Receiver
 from codex_otel_logging.__main__ import main
-from codex_otel_logging.cli.check.diagnosis import EVENT
+from codex_otel_logging.cli.check.sample import EVENT
+from codex_otel_logging.otlp import deadlines
 from support import http2
 from support.collectors import (
     BAD_REQUEST,
@@ -294,6 +297,29 @@ class TestNoConnection:
         assert sent.names == ["name", "connection"]
         assert sent.text("connection") == "no connection within 0.2 s"
         assert "whether a firewall is in between" in sent.advice
+
+    @pytest.mark.parametrize("name", [HTTP, GRPC])
+    def test_reset_before_the_peers_address_is_read(
+        self, send: Send, monkeypatch: pytest.MonkeyPatch, name: str
+    ) -> None:
+        """The system forgets the address of a peer that has reset the connection."""
+        connect = deadlines.connect
+
+        def connect_and_wait(*arguments: Any) -> socket.socket:
+            connection = connect(*arguments)
+            select.select([connection], [], [], 30)
+            return connection
+
+        def reset(connection: socket.socket) -> None:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            connection.close()
+
+        monkeypatch.setattr(deadlines, "connect", connect_and_wait)
+        with Peer(reset) as peer:
+            sent = send(name, f"http://127.0.0.1:{peer.port}")
+        assert sent.names == ["name", "connection"]
+        assert sent.text("connection").startswith("no connection: ")
+        assert "check the host and the port in endpoint" in sent.advice
 
 
 class TestOddAddresses:
@@ -765,6 +791,26 @@ class TestProxies:
                 monkeypatch.setenv(variable, f"http://127.0.0.1:{listener.getsockname()[1]}")
             sent = send(name, endpoint, tls=tls.trusting)
         assert sent.text("tunnel") == "the proxy answered in no HTTP"
+
+    @pytest.mark.parametrize("name", [HTTP, GRPC])
+    def test_name_behind_a_proxy_that_is_invalid_in_tls(
+        self, send: Send, monkeypatch: pytest.MonkeyPatch, name: str
+    ) -> None:
+        with Peer(dripping(b"", first=b"HTTP/1.1 200 Connection established\r\n\r\n")) as proxy:
+            for variable in ("HTTPS_PROXY", "grpc_proxy"):
+                monkeypatch.setenv(variable, f"http://127.0.0.1:{proxy.port}")
+            sent = send(name, f"https://{'a' * 64}.invalid")
+        assert sent.names == ["name", "connection", "tunnel", "TLS"]
+        assert sent.text("TLS") == f"TLS does not accept the name {'a' * 64}.invalid"
+        assert sent.advice == "check the host in endpoint"
+
+    def test_name_behind_a_proxy_that_is_invalid_in_tls_is_no_fault_of_the_port(
+        self, send: Send, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        with Peer(dripping(b"", first=b"HTTP/1.1 200 Connection established\r\n\r\n")) as proxy:
+            monkeypatch.setenv("grpc_proxy", f"http://127.0.0.1:{proxy.port}")
+            sent = send(GRPC, f"http://{'a' * 64}.invalid", timeout_ms=500)
+        assert sent.text("port") == "what listens there speaks neither HTTP nor gRPC"
 
     @pytest.mark.parametrize(
         ("exceptions", "without"),

@@ -21,7 +21,7 @@ from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsSer
 
 from codex_otel_logging import Conversation, Receiver
 from codex_otel_logging.cli.listen import command as listen
-from codex_otel_logging.cli.listen import views
+from codex_otel_logging.cli.listen import json_view, text_view
 from codex_otel_logging.receiver import ReceivedRequest, events_of
 from codex_otel_logging.receiver.messages import request_from_json
 from support.commands import Command, needs_rich, needs_small_pipes
@@ -203,7 +203,7 @@ def test_json_lines(tmp_path: Path) -> None:
         *("events", "turns", "api_requests", "api_failures", "tokens", "decisions", "denied"),
         *("tools", "failures", "other_failures"),
     ]
-    documented = views.__doc__ or ""
+    documented = json_view.__doc__ or ""
     assert [key for key in [*event, *conversation] if key not in documented] == []
 
 
@@ -608,7 +608,7 @@ def test_what_was_turned_away_is_told_at_the_end(
     arrivals.put(arrival(""))
     with pytest.raises(queue.Full):
         arrivals.put(arrival(""))
-    view = views.make_view(as_json=as_json)
+    view = listen.make_view(as_json=as_json)
     listening = listen._Listening(arrivals, view)
     listening.rest()
     listening.end()
@@ -630,7 +630,7 @@ def test_forgotten_conversations_are_summed_up_when_they_are(
         message = request_from_json(request_of(record(attributes)))
         arrivals.put(ReceivedRequest("grpc", {}, message))
     for as_json in (False, True):
-        view = views.make_view(as_json=as_json)
+        view = listen.make_view(as_json=as_json)
         listening = listen._Listening(arrivals, view)
         listening.rest()
     output = capsys.readouterr().out
@@ -650,4 +650,4 @@ def test_forgotten_conversations_are_summed_up_when_they_are(
     ],
 )
 def test_durations_for_people(milliseconds: float, text: str) -> None:
-    assert views._duration(milliseconds) == text
+    assert text_view._duration(milliseconds) == text

@@ -18,7 +18,7 @@ from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsSer
 
 from codex_otel_logging import Receiver
 from codex_otel_logging.cli.listen import command as listen
-from codex_otel_logging.cli.listen import refusals, views
+from codex_otel_logging.cli.listen import json_view, refusals
 from codex_otel_logging.cli.listen.refusals import Refusals
 from codex_otel_logging.receiver import RefusedRequest
 from support.commands import Command
@@ -465,7 +465,7 @@ def test_listen_shows_refused_requests_as_json(tmp_path: Path) -> None:
         assert command.end() == 0
         lines = [json.loads(line) for line in command.output.splitlines()]
     assert list(lines[0]) == ["type", "time", "transport", "reason", "advice", "count"]
-    documented = views.__doc__ or ""
+    documented = json_view.__doc__ or ""
     assert [key for key in lines[0] if key not in documented or f"`{key}`" not in README] == []
     assert [(line["type"], line["transport"], line["count"]) for line in lines] == [
         ("refused", "http", 1),
@@ -486,7 +486,7 @@ def test_the_number_of_reasons_is_bounded(
     for reason in "abcda":
         arrivals.refuse(RefusedRequest("http", reason, "advice"))
     assert len(arrivals) == 2  # what is shown is bounded as well
-    listening = listen._Listening(arrivals, views.make_view(as_json=as_json))
+    listening = listen._Listening(arrivals, listen.make_view(as_json=as_json))
     assert "; 5 requests refused; " in listening._status()
     listening.rest()
     listening.end()

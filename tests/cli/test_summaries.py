@@ -10,15 +10,14 @@ import pytest
 
 from codex_otel_logging.cli.demo import play, recorded_session
 from codex_otel_logging.cli.listen import summaries
-from codex_otel_logging.cli.listen.summaries import (
-    ConversationSummary,
-    Summaries,
+from codex_otel_logging.cli.listen.event_facts import (
     failure_of,
     is_denied,
     is_event,
     number,
     time_of,
 )
+from codex_otel_logging.cli.listen.summaries import ConversationSummary, Summaries
 from codex_otel_logging.receiver import ReceivedEvent, ReceivedRequest, events_of
 from codex_otel_logging.receiver.messages import request_from_json
 from support.paths import DATA

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import pytest
 
 from codex_otel_logging import CodexOtelHandler, Receiver, Stats
-from codex_otel_logging.cli.check.diagnosis import Delivery
+from codex_otel_logging.cli.check.delivery import Delivery
 from codex_otel_logging.config.otel_config import OtelConfig
 from codex_otel_logging.config.settings import ExporterConfig
 from codex_otel_logging.delivery import sender

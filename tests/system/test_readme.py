@@ -13,7 +13,7 @@ import pytest
 
 from codex_otel_logging import OtelConfig, Receiver, catalog
 from codex_otel_logging.__main__ import main
-from codex_otel_logging.cli.listen import summaries, views
+from codex_otel_logging.cli.listen import json_view, summaries, views
 from codex_otel_logging.config.schema import schema
 from codex_otel_logging.config.toml import loads
 from support.commands import Command
@@ -129,7 +129,7 @@ def test_codex_does_not_start_with_what_only_this_package_takes(exporter: object
 
 
 def test_codex_starts_with_what_listen_prints() -> None:
-    lines = list(views._how_to_send(["http://127.0.0.1:4318/v1/logs", "http://127.0.0.1:4317"]))
+    lines = list(views.how_to_send(["http://127.0.0.1:4318/v1/logs", "http://127.0.0.1:4317"]))
     toml = "\n".join(lines[lines.index("[otel.exporter.otlp-http]") :])
     jsonschema.validate(loads(toml), CODEX_REQUIRES)
 
@@ -264,5 +264,5 @@ def test_the_output_of_listen_is_what_listen_prints(run_python: RunPython, home:
 
 def test_the_keys_of_a_json_line_are_named(receiver: Receiver) -> None:
     section = README.partition("## See what is sent")[2].partition("\n## ")[0]
-    keys = [*summaries.ConversationSummary("", 0).as_json(), *views.EVENT_KEYS]
+    keys = [*summaries.ConversationSummary("", 0).as_json(), *json_view.EVENT_KEYS]
     assert [key for key in keys if f"`{key}`" not in section] == []

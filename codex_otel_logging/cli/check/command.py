@@ -17,10 +17,10 @@ from ...attachment import EVENT_LOGGER
 from ...config.toml_file import default_path
 from ...text import printable, shown
 from ..console import Console, console
-from .diagnosis import EVENT
 from .effective import Setting
 from .findings import Checked, Findings, find
 from .reach import Reach
+from .sample import EVENT
 
 FINE, NOT_SENT, FAULTY = 0, 1, 2
 """The exit statuses: all is well; events would not arrive; there was nothing to check."""
@@ -152,7 +152,7 @@ def _consequences(checked: Checked) -> list[str]:
         sent = f"Nothing is sent: {checked.why_not}."
     else:
         assert config.exporter is not None
-        protocol = "OTLP/HTTP" if config.exporter.name == "otlp-http" else "OTLP/gRPC"
+        protocol = "OTLP/HTTP" if config.exporter.over_http else "OTLP/gRPC"
         sent = f"Events are sent over {protocol} to {config.exporter.safe_endpoint}."
     prompts = "are sent as they are" if config.log_user_prompt else "leave as [REDACTED]"
     payloads = "are sent as they are" if config.log_tool_payloads else "leave as [REDACTED]"

@@ -14,8 +14,7 @@ from ...config.exporter_table import EXPORTERS
 from ...config.otel_config import SET_ELSEWHERE, OtelConfig
 from ...config.settings import BatchConfig, ExporterConfig, TlsConfig, keys_of
 from ...config.tables import variables_in
-
-HIDDEN = "***"
+from ...otlp.masking import MASK
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +70,7 @@ def _exporter(config: OtelConfig, otel: Mapping[str, Any]) -> Iterator[Setting]:
             yield _from(config, table, f"exporter.{field.name}", value, field.name)
     headers = table.get("headers", {})
     for name in headers if is_table else exporter.headers:
-        yield _from(config, headers, f"exporter.headers.{name}", HIDDEN, name)
+        yield _from(config, headers, f"exporter.headers.{name}", MASK, name)
     paths = table.get("tls", {})
     for field, key in keys_of(TlsConfig):
         path = paths.get(key.name) or getattr(exporter.tls, field.name, None)

@@ -13,7 +13,7 @@ from ...config.environment import is_disabled
 from ...config.tables import ConfigError
 from ...events.reader import is_event_logger
 from ...otlp.factory import missing_package
-from .diagnosis import Delivery
+from .delivery import Delivery
 from .effective import Setting, settings
 from .ineffective import ineffective_variables
 from .logging_dict import ConfiguredHandler, LoggingDictError, apply, load

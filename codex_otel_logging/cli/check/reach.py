@@ -13,9 +13,8 @@ from logging.handlers import MemoryHandler, QueueHandler
 from typing import NamedTuple
 
 from ...attachment import EVENT_LOGGER, exporter_of, handlers_of, is_own
-from ...events.reader import EventReader, is_event_logger
-from ...events.redaction import REDACT_ALL
-from .diagnosis import marked_record
+from ...events.reader import is_event_logger
+from .sample import READER, sample_record
 
 _TIMES = {2: "twice", 3: "three times"}
 
@@ -65,7 +64,7 @@ def reach_of(logger: logging.Logger, unattached: Sequence[str] = ()) -> Reach:
 
     `unattached` names handlers of ours that were built, but may be attached nowhere.
     """
-    record, faults = _logged(logger, marked_record(logger.name))
+    record, faults = _logged(logger, sample_record(logger.name))
     outcomes = [
         outcome
         for holder, handler in handlers_of(logger.name)
@@ -172,7 +171,7 @@ def _outcomes(
         except Exception as error:  # of a formatter that misses a field, for example
             fault = f"{_handler(handler)} cannot prepare events: {type(error).__name__}: {error}"
     if fault or not inner:
-        if not fault and is_own(handler) and _READER.read(record) is None:
+        if not fault and is_own(handler) and READER.read(record) is None:
             fault = _no_event_fault(through)
         if not isinstance(handler, logging.NullHandler):
             yield _Outcome(handler, holder, through, fault)
@@ -182,9 +181,6 @@ def _outcomes(
         yield from _outcomes(
             each, record, holder, (*through, handler), compares_level=bool(respects)
         )
-
-
-_READER = EventReader(REDACT_ALL)
 
 
 def _no_event_fault(through: Sequence[logging.Handler]) -> str:

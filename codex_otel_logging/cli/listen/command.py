@@ -17,9 +17,12 @@ from queue import Empty, Full, SimpleQueue
 from typing import Any
 
 from ...receiver import PortError, ReceivedRequest, Receiver, RefusedRequest, events_of
+from .event_facts import is_event, time_of
+from .json_view import json_view
 from .refusals import Refusals
-from .summaries import Summaries, is_event, time_of
-from .views import View, are, counted, make_view
+from .summaries import Summaries
+from .text_view import text_view
+from .views import HOW_TO_END, View, are, counted
 
 MAX_WAITING_BYTES = 32 << 20
 """How many bytes of requests may wait to be printed; they wait encoded."""
@@ -61,6 +64,11 @@ def run(http_port: int, grpc_port: int, *, as_json: bool = False) -> int:
         view.status("")
     listening.end()
     return 0
+
+
+def make_view(*, as_json: bool) -> View:
+    """Return the view for programs, or the one for people, on standard output."""
+    return json_view() if as_json else text_view()
 
 
 def _taken(error: PortError, protocol: str) -> str:
@@ -245,7 +253,7 @@ class _Listening:
         behind = f"; {counted(waiting, 'request')} not printed yet" if waiting else ""
         refusals = self._arrivals.refusals.total
         refused = f"; {counted(refusals, 'request')} refused" if refusals else ""
-        return f"{self._total()}{refused}{behind}; Ctrl-C ends and sums up"
+        return f"{self._total()}{refused}{behind}; {HOW_TO_END}"
 
 
 def _addresses(receiver: Receiver) -> list[str]:

@@ -1,0 +1,32 @@
+"""The event that `check` sends, and follows through logging."""
+
+from __future__ import annotations
+
+import logging
+
+from ...attachment import EVENT_LOGGER
+from ...conversation import Conversation
+from ...events.event import Event
+from ...events.reader import EventReader
+from ...events.redaction import REDACT_ALL
+
+EVENT = "codex.startup_phase"
+
+READER = EventReader(REDACT_ALL)
+"""Reads the sample as a handler does; the event holds nothing that the settings could redact."""
+
+
+def sample_record(logger: str = EVENT_LOGGER) -> logging.LogRecord:
+    """Return the event as if an application had logged it, before a handler reads it."""
+    fields = {"startup.phase": "check", "startup.status": "ok", "duration_ms": 0}
+    record = logging.LogRecord(logger, logging.INFO, __file__, 0, EVENT, None, None)
+    record.__dict__.update(fields)
+    return record
+
+
+def sample_event(conversation_id: str) -> Event:
+    """Return the event of a conversation that no other process has, so that it can be found."""
+    with Conversation(conversation_id, "none").bind():
+        event = READER.read(sample_record())
+    assert event is not None
+    return event

@@ -1,0 +1,129 @@
+"""Shows what arrives as JSON for programs: `listen --json`.
+
+Each line on standard output is a JSON object, and there is nothing else. Lines of `type` `event`
+(and `record`, for a log record that is no event) come as they arrive:
+
+    time            when it was: RFC 3339, UTC, milliseconds
+    name            the event's name
+    conversation    id of the conversation, or null
+    attributes      all attributes, as they came; bytes as base64, NaN and infinity as text
+    resource        the sender's attributes
+    body, scope, severity, trace_id, span_id, transport
+
+Lines of `type` `conversation` come at the end, or when a conversation is forgotten because
+`MAX_CONVERSATIONS` newer ones were heard since:
+
+    id, label, models, app_version, first, last, duration_ms, events, turns
+    api_requests, api_failures
+    tokens          {input, output, cached, reasoning, tool}
+    decisions, denied
+    tools           [{name, calls, succeeded, total_ms, median_ms}]
+    failures        [{event, message, count}], the first `MAX_FAILURES` different ones
+    other_failures  how many more there were
+
+Lines of `type` `refused` come when a request is refused for a reason not seen before, and at the
+end for each reason that was seen more than once:
+
+    time, transport (`http` or `grpc`: the port), reason, advice, count
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import math
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from ...events.event import timestamp_text
+from ...receiver import ReceivedEvent, RefusedRequest
+from .event_facts import time_of
+from .refusals import Refusals
+from .summaries import ConversationSummary
+from .views import View, counted, how_to_send
+
+EVENT_KEYS = (
+    *("type", "time", "name", "conversation", "attributes", "resource"),
+    *("body", "scope", "severity", "trace_id", "span_id", "transport"),
+)
+"""The keys of a JSON line for an event."""
+
+
+def json_view() -> View:
+    """Return the view for programs."""
+    return _JsonView()
+
+
+class _JsonView:
+    """A JSON object per line, for programs."""
+
+    def begin(self, addresses: Sequence[str]) -> None:
+        for line in how_to_send(addresses):
+            print(line, file=sys.stderr)
+        sys.stderr.flush()
+
+    def conversation_begins(self, summary: ConversationSummary, event: ReceivedEvent) -> None:
+        pass
+
+    def event(self, event: ReceivedEvent, summary: ConversationSummary | None) -> None:
+        conversation = event.attributes.get("conversation.id")
+        values = (
+            "record" if summary is None else "event",
+            timestamp_text(time_of(event)),
+            event.name,
+            None if conversation is None else str(conversation),
+            event.attributes,
+            event.resource,
+            event.body,
+            event.scope,
+            event.severity_text,
+            event.trace_id,
+            event.span_id,
+            event.transport,
+        )
+        self._print(dict(zip(EVENT_KEYS, values, strict=True)))
+
+    def status(self, text: str) -> None:
+        pass
+
+    def end(self, total: str) -> None:
+        pass
+
+    def conversation_ends(self, summary: ConversationSummary, *, forgotten: bool = False) -> None:
+        self._print(summary.as_json())
+
+    def refused(self, refused: RefusedRequest) -> None:
+        self._print_refused(refused, 1)
+
+    def refusals(self, refusals: Refusals) -> None:
+        for refused, count in refusals:
+            if count > 1:
+                self._print_refused(refused, count)
+        if refusals.others:
+            self.warn(f"{counted(refusals.others, 'request')} refused for other reasons")
+
+    def warn(self, text: str) -> None:
+        print(text, file=sys.stderr)
+
+    def _print_refused(self, refused: RefusedRequest, count: int) -> None:
+        moment = timestamp_text(time.time_ns())
+        self._print({"type": "refused", "time": moment, **asdict(refused), "count": count})
+
+    def _print(self, line: Mapping[str, Any]) -> None:
+        print(json.dumps(_json_value(line), allow_nan=False), flush=True)
+
+
+def _json_value(value: Any) -> Any:
+    """Return a value that JSON has: bytes as base64, NaN and infinity as text, as in OTLP/JSON."""
+    if isinstance(value, Mapping):
+        return {key: _json_value(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_json_value(item) for item in value]
+    if isinstance(value, bytes):
+        return base64.b64encode(value).decode()
+    if isinstance(value, float) and not math.isfinite(value):
+        return "NaN" if math.isnan(value) else f"{'-' if value < 0 else ''}Infinity"
+    return value
