@@ -150,7 +150,7 @@ CASES = [
         "package",
         "file missing in the wheel",
         "missing files ['codex_otel_logging/logging.ini']",
-        _configure("options.package_data", codex_otel_logging="py.typed"),
+        _configure("options.package_data", codex_otel_logging="docs/*.md, py.typed"),
     ),
     Case(
         "package",
