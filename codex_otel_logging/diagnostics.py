@@ -15,9 +15,9 @@ from contextlib import contextmanager, suppress
 from . import attachment
 from .native import is_beside_greenlets
 
-LOGGER = "codex_otel_logging"
+DIAGNOSTICS_LOGGER = "codex_otel_logging"
 
-_logger = logging.getLogger(LOGGER)
+_logger = logging.getLogger(DIAGNOSTICS_LOGGER)
 
 _pending: deque[tuple[str, tuple[object, ...]]] = deque(maxlen=100)
 """What a thread has to say that must not take the locks of the application's handlers."""
@@ -38,7 +38,11 @@ def warn(message: str, *args: object) -> None:
     with suppress(Exception):
         _logger.disabled = False
         if _logger.isEnabledFor(logging.WARNING):
-            _log(_logger.makeRecord(LOGGER, logging.WARNING, __file__, 0, message, args, None))
+            _log(
+                _logger.makeRecord(
+                    DIAGNOSTICS_LOGGER, logging.WARNING, __file__, 0, message, args, None
+                )
+            )
 
 
 def are_pending() -> bool:
@@ -56,7 +60,7 @@ def log_pending() -> None:
 
 
 def _log(record: logging.LogRecord) -> None:
-    handlers = [handler for _, handler in attachment.handlers_of(LOGGER)]
+    handlers = [handler for _, handler in attachment.handlers_of(DIAGNOSTICS_LOGGER)]
     if not any(map(_is_closed, handlers)):
         _logger.handle(record)
     elif _logger.filter(record):

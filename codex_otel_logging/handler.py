@@ -1,4 +1,4 @@
-"""The handler: settings, records, batching and exporters, put together under logging's contract.
+"""The handler: settings, events, delivery and exporters, put together under logging's contract.
 
 `from_toml`, `from_table` and `configure` build one; `flush` waits for all of them.
 """
@@ -138,7 +138,7 @@ class CodexOtelHandler(logging.Handler):
                     _divert(event)
                 else:
                     self._pipeline.worker.queue.put(event)
-            elif record.name != diagnostics.LOGGER and not is_own_export():
+            elif record.name != diagnostics.DIAGNOSTICS_LOGGER and not is_own_export():
                 self._pipeline.worker.queue.ignore()
                 self._checks.ignored(record)
         except Exception:

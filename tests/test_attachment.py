@@ -102,7 +102,7 @@ def test_a_handler_attached_twice_is_reported_once(
         other.removeHandler(again)
     assert len(receiver.events) == 4
     places = f"'codex_otel' and {second or 'root'!r}"
-    assert [r.getMessage() for r in caplog.records if r.name == diagnostics.LOGGER] == [
+    assert [r.getMessage() for r in caplog.records if r.name == diagnostics.DIAGNOSTICS_LOGGER] == [
         f"events of logger 'codex_otel' are exported 2 times, by handlers on {places}; "
         "attach one handler to 'codex_otel' only"
     ]
@@ -160,11 +160,11 @@ def test_a_closed_stream_is_passed_over_in_silence(
 ) -> None:
     """As the streams of tests are that have ended: logging would print a traceback."""
     closed, kept = io.StringIO(), io.StringIO()
-    logger = logging.Logger(diagnostics.LOGGER)
+    logger = logging.Logger(diagnostics.DIAGNOSTICS_LOGGER)
     logger.addHandler(logging.StreamHandler(closed))
     logger.addHandler(logging.StreamHandler(kept))
     monkeypatch.setattr(diagnostics, "_logger", logger)
-    monkeypatch.setitem(logging.root.manager.loggerDict, diagnostics.LOGGER, logger)
+    monkeypatch.setitem(logging.root.manager.loggerDict, diagnostics.DIAGNOSTICS_LOGGER, logger)
     closed.close()
     diagnostics.warn("a fault of %s", "an event")
     assert kept.getvalue() == "a fault of an event\n"
@@ -221,7 +221,7 @@ def test_a_message_that_holds_more_than_the_name_is_told_what_to_do(
     handler = attach(otel)
     for _ in range(2):
         LOGGER.info(message, *arguments)
-    (text,) = [r.getMessage() for r in caplog.records if r.name == diagnostics.LOGGER]
+    (text,) = [r.getMessage() for r in caplog.records if r.name == diagnostics.DIAGNOSTICS_LOGGER]
     assert text.endswith(f": a message on logger 'codex_otel': {report}")
     assert "s3cr3t" not in text
     assert handler.stats() == Stats(ignored=2)
@@ -250,7 +250,7 @@ def test_an_event_on_a_wrong_logger_is_reported_once_for_each(
     for name in ("codex.agent", "app", "other", "codex.agent"):
         record = logging.makeLogRecord({"name": name, "msg": NAME if "codex" in name else "x"})
         handler.handle(record)
-    assert [r.getMessage() for r in caplog.records if r.name == diagnostics.LOGGER] == [
+    assert [r.getMessage() for r in caplog.records if r.name == diagnostics.DIAGNOSTICS_LOGGER] == [
         f"ignored: logger 'codex.agent': it logs {NAME!r}, but only loggers under 'codex_otel' log "
         "events; name the logger 'codex_otel.<name>'",
         "ignored: logger 'app': its records are not events; attach the handler to the logger "
@@ -270,7 +270,7 @@ def test_a_redacted_value_of_the_wrong_type_is_reported(
     (event, _) = receiver.wait_for(2)
     assert event.attributes["prompt"] == "[REDACTED]"
     assert event.attributes["prompt_length"] == 6
-    (text,) = [r.getMessage() for r in caplog.records if r.name == diagnostics.LOGGER]
+    (text,) = [r.getMessage() for r in caplog.records if r.name == diagnostics.DIAGNOSTICS_LOGGER]
     assert text == "event codex.user_prompt: prompt: expected a string, got bytes"
 
 
@@ -336,7 +336,7 @@ def test_what_structlog_has_rendered_is_told_of(
     logger = structlog_logger(renderer)
     for _ in range(2):
         logger.info(NAME, prompt="s3cr3t")
-    (text,) = (r.getMessage() for r in caplog.records if r.name == diagnostics.LOGGER)
+    (text,) = (r.getMessage() for r in caplog.records if r.name == diagnostics.DIAGNOSTICS_LOGGER)
     assert text.endswith(BY_STRUCTLOG)
     assert handler.stats() == Stats(ignored=2)
 
@@ -364,7 +364,7 @@ def test_deltas_that_the_settings_leave_out_are_counted_and_not_reported(
     (event,) = receiver.events
     assert event.attributes["event.kind"] == "response.created"
     assert handler.stats() == Stats(accepted=1, exported=1, ignored=2)
-    assert [r for r in caplog.records if r.name == diagnostics.LOGGER] == []
+    assert [r for r in caplog.records if r.name == diagnostics.DIAGNOSTICS_LOGGER] == []
 
 
 def test_a_dict_as_the_message_is_an_event_only_with_an_event_in_it(

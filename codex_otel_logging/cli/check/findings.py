@@ -82,7 +82,7 @@ def _configure(reference: str) -> tuple[Sequence[ConfiguredHandler], Sequence[Re
         logging.getLogger(name)
     handlers = apply(dictionary)
     # No event will be logged here, which the exit hook would report as a mistake.
-    logging.getLogger(diagnostics.LOGGER).setLevel(logging.CRITICAL + 1)
+    logging.getLogger(diagnostics.DIAGNOSTICS_LOGGER).setLevel(logging.CRITICAL + 1)
     configured = logging.root.manager.loggerDict
     names |= dict.fromkeys(name for name in sorted(configured) if is_event_logger(name))
     unattached = [each.handler.name or "" for each in handlers]
