@@ -127,7 +127,8 @@ class CodexOtelHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Queue the event that a record logs; a record that logs none is counted as ignored."""
-        if self._pipeline is None:
+        pipeline = self._pipeline
+        if pipeline is None:
             return
         try:
             event = self._reader.read(record)
@@ -137,9 +138,9 @@ class CodexOtelHandler(logging.Handler):
                 if _sinks:
                     _divert(event)
                 else:
-                    self._pipeline.worker.queue.put(event)
+                    pipeline.worker.queue.put(event)
             elif record.name != diagnostics.DIAGNOSTICS_LOGGER and not is_own_export():
-                self._pipeline.worker.queue.ignore()
+                pipeline.worker.queue.ignore()
                 self._checks.ignored(record)
         except Exception:
             self.handleError(record)
