@@ -18,6 +18,7 @@ from codex_otel_logging import ConfigError, OtelConfig, Receiver, configure, fro
 from support.collectors import over_grpc, over_http
 from support.events import log, numbers
 from support.fixtures import RunPython
+from support.parts import worker_of
 
 LOGGER = logging.getLogger("codex_otel")
 
@@ -73,8 +74,7 @@ def test_a_second_call_replaces_the_handler(otel: dict[str, Any], receiver: Rece
     assert codex_otel_logging.flush(10)
     assert sorted(numbers(receiver.wait_for(2))) == [1, 2]  # each has a worker of its own
     assert (first.stats().exported, second.stats().exported) == (1, 1)
-    assert first._pipeline is not None
-    if (thread := first._pipeline.worker._thread) is not None:  # it may have ended meanwhile
+    if (thread := worker_of(first)._thread) is not None:  # it may have ended meanwhile
         thread.join(20)
         assert not thread.is_alive()
 

@@ -13,6 +13,7 @@ import pytest
 
 from codex_otel_logging import CodexOtelHandler, Conversation
 from support.fixtures import HandlerFactory, RunPython
+from support.parts import pipeline_of, worker_of
 
 LOGGER = logging.getLogger("codex_otel.tools")
 EXTRA = {
@@ -43,11 +44,10 @@ NOT_ALWAYS_REPORTED = {"isinstance", "__enter__"}
 def handler(attach: HandlerFactory) -> Iterator[CodexOtelHandler]:
     """A handler whose worker never runs, and that has seen such an event before."""
     handler = attach({"exporter": {"otlp-http": {"endpoint": "http://127.0.0.1:9/v1/logs"}}})
-    assert handler._pipeline is not None
-    handler._pipeline.worker._start = lambda: True  # type: ignore[method-assign]
+    worker_of(handler)._start = lambda: True  # type: ignore[method-assign]
     LOGGER.info("codex.tool_result", extra=EXTRA)
     yield handler
-    handler._pipeline.reset()
+    pipeline_of(handler).reset()
 
 
 def calls_of_one_event() -> tuple[list[str], Counter[str]]:
@@ -85,8 +85,7 @@ def test_an_event_takes_a_bounded_number_of_calls() -> None:
 
 
 def test_a_full_queue_makes_no_call_dearer(handler: CodexOtelHandler) -> None:
-    assert handler._pipeline is not None
-    handler._pipeline.worker.queue._max_size = 1
+    worker_of(handler).queue._max_size = 1
     calls_of_one_event()
     python, c = calls_of_one_event()
     assert set(python) <= {*PYTHON_CALLS, "reader._span_context"}
@@ -111,8 +110,7 @@ def test_an_event_is_not_formatted(
 
 def test_an_event_takes_one_lock_once(handler: CodexOtelHandler) -> None:
     """That of the queue, and not the handler's, which `logging.shutdown` holds while it flushes."""
-    assert handler._pipeline is not None
-    queue = handler._pipeline.worker.queue
+    queue = worker_of(handler).queue
 
     class Counted:
         def __init__(self, lock: Any) -> None:

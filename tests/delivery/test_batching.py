@@ -36,19 +36,15 @@ from support.collectors import (
     HttpCollector,
     Reply,
 )
+from support.events import log
 from support.fixtures import HandlerFactory, RunPython, Scripted
+from support.parts import worker_of
 
 LOGGER = logging.getLogger("codex_otel")
 REPORTS = "codex_otel_logging"
 
 Collector = HttpCollector | GrpcCollector
 Attach = Callable[..., CodexOtelHandler]
-
-
-def log(count: int, **more: Any) -> None:
-    for number in range(count):
-        extra = {"duration_ms": number, "conversation.id": "c", **more}
-        LOGGER.info("codex.turn_ttft", extra=extra)
 
 
 @pytest.fixture
@@ -361,8 +357,7 @@ def test_a_clock_that_is_set_holds_nothing_back(
 def test_a_full_queue_drops_the_newest_and_counts(scripted: Scripted, attach_to: Attach) -> None:
     collector = scripted(OK)
     handler = attach_to(collector, max_queue_size=4, max_batch_size=4)
-    assert handler._pipeline is not None
-    worker = handler._pipeline.worker
+    worker = worker_of(handler)
     worker._start = lambda: False  # type: ignore[method-assign]
     log(6)
     assert handler.stats() == Stats(accepted=6, dropped=2, queued=4)
@@ -375,8 +370,7 @@ def test_a_full_queue_drops_the_newest_and_counts(scripted: Scripted, attach_to:
 def test_the_queue_is_bounded_in_bytes_too(scripted: Scripted, attach_to: Attach) -> None:
     collector = scripted(OK)
     handler = attach_to(collector, max_queue_bytes=10_000)
-    assert handler._pipeline is not None
-    worker = handler._pipeline.worker
+    worker = worker_of(handler)
     worker._start = lambda: False  # type: ignore[method-assign]
     log(5, text="x" * 4000)
     assert handler.stats() == Stats(accepted=5, dropped=3, queued=2)
@@ -476,12 +470,11 @@ def test_what_is_left_is_reported_again_when_events_got_through_in_between(
     """A process may outlive a signal that has its events delivered, and end much later."""
     batch = {"schedule_delay_ms": 600_000, "shutdown_timeout_ms": 100}
     handler = attach({"exporter": gated, "batch": batch})
-    assert handler._pipeline is not None
     for _ in range(2):
         gate.refuse()
         log(1)
         for _ in range(2):
-            flush_at_exit([handler._pipeline.worker], for_good=False)
+            flush_at_exit([worker_of(handler)], for_good=False)
         gate.open()
         assert handler.flush(10)
     left = [message for message in caplog.messages if "not delivered before the end" in message]

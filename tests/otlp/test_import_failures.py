@@ -18,6 +18,7 @@ from codex_otel_logging.otlp import factory, importing
 from codex_otel_logging.otlp.factory import missing_package
 from support.events import log, numbers
 from support.fixtures import HandlerFactory, RunPython
+from support.parts import worker_of
 
 REPORTED = (
     "exporter 'otlp-http' cannot be imported (ModuleNotFoundError: import of "
@@ -179,8 +180,7 @@ def test_failed_import_does_not_delay_an_exit_at_which_no_thread_can_be_started(
     """The thread that waits for the export is then the one that exports."""
     monkeypatch.setattr(sender, "_IMPORT_INTERVAL_S", 60.0)
     handler = broken(shutdown_timeout_ms=30_000)
-    assert handler._pipeline is not None
-    worker = handler._pipeline.worker
+    worker = worker_of(handler)
     worker._start = lambda: False  # type: ignore[method-assign]
     log()
     started = time.monotonic()
