@@ -177,7 +177,7 @@ class BatchConfig:
         ),
     )
     max_batch_size: int = field(
-        default=1024,
+        default=768,
         metadata=setting("events in one request", variable="OTEL_BLRP_MAX_EXPORT_BATCH_SIZE"),
     )
     max_queue_size: int = field(
