@@ -77,7 +77,7 @@ def _no_worker_left() -> Iterator[None]:
     before = lifecycle.watched()
     yield
     for worker in {*lifecycle.watched()} - {*before}:
-        if (thread := worker._thread) is not None:
+        if (thread := worker.thread) is not None:
             worker.sender._export = lambda *_: Outcome("refused", "the test is over")  # type: ignore[method-assign]
             worker.queue.at_exit = False
             worker.close()

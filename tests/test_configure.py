@@ -74,7 +74,7 @@ def test_a_second_call_replaces_the_handler(otel: dict[str, Any], receiver: Rece
     assert codex_otel_logging.flush(10)
     assert sorted(numbers(receiver.wait_for(2))) == [1, 2]  # each has a worker of its own
     assert (first.stats().exported, second.stats().exported) == (1, 1)
-    if (thread := worker_of(first)._thread) is not None:  # it may have ended meanwhile
+    if (thread := worker_of(first).thread) is not None:  # it may have ended meanwhile
         thread.join(20)
         assert not thread.is_alive()
 

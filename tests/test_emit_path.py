@@ -44,7 +44,7 @@ NOT_ALWAYS_REPORTED = {"isinstance", "__enter__"}
 def handler(attach: HandlerFactory) -> Iterator[CodexOtelHandler]:
     """A handler whose worker never runs, and that has seen such an event before."""
     handler = attach({"exporter": {"otlp-http": {"endpoint": "http://127.0.0.1:9/v1/logs"}}})
-    worker_of(handler)._start = lambda: True  # type: ignore[method-assign]
+    worker_of(handler).start = lambda: True  # type: ignore[method-assign]
     LOGGER.info("codex.tool_result", extra=EXTRA)
     yield handler
     pipeline_of(handler).reset()
@@ -143,7 +143,7 @@ handler = codex_otel_logging.from_table(otel)
 logger = logging.getLogger("codex_otel")
 logger.addHandler(handler)
 logger.setLevel("INFO")
-handler._pipeline.worker._start = lambda: True
+handler._pipeline.worker.start = lambda: True
 logger.info("codex.turn_ttft", extra={"duration_ms": 1, "conversation.id": "c"})
 heavy = "opentelemetry google requests urllib3 grpc ssl socket email asyncio".split()
 names = {name.partition(".")[0] for name in set(sys.modules) - before}

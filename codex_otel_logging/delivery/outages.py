@@ -19,7 +19,7 @@ _REPORT_AGAIN_S = 300.0
 _OUTAGE_AGAIN_S = 60.0
 """How long after an outage began that was reported the next one may be."""
 
-_LONGEST_REPORT_S = 1.0
+LONGEST_REPORT_S = 1.0
 """How long the worker waits until the other thread has logged the first line."""
 
 
@@ -134,7 +134,7 @@ class Overflow:
     def report_end(self, dropped: int) -> None:
         """Log both lines, the first unless it is logged already. Called by the worker."""
         if not self._report():
-            self._reported.wait(_LONGEST_REPORT_S)
+            self._reported.wait(LONGEST_REPORT_S)
         with self._lock:
             self._reporting = False
             self._reported = Wakeup()

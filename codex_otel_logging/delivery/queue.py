@@ -1,6 +1,6 @@
 """The bounded queue of events, and the account of what became of each one.
 
-`_waiting` holds the accepted events in order, `_batch` those that have been taken for export;
+`waiting` holds the accepted events in order, `batch` those that have been taken for export;
 together they are what is queued. Every other accepted event is settled: counted exactly once, as
 exported, rejected or dropped. All of this changes under `lock` only. The lock is held for a few
 instructions, never while encoding, exporting, logging or waiting, and the thread that holds it may
@@ -86,16 +86,19 @@ class EventQueue:
         self._max_request_bytes = config.max_request_bytes
         self._overflow = overflow
         self._on_ready = on_ready
-        self._waiting = deque(events)
-        self._batch: Sequence[Event] = ()
-        self._queued_bytes = sum(event.size for event in self._waiting)
+        self.waiting = deque(events)
+        """The accepted events that no batch has taken, in order; changed by the queue only."""
+        self.batch: Sequence[Event] = ()
+        """The events of the batch that are not settled; changed by the queue only."""
+        self.queued_bytes = sum(event.size for event in self.waiting)
+        """The estimated memory of both, in bytes."""
         self._exported = self._rejected = self._dropped = self._overflowed = self._ignored = 0
         self._settled = 0
         self._waiters: list[Wakeup] = []
 
     def __len__(self) -> int:
         """Return how many events wait to be taken; those of the batch are not among them."""
-        return len(self._waiting)
+        return len(self.waiting)
 
     def put(self, event: Event) -> None:
         """Queue an event, or drop it and count it when the queue is full; takes no other lock.
@@ -108,17 +111,17 @@ class EventQueue:
             return
         try:
             with self.lock:
-                waiting = self._waiting
+                waiting = self.waiting
                 length = len(waiting) + 1
-                size = self._queued_bytes + event.size
-                if size > self._max_bytes or length + len(self._batch) > self._max_size:
+                size = self.queued_bytes + event.size
+                if size > self._max_bytes or length + len(self.batch) > self._max_size:
                     self._overflowed += 1
                     if self._overflow.begun:
                         return
                     self._overflow.begun = True
                     ready = None  # reports the overflow, but not while the lock is held
                 else:
-                    self._queued_bytes = size
+                    self.queued_bytes = size
                     waiting.append(event)
                     ready = length >= self.wake_threshold or self.at_exit
                     if ready:
@@ -139,19 +142,19 @@ class EventQueue:
     def stats(self) -> Stats:
         """Return the counts of this moment, consistent with each other."""
         with self.lock:
-            queued = len(self._waiting) + len(self._batch)
+            queued = len(self.waiting) + len(self.batch)
             dropped = self._dropped + self._overflowed
             accepted = self._exported + self._rejected + dropped + queued
             return Stats(accepted, self._exported, self._rejected, dropped, queued, self._ignored)
 
     def unsent(self) -> list[Event]:
         """Return the events that wait. Takes no lock: in a child process, nobody may release it."""
-        return list(self._waiting)
+        return list(self.waiting)
 
     @property
     def taken(self) -> int:
         """The number of events in the batch that are not settled yet."""
-        return len(self._batch)
+        return len(self.batch)
 
     @property
     def settled(self) -> int:
@@ -178,13 +181,13 @@ class EventQueue:
 
         0 where the clock has been set back since.
         """
-        return max(time.time_ns() - self._waiting[0].observed_ns, 0) / 1e9
+        return max(time.time_ns() - self.waiting[0].observed_ns, 0) / 1e9
 
     def take_batch(self) -> Sequence[Event]:
         """Move the next events, within the limits of a batch, to the batch. Needs the lock."""
-        if self._batch:  # a signal handler that raised has cut `put_back` short
+        if self.batch:  # a signal handler that raised has cut `put_back` short
             self.put_back()
-        waiting = self._waiting
+        waiting = self.waiting
         count = size = 0
         while count < min(len(waiting), self._max_batch_size):
             size += waiting[count].size + _COMMON_SIZE
@@ -199,16 +202,16 @@ class EventQueue:
         batch: list[Event] = []
         popped = map(deque.popleft, repeat(waiting, count))
         self.wake_threshold = sys.maxsize
-        self._batch = batch
+        self.batch = batch
         batch.extend(popped)  # one call: an event is never in neither of the two, nor in both
         return batch
 
     def put_back(self) -> None:
         """Return the unsettled events of the batch to the head of the queue."""
         with self.lock:
-            events = reversed(self._batch)
-            self._batch = ()
-            self._waiting.extendleft(events)
+            events = reversed(self.batch)
+            self.batch = ()
+            self.waiting.extendleft(events)
 
     def account(
         self, through: int, *, exported: int = 0, rejected: int = 0, dropped: int = 0
@@ -218,10 +221,10 @@ class EventQueue:
         Then notifies the waiters. The three counts add up to the number of these events.
         """
         count = through - self._settled
-        size = sum(event.size for event in self._batch[:count])
+        size = sum(event.size for event in self.batch[:count])
         with self.lock:
-            self._batch = self._batch[count:]
-            self._queued_bytes -= size
+            self.batch = self.batch[count:]
+            self.queued_bytes -= size
             self._exported += exported
             self._rejected += rejected
             self._dropped += dropped
@@ -232,7 +235,7 @@ class EventQueue:
         """Set `waiter` at each settlement; return the number of the last event queued so far."""
         with self.lock:
             self._waiters.append(waiter)
-            return self._settled + len(self._batch) + len(self._waiting)
+            return self._settled + len(self.batch) + len(self.waiting)
 
     def remove_waiter(self, waiter: Wakeup) -> None:
         """Stop setting `waiter`."""

@@ -19,11 +19,11 @@ from .exporter import Exporter, Outcome
 from .outages import OutageReporter
 from .queue import EventQueue
 
-_BACKOFF_S = (0.1, 0.5, 1.0, 2.0, 3.0)
+BACKOFF_S = (0.1, 0.5, 1.0, 2.0, 3.0)
 """Backoff after the first, second, ... failure in a row; the last is the longest."""
 
 _BACKOFF_AT_EXIT_S = 0.25
-_IMPORT_INTERVAL_S = 60.0
+IMPORT_INTERVAL_S = 60.0
 """The shortest time between two attempts to import an exporter."""
 
 Record = TypeVar("Record")
@@ -174,7 +174,7 @@ class Sender:
             self.has_no_exporter = True
             self._queue.notify_waiters()
         self._parts.put_back(part)
-        retry_at = min(now + self._delay_s(self._failures, outcome), self._give_up_at)
+        retry_at = min(now + self.delay_s(self._failures, outcome), self._give_up_at)
         return Retry(retry_at, throttled=bool(outcome.retry_after_s))
 
     def drop_batch(self, reason: str) -> None:
@@ -243,7 +243,7 @@ class Sender:
         """Return a new exporter, or why there is none.
 
         A failed import is no outage. It fails again, at some cost, until somebody installs the
-        package, so it is repeated at most once in `_IMPORT_INTERVAL_S`.
+        package, so it is repeated at most once in `IMPORT_INTERVAL_S`.
         """
         if self._import_failure is not None and monotonic() < self._import_at:
             return self._import_failure
@@ -254,8 +254,8 @@ class Sender:
             self.has_no_exporter = False
             return exporter
         except ImportError as error:
-            self._import_at = monotonic() + _IMPORT_INTERVAL_S
-            self._import_failure = Outcome("retry", str(error), retry_after_s=_IMPORT_INTERVAL_S)
+            self._import_at = monotonic() + IMPORT_INTERVAL_S
+            self._import_failure = Outcome("retry", str(error), retry_after_s=IMPORT_INTERVAL_S)
             return self._import_failure
         except Exception as error:
             return Outcome("retry", f"no exporter: {error}")
@@ -263,9 +263,9 @@ class Sender:
             self._progressed_at = monotonic()
             self._queue.notify_waiters()
 
-    def _delay_s(self, failures: int, outcome: Outcome) -> float:
+    def delay_s(self, failures: int, outcome: Outcome) -> float:
         """Return the backoff before the next attempt; never less than the collector asks for."""
-        delay_s = _BACKOFF_S[min(failures, len(_BACKOFF_S)) - 1]
+        delay_s = BACKOFF_S[min(failures, len(BACKOFF_S)) - 1]
         if self.shutting_down:
             delay_s = min(delay_s, _BACKOFF_AT_EXIT_S)
         # The last digits of the finest clock spread the retries of many processes.

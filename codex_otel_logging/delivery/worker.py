@@ -1,6 +1,6 @@
 """The worker: decides when a batch is exported, waits between attempts, and ends when closed.
 
-Only the thread in `_thread` takes batches and touches the exporter: a thread of our own or, where
+Only `Worker.thread` takes batches and touches the exporter: a thread of our own or, where
 none can be started, the one that flushes: at the very end, when Python starts no thread any more,
 in a sub-interpreter, which may have no daemon threads, and in uWSGI's master. The state changes
 under the lock of the queue only, together with what `put` compares to decide whether to wake the
@@ -30,7 +30,7 @@ from .queue import EventQueue
 from .sender import Retry, Sender
 from .wakeup import LONGEST_WAIT_S, Wakeup
 
-_IDLE_POLLS = 10
+IDLE_POLLS = 10
 """How many times an idle worker polls the queue before it waits to be woken."""
 
 
@@ -105,7 +105,8 @@ class Worker:
         self.queue = EventQueue(config, self._reporter.overflow, _on_ready(self), events)
         self.sender = Sender(config, self.queue, self._reporter, connect=connect, check=check)
         self._state = ENDED
-        self._thread: NativeThread | None = None
+        self.thread: NativeThread | None = None
+        """The thread that exports, if there is one; changed by the worker only."""
         self._wakeup = Wakeup()
         self._flush_requests = 0
         self._given_up_at: int | None = None
@@ -122,9 +123,9 @@ class Worker:
         An event put afterwards starts a new worker.
         """
         with self.queue.lock:
-            if self._thread is None and not self.queue:
+            if self.thread is None and not self.queue:
                 return
-        if not self._start():
+        if not self.start():
             return
         with self.queue.lock:
             self._enter(CLOSING)
@@ -155,7 +156,7 @@ class Worker:
         """
         if self._is_current():
             return False
-        if self._thread is None and self.queue and not self._start():
+        if self.thread is None and self.queue and not self.start():
             Context().run(self._send_here, deadline)
         return True
 
@@ -193,7 +194,7 @@ class Worker:
             flush_at_exit([self])
 
     def _is_current(self) -> bool:
-        return self._thread is not None and self._thread.is_current()
+        return self.thread is not None and self.thread.is_current()
 
     def _enter(self, state: State) -> None:
         """Move to a state, unless the table rules it out: closing only ends. Needs the lock."""
@@ -201,29 +202,29 @@ class Worker:
             self._state = state
 
     def _wake(self) -> None:
-        if self._thread is None:
-            self._start()
+        if self.thread is None:
+            self.start()
         self._wakeup.set()
         if diagnostics.are_pending():  # not logged here, in the middle of a logging call
             with suppress(RuntimeError):
                 start_in_application(diagnostics.log_pending, "codex_otel_logging reports")
 
-    def _start(self) -> bool:
+    def start(self) -> bool:
         """Start the worker if there is none; False when no thread can be started."""
         # In a context of its own: agents hand the context of the thread that starts another on to
         # it, and the worker would keep that request's transaction for life.
         thread = NativeThread(lambda: Context().run(self._run), "codex_otel_logging")
         with self.queue.lock:
-            if self._thread is not None:
+            if self.thread is not None:
                 return True
-            self._thread = thread
+            self.thread = thread
             self._state = IDLE
         try:
             self._on_start()
             thread.start()
         except BaseException as error:
             with self.queue.lock:
-                self._thread = None
+                self.thread = None
                 self._state = ENDED
                 self.queue.wake_threshold = 1
             if isinstance(error, RuntimeError):
@@ -246,7 +247,7 @@ class Worker:
     def _next_batch(self) -> Sequence[Event] | None:
         """Wait for a batch: a full one, or what there is when it is due. None means the end."""
         delay_s = self._schedule_delay_s
-        polls = _IDLE_POLLS if delay_s else 0
+        polls = IDLE_POLLS if delay_s else 0
         due = None
         while True:
             with self.queue.lock:
@@ -285,7 +286,7 @@ class Worker:
     def _retire(self) -> Exporter | None:
         """Leave the place to the next worker; return the exporter to close. Needs the lock."""
         exporter = self.sender.release_exporter()
-        self._thread = None
+        self.thread = None
         self._state = ENDED
         self.queue.wake_threshold = 1
         return exporter
@@ -333,18 +334,18 @@ class Worker:
         me = NativeThread.current()
         try:
             with self.queue.lock:
-                if self._thread is not None:
+                if self.thread is not None:
                     return
-                self._thread = me
+                self.thread = me
                 self._state = SENDING
             # In a function: CPython 3.14 handles signals at the end of a loop outside of `try`.
             self._send_all(deadline)
         finally:
-            if self._thread is me:
+            if self.thread is me:
                 try:
                     self.queue.put_back()  # what is left if a signal handler has raised
                 finally:  # no call comes first, so nothing keeps this thread in its place
-                    self._thread = None
+                    self.thread = None
                     self._state = ENDED
                     self.queue.wake_threshold = 1
 

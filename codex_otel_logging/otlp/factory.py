@@ -57,7 +57,7 @@ _IMPLEMENTATIONS = {
 def missing_package(config: ExporterConfig) -> str | None:
     """Return what to tell a user whose exporter is not installed, or None when it is."""
     implementation = _IMPLEMENTATIONS[config.name, config.protocol]
-    if _is_installed(implementation.package):
+    if is_installed(implementation.package):
         return None
     return (
         f"exporter {_called(config)} needs an extra package: {implementation.remedy()}; "
@@ -74,7 +74,7 @@ def imported_by_name() -> list[str]:
         {
             module
             for each in _IMPLEMENTATIONS.values()
-            if _is_installed(each.package)
+            if is_installed(each.package)
             for module in each.imports()
         }
     )
@@ -84,7 +84,7 @@ def _called(config: ExporterConfig) -> str:
     return repr(config.name) + (" with protocol 'json'" if config.protocol == "json" else "")
 
 
-def _is_installed(package: str) -> bool:
+def is_installed(package: str) -> bool:
     """Look for a package without importing it or, where it lies in folders, those around it."""
     path: list[str] | None = None
     for name in package.split("."):

@@ -23,15 +23,15 @@ def import_exporter(official: str, ours: str) -> Any:
 
     """
     try:
-        _import_with_sdk(official)
-        return _import_with_sdk(ours)
+        import_with_sdk(official)
+        return import_with_sdk(ours)
     except (OSError, RuntimeError, MemoryError):
         raise
     except Exception as error:
         raise ImportError(f"{type(error).__name__}: {error}") from None
 
 
-def _import_with_sdk(module: str) -> ModuleType:
+def import_with_sdk(module: str) -> ModuleType:
     """Import a module that needs the SDK: silently, and also while the interpreter is ending.
 
     `import opentelemetry.sdk._logs` detects the process's resource in a thread pool, for a default

@@ -19,11 +19,11 @@ from .connections import HTTP2_PREFACE, TLS_HANDSHAKE, ConnectionServer, url_hos
 from .intake import AT_ONCE, Intake
 from .refusals import LOGS_METHOD, OTHER_SIGNALS, RefusalError, Refuse, other_signal
 
-_MAX_AGE_S = 300
+MAX_AGE_S = 300
 """How long a gRPC connection lasts; clients that follow the protocol open another one unnoticed."""
 
-_GRACE_S = 30
-_CLOSING_S = 1.0
+GRACE_S = 30
+CLOSING_S = 1.0
 """How long calls in progress may take when the server stops."""
 _PUMPED_BYTES = 1 << 16
 _CODES = {400: "INVALID_ARGUMENT", 413: "RESOURCE_EXHAUSTED"}
@@ -149,10 +149,10 @@ class GrpcServer:
         """Stop listening, give calls in progress a second to end, and hang up."""
         if self._front is not None:
             self._front.stop()
-            self._server.stop(grace=_CLOSING_S).wait(timeout=2 * _CLOSING_S)
+            self._server.stop(grace=CLOSING_S).wait(timeout=2 * CLOSING_S)
             self._workers.shutdown()
             # gRPC has ended its connections, but the front may not have passed on the last answers.
-            self._front.wait_for_ends(_CLOSING_S)
+            self._front.wait_for_ends(CLOSING_S)
             self._front.hang_up()
 
     def service(self, call: Any) -> Any:
@@ -227,6 +227,6 @@ def _options(max_request_bytes: int) -> list[tuple[str, int]]:
         ("grpc.max_concurrent_streams", 100),
         ("grpc.max_connection_idle_ms", int(connections.IDLE_TIMEOUT_S * 1000)),
         # Ends calls whose message never comes as well.
-        ("grpc.max_connection_age_ms", _MAX_AGE_S * 1000),
-        ("grpc.max_connection_age_grace_ms", _GRACE_S * 1000),
+        ("grpc.max_connection_age_ms", MAX_AGE_S * 1000),
+        ("grpc.max_connection_age_grace_ms", GRACE_S * 1000),
     ]

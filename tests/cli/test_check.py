@@ -230,7 +230,7 @@ class TestNothingIsSent:
         if request.param == "disabled":
             monkeypatch.setenv("OTEL_SDK_DISABLED", "true")
             return str(file), "the environment variable OTEL_SDK_DISABLED turns everything off"
-        monkeypatch.setattr(factory, "_is_installed", lambda _package: False)
+        monkeypatch.setattr(factory, "is_installed", lambda _package: False)
         return str(file), (
             "exporter 'otlp-grpc' needs an extra package: "
             "pip install 'codex_otel_logging[grpc]'; until then no event is sent"

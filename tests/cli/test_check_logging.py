@@ -319,7 +319,7 @@ class TestSend:
         more += """
 import sys
 from codex_otel_logging.otlp import factory
-factory._is_installed = lambda package: False
+factory.is_installed = lambda package: False
 """
         done = check(more=more)
         assert (done.returncode, done.stderr) == (1, "")

@@ -522,7 +522,7 @@ def test_too_much_that_waits_is_turned_away_until_some_is_printed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(listen, "MAX_WAITING_BYTES", 10_000)
-    arrivals = listen._Arrivals()
+    arrivals = listen.Arrivals()
     arrivals.put(arrival(20_000 * "x"))  # one request is taken however large it is
     for _ in range(2):
         with pytest.raises(queue.Full):
@@ -574,7 +574,7 @@ def test_what_waits_takes_no_more_memory_than_said(tmp_path: Path) -> None:
 
 def test_taking_without_waiting_never_waits() -> None:
     """With a timeout of 0, the queue of Python 3.10 waits forever now and then."""
-    arrivals = listen._Arrivals()
+    arrivals = listen.Arrivals()
 
     def take_all() -> None:
         for _ in range(100_000):
@@ -591,7 +591,7 @@ def test_taking_without_waiting_never_waits() -> None:
 
 def test_empty_requests_are_not_for_free(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(listen, "MAX_WAITING_BYTES", 10_000)
-    arrivals = listen._Arrivals()
+    arrivals = listen.Arrivals()
     empty = ReceivedRequest("http/json", {}, request_from_json({}))
     for _ in range(10):
         arrivals.put(empty)
@@ -604,12 +604,12 @@ def test_what_was_turned_away_is_told_at_the_end(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], as_json: bool
 ) -> None:
     monkeypatch.setattr(listen, "MAX_WAITING_BYTES", 10)
-    arrivals = listen._Arrivals()
+    arrivals = listen.Arrivals()
     arrivals.put(arrival(""))
     with pytest.raises(queue.Full):
         arrivals.put(arrival(""))
     view = listen.make_view(as_json=as_json)
-    listening = listen._Listening(arrivals, view)
+    listening = listen.Listening(arrivals, view)
     listening.rest()
     listening.end()
     captured = capsys.readouterr()
@@ -624,14 +624,14 @@ def test_forgotten_conversations_are_summed_up_when_they_are(
     from codex_otel_logging.cli.listen import summaries
 
     monkeypatch.setattr(summaries, "MAX_CONVERSATIONS", 1)
-    arrivals = listen._Arrivals()
+    arrivals = listen.Arrivals()
     for name in "ab":
         attributes = {"event.name": "x.y", "conversation.id": name}
         message = request_from_json(request_of(record(attributes)))
         arrivals.put(ReceivedRequest("grpc", {}, message))
     for as_json in (False, True):
         view = listen.make_view(as_json=as_json)
-        listening = listen._Listening(arrivals, view)
+        listening = listen.Listening(arrivals, view)
         listening.rest()
     output = capsys.readouterr().out
     assert "\nforgotten, for 200 other conversations were heard since:\n#1  a\n" in output
@@ -650,4 +650,4 @@ def test_forgotten_conversations_are_summed_up_when_they_are(
     ],
 )
 def test_durations_for_people(milliseconds: float, text: str) -> None:
-    assert text_view._duration(milliseconds) == text
+    assert text_view.duration_text(milliseconds) == text

@@ -482,12 +482,12 @@ def test_the_number_of_reasons_is_bounded(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], as_json: bool
 ) -> None:
     monkeypatch.setattr(refusals, "MAX_REASONS", 2)
-    arrivals = listen._Arrivals()
+    arrivals = listen.Arrivals()
     for reason in "abcda":
         arrivals.refuse(RefusedRequest("http", reason, "advice"))
     assert len(arrivals) == 2  # what is shown is bounded as well
-    listening = listen._Listening(arrivals, listen.make_view(as_json=as_json))
-    assert "; 5 requests refused; " in listening._status()
+    listening = listen.Listening(arrivals, listen.make_view(as_json=as_json))
+    assert "; 5 requests refused; " in listening.status()
     listening.rest()
     listening.end()
     captured = capsys.readouterr()

@@ -146,7 +146,7 @@ logger.setLevel("INFO")
 log = lambda: logger.info("codex.turn_ttft", extra={"duration_ms": 1, "conversation.id": "c"})
 log()
 first = handler.flush(20)
-worker = handler._pipeline.worker._thread
+worker = handler._pipeline.worker.thread
 handler.close()
 worker.join(20)
 hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
@@ -222,7 +222,7 @@ def test_a_collector_that_comes_and_goes_is_reported_once(
     reports: Callable[[], list[str]],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("codex_otel_logging.delivery.sender._BACKOFF_S", (0.001,))
+    monkeypatch.setattr("codex_otel_logging.delivery.sender.BACKOFF_S", (0.001,))
     collector = scripted(*(UNAVAILABLE, UNAVAILABLE, OK) * 10, OK)
     handler = attach_to(collector)
     for _ in range(10):
@@ -317,7 +317,7 @@ def test_after_a_batch_the_worker_looks_by_itself(
 ) -> None:
     """An event that comes then wakes nobody, and is sent all the same."""
     collector = scripted(OK)
-    monkeypatch.setattr("codex_otel_logging.delivery.worker._IDLE_POLLS", 1_000_000)
+    monkeypatch.setattr("codex_otel_logging.delivery.worker.IDLE_POLLS", 1_000_000)
     handler = attach_to(collector, schedule_delay_ms=20)
     log(1)
     assert collector.wait_for(1)
@@ -332,7 +332,7 @@ def test_a_worker_that_has_looked_long_enough_is_woken(
     scripted: Scripted, attach_to: Attach, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     collector = scripted(OK)
-    monkeypatch.setattr("codex_otel_logging.delivery.worker._IDLE_POLLS", 0)
+    monkeypatch.setattr("codex_otel_logging.delivery.worker.IDLE_POLLS", 0)
     attach_to(collector, schedule_delay_ms=20)
     for count in (1, 2, 3):
         log(1)
@@ -358,10 +358,10 @@ def test_a_full_queue_drops_the_newest_and_counts(scripted: Scripted, attach_to:
     collector = scripted(OK)
     handler = attach_to(collector, max_queue_size=4, max_batch_size=4)
     worker = worker_of(handler)
-    worker._start = lambda: False  # type: ignore[method-assign]
+    worker.start = lambda: False  # type: ignore[method-assign]
     log(6)
     assert handler.stats() == Stats(accepted=6, dropped=2, queued=4)
-    del worker._start
+    del worker.start
     assert handler.flush()
     assert handler.stats() == Stats(accepted=6, exported=4, dropped=2)
     assert numbers(collector) == [0, 1, 2, 3]
@@ -371,10 +371,10 @@ def test_the_queue_is_bounded_in_bytes_too(scripted: Scripted, attach_to: Attach
     collector = scripted(OK)
     handler = attach_to(collector, max_queue_bytes=10_000)
     worker = worker_of(handler)
-    worker._start = lambda: False  # type: ignore[method-assign]
+    worker.start = lambda: False  # type: ignore[method-assign]
     log(5, text="x" * 4000)
     assert handler.stats() == Stats(accepted=5, dropped=3, queued=2)
-    del worker._start
+    del worker.start
     assert handler.flush()
     log(1, text="x" * 4000)
     assert handler.flush()
@@ -516,7 +516,7 @@ def test_the_counts_agree_with_what_the_collector_saw(
     bursts: list[int],
 ) -> None:
     """Whatever it replies, and in whatever order."""
-    monkeypatch.setattr("codex_otel_logging.delivery.sender._BACKOFF_S", (0.001,))
+    monkeypatch.setattr("codex_otel_logging.delivery.sender.BACKOFF_S", (0.001,))
     collector = scripted(*(REPLIES[reply] for reply in replies), OK)
     handler = attach_to(collector, max_batch_size=4)
     for number, burst in enumerate(bursts, start=1):

@@ -660,7 +660,7 @@ class Interrupted(collections.deque):
             print("ready", flush=True)
             sys.stdin.read()
             os.kill(os.getpid(), signal.SIGTERM)
-handler._pipeline.worker.queue._waiting = Interrupted()
+handler._pipeline.worker.queue.waiting = Interrupted()
 for number in range(5):
     logger.info("codex.turn_ttft", extra={"duration_ms": number, "conversation.id": "c"})
 while True: time.sleep(0.01)

@@ -160,7 +160,7 @@ def test_reports_of_one_overflow_keep_their_order(
     lines: Lines, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The worker waits while a handler is slow with the first line."""
-    monkeypatch.setattr(outages, "_LONGEST_REPORT_S", 10.0)
+    monkeypatch.setattr(outages, "LONGEST_REPORT_S", 10.0)
     begun, go_on = threading.Event(), threading.Event()
 
     class Slow(logging.Handler):

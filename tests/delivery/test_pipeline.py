@@ -88,7 +88,7 @@ def test_worker_with_events_is_flushed_at_exit_though_its_pipeline_is_gone() -> 
 def test_reset_replaces_everything_but_what_is_inherited(keep_queue: bool) -> None:
     pipeline = pipeline_to(Blocked())
     before = pipeline.worker
-    before._start = lambda: False  # type: ignore[method-assign]
+    before.start = lambda: False  # type: ignore[method-assign]
     for event in turns(3):
         before.queue.put(event)
     pipeline.reset(keep_queue=keep_queue)

@@ -179,9 +179,9 @@ def test_order_counts_and_bytes_are_exact_whatever_happens(steps: list[str]) -> 
             queue.put_back()
         elif queue.taken:
             queue.account(queue.settled + 1, exported=1)
-        held = [*queue._batch, *queue._waiting]
+        held = [*queue.batch, *queue.waiting]
         assert numbers(held) == accepted[queue.settled :]
-        assert queue._queued_bytes == sum(event.size for event in held)
+        assert queue.queued_bytes == sum(event.size for event in held)
         assert queue.stats() == Stats(
             len(accepted) + queue.overflowed, queue.settled, 0, queue.overflowed, len(held)
         )

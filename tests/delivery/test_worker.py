@@ -183,7 +183,7 @@ def test_failed_attempt_is_retried_after_a_backoff(start: Start) -> None:
 
 
 def test_close_cuts_a_backoff_short(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("codex_otel_logging.delivery.sender._BACKOFF_S", (600.0,))
+    monkeypatch.setattr("codex_otel_logging.delivery.sender.BACKOFF_S", (600.0,))
     worker, _ = start(RETRY, schedule_delay_ms=0)
     put(worker)
     worker.wait_for(State.BACKING_OFF)
@@ -225,7 +225,7 @@ def test_closed_worker_shuts_its_exporter_down_and_works_again(start: Start) -> 
         put(worker)
         assert flush_all([worker], 20)
         worker.wait_for(State.IDLE)
-        thread = worker._thread
+        thread = worker.thread
         assert thread is not None
         worker.close()
         thread.join(20)

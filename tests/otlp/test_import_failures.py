@@ -31,14 +31,14 @@ REPORTED = (
 def imports(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Make the import of the HTTP exporter fail; return the list of attempts."""
     attempts: list[str] = []
-    import_module = importing._import_with_sdk
+    import_module = importing.import_with_sdk
 
     def counted(module: str) -> object:
         if module.endswith("http_exporter"):
             attempts.append(module)
         return import_module(module)
 
-    monkeypatch.setattr(importing, "_import_with_sdk", counted)
+    monkeypatch.setattr(importing, "import_with_sdk", counted)
     monkeypatch.setitem(sys.modules, "codex_otel_logging.otlp.http_exporter", None)
     return attempts
 
@@ -52,7 +52,7 @@ def broken(attach_to: HandlerFactory, receiver: Receiver) -> Callable[..., Codex
 @pytest.fixture(autouse=True)
 def _retry_at_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
     """End the worker of a test in time: it sleeps until its next attempt to import."""
-    monkeypatch.setattr(sender, "_IMPORT_INTERVAL_S", 1.0)
+    monkeypatch.setattr(sender, "IMPORT_INTERVAL_S", 1.0)
 
 
 def test_failed_import_is_reported_at_once_and_fails_a_flush(
@@ -71,7 +71,7 @@ def test_failed_import_is_reported_at_once_and_fails_a_flush(
 def test_failed_import_is_not_repeated_by_flushes_or_by_the_next_batch(
     broken: Callable[..., CodexOtelHandler], imports: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sender, "_IMPORT_INTERVAL_S", 60.0)
+    monkeypatch.setattr(sender, "IMPORT_INTERVAL_S", 60.0)
     handler = broken(max_batch_size=1, retry_for_ms=0)
     for _ in range(5):
         log()
@@ -85,7 +85,7 @@ def test_events_are_kept_while_the_import_fails_and_exported_when_it_works(
     receiver: Receiver,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(sender, "_IMPORT_INTERVAL_S", 0.5)
+    monkeypatch.setattr(sender, "IMPORT_INTERVAL_S", 0.5)
     handler = broken()
     log()
     assert not handler.flush(60)
@@ -120,7 +120,7 @@ def test_error_of_a_damaged_package_counts_as_a_failed_import(
     def damaged(_module: str) -> None:
         raise error("damaged")
 
-    monkeypatch.setattr(importing, "_import_with_sdk", damaged)
+    monkeypatch.setattr(importing, "import_with_sdk", damaged)
     handler = broken()
     log()
     assert not handler.flush(60)
@@ -130,7 +130,7 @@ def test_error_of_a_damaged_package_counts_as_a_failed_import(
 def test_want_of_files_during_the_import_is_retried_like_an_outage(
     broken: Callable[..., CodexOtelHandler], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import_module = importing._import_with_sdk
+    import_module = importing.import_with_sdk
     attempts: list[str] = []
 
     def exhausted(module: str) -> object:
@@ -139,7 +139,7 @@ def test_want_of_files_during_the_import_is_retried_like_an_outage(
             raise OSError(24, "Too many open files")
         return import_module(module)
 
-    monkeypatch.setattr(importing, "_import_with_sdk", exhausted)
+    monkeypatch.setattr(importing, "import_with_sdk", exhausted)
     handler = broken()
     log()
     assert handler.flush(60)
@@ -178,10 +178,10 @@ def test_failed_import_does_not_delay_an_exit_at_which_no_thread_can_be_started(
     broken: Callable[..., CodexOtelHandler], imports: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The thread that waits for the export is then the one that exports."""
-    monkeypatch.setattr(sender, "_IMPORT_INTERVAL_S", 60.0)
+    monkeypatch.setattr(sender, "IMPORT_INTERVAL_S", 60.0)
     handler = broken(shutdown_timeout_ms=30_000)
     worker = worker_of(handler)
-    worker._start = lambda: False  # type: ignore[method-assign]
+    worker.start = lambda: False  # type: ignore[method-assign]
     log()
     started = time.monotonic()
     flush_at_exit([worker], for_good=False)
@@ -199,7 +199,7 @@ def test_frozen_application_without_the_exporter_is_told_what_it_must_contain(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(sys, "frozen", True, raising=False)
-    monkeypatch.setattr(factory, "_is_installed", lambda _package: False)
+    monkeypatch.setattr(factory, "is_installed", lambda _package: False)
     message = missing_package(ExporterConfig("otlp-http", "http://x/", protocol="json"))
     assert message == (
         "exporter 'otlp-http' with protocol 'json' needs an extra package: build the frozen "

@@ -74,19 +74,19 @@ handler = from_table(
     }
 )
 pipeline = handler._pipeline
-pipeline.worker._start = lambda: False  # so the thread that flushes exports
+pipeline.worker.start = lambda: False  # so the thread that flushes exports
 pipeline.worker.sender._exporter = collector = Collector()
 queue = pipeline.worker.queue
 accepted = []
 for number in range(int(sys.argv[1])):
     interrupted(put_all, [event_of(number)] * 50)
-    queued = [*queue._waiting, *queue._batch]
-    if queue._queued_bytes != sum(event.size for event in queued):
-        sys.exit(f"bytes after put: {queue._queued_bytes} of {len(queued)} events")
+    queued = [*queue.waiting, *queue.batch]
+    if queue.queued_bytes != sum(event.size for event in queued):
+        sys.exit(f"bytes after put: {queue.queued_bytes} of {len(queued)} events")
     interrupted(pipeline.flush, 20)
-    queued = [*queue._waiting, *queue._batch]
-    if queue._queued_bytes != sum(event.size for event in queued):
-        sys.exit(f"bytes after flush: {queue._queued_bytes} of {len(queued)} events")
+    queued = [*queue.waiting, *queue.batch]
+    if queue.queued_bytes != sum(event.size for event in queued):
+        sys.exit(f"bytes after flush: {queue.queued_bytes} of {len(queued)} events")
     if not pipeline.flush(20):
         sys.exit("flush was in vain")
 stats = queue.stats()

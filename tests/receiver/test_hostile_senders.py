@@ -700,8 +700,8 @@ class TestTime:
     def test_calls_without_a_message_do_not_occupy_it_forever(
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(grpc_server, "_MAX_AGE_S", 1)
-        monkeypatch.setattr(grpc_server, "_GRACE_S", 0)
+        monkeypatch.setattr(grpc_server, "MAX_AGE_S", 1)
+        monkeypatch.setattr(grpc_server, "GRACE_S", 0)
         end = threading.Event()
 
         def never() -> Iterator[bytes]:

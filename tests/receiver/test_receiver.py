@@ -332,7 +332,7 @@ def test_over_http_it_says_when_to_come_again(handing: Any) -> None:
 def test_a_grpc_call_that_is_under_way_is_answered_before_it_closes(
     handing: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(grpc_server, "_CLOSING_S", 20.0)  # the machine may be busy
+    monkeypatch.setattr(grpc_server, "CLOSING_S", 20.0)  # the machine may be busy
     called, closing = threading.Event(), threading.Event()
 
     def wait(_: ReceivedRequest) -> None:

@@ -38,7 +38,7 @@ def run(http_port: int, grpc_port: int, *, as_json: bool = False) -> int:
 
     Called on the main thread. A second signal does what it always does: it ends at once.
     """
-    arrivals = _Arrivals()
+    arrivals = Arrivals()
     try:
         receiver = Receiver(
             http_port=http_port,
@@ -53,7 +53,7 @@ def run(http_port: int, grpc_port: int, *, as_json: bool = False) -> int:
         print(_taken(error, "http" if error.port == http_port else "grpc"), file=sys.stderr)
         return 1
     view = make_view(as_json=as_json)
-    listening = _Listening(arrivals, view)
+    listening = Listening(arrivals, view)
     try:
         with _signals_call(arrivals.stop):
             with receiver:
@@ -122,7 +122,7 @@ class _Encoded:
         return ReceivedRequest(self._transport, {}, self._parse(self._message))
 
 
-class _Arrivals:
+class Arrivals:
     """The requests that wait to be printed. All methods may be called from any thread."""
 
     def __init__(self) -> None:
@@ -175,10 +175,10 @@ class _Arrivals:
         return self._queue.qsize()
 
 
-class _Listening:
+class Listening:
     """Takes requests, adds them up, and has them shown."""
 
-    def __init__(self, arrivals: _Arrivals, view: View) -> None:
+    def __init__(self, arrivals: Arrivals, view: View) -> None:
         self._arrivals = arrivals
         self._view = view
         self._summaries = Summaries()
@@ -187,7 +187,7 @@ class _Listening:
 
     def until_stopped(self) -> None:
         """Show what arrives, until the arrivals are stopped."""
-        self._view.status(self._status())
+        self._view.status(self.status())
         while True:
             try:
                 request = self._arrivals.take(wait=True)
@@ -196,7 +196,7 @@ class _Listening:
             if request is None:
                 return
             self._show(request)
-            self._view.status(self._status())
+            self._view.status(self.status())
 
     def rest(self) -> None:
         """Show what is still waiting."""
@@ -248,7 +248,8 @@ class _Listening:
             total += f", and {counted(self._others, 'record')} that {are(self._others)} no event"
         return total
 
-    def _status(self) -> str:
+    def status(self) -> str:
+        """Return how many events have arrived, and what else there is to know."""
         waiting = len(self._arrivals)
         behind = f"; {counted(waiting, 'request')} not printed yet" if waiting else ""
         refusals = self._arrivals.refusals.total

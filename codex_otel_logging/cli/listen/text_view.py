@@ -199,7 +199,7 @@ def _sums(summary: ConversationSummary) -> Iterator[tuple[str, str, str]]:
     """Yield what a conversation added up to: what it is, how much, and its style."""
     first, last = _local(summary.first_ns), _local(summary.last_ns)
     until = _clock(last) if first.date() == last.date() else f"{last:%Y-%m-%d} {_clock(last)}"
-    lasted = _duration((summary.last_ns - summary.first_ns) / 1e6)
+    lasted = duration_text((summary.last_ns - summary.first_ns) / 1e6)
     yield "time", f"{first:%Y-%m-%d} {_clock(first)} to {until}: {lasted}", ""
     yield "events", str(summary.events), ""
     yield "turns", str(summary.turns), ""
@@ -217,9 +217,9 @@ def _sums(summary: ConversationSummary) -> Iterator[tuple[str, str, str]]:
         yield "decisions", f"{summary.decisions}, {summary.denied} denied", ""
     for name, tool in summary.tools.items():
         rate = f"{100 * tool.succeeded / tool.calls:.0f} % succeeded"
-        times = f"{_duration(tool.total_ms)} in all"
+        times = f"{duration_text(tool.total_ms)} in all"
         if tool.median_ms is not None:
-            times += f", median {_duration(tool.median_ms)}"
+            times += f", median {duration_text(tool.median_ms)}"
         label = name if name == OTHER_TOOLS else shown(name)
         yield "tool", f"{label}: {counted(tool.calls, 'call')}, {rate}, {times}", ""
     for (name, message), count in summary.failures.items():
@@ -246,7 +246,7 @@ def _clock(moment: datetime) -> str:
     return moment.time().isoformat(timespec="milliseconds")
 
 
-def _duration(milliseconds: float) -> str:
+def duration_text(milliseconds: float) -> str:
     """Return a time for people, in at most two units."""
     if milliseconds < 1000:
         return f"{milliseconds:.0f} ms"
