@@ -19,6 +19,7 @@ from support.collectors import over_grpc, over_http
 from support.events import log, numbers
 from support.fixtures import RunPython
 from support.parts import worker_of
+from support.paths import read_program
 
 LOGGER = logging.getLogger("codex_otel")
 
@@ -235,20 +236,7 @@ def test_a_script_delivers_at_its_end(run_python: RunPython, file: str, receiver
     assert event.attributes["conversation.id"] == "conversation-1"
 
 
-IPYTHON = """
-import sys
-from IPython.core.interactiveshell import InteractiveShell
-shell = InteractiveShell.instance()
-for cell in (
-    "import logging, codex_otel_logging",
-    f"codex_otel_logging.configure({sys.argv[1]!r})",
-    f"codex_otel_logging.configure({sys.argv[1]!r});",
-    "logging.getLogger('codex_otel').info("
-    "'codex.turn_ttft', extra={'duration_ms': 1, 'conversation.id': 'c'})",
-    "print(codex_otel_logging.flush(10))",
-):
-    shell.run_cell(cell).raise_error()
-"""
+IPYTHON = read_program("in_ipython")
 
 
 def test_under_ipython(run_python: RunPython, file: str, receiver: Receiver) -> None:

@@ -14,6 +14,7 @@ import pytest
 from codex_otel_logging import CodexOtelHandler, Conversation
 from support.fixtures import HandlerFactory, RunPython
 from support.parts import pipeline_of, worker_of
+from support.paths import read_program
 
 LOGGER = logging.getLogger("codex_otel.tools")
 EXTRA = {
@@ -134,19 +135,5 @@ def test_an_event_takes_one_lock_once(handler: CodexOtelHandler) -> None:
 
 def test_a_start_imports_nothing_heavy(run_python: RunPython) -> None:
     """Neither when the handler is built, nor on the caller's thread by the first event."""
-    program = """
-import logging, sys
-before = set(sys.modules)
-import codex_otel_logging
-otel = {"exporter": {"otlp-http": {"endpoint": "http://127.0.0.1:9/"}}}
-handler = codex_otel_logging.from_table(otel)
-logger = logging.getLogger("codex_otel")
-logger.addHandler(handler)
-logger.setLevel("INFO")
-handler._pipeline.worker.start = lambda: True
-logger.info("codex.turn_ttft", extra={"duration_ms": 1, "conversation.id": "c"})
-heavy = "opentelemetry google requests urllib3 grpc ssl socket email asyncio".split()
-names = {name.partition(".")[0] for name in set(sys.modules) - before}
-print(sorted(names & {*heavy}), len(set(sys.modules) - before) <= 85)
-"""
+    program = read_program("imports_of_a_start")
     assert run_python(program).stdout == "[] True\n"

@@ -12,31 +12,9 @@ import pytest
 
 from codex_otel_logging import Receiver
 from support.fixtures import RunPython
+from support.paths import read_program
 
-SETTINGS = """
-import copy
-
-LOGGING = {
-    "version": 1,
-    "disable_existing_loggers": False,
-    "handlers": {
-        "console": {"class": "logging.StreamHandler"},
-        "codex_otel": {"()": "codex_otel_logging.from_table", "otel": {"environment": "test"}},
-    },
-    "root": {"level": "WARNING", "handlers": ["console"]},
-    "loggers": {
-        "codex_otel": {"level": "INFO", "propagate": False, "handlers": ["codex_otel"]},
-    },
-}
-
-def changed(*path, to):
-    dictionary = copy.deepcopy(LOGGING)
-    inner = dictionary
-    for key in path[:-1]:
-        inner = inner[key]
-    inner[path[-1]] = to
-    return dictionary
-"""
+SETTINGS = read_program("logging_settings")
 
 Check = Callable[..., "subprocess.CompletedProcess[str]"]
 

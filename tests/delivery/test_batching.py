@@ -39,6 +39,7 @@ from support.collectors import (
 from support.events import log
 from support.fixtures import HandlerFactory, RunPython, Scripted
 from support.parts import worker_of
+from support.paths import read_program
 
 LOGGER = logging.getLogger("codex_otel")
 REPORTS = "codex_otel_logging"
@@ -99,19 +100,7 @@ def test_an_outage_loses_nothing_and_is_two_lines(
     assert ended.endswith(" s; 0 lost meanwhile")
 
 
-OUTAGE = """
-import logging, sys
-logging.basicConfig(level=logging.DEBUG, format="%(name)s: %(message)s")
-import codex_otel_logging
-exporter = {sys.argv[1]: {"endpoint": sys.argv[2]}}
-otel = {"exporter": exporter, "batch": {"retry_for_ms": 300}}
-handler = codex_otel_logging.from_table(otel)
-logger = logging.getLogger("codex_otel")
-logger.addHandler(handler)
-logger.propagate = False
-logger.info("codex.turn_ttft", extra={"duration_ms": 1, "conversation.id": "c"})
-print(handler.flush(), handler.stats().dropped)
-"""
+OUTAGE = read_program("outage")
 
 
 @pytest.mark.parametrize("name", ["otlp-http", "otlp-grpc"])
@@ -136,33 +125,7 @@ def test_grpcs_core_writes_nothing_about_tls_that_fails(run_python: RunPython) -
 
 def test_too_many_open_files_end_nothing(run_python: RunPython) -> None:
     """GRPC's core would abort the process; the events wait until files are closed again."""
-    program = """
-import logging, os, resource, sys
-import codex_otel_logging
-handler = codex_otel_logging.from_table({"exporter": {"otlp-grpc": {"endpoint": sys.argv[1]}}})
-logger = logging.getLogger("codex_otel")
-logger.addHandler(handler)
-logger.setLevel("INFO")
-log = lambda: logger.info("codex.turn_ttft", extra={"duration_ms": 1, "conversation.id": "c"})
-log()
-first = handler.flush(20)
-worker = handler._pipeline.worker.thread
-handler.close()
-worker.join(20)
-hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-resource.setrlimit(resource.RLIMIT_NOFILE, (64, hard))
-files = []
-try:
-    while True:
-        files.append(os.open(os.devnull, os.O_RDONLY))
-except OSError:
-    pass
-log()
-waiting = handler.flush(0.3)
-for file in files:
-    os.close(file)
-print(first, waiting, handler.flush(20), handler.stats().exported)
-"""
+    program = read_program("too_many_open_files")
     with Receiver() as receiver:
         done = run_python(program, receiver.grpc_endpoint)
     assert done.stdout == "True False True 2\n"

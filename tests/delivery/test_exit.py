@@ -21,19 +21,7 @@ from support.paths import ROOT, read_program
 
 pytestmark = pytest.mark.processes
 
-PROGRAM = """
-import json, logging, sys
-import codex_otel_logging
-
-handler = codex_otel_logging.from_table(json.loads(sys.argv[1]))
-logger = logging.getLogger("codex_otel")
-logger.addHandler(handler)
-logger.setLevel("INFO")
-with codex_otel_logging.Conversation("c", "m").bind():
-    for number in range(int(sys.argv[2])):
-        logger.info("codex.turn_ttft", extra={"duration_ms": number})
-exec(sys.argv[3])
-"""
+PROGRAM = read_program("log_then_run")
 
 
 def otel(exporter: dict[str, Any]) -> str:

@@ -19,6 +19,7 @@ from codex_otel_logging.otlp.factory import missing_package
 from support.events import log, numbers
 from support.fixtures import HandlerFactory, RunPython
 from support.parts import worker_of
+from support.paths import read_program
 
 REPORTED = (
     "exporter 'otlp-http' cannot be imported (ModuleNotFoundError: import of "
@@ -145,21 +146,7 @@ def test_want_of_files_during_the_import_is_retried_like_an_outage(
     assert handler.flush(60)
 
 
-PROGRAM = """
-import logging, sys, time
-import codex_otel_logging
-from codex_otel_logging import from_table
-
-sys.modules["codex_otel_logging.otlp.grpc_exporter"] = None
-batch = {"shutdown_timeout_ms": 50_000}
-exporters = {"otlp-grpc": "http://127.0.0.1:9", "otlp-http": sys.argv[1]}
-for number, (name, endpoint) in enumerate(exporters.items()):
-    logger = logging.getLogger(f"codex_otel.{number}")
-    logger.setLevel(logging.INFO)
-    logger.propagate = False
-    logger.addHandler(from_table({"exporter": {name: {"endpoint": endpoint}}, "batch": batch}))
-    logger.info("codex.turn_ttft", extra={"duration_ms": number, "conversation.id": "c"})
-"""
+PROGRAM = read_program("one_exporter_missing")
 
 
 def test_failed_import_does_not_delay_the_exit_nor_other_handlers(

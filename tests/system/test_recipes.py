@@ -20,7 +20,7 @@ from codex_otel_logging import Conversation, OtelConfig, Receiver
 from codex_otel_logging.config.toml import loads
 from support.collectors import Gate, over_http
 from support.fixtures import HandlerFactory, RunPython
-from support.paths import ROOT
+from support.paths import ROOT, read_program
 from support.readme import RECIPES, blocks, recipe
 from support.recipes import lay_out, turns
 from support.servers import Program
@@ -129,21 +129,7 @@ format = %(levelname)s %(name)s: %(message)s
 format = {"message": "%(message)s"}
 """
 
-DESCRIBE = """
-import logging, logging.config
-logging.config.fileConfig("logging.ini", disable_existing_loggers=False)
-for name in (None, "app", "app.orders", "app.other"):
-    logger = logging.getLogger(name)
-    print(logger, logger.propagate, logger.disabled)
-    for handler in logger.handlers:
-        print(handler, handler.formatter._fmt)
-logging.getLogger("app.orders").error("ordered")
-logging.getLogger("app.other").warning("other")
-logging.getLogger("app.other").error("bad")
-print(open("app.log").read())
-extra = {"duration_ms": 352, "conversation.id": "c"}
-logging.getLogger("codex_otel.tools").info("codex.turn_ttft", extra=extra)
-"""
+DESCRIBE = read_program("describe_loggers")
 
 
 def test_logging_ini(tmp_path: Path, receiver: Receiver, run_python: RunPython) -> None:
