@@ -96,7 +96,7 @@ PRIVATE_NAMES = re.findall(r"^\| (`.*`) \| .* \| (`.*`) \| `(\w+\.py)` \|$", DES
 def test_private_names_of_other_packages_stand_where_the_design_says(
     names: str, modules: str, test: str
 ) -> None:
-    """So that whoever reads of a renamed one finds what to change, and the test that fails."""
+    """When a release renames one, the table names the module to change and the test that fails."""
     places = {ROOT / PACKAGE / module for module in re.findall(r"`([^`]+)`", modules)}
     for name in re.findall(r"`([^`]+)`", names):
         pattern = re.compile(rf"\b{re.escape(name)}\b")

@@ -148,7 +148,7 @@ class EventQueue:
             return Stats(accepted, self._exported, self._rejected, dropped, queued, self._ignored)
 
     def unsent(self) -> list[Event]:
-        """Return the events that wait. Takes no lock: in a child process, nobody may release it."""
+        """Return the events that wait. Takes no lock: in a child process it may be held forever."""
         return list(self.waiting)
 
     @property

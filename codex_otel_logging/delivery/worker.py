@@ -4,8 +4,8 @@ Only `Worker.thread` takes batches and touches the exporter: a thread of our own
 none can be started, the one that flushes: at the very end, when Python starts no thread any more,
 in a sub-interpreter, which may have no daemon threads, and in uWSGI's master. The state changes
 under the lock of the queue only, together with what `put` compares to decide whether to wake the
-worker. For a while after a batch the worker polls the queue, so that nearly every `put` wakes
-nobody.
+worker. For a while after a batch the worker polls the queue, so that hardly any `put` has to wake
+it.
 
 `docs/design.md` draws the states and their transitions.
 """

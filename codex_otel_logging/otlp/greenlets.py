@@ -6,8 +6,8 @@ a half imported module behind, for the application too. And afterwards a greenle
 another thread is importing waits for a greenlet of that thread, and may never be woken.
 
 So where such a library is imported already, the thread that logs the first event imports
-OpenTelemetry before it starts the worker. Elsewhere the worker does, and whoever imports such a
-library meanwhile, to patch, waits until that import has ended.
+OpenTelemetry before it starts the worker. Elsewhere the worker imports it, and a thread that
+imports such a library meanwhile, to patch, waits until the worker's import has ended.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ def may_happen_now() -> bool:
 
 
 def hold_back(key: int) -> None:
-    """Have whoever imports a library that patches wait for `let_go`, for a while."""
+    """Make threads that import a library that patches wait for `let_go`, for a while."""
     if (os.getpid(), key) in _gate.imports or not any(map(PathFinder.find_spec, _LIBRARIES)):
         return
     if _gate not in sys.meta_path:
@@ -87,7 +87,7 @@ def hold_back(key: int) -> None:
 
 
 def let_go(key: int) -> None:
-    """End the wait of those who were held back by `key`, if any were."""
+    """End the wait of the threads that `key` holds back, if any."""
     importing = _gate.imports.pop((os.getpid(), key), None)
     if importing is not None:
         importing.release()
