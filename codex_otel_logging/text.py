@@ -92,11 +92,14 @@ def _distance(one: str, other: str) -> int:
     return row[-1]
 
 
-def nearest(name: str, known: Collection[str]) -> str:
-    """Return the end of a message on an unknown name: which one was meant, or which there are."""
+def suggestion(name: str, known: Collection[str]) -> str:
+    """Return the end of a message on an unknown name: which one was meant, if any is near."""
     import difflib  # only for a message
 
     matches = difflib.get_close_matches(name, sorted(known), n=1)
-    if matches:
-        return f"; did you mean {matches[0]!r}?"
-    return f"; known are {', '.join(sorted(known))}"
+    return f"; did you mean {matches[0]!r}?" if matches else ""
+
+
+def nearest(name: str, known: Collection[str]) -> str:
+    """Return the end of a message on an unknown name: which one was meant, or which there are."""
+    return suggestion(name, known) or f"; known are {', '.join(sorted(known))}"

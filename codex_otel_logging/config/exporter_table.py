@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, cast, get_args
 
-from ..text import nearest
+from ..text import suggestion
 from .endpoints import (
     grpc_endpoint_problem,
     http_endpoint_problem,
@@ -173,5 +173,4 @@ def _unknown_exporter(name: str) -> str:
     text = f"expected one of {', '.join(map(repr, EXPORTERS))}"
     if not re.fullmatch(r"[\w-]{1,32}", name):  # perhaps an address, with a password in it
         return text
-    hint = nearest(name, EXPORTERS)
-    return f"{text}; got {name!r}{hint if 'did you mean' in hint else ''}"
+    return f"{text}; got {name!r}{suggestion(name, EXPORTERS)}"

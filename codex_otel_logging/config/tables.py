@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
-from ..text import misspelt, nearest
+from ..text import misspelt, nearest, suggestion
 from .settings import LARGEST, keys_of
 
 _NAME = r"[A-Za-z_][A-Za-z0-9_]*"
@@ -217,8 +217,7 @@ class TableReader:
             elif self._faults.strict:
                 self.warn(key, f"unknown key{nearest(key, self._asked)}")
             else:
-                hint = nearest(key, self._asked)
-                self.warn(key, f"unknown key, ignored{hint if 'did you mean' in hint else ''}")
+                self.warn(key, f"unknown key, ignored{suggestion(key, self._asked)}")
 
 
 def type_name(value: object) -> str:

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 
 from .. import attachment, catalog, diagnostics
 from ..attachment import EVENT_LOGGER
-from ..text import nearest
+from ..text import suggestion
 from .event import Event
 from .reader import is_event_logger, named_event
 
@@ -111,8 +111,7 @@ def _why(record: logging.LogRecord) -> str:
     names = [event.name for event in catalog.events()]
     name = _shown_name(record)
     if name:
-        hint = nearest(name, names)
-        return "not an event of the catalog" + (hint if "did you mean" in hint else "")
+        return "not an event of the catalog" + suggestion(name, names)
     return _about_message(record, names) or "not an event of the catalog"
 
 

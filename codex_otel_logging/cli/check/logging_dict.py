@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from ...attachment import is_own
 from ...config.tables import ConfigError
-from ...text import nearest
+from ...text import suggestion
 
 
 class LoggingDictError(Exception):
@@ -50,8 +50,7 @@ def load(reference: str) -> Mapping[str, Any]:
         raise LoggingDictError(f"cannot import {name}: {_reason(error)}") from error
     for attribute in path.split("."):
         if not hasattr(found, attribute):
-            hint = nearest(attribute, [each for each in dir(found) if each[:1] != "_"])
-            hint = hint if "did you mean" in hint else ""
+            hint = suggestion(attribute, [each for each in dir(found) if each[:1] != "_"])
             raise LoggingDictError(f"{name} has no attribute {attribute!r}{hint}")
         found, name = getattr(found, attribute), f"{name}.{attribute}"
     if not isinstance(found, Mapping):
