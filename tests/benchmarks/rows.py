@@ -127,6 +127,7 @@ BARS = (
     Bar("start over OpenTelemetry's", "start", Column("", "logged_ms", over=REFERENCE), 0.25),
     Bar("lost of 100,000 at once", "burst", Column("", "lost", worst=True), 0),
     Bar("lost of 100,000 of 1 KiB at once", "bulk", Column("", "lost", worst=True), 0),
+    Bar("the same over gRPC", "bulk", Column("", "lost", worst=True), 0, "ours-grpc"),
 )
 
 
