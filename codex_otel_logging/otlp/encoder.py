@@ -1,8 +1,8 @@
-"""Events become an OTLP request: the protobuf message, filled without the SDK's records between.
+"""Encodes events as an OTLP request, without building the SDK's records in between.
 
-It holds what the official encoder makes of `sdk_records`, at a fraction of the time. What the
-events of a conversation with the same fields have in common is encoded once and merged into each
-record as bytes; then only the values are left to set.
+The bytes are those that the official encoder makes of `sdk_records`, at a fraction of the time. The
+part that events of one conversation with the same fields share is encoded once, as a template; each
+record starts as a copy of the template, and only its values are set.
 """
 
 from __future__ import annotations
@@ -10,9 +10,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
-from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord
+from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord, ResourceLogs, ScopeLogs
 from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 
 from ..conversation import Conversation
@@ -27,6 +26,13 @@ if TYPE_CHECKING:
 _MAX_TEMPLATES = 1024
 _MAX_TEMPLATE_BYTES = 4096
 
+_RUN = 64
+"""How many records are serialized together.
+
+A message tree takes about eight times the memory of its bytes: for a batch of 1,024 events of 2 KiB
+that was 16 MiB, which the queue can use better.
+"""
+
 
 class _Template(NamedTuple):
     """A record that lacks times, span, and the values of the attributes at `places`."""
@@ -36,45 +42,85 @@ class _Template(NamedTuple):
     conversation: Conversation | None
 
 
+class _Scope:
+    """The records of one logger, serialized a run at a time."""
+
+    def __init__(self, name: str) -> None:
+        self._logs = ScopeLogs()
+        self._logs.scope.name = name
+        self._parts: list[bytes] = []
+        self.records = self._logs.log_records
+
+    def serialize(self) -> None:
+        """Serialize the records so far, to free their messages."""
+        # A serialized repeated field can be cut anywhere between two of its items: the runs, one
+        # after the other, are the message that holds all records.
+        self._parts.append(self._logs.SerializeToString())
+        # Not `Clear`: the message's arena would grow on.
+        self._logs = ScopeLogs()
+        self.records = self._logs.log_records
+
+    def field(self) -> list[bytes]:
+        """Return the parts of field 2 of a `ResourceLogs` message: this scope with its records."""
+        self.serialize()
+        return _field(2, self._parts)
+
+
+def _field(number: int, parts: list[bytes]) -> list[bytes]:
+    """Return the parts of a message in a field, without joining them.
+
+    As in https://protobuf.dev/programming-guides/encoding/#length-types: a tag, the length as a
+    varint, and the message.
+    """
+    head = bytearray([number << 3 | 2])
+    length = sum(map(len, parts))
+    while length > 0x7F:
+        head.append(length & 0x7F | 0x80)
+        length >>= 7
+    head.append(length)
+    return [bytes(head), *parts]
+
+
 class OtlpRequests:
-    """Fills OTLP requests from events, for one handler: one resource, one scope for each logger.
+    """Encodes OTLP requests from events, for one handler: one resource, one scope for each logger.
 
     Used by one thread at a time.
     """
 
     def __init__(self, shared: SharedAttributes) -> None:
         self._defaults = shared.defaults
-        self._resource = Resource()
+        resource = Resource()
         attributes: dict[str, AttributeValue] = {**SDK_ATTRIBUTES, **shared.resource}
-        _add_attributes(self._resource.attributes, encodable_keys(attributes))
+        _add_attributes(resource.attributes, encodable_keys(attributes))
+        self._resource: bytes = ResourceLogs(resource=resource).SerializeToString()
         self._templates: dict[tuple[object, ...], _Template] = {}
         self._second, self._second_text = -1, ""
 
-    def request(self, events: Sequence[Event]) -> ExportLogsServiceRequest:
-        """Return a request that holds the events, in their order within each scope.
+    def request(self, events: Sequence[Event]) -> bytes:
+        """Return a serialized `ExportLogsServiceRequest`; keeps the events' order in each scope.
 
         Raises:
             Exception: an event cannot be encoded.
 
         """
-        request = ExportLogsServiceRequest()
         if not events:
-            return request
-        resource_logs = request.resource_logs.add(resource=self._resource)
-        scopes: dict[str, Repeated[LogRecord]] = {}
+            return b""
+        scopes: dict[str, _Scope] = {}
         for event in events:
             name = encodable_text(event.logger_name)
-            records = scopes.get(name)
-            if records is None:
-                scope_logs = resource_logs.scope_logs.add()
-                scope_logs.scope.name = name
-                records = scopes[name] = scope_logs.log_records
+            scope = scopes.get(name)
+            if scope is None:
+                scope = scopes[name] = _Scope(name)
+            records = scope.records
             try:
                 self._fill_fast(records.add(), event)
             except ValueError:  # protobuf refuses a value as it is, or the level is an odd one
                 del records[-1]
                 self._fill(records.add(), event)
-        return request
+            if len(records) == _RUN:
+                scope.serialize()
+        scope_logs = [part for scope in scopes.values() for part in scope.field()]
+        return b"".join(_field(1, [self._resource, *scope_logs]))
 
     def _fill_fast(self, record: LogRecord, event: Event) -> None:
         template = self._template(event)

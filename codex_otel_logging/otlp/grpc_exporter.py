@@ -82,7 +82,7 @@ class GrpcExporter:
             raise InterruptedError(errno.EINTR, "interrupted by a fork")
         if self._interceptor.last is None:
             raise ValueError("the exporter made no call")
-        outcome = judge(self._interceptor.last, request.ByteSize(), self._config)
+        outcome = judge(self._interceptor.last, len(request), self._config)
         # If the collector named a time to wait, the connection works. After any other temporary
         # failure it may be dead, or a certificate may have expired: a channel keeps a connection
         # that has gone silent, and reads the certificate files only once.
@@ -168,7 +168,7 @@ class _InterceptedExporter(OTLPLogExporter):
 
 
 class _Channel:
-    """The part of a channel that the stub uses; accepts any response.
+    """The part of a channel that the stub uses; takes serialized requests and accepts any response.
 
     gRPC would replace the status OK with INTERNAL if the response cannot be decoded. But the status
     is final, as it is over HTTP: the collector has accepted the events.
@@ -179,7 +179,8 @@ class _Channel:
 
     def unary_unary(self, method: str, **options: Any) -> Any:
         """Return the callable for a method."""
-        return self._channel.unary_unary(method, **{**options, "response_deserializer": _read})
+        options |= {"request_serializer": None, "response_deserializer": _read}
+        return self._channel.unary_unary(method, **options)
 
 
 def _read(response: bytes) -> ExportLogsServiceResponse:

@@ -46,7 +46,7 @@ class HttpExporter:
         if self._records is not None:
             self._exporter.export(self._records.batch(events))
         else:
-            self._session.body = self._requests.request(events).SerializeToString()
+            self._session.body = self._requests.request(events)
             self._exporter.export(())
         if (error := self._session.error) is not None:
             return unanswered(error, self._config)

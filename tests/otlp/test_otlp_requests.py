@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Iterable, Sequence
+from itertools import cycle
 from typing import Any
 
 import pytest
@@ -100,8 +101,8 @@ def assert_official(
     official = encode_logs(OtlpRecords(origin).batch(events))
     for record in records_of(official):
         give_values(record.attributes)
-    assert str(request) == str(official)
-    assert request.SerializeToString() == official.SerializeToString()
+    assert str(ExportLogsServiceRequest.FromString(request)) == str(official)
+    assert request == official.SerializeToString()
 
 
 @given(
@@ -179,8 +180,21 @@ def test_scopes_in_order_of_their_first_event() -> None:
     events = [event({"n": number}, logger=logger) for number, logger in enumerate(loggers)]
     requests = OtlpRequests(ORIGIN)
     assert_official(events, requests)
-    (resource_logs,) = requests.request(events).resource_logs
+    (resource_logs,) = ExportLogsServiceRequest.FromString(requests.request(events)).resource_logs
     assert [len(scope.log_records) for scope in resource_logs.scope_logs] == [2, 1, 2]
+
+
+@pytest.mark.parametrize("count", [63, 64, 65, 128, 129, 1000])
+def test_records_serialized_in_several_runs_are_one_request(count: int) -> None:
+    """Runs of two scopes that end at different moments, with an event that fills a run slowly."""
+    loggers = ["codex_otel", "codex_otel.a", "codex_otel"]
+    events = [
+        event(
+            {"n": number, "text": "\ud800" if number == 63 else "x" * (number % 300)}, logger=logger
+        )
+        for number, logger in zip(range(count), cycle(loggers))
+    ]
+    assert_official(events, OtlpRequests(ORIGIN))
 
 
 @pytest.mark.parametrize("levelname", ["INFO", "WARNING", "Level 20", "", "\ud800", None, 7])
@@ -227,7 +241,7 @@ def test_many_conversations() -> None:
     kept = 0
     for number in range(3000):
         events = [event({"n": 1}, conversation=Conversation(str(number), "m"))]
-        (record,) = records_of(requests.request(events))
+        (record,) = records_of(ExportLogsServiceRequest.FromString(requests.request(events)))
         assert record.attributes[2].value.string_value == str(number)
         kept = max(kept, len(requests._templates))
     assert 1 < kept <= 1024
