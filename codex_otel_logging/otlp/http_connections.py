@@ -15,7 +15,9 @@ import io
 import socket
 import ssl
 from collections.abc import Mapping
+from contextlib import suppress
 from http.client import HTTPResponse, parse_headers
+from traceback import walk_tb
 from typing import TYPE_CHECKING, Any, cast
 
 from requests.adapters import HTTPAdapter
@@ -78,6 +80,14 @@ class _DeadlineConnection(HTTPConnection):
         """Return the reader of an answer, from the collector or to a CONNECT request."""
         return _DeadlineResponse(self.deadline, sock, *args, **kwargs)
 
+    def connect(self) -> None:
+        """Connect, through a proxy if one is set, and complete the TLS handshake."""
+        try:
+            super().connect()
+        except OSError as error:
+            _close_abandoned(error)
+            raise
+
     def request(self, *args: Any, **kwargs: Any) -> None:
         """Send a request: the headers and the body at once.
 
@@ -132,6 +142,19 @@ class _DeadlineConnection(HTTPConnection):
     def _tunnel(self) -> None:
         super()._tunnel()
         self.deadline.limit(self.sock)  # for the TLS handshake, which comes next
+
+
+def _close_abandoned(error: OSError) -> None:
+    """Close the TLS sockets that only the traceback of a failed connection refers to.
+
+    When the peer resets the connection before the handshake, `SSLSocket._create` leaves its socket
+    open before CPython 3.13, until the garbage collector finds it.
+    """
+    for frame, _ in walk_tb(error.__traceback__):
+        for value in frame.f_locals.values():
+            if isinstance(value, ssl.SSLSocket):
+                with suppress(OSError):
+                    value.close()
 
 
 class _ProxySocket(ssl.SSLSocket):

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import http.client
+import select
+import socket
+import struct
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,7 +17,10 @@ import requests
 import trustme
 
 from codex_otel_logging import Receiver, Stats
-from codex_otel_logging.otlp.deadlines import Deadline
+from codex_otel_logging.config.settings import ExporterConfig
+from codex_otel_logging.events.event import SharedAttributes
+from codex_otel_logging.otlp import factory, http_connections
+from codex_otel_logging.otlp.deadlines import Deadline, connect
 from codex_otel_logging.otlp.http_connections import DeadlineAdapter
 from support import http2
 from support.collectors import OK, Gate, GrpcCollector, HttpCollector, Tls
@@ -168,6 +176,37 @@ def test_request_without_a_body_is_sent_too(body: bytes) -> None:
     with Peer(answering(OK_ANSWER)) as peer, requests.Session() as session:
         session.mount("http://", DeadlineAdapter(Deadline(10), {}))
         assert session.post(f"http://127.0.0.1:{peer.port}/", data=body).ok
+
+
+@pytest.mark.parametrize("protocol", ["binary", "json"])
+def test_connection_reset_before_the_tls_handshake_leaves_no_socket_open(
+    monkeypatch: pytest.MonkeyPatch, protocol: str
+) -> None:
+    """A collector that stops does this to a connection in its backlog.
+
+    CPython before 3.13 leaves the socket to the garbage collector, which complains in the
+    application's log.
+    """
+
+    def reset(connection: socket.socket) -> None:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        connection.close()
+
+    def connect_and_wait(*args: Any) -> socket.socket:
+        connection = connect(*args)
+        assert select.select([connection], [], [], 10)[0]
+        return connection
+
+    monkeypatch.setattr(http_connections, "connect", connect_and_wait)
+    gc.collect()
+    with Peer(reset) as peer, warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        ((name, settings),) = exporter(protocol, f"https://127.0.0.1:{peer.port}/").items()
+        connected = factory.connect(ExporterConfig(name, **settings), SharedAttributes({}, {}))
+        assert connected.export([]).verdict == "retry"
+        connected.shutdown()
+        gc.collect()
+    assert [warning for warning in caught if warning.category is ResourceWarning] == []
 
 
 class TestRenewedCertificates:
