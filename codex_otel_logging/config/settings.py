@@ -177,7 +177,7 @@ class BatchConfig:
         ),
     )
     max_batch_size: int = field(
-        default=768,
+        default=1024,
         metadata=setting("events in one request", variable="OTEL_BLRP_MAX_EXPORT_BATCH_SIZE"),
     )
     max_queue_size: int = field(
@@ -188,9 +188,9 @@ class BatchConfig:
         ),
     )
     max_queue_bytes: int = field(
-        default=104 * 1024 * 1024,
+        default=110 * 1024 * 1024,
         metadata=setting(
-            "the same in bytes of memory: 104 MiB hold 120,000 tool results of the usual size"
+            "the same in bytes of memory: 110 MiB hold 125,000 tool results of the usual size"
         ),
     )
     max_request_bytes: int = field(default=3_670_016, metadata=setting("bytes in one request"))

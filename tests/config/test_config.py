@@ -99,9 +99,9 @@ class TestDefaults:
         assert config.max_attribute_length == 65_536
         assert config.batch == BatchConfig(
             schedule_delay_ms=1000,
-            max_batch_size=768,
+            max_batch_size=1024,
             max_queue_size=131_072,
-            max_queue_bytes=104 * 1024 * 1024,
+            max_queue_bytes=110 * 1024 * 1024,
             max_request_bytes=int(3.5 * 1024 * 1024),
             retry_for_ms=300_000,
             shutdown_timeout_ms=2000,
