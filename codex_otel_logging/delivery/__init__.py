@@ -1,5 +1,5 @@
-"""Queues events and exports them in batches, until the process has ended.
+"""Queues events and exports them in batches until the process ends.
 
-`put` runs on the application thread; everything else on the worker thread, or on the thread that
-flushes. Imports `config` and `events`; knows exporters by the `Exporter` protocol only.
+`put` runs on the application thread. Everything else runs on the worker thread or on a thread that
+flushes. Imports `config` and `events`; knows exporters only through the `Exporter` protocol.
 """

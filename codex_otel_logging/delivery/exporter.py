@@ -1,4 +1,4 @@
-"""The one interface through which events are exported, and what became of a request."""
+"""The `Exporter` protocol and the `Outcome` of one export request."""
 
 from __future__ import annotations
 
@@ -8,17 +8,22 @@ from typing import Literal, NamedTuple, Protocol
 from ..events.event import Event
 
 Verdict = Literal["delivered", "retry", "refused", "invalid", "too large", "not encodable"]
+"""What an outcome means for the events of the request.
+
+`delivered`: accepted, except for those counted in `rejected`. `retry`: may be accepted later.
+`refused`: will never be accepted. `invalid`, `too large`, `not encodable`: a smaller request may
+succeed, because only some of the events are at fault.
+"""
 
 
 class Outcome(NamedTuple):
-    """What became of one request.
+    """The outcome of one export request.
 
-    `verdict` says whether it was delivered, may be delivered later (`retry`), never will be
-    (`refused`), or may be if it holds less (`invalid`, `too large`, `not encodable`). `rejected`
-    counts the events a collector left out of a delivered one. `retry_after_s` is how long it asked
-    to be left alone. `reason` says what happened in words that may be logged. `status` is what a
-    collector answered: HTTP's number, gRPC's name, or None if nothing. `web_page` is True if a web
-    page came with a success status.
+    `rejected` counts the events that the collector rejected although it accepted the request (OTLP
+    partial success). `retry_after_s` is the delay that the collector asked for, in seconds.
+    `reason` is a description that is safe to log. `status` is the collector's status: a number for
+    HTTP, a name for gRPC, None if there was no answer. `web_page` is True if a success status came
+    with a web page.
     """
 
     verdict: Verdict
@@ -33,17 +38,17 @@ DELIVERED = Outcome("delivered")
 
 
 class Exporter(Protocol):
-    """Sends events to one collector; used by one thread at a time."""
+    """Exports events to one collector. Used by one thread at a time."""
 
     def export(self, events: Sequence[Event], timeout_s: float | None = None) -> Outcome:
-        """Send the events in one request.
+        """Export the events in one request.
 
-        Blocks for about the timeout of the settings at most, or for `timeout_s` if that is less.
+        Blocks for at most about the configured timeout, or `timeout_s` if that is shorter.
 
         Raises:
-            OSError: the connection is lost for good; another exporter is needed.
+            OSError: the connection cannot be used again; the caller must build a new exporter.
 
         """
 
     def shutdown(self) -> None:
-        """Close the connection; does not block."""
+        """Close the connection. Does not block."""

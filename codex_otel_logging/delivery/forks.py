@@ -1,8 +1,8 @@
-"""How a child process notices that it is one, and starts with fresh state.
+"""Detects that this process is a forked child, and resets the state inherited from the parent.
 
-A child has none of its parent's threads, and what they had locked stays locked: it resets all state
-that was theirs. Python's fork hooks do not run where native code forks, as uWSGI does. Therefore
-every entry point compares `PROCESS_MARK`, which the kernel clears in a child.
+A child has none of its parent's threads, and a lock that one of them held stays locked. Therefore
+the child replaces all of that state. Python's fork hooks do not run if native code forks, as uWSGI
+does, so every entry point checks `PROCESS_MARK`, which the kernel clears in a child.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Protocol
 from ..native import RLock
 
 _MADV_WIPEONFORK = 18
-"""Linux 4.14: the pages are zeros in a child, however it is forked. `mmap` has no name for it."""
+"""`MADV_WIPEONFORK` (Linux 4.14): a child sees zeros in the page. Not defined in `mmap`."""
 
 
 class _Mark(Protocol):
@@ -26,8 +26,8 @@ class _Mark(Protocol):
     def __setitem__(self, index: int, value: int, /) -> None: ...
 
 
-class _ProcessId:
-    """A mark for systems that cannot clear memory: true in the process that set it last."""
+class _ProcessIdMark:
+    """The mark where memory cannot be wiped on fork: true in the process that set it last."""
 
     _pid = 0
 
@@ -39,9 +39,10 @@ class _ProcessId:
 
 
 def _new_mark() -> _Mark:
-    mark: _Mark = bytearray(1) if not hasattr(os, "fork") else _ProcessId()
+    mark: _Mark = bytearray(1) if not hasattr(os, "fork") else _ProcessIdMark()
     if sys.platform == "linux":
-        with suppress(OSError, ValueError):  # an older kernel, or one that only resembles Linux
+        # Kernels before 4.14, and sandboxes that imitate Linux, reject the advice with EINVAL.
+        with suppress(OSError, ValueError):
             flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
             page = mmap.mmap(-1, mmap.PAGESIZE, flags=flags)
             page.madvise(_MADV_WIPEONFORK)
@@ -51,29 +52,33 @@ def _new_mark() -> _Mark:
 
 
 PROCESS_MARK = _new_mark()
-"""`PROCESS_MARK[0]` is 0 in a child process that has not been reset yet.
+"""`PROCESS_MARK[0]` is 0 in a child process until `reset_in_child` has run there.
 
-Reading it takes some 20 ns, a tenth of what `os.getpid()` takes.
+Every logging call reads it, which takes about 20 ns: a tenth of the time of `os.getpid()`.
 """
 
 _resets: list[Callable[[], None]] = []
 _reset_locks: dict[int, AbstractContextManager[object]] = {}
-"""A lock for each process id: nobody can have acquired it in a parent."""
+"""One lock per process id. A child cannot inherit its own lock in a locked state."""
 
 
 def on_child(reset: Callable[[], None]) -> None:
-    """Have `reset` called in every child process, before anything else happens there."""
+    """Register `reset` to run in every child process before this package does anything there.
+
+    Functions run in the order in which they were registered.
+    """
     _resets.append(reset)
 
 
 def reset_in_child() -> None:
-    """Reset the state that a child process has inherited, once; does nothing in other processes.
+    """Reset the inherited state if this is a child process that has not done so yet.
 
-    May be called by any thread, at any moment. Waits for another thread that does it already.
+    May be called from any thread at any moment. Blocks while another thread resets the state.
     """
     if not PROCESS_MARK[0]:
         with _reset_locks.setdefault(os.getpid(), RLock()):
             if not PROCESS_MARK[0]:
                 for reset in _resets:
                     reset()
+                # Last: until the mark is set, other threads wait above instead of using old state.
                 PROCESS_MARK[0] = 1

@@ -1,10 +1,12 @@
-"""The ends of a process: normal exit, and fork.
+"""Process exit and fork: flushes all workers at exit, and replaces them in a forked child.
 
-Every `Worker` is watched here, weakly: while it has events, its thread keeps it alive, also when
-its handler is gone. The exit hook runs before `logging.shutdown`, which was registered earlier;
-what other exit hooks log afterwards is exported as it is logged. Processes started by
-`multiprocessing`, or by a package derived from it, run no exit hooks when they end, but finalizers
-of their own.
+Workers are registered here with weak references. A worker that has events is kept alive by its
+thread, even if its handler is gone.
+
+The exit hook runs before `logging.shutdown`, because exit hooks run in reverse order and `logging`
+registered its hook earlier. Exit hooks that run later may still log; each of their events is
+exported before the logging call returns. Processes started by `multiprocessing`, or by a package
+derived from it, end without running exit hooks, but run the finalizers of that package.
 """
 
 from __future__ import annotations
@@ -25,16 +27,16 @@ from .queue import Stats
 from .worker import Worker
 
 if TYPE_CHECKING:
-    from .uwsgi import Heirs
+    from .uwsgi import InheritanceToken
 
 Watched = TypeVar("Watched")
 
 
 class _WeakList(Generic[Watched]):
-    """The objects that still exist of those that were added.
+    """A list of weak references that any thread may read and extend, without a lock.
 
-    Not a `WeakSet`: iterating one raises `RuntimeError` if another thread adds to it at that
-    moment. A list can be copied at any moment.
+    Not a `WeakSet`: iterating over one raises `RuntimeError` if another thread adds to it
+    meanwhile. Copying a list is atomic.
     """
 
     def __init__(self) -> None:
@@ -43,7 +45,7 @@ class _WeakList(Generic[Watched]):
     def add(self, watched: Watched) -> None:
         for reference in self._references.copy():
             if reference() is None:
-                with suppress(ValueError):  # another thread has removed it
+                with suppress(ValueError):  # another thread was faster
                     self._references.remove(reference)
         self._references.append(weakref.ref(watched))
 
@@ -56,26 +58,28 @@ _pipelines: _WeakList[Pipeline] = _WeakList()
 _workers: _WeakList[Worker] = _WeakList()
 
 _LIKE_MULTIPROCESSING = ("multiprocessing", "multiprocess", "billiard")
-"""Packages whose processes run finalizers instead of exit hooks; loky uses the first one's."""
+"""Packages whose processes run finalizers instead of exit hooks; loky uses `multiprocessing`'s."""
 
 
 class _Process:
-    """What has happened in this process so far."""
+    """The state of this process."""
 
     ending = False
+    """Whether the exit hook has started."""
     has_finalizer = False
-    heirs: Heirs | None = None
-    """Exists where no worker may be started, and a child inherits what is queued."""
+    """Whether `_at_exit` is registered as a finalizer of a package like `multiprocessing`."""
+    inheritance: InheritanceToken | None = None
+    """Set in a process that must not start a worker, whose queue one child therefore inherits."""
 
 
 class Pipeline:
-    """The queue and worker of one handler; a forked child begins with others.
+    """Holds the worker of one handler, and replaces it in a forked child.
 
-    `worker` is the one of this process, once `reset_in_child` has run; the methods see to that. May
-    be called from any thread.
+    `worker` belongs to this process once `reset_in_child` has run. The methods call that first;
+    code that reads `worker` directly must do so itself. All methods may be called from any thread.
 
     Args:
-        build: returns a worker that has the given events queued.
+        build: returns a new worker whose queue holds the given events.
 
     """
 
@@ -86,35 +90,36 @@ class Pipeline:
         _pipelines.add(self)
 
     def reset(self, *, keep_queue: bool = False) -> None:
-        """Begin with nothing: no event, no count, no thread, no connection. For a forked child.
+        """Replace the worker, and with it all events, counts, threads and connections.
 
-        With `keep_queue`, the child inherits the events that its parent process had queued.
+        Called in a forked child. With `keep_queue`, the child inherits the parent's queued events.
         """
+        # One assignment: a thread of the child sees the old worker or the new one, never a mixture.
         self.worker = worker = self._build(self.worker.queue.unsent() if keep_queue else ())
         _workers.add(worker)
 
     def stats(self) -> Stats:
-        """Return the counts of this moment, consistent with each other."""
+        """Return the current counts, consistent with each other."""
         reset_in_child()
         return self.worker.queue.stats()
 
     def flush(self, timeout_s: float) -> bool:
-        """Export what is queued and wait until it is settled; see `flush_all`."""
+        """Export the queued events and wait until they are settled; see `flushing.flush_all`."""
         reset_in_child()
         return flush_all([self.worker], timeout_s)
 
     def flush_at_exit(self) -> None:
-        """Export what is queued before the process ends; see `flushing.flush_at_exit`."""
+        """Export the queued events before the process ends; see `flushing.flush_at_exit`."""
         reset_in_child()
         flush_at_exit([self.worker])
 
     def request_flush(self) -> None:
-        """Export what is queued now. Does not wait."""
+        """Request a flush of the queued events. Does not wait."""
         reset_in_child()
         self.worker.request_flush()
 
     def close(self) -> None:
-        """Let the worker export what is queued, disconnect and end. Does not wait."""
+        """Let the worker export the queued events, disconnect and end. Does not wait."""
         reset_in_child()
         self.worker.close()
 
@@ -126,33 +131,35 @@ def watched() -> list[Worker]:
 
 
 def is_ending() -> bool:
-    """Return whether the exit hook has run: nothing is delivered later than now."""
+    """Return whether the exit hook has started. From then on, nothing may rely on a later flush."""
     return _Process.ending
 
 
 def worker_starts() -> None:
-    """Prepare the process for a worker, which is about to be started.
+    """Prepare this process for a worker thread that is about to start.
 
     Raises:
-        RuntimeError: the process must not have another thread.
+        RuntimeError: this process must not start a thread.
 
     """
-    if "uwsgi" in sys.modules:  # not installed: uWSGI adds it to the processes it runs
+    if "uwsgi" in sys.modules:  # only inside uWSGI, which adds this module to its processes
         from . import uwsgi
 
         if uwsgi.is_master_without_hooks():
-            _Process.heirs = _Process.heirs or uwsgi.Heirs()
-            raise RuntimeError("uWSGI's master process must have no other thread when it forks")
+            _Process.inheritance = _Process.inheritance or uwsgi.InheritanceToken()
+            raise RuntimeError("uWSGI's master process must not have other threads when it forks")
     if not _Process.has_finalizer and (package := _started_by()) is not None:
         _Process.has_finalizer = True
+        # Priority 0 runs after the finalizers with higher ones, whose events are flushed as well.
         sys.modules[f"{package}.util"].Finalize(None, _at_exit, exitpriority=0)
 
 
 def _started_by() -> str | None:
-    """Return which package like `multiprocessing` started this process, if one did."""
+    """Return the name of the package like `multiprocessing` that started this process, if any."""
     for package in _LIKE_MULTIPROCESSING:
         process = sys.modules.get(f"{package}.process")
-        # billiard has no `parent_process()`; all three have this attribute, None in a main process.
+        # billiard has no `parent_process()`. All three packages have this private attribute, which
+        # is None in a main process.
         if process is not None and process.current_process()._parent_pid is not None:
             return package
     return None
@@ -162,11 +169,11 @@ def _at_exit() -> None:
     _Process.ending = True
     workers = watched()
     flush_at_exit(workers)
-    _report_silence(workers)
+    _report_why_silent(workers)
 
 
-def _report_silence(workers: list[Worker]) -> None:
-    """Report once why no handler accepted an event, if what keeps events away is known."""
+def _report_why_silent(workers: list[Worker]) -> None:
+    """If no handler accepted an event and the cause is known, report it."""
     if workers and not any(worker.queue.stats().accepted for worker in workers):
         reason = attachment.why_silent()
         if reason is not None:
@@ -176,9 +183,9 @@ def _report_silence(workers: list[Worker]) -> None:
 def _reset_in_child() -> None:
     global _workers
     _Process.has_finalizer = False
-    heirs, _Process.heirs = _Process.heirs, None
-    inherits = heirs is not None and heirs.claim()
-    _workers = _WeakList()  # those that the parent started do not run here
+    token, _Process.inheritance = _Process.inheritance, None
+    inherits = token is not None and token.claim()
+    _workers = _WeakList()  # the parent's workers have no threads in this process
     for pipeline in _pipelines.living():
         pipeline.reset(keep_queue=inherits)
 

@@ -1,6 +1,24 @@
 """Opt-in: flush queued events before SIGTERM terminates the process.
 
-A module of its own, imported when it is asked for: `signal` takes a while.
+Time line, from the signal to the end of the process:
+
+1. SIGTERM arrives. Python calls `_FlushBeforeTerminating` on the main thread, between two bytecode
+   instructions of whatever runs there.
+2. A new thread flushes as the exit hook does: batches are exported without delay and with short
+   backoff, until the queue is empty, `shutdown_timeout_ms` pass without progress, or five times
+   that pass in all. It logs how many events remain.
+3. Meanwhile the main thread waits, as long as events are settled at least every `_STALL_S`.
+   a. The flush finishes: continue with 4.
+   b. No progress: the interrupted code may hold a lock that the export needs (of the queue, a
+      logging handler, an import). The signal handler returns, so that this code can release it.
+      Further SIGTERMs have no effect. When the flush finishes, its thread sends SIGTERM again,
+      and the main thread continues with 4.
+4. The application's own handler runs, if it had installed one, and decides what happens next. With
+   SIG_IGN nothing happens, and the process continues. Otherwise SIGTERM's default action is
+   restored and the signal is sent once more: the kernel ends the process. Exit hooks do not run,
+   and the parent process sees a process killed by SIGTERM, as without this module.
+
+This module is imported on demand, because importing `signal` takes noticeable time at start-up.
 """
 
 from __future__ import annotations
@@ -16,78 +34,81 @@ from .flushing import flush_at_exit
 from .lifecycle import watched
 from .wakeup import Wakeup
 
-_PATIENCE_S = 0.5
-"""How long a signal's handler waits without progress before it lets the application go on."""
+_STALL_S = 0.5
+"""How long the signal handler waits without progress before it returns, in seconds."""
 
 
 def flush_on_sigterm() -> None:
-    """Deliver queued events when the process is told to terminate, then let it be terminated.
+    """Flush queued events before SIGTERM terminates the process.
 
-    Without this, SIGTERM ends Python at once and with it what is queued. Call it once, from the
-    main thread, after the application has installed a handler of its own: that one, or the default,
-    takes effect when the events are delivered, or after `shutdown_timeout_ms` without progress, at
-    the latest after five times that. Calling it again changes nothing.
+    Without this, SIGTERM ends Python immediately, and queued events are lost. Call it once, from
+    the main thread, after the application has installed its own SIGTERM handler. That handler, or
+    the default action, takes effect when the queue is empty, after `shutdown_timeout_ms` without
+    progress, or after five times that at the latest. Calling it again has no effect.
 
     Raises:
-        ValueError: called from another thread than the main one; only that one may set signals.
+        ValueError: called outside the main thread, the only one that may set signal handlers.
 
     """
     previous = signal.getsignal(signal.SIGTERM)
-    if not isinstance(previous, _FlushFirst):
-        signal.signal(signal.SIGTERM, _FlushFirst(previous))
+    if not isinstance(previous, _FlushBeforeTerminating):
+        signal.signal(signal.SIGTERM, _FlushBeforeTerminating(previous))
 
 
-class _FlushFirst:
-    """A signal's handler that has events delivered before the one that was there takes effect.
+class _FlushBeforeTerminating:
+    """A signal handler that flushes, then lets the previous handler take effect.
 
-    It waits for the delivery as long as that makes progress. Without, the frame that it interrupted
-    may hold what the worker needs (the lock of a queue, of a handler, of an import); so it returns,
-    and the thread that delivers sends the signal again when it has done what it can. Until then,
-    the same signal changes nothing.
+    The time line at the top of the module explains the steps.
     """
 
     def __init__(self, previous: Any) -> None:
         self._previous = previous
-        self._delivering_in = 0  # a process id: a child that is forked meanwhile is not waiting
-        self._delivered = False
+        # A process id, not a flag: a child forked during the flush inherits this object, but not
+        # the thread that would finish the flush and clear the flag.
+        self._flushing_pid = 0
+        self._flushed = False
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
-        if self._delivering_in == os.getpid():
+        if self._flushing_pid == os.getpid():
             return
-        if not self._delivered and not self._deliver(number):
+        if not self._flushed and not self._flush(number):
             return
-        self._delivered = False
+        # The process may outlive this signal; the next one flushes again.
+        self._flushed = False
         if callable(self._previous):
             self._previous(number, frame)
         elif self._previous is not signal.SIG_IGN:
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
 
-    def _deliver(self, number: int) -> bool:
-        """Return True when events are delivered, or False: then the signal will come again."""
+    def _flush(self, number: int) -> bool:
+        """Flush in a new thread; return False if it stalls, and the signal will be sent again."""
         workers = watched()
         done = Wakeup()
-        first = allocate_lock()  # taken by who is first: the thread done, or we impatient
+        # Both threads try to acquire this once; the second one continues the termination. The
+        # signal is therefore handled exactly once, even if the flush finishes just as we give up.
+        first = allocate_lock()
 
-        def deliver() -> None:
+        def flush() -> None:
             flush_at_exit(workers, for_good=False)
-            self._delivered = True
-            self._delivering_in = 0
+            self._flushed = True
+            self._flushing_pid = 0
             done.set()
             if not first.acquire(blocking=False):
                 os.kill(os.getpid(), number)
 
-        self._delivering_in = os.getpid()
+        self._flushing_pid = os.getpid()
         try:
-            # Unknown to `threading`: the interrupted frame may be just starting a thread.
-            NativeThread(deliver, "codex_otel_logging SIGTERM").start(listed=False)
-        except RuntimeError:  # Python starts no threads any more
-            self._delivering_in = 0
+            # Not listed by `threading`: the interrupted frame may be inside `Thread.start` and
+            # hold the lock that listing a thread takes.
+            NativeThread(flush, "codex_otel_logging SIGTERM").start(listed=False)
+        except RuntimeError:  # during finalization Python starts no threads
+            self._flushing_pid = 0
             flush_at_exit(workers, for_good=False)
             return True
         progress = -1
         while progress != (progress := sum(worker.queue.settled for worker in workers)):
-            if done.wait(_PATIENCE_S):
+            if done.wait(_STALL_S):
                 break
         diagnostics.log_pending()
         return not first.acquire(blocking=False)

@@ -1,9 +1,10 @@
-"""uWSGI's master process: it loads the application, and then forks workers without the GIL.
+"""uWSGI's master process, which loads the application and then forks workers without the GIL.
 
-A thread that has the GIL at that moment, for example while it imports OpenTelemetry, would leave it
-locked in the child, which hangs with its first request. So the master gets no worker thread. It
-runs no exit hooks either: what is still queued when it forks is inherited by one of its children.
-With the option `py-call-uwsgi-fork-hooks` it forks as Python does, and none of this applies.
+A thread that holds the GIL at that moment, for example while it imports OpenTelemetry, leaves it
+locked in the child, which then hangs at its first request. Therefore the master gets no worker
+thread. It runs no exit hooks either, so exactly one of its children inherits the events that are
+queued when it forks. With the option `py-call-uwsgi-fork-hooks`, uWSGI forks as Python does, and
+none of this applies.
 """
 
 from __future__ import annotations
@@ -12,22 +13,27 @@ import os
 import sys
 
 
-class Heirs:
-    """Lets exactly one child process inherit, however often, and however, this process forks."""
+class InheritanceToken:
+    """A token that exactly one child process can claim, whichever way this process forks.
+
+    The token is a byte in a pipe. All children share the pipe, and only one can read the byte; no
+    child needs a hook in the parent for that.
+    """
 
     def __init__(self) -> None:
-        self._token, writer = os.pipe()
-        os.set_blocking(self._token, False)
+        self._reader, writer = os.pipe()
+        os.set_blocking(self._reader, False)
         os.write(writer, b"1")
+        # With the write end closed, reading an empty pipe returns b"" instead of raising.
         os.close(writer)
 
     def claim(self) -> bool:
-        """Return whether this process inherits; False in all others."""
-        return os.read(self._token, 1) != b""
+        """Return True in the first process that calls this, and False afterwards."""
+        return os.read(self._reader, 1) != b""
 
 
 def is_master_without_hooks() -> bool:
-    """Return whether this is uWSGI's master process, and forks without Python's hooks."""
+    """Return whether this is uWSGI's master process and it forks without Python's fork hooks."""
     uwsgi = sys.modules.get("uwsgi")
     return (
         uwsgi is not None

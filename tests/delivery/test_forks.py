@@ -104,8 +104,8 @@ def test_processes_of_packages_like_multiprocessing(
 
 PROCESS_ID = """
 import os
-from codex_otel_logging.delivery.forks import _ProcessId
-mark = _ProcessId()
+from codex_otel_logging.delivery.forks import _ProcessIdMark
+mark = _ProcessIdMark()
 mark[0] = 1
 assert mark[0]
 child = os.fork()
