@@ -1,7 +1,6 @@
 """Waits until events are settled: for `flush`, for SIGTERM and at exit.
 
-Runs on the thread that flushes. Several workers are flushed at once, so that they share one
-timeout.
+Runs on the thread that flushes. Several workers are flushed together, so they share one timeout.
 """
 
 from __future__ import annotations
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from .. import diagnostics
 from ..native import monotonic
-from .outages import report_left
+from .outages import report_undelivered
 from .wakeup import Wakeup
 
 if TYPE_CHECKING:
@@ -19,10 +18,10 @@ if TYPE_CHECKING:
 
 
 def flush_all(workers: Sequence[Worker], timeout_s: float) -> bool:
-    """Export what is queued without waiting for more, and wait until it is settled.
+    """Export the queued events without waiting for full batches; return whether all are settled.
 
-    Blocks for at most `timeout_s`; False when something accepted before the call is still queued
-    then. A batch that backs off is retried at once.
+    Blocks for at most `timeout_s` seconds. Returns False if an event accepted before the call is
+    still queued then. A batch that is backing off is retried immediately.
     """
     return wait_until_settled(
         workers, lambda started, _progress: started + timeout_s, Wakeup.wait_cooperatively
@@ -30,24 +29,26 @@ def flush_all(workers: Sequence[Worker], timeout_s: float) -> bool:
 
 
 def flush_at_exit(workers: Sequence[Worker], *, for_good: bool = True) -> None:
-    """Export what is queued before the process ends; report what could not be.
+    """Export the queued events before the process ends; report those that remain.
 
-    Waits as long as any of the workers makes progress: gives up after `shutdown_timeout_ms`
-    without, at the latest after five times that. Ctrl-C ends the wait as well.
+    Blocks as long as any worker makes progress. Gives up after `shutdown_timeout_ms` without
+    progress, and after five times that in any case. Ctrl-C also ends the wait.
     """
     try:
         timeout_s = max((w.begin_shutdown(for_good=for_good) for w in workers), default=0.0)
         wait_until_settled(
             workers,
             lambda started, progress: min(progress + timeout_s, started + 5 * timeout_s),
-            Wakeup.wait,  # the process is ending, and with it all greenlets
+            # Not cooperatively: other greenlets end with the process, and none has to run.
+            Wakeup.wait,
         )
     except KeyboardInterrupt:
-        pass  # an impatient person; what is left is reported all the same
+        pass  # Ctrl-C skips the wait, not the report
     finally:
         left = [found for w in workers if (found := w.report_undelivered()) is not None]
         if left:
-            report_left(sum(count for count, _ in left), sorted({reason for _, reason in left}))
+            count = sum(count for count, _ in left)
+            report_undelivered(count, sorted({reason for _, reason in left}))
 
 
 def wait_until_settled(
@@ -55,16 +56,17 @@ def wait_until_settled(
     deadline: Callable[[float, float], float],
     wait: Callable[[Wakeup, float], bool],
 ) -> bool:
-    """Wait until all that is queued now is settled; False when it is not in time.
+    """Wait until all events queued now are settled; return False if the deadline passes first.
 
-    `deadline` gives the time to stop waiting from the time it began and the time of the last
-    progress, all as `native.monotonic` has it.
+    `deadline` computes the deadline from the start of the wait and the time of the last progress.
+    All three are times of `native.monotonic`.
     """
     waiter = Wakeup()
     started = monotonic()
     targets: list[tuple[Worker, int]] = []
     try:
         targets += [(worker, worker.add_waiter(waiter)) for worker in workers]
+        # A worker whose exporter cannot be imported is not waited for: its events stay queued.
         while pending := [
             worker
             for worker, target in targets

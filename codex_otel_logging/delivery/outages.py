@@ -1,9 +1,10 @@
-"""Reports about delivery: one line when an outage begins, one when it ends."""
+"""Warnings about outages and losses: one line when an outage begins, one when it ends."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import suppress
+from typing import Literal
 
 from .. import diagnostics
 from ..native import RLock, monotonic, start_in_application
@@ -13,94 +14,107 @@ from .wakeup import Wakeup
 DIAGNOSE = "to diagnose, run: codex-otel-logging check --send"
 """The end of every warning about an outage or a loss."""
 
-_REPORT_AGAIN_S = 300.0
-"""How long after a report of events lost, or left out, the next one may follow."""
+_LOSS_INTERVAL_S = 300.0
+"""Minimum time between two warnings about losses, or about partial success, in seconds."""
 
-_OUTAGE_AGAIN_S = 60.0
-"""How long after an outage began that was reported the next one may be."""
+_OUTAGE_INTERVAL_S = 60.0
+"""Minimum time between the beginnings of two reported outages, in seconds."""
 
 LONGEST_REPORT_S = 1.0
-"""How long the worker waits until the other thread has logged the first line."""
+"""How long the worker waits for another thread to log the first line, in seconds."""
 
 
 class OutageReporter:
-    """Reports the outages and losses of one `Worker`, each once until it is over.
+    """Reports the outages and losses of one `Worker`: each once, until events are exported again.
 
-    Used by the worker alone, but for `overflow`. `reason` is why the last request failed, or empty.
+    Only the worker uses it, except for `overflow`. `reason` describes why the last request failed;
+    it is empty if none has failed since the last success.
     """
 
     def __init__(self, destination: str) -> None:
         self._destination = destination
         self.reason = ""
-        self._since: float | None = None
-        self._before = Stats()
-        self._outage_at = -_REPORT_AGAIN_S
-        self._refusing = False
-        self._refused_at = -_REPORT_AGAIN_S
-        self._partial_at = -_REPORT_AGAIN_S
+        self._outage_began_at: float | None = None
+        self._stats_before_outage = Stats()
+        self._outage_reported_at = -_OUTAGE_INTERVAL_S
+        self._losing = False
+        self._loss_reported_at = -_LOSS_INTERVAL_S
+        self._partial_reported_at = -_LOSS_INTERVAL_S
         self._web_page_reported = False
         self.overflow = Overflow(destination)
 
-    def failed(self, reason: str, stats: Stats, *, visible: bool) -> None:
-        """Tell that nothing gets through, the first time it is visible.
+    def report_failure(self, reason: str, stats: Stats, *, visible: bool) -> None:
+        """Note a failed attempt that will be retried; if `visible`, report that an outage began.
 
-        A collector that comes and goes all the time is told of once in a while.
+        A collector that fails every few seconds begins a new outage each time, so at most one per
+        `_OUTAGE_INTERVAL_S` is reported.
         """
         self.reason = reason
         now = monotonic()
-        if self._since is None and visible and now - self._outage_at >= _OUTAGE_AGAIN_S:
-            self._since = self._outage_at = now
-            self._before = stats
+        if (
+            self._outage_began_at is None
+            and visible
+            and now - self._outage_reported_at >= _OUTAGE_INTERVAL_S
+        ):
+            self._outage_began_at = self._outage_reported_at = now
+            self._stats_before_outage = stats
             _warn(
-                "%s: events are not delivered (%s); they are kept and tried again",
+                "%s: export failing (%s); events stay queued and are retried",
                 self._destination,
                 reason,
             )
 
-    def refused(self, reason: str, count: int) -> None:
-        """Tell that events are lost for good, the first time since events got through."""
+    def report_loss(self, outcome: Literal["dropped", "rejected"], count: int, reason: str) -> None:
+        """Report dropped or rejected events: only the first loss since a success.
+
+        Also at most once per `_LOSS_INTERVAL_S`, for a collector that accepts every other batch.
+        """
         self.reason = reason
         now = monotonic()
-        if not self._refusing and now - self._refused_at >= _REPORT_AGAIN_S:
-            self._refused_at = now
+        if not self._losing and now - self._loss_reported_at >= _LOSS_INTERVAL_S:
+            self._loss_reported_at = now
             _warn(
-                "%s: %s lost (%s); more losses of this kind are counted, not reported",
+                "%s: %s %s (%s); further losses are counted but not reported",
                 self._destination,
                 _events(count),
+                outcome,
                 reason,
             )
-        self._refusing = True
+        self._losing = True
 
-    def delivered(self, rejected: int, reason: str, stats: Stats, overflowed: int) -> None:
-        """Tell that events get through again, or that a collector left some out."""
+    def report_success(self, rejected: int, reason: str, stats: Stats, overflowed: int) -> None:
+        """Report the end of an outage, and what the collector rejected of an accepted request."""
         now = monotonic()
         self.reason = ""
-        self._refusing = False
-        if self._since is not None:
+        self._losing = False
+        if self._outage_began_at is not None:
+            before = self._stats_before_outage
+            lost = stats.dropped + stats.rejected - before.dropped - before.rejected
             diagnostics.warn(
-                "%s: events are delivered again, after %.0f s; %d lost meanwhile",
+                "%s: export recovered after %.0f s; %s dropped or rejected meanwhile",
                 self._destination,
-                now - self._since,
-                stats.dropped + stats.rejected - self._before.dropped - self._before.rejected,
+                now - self._outage_began_at,
+                _events(lost),
             )
-            self._since = None
+            self._outage_began_at = None
             self.overflow.reported = overflowed  # included in the count above
-        if (rejected or reason) and now - self._partial_at >= _REPORT_AGAIN_S:
-            self._partial_at = now
+        # OTLP, "Partial Success": `rejected` 0 with a message is a warning about accepted events.
+        if (rejected or reason) and now - self._partial_reported_at >= _LOSS_INTERVAL_S:
+            self._partial_reported_at = now
             _warn(
-                "%s: the collector left out %s (%s)",
+                "%s: collector rejected %s (%s)",
                 self._destination,
                 _events(rejected),
-                reason or "it did not say why",
+                reason or "no reason given",
             )
 
-    def web_page(self, reason: str) -> None:
+    def report_web_page(self, reason: str) -> None:
         """Report, once, that the endpoint answers with a web page."""
         if not self._web_page_reported:
             self._web_page_reported = True
             _warn(
-                "%s: the answer is a web page (%s), so the endpoint is probably not a collector's; "
-                "the events count as exported",
+                "%s: the answer is a web page (%s), so the endpoint is probably not a collector; "
+                "events count as exported",
                 self._destination,
                 reason,
             )
@@ -109,11 +123,11 @@ class OutageReporter:
 class Overflow:
     """Reports a full queue: one line when it begins to drop events, one when it has room again.
 
-    A thread of its own logs the first line. The worker cannot: it may be blocked in a request for
-    as long as the outage lasts that fills the queue. The thread whose event is dropped must not: it
-    is inside a logging call, possibly holding a lock that one of the application's handlers needs,
-    and an application thread never waits for a handler of these reports. The thread is started by
-    the first dropped event; later ones only check `begun`.
+    A separate thread logs the first line, for two reasons. The worker cannot: it may be blocked in
+    a request for as long as the outage that fills the queue lasts. The application thread whose
+    event is dropped must not: it is inside a logging call and may hold a lock that one of the
+    application's handlers needs, which would deadlock. The first dropped event starts the thread;
+    later ones only check `begun`.
     """
 
     def __init__(self, destination: str) -> None:
@@ -124,44 +138,49 @@ class Overflow:
         self.begun = False
         """Whether an overflow has begun; set under the lock of the queue."""
         self.reported = 0
-        """How many of the events dropped so far are included in a report."""
+        """The number of events dropped so far that a report includes."""
 
     def report_begin(self) -> None:
         """Start a thread that logs the first line. Called by the thread that drops an event."""
-        with suppress(RuntimeError):  # no threads at exit; the worker logs it later
+        with suppress(RuntimeError):  # no threads during finalization; the worker logs it later
             start_in_application(self._report, "codex_otel_logging overflow")
 
     def report_end(self, dropped: int) -> None:
-        """Log both lines, the first unless it is logged already. Called by the worker."""
+        """Log the second line, after the first if that is still missing. Called by the worker.
+
+        `dropped` is the number of events that the full queue has dropped so far. Blocks for at most
+        `LONGEST_REPORT_S` seconds, so that an application handler that hangs cannot stop exports.
+        """
         if not self._report():
             self._reported.wait(LONGEST_REPORT_S)
         with self._lock:
             self._reporting = False
+            # A new one: a thread that is late sets the old one, not that of the next overflow.
             self._reported = Wakeup()
             self.begun = False
         count, self.reported = dropped - self.reported, dropped
         if count:
             diagnostics.warn(
-                "%s: the queue has room again; while it was full, %s dropped",
+                "%s: queue has room again; %s dropped while it was full",
                 self._destination,
                 _events(count),
             )
 
     def _report(self) -> bool:
-        """Log the first line; False when another thread does or the overflow has ended."""
+        """Log the first line; return False if another thread does or the overflow has ended."""
         with self._lock:
             if not self.begun or self._reporting:
                 return False
             self._reporting = True
             reported = self._reported
-        _warn("%s: the queue is full; the newest events are dropped", self._destination)
+        _warn("%s: queue full; new events are dropped", self._destination)
         reported.set()
         return True
 
 
-def report_left(count: int, reasons: Sequence[str]) -> None:
-    """Tell, in one line, what the process takes with it when it ends."""
-    _warn("%s not delivered before the end (%s)", _events(count), "; ".join(reasons))
+def report_undelivered(count: int, reasons: Sequence[str]) -> None:
+    """Report, in one line, the events that are still queued when the process ends."""
+    _warn("%s not exported at exit (%s)", _events(count), "; ".join(reasons))
 
 
 def _warn(message: str, *args: object) -> None:

@@ -1,14 +1,16 @@
-"""The bounded queue of events, and the account of what became of each one.
+"""The bounded event queue, and the counts of what happened to each event.
 
-`waiting` holds the accepted events in order, `batch` those that have been taken for export;
-together they are what is queued. Every other accepted event is settled: counted exactly once, as
-exported, rejected or dropped. All of this changes under `lock` only. The lock is held for a few
-instructions, never while encoding, exporting, logging or waiting, and the thread that holds it may
-take it again (in a signal handler or a finalizer).
+`waiting` holds the accepted events in order, and `batch` those taken for export. Together they are
+the queued events. Every other accepted event is settled: counted exactly once as exported, rejected
+or dropped. All of this changes only under `lock`.
 
-Signal handlers, which may raise, run between the instructions of the main thread: after a call, or
-at the start of a function, but never between two assignments. So what belongs together is assigned
-without a call in between, and at most one call, to a function in C, ends such a sequence.
+The lock is held for a few instructions, never while encoding, exporting, logging or waiting. It is
+reentrant, because a signal handler or a finalizer may log an event on the thread that holds it.
+
+Signal handlers may raise, as Ctrl-C does. CPython runs them on the main thread after a call or at
+the start of a function, never between two assignments. Therefore values that must stay consistent
+are assigned without a call in between; such a sequence ends with at most one call, to a function
+implemented in C.
 """
 
 from __future__ import annotations
@@ -33,11 +35,14 @@ _COMMON_SIZE = 600
 
 
 class Stats(NamedTuple):
-    """What became of a handler's events, counted since it was built (in a fork: since the fork).
+    """The counts of a handler's events since it was built; in a forked child, since the fork.
 
-    `accepted == exported + rejected + dropped + queued` at every moment. `rejected` events were
-    refused by the collector, `dropped` ones found the queue full, could not be sent for too long or
-    could not be encoded. `ignored` records were no events.
+    `accepted == exported + rejected + dropped + queued` at every moment.
+
+    `accepted` counts the events that were logged. `exported` events were accepted by the collector,
+    `rejected` ones were not. `dropped` events found the queue full, could not be exported within
+    `retry_for_ms`, or could not be encoded. `queued` events wait for export. `ignored` counts log
+    records that are not events.
     """
 
     accepted: int = 0
@@ -52,19 +57,19 @@ Stats.__module__ = "codex_otel_logging"
 
 
 class EventQueue:
-    """Accepts events from any thread, up to a bound, and accounts for each of them once.
+    """Accepts events from any thread, up to a limit, and accounts for each of them once.
 
-    Starts no thread and waits for none. An event's sequence number is its position among the events
-    that were queued, from 1; it is determined under the lock. Events are taken and settled in that
-    order, so none stores its number: `settled` is the number of the last settled event, and the
+    Starts no thread and waits for none. The sequence number of an event is its position among all
+    queued events, from 1; it is determined under the lock. Events are taken and settled in this
+    order, so no event stores its number: `settled` is the number of the last settled event, and the
     batch begins with the next one.
 
     Args:
         config: the settings under `batch`.
         overflow: reports the events that a full queue drops.
-        on_ready: called by `put`, without the lock, when `wake_threshold` events wait, and with
-            each event once `at_exit` is set.
-        events: what the queue holds at first.
+        on_ready: called by `put`, without the lock, once `wake_threshold` events wait; after
+            `at_exit` is set, for every event.
+        events: the initial contents.
 
     """
 
@@ -79,7 +84,7 @@ class EventQueue:
         self.wake_threshold = 1
         """The number of waiting events at which `put` calls `on_ready`, once; set by the worker."""
         self.at_exit = False
-        """Whether the exit hook has run."""
+        """Whether the exit hook has run; then every event may be the last one."""
         self._max_size = config.max_queue_size
         self._max_bytes = config.max_queue_bytes
         self._max_batch_size = config.max_batch_size
@@ -87,26 +92,27 @@ class EventQueue:
         self._overflow = overflow
         self._on_ready = on_ready
         self.waiting = deque(events)
-        """The accepted events that no batch has taken, in order; changed by the queue only."""
+        """The accepted events not yet taken for export, in order. Changed only by the queue."""
         self.batch: Sequence[Event] = ()
-        """The events of the batch that are not settled; changed by the queue only."""
+        """The events taken for export and not yet settled. Changed only by the queue."""
         self.queued_bytes = sum(event.size for event in self.waiting)
-        """The estimated memory of both, in bytes."""
+        """The estimated memory of `waiting` and `batch`, in bytes."""
         self._exported = self._rejected = self._dropped = self._overflowed = self._ignored = 0
         self._settled = 0
         self._waiters: list[Wakeup] = []
 
     def __len__(self) -> int:
-        """Return how many events wait to be taken; those of the batch are not among them."""
+        """Return the number of waiting events, without those of the batch."""
         return len(self.waiting)
 
     def put(self, event: Event) -> None:
-        """Queue an event, or drop it and count it when the queue is full; takes no other lock.
+        """Queue an event; if the queue is full, drop and count it. Takes only the queue's lock.
 
         During interpreter finalization the event is only counted as dropped.
         """
         if self.at_exit and sys.is_finalizing():
-            # Other threads have stopped where they were, perhaps with the lock. None runs again.
+            # Daemon threads have stopped for good, one of them perhaps while it held the lock. No
+            # other thread runs any more, so counting needs no lock.
             self._overflowed += 1
             return
         try:
@@ -119,19 +125,23 @@ class EventQueue:
                     if self._overflow.begun:
                         return
                     self._overflow.begun = True
-                    ready = None  # reports the overflow, but not while the lock is held
+                    ready = None  # the overflow is reported below, without the lock
                 else:
                     self.queued_bytes = size
                     waiting.append(event)
                     ready = length >= self.wake_threshold or self.at_exit
                     if ready:
+                        # One call wakes the worker. Until it sets a threshold again, further
+                        # events cost no wake-up.
                         self.wake_threshold = sys.maxsize
             if ready:
                 self._on_ready()
             elif ready is None:
                 self._overflow.report_begin()
         except BaseException:
-            self.wake_threshold = 1  # interrupted, as by Ctrl-C; the next event wakes the worker
+            # Interrupted, as by Ctrl-C, perhaps before `on_ready` woke the worker: without this,
+            # no later event would wake it either.
+            self.wake_threshold = 1
             raise
 
     def ignore(self) -> None:
@@ -140,7 +150,7 @@ class EventQueue:
             self._ignored += 1
 
     def stats(self) -> Stats:
-        """Return the counts of this moment, consistent with each other."""
+        """Return the current counts, consistent with each other."""
         with self.lock:
             queued = len(self.waiting) + len(self.batch)
             dropped = self._dropped + self._overflowed
@@ -148,7 +158,7 @@ class EventQueue:
             return Stats(accepted, self._exported, self._rejected, dropped, queued, self._ignored)
 
     def unsent(self) -> list[Event]:
-        """Return the events that wait. Takes no lock: in a child process it may be held forever."""
+        """Return the waiting events. Takes no lock: in a forked child it may be locked forever."""
         return list(self.waiting)
 
     @property
@@ -173,19 +183,19 @@ class EventQueue:
 
     @property
     def has_waiters(self) -> bool:
-        """Whether somebody waits for events to be settled."""
+        """Whether a thread waits for events to be settled."""
         return bool(self._waiters)
 
     def oldest_age_s(self) -> float:
-        """Return for how long the first waiting event has been queued. Needs the lock.
+        """Return how long the first waiting event has been queued, in seconds. Needs the lock.
 
-        0 where the clock has been set back since.
+        Returns 0 if the clock was set back meanwhile.
         """
         return max(time.time_ns() - self.waiting[0].observed_ns, 0) / 1e9
 
     def take_batch(self) -> Sequence[Event]:
-        """Move the next events, within the limits of a batch, to the batch. Needs the lock."""
-        if self.batch:  # a signal handler that raised has cut `put_back` short
+        """Move the next events to the batch, within its limits, and return it. Needs the lock."""
+        if self.batch:  # left behind when a signal handler raised during `put_back`
             self.put_back()
         waiting = self.waiting
         count = size = 0
@@ -194,7 +204,8 @@ class EventQueue:
             if count and size > self._max_request_bytes:
                 break
             count += 1
-        # A request may be up to twice as large as the events in memory, if their text is not ASCII.
+        # Text that is not ASCII may take up to twice as much in UTF-8 as in memory. That bound is
+        # slower to compute, so it is used only if doubling `size` would exceed the limit.
         if 2 * size > self._max_request_bytes:
             sizes = (event.request_size + _COMMON_SIZE for event in islice(waiting, count))
             fitting = sum(total <= self._max_request_bytes for total in accumulate(sizes))
@@ -203,7 +214,9 @@ class EventQueue:
         popped = map(deque.popleft, repeat(waiting, count))
         self.wake_threshold = sys.maxsize
         self.batch = batch
-        batch.extend(popped)  # one call: an event is never in neither of the two, nor in both
+        # One call in C moves all events, so a signal handler that raises never finds an event in
+        # both places, or in neither.
+        batch.extend(popped)
         return batch
 
     def put_back(self) -> None:
@@ -216,9 +229,9 @@ class EventQueue:
     def account(
         self, through: int, *, exported: int = 0, rejected: int = 0, dropped: int = 0
     ) -> None:
-        """Settle the events of the batch up to and including the sequence number `through`.
+        """Settle the events of the batch up to and including sequence number `through`.
 
-        Then notifies the waiters. The three counts add up to the number of these events.
+        The three counts must add up to the number of these events. Notifies the waiters.
         """
         count = through - self._settled
         size = sum(event.size for event in self.batch[:count])
@@ -232,7 +245,7 @@ class EventQueue:
         self.notify_waiters()
 
     def add_waiter(self, waiter: Wakeup) -> int:
-        """Set `waiter` at each settlement; return the number of the last event queued so far."""
+        """Set `waiter` whenever events are settled; return the last sequence number queued."""
         with self.lock:
             self._waiters.append(waiter)
             return self._settled + len(self.batch) + len(self.waiting)
@@ -243,7 +256,7 @@ class EventQueue:
             self._waiters.remove(waiter)
 
     def notify_waiters(self) -> None:
-        """Set the waiters, each of which then looks at what has changed."""
+        """Set all waiters; each of them then checks what has changed."""
         with self.lock:
             waiters = tuple(self._waiters)
         for waiter in waiters:

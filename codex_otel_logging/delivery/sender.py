@@ -1,7 +1,7 @@
-"""Exports batches: builds the exporter, retries, splits what a collector rejects, gives up.
+"""Exports batches: builds the exporter, retries, splits rejected batches, gives up.
 
-Runs on one thread at a time: the worker's or, where none can be started, the one that flushes.
-Holds no lock and does not sleep: the worker waits between two attempts.
+Runs on one thread at a time: the worker or, if no thread can be started, the thread that flushes.
+Holds no lock during a request and does not sleep: the worker waits between two attempts.
 """
 
 from __future__ import annotations
@@ -20,23 +20,26 @@ from .outages import OutageReporter
 from .queue import EventQueue
 
 BACKOFF_S = (0.1, 0.5, 1.0, 2.0, 3.0)
-"""Backoff after the first, second, ... failure in a row; the last is the longest."""
+"""Backoff after the first, second, ... consecutive failure, in seconds; the last value repeats."""
 
 _BACKOFF_AT_EXIT_S = 0.25
+"""Longest backoff at exit, in seconds: several attempts must fit into `shutdown_timeout_ms`."""
+
 IMPORT_INTERVAL_S = 60.0
-"""The shortest time between two attempts to import an exporter."""
+"""Minimum time between two attempts to import an exporter, in seconds."""
 
 Record = TypeVar("Record")
 
 
 class Parts(Generic[Record]):
-    """The parts of a batch that are still to be sent, in the order of their records.
+    """The unsent parts of a batch, in the order of their records. Not thread-safe.
 
-    A collector may reject a batch because it is too large or because of a few of its records. Such
-    a batch is halved, and so are its halves, down to the records that the collector rejects. A
-    collector that rejects everything would cost nearly two requests per record. Therefore, if the
-    first ceil(log2(batch size)) + 2 requests are all rejected, the remaining records count as
-    rejected: those requests lead down to a single record, and to one more. Not thread-safe.
+    A collector may reject a batch because it is too large, or because of a few of its records. Such
+    a batch is halved, and so are its halves, down to the records that the collector rejects.
+
+    If the collector rejects every request, halving costs almost two requests per record. Therefore,
+    if the first ceil(log2(batch size)) + 2 requests are all rejected, the remaining records count
+    as rejected too. That many requests are enough to reach a single record and try one more.
     """
 
     def __init__(self, batch: Sequence[Record]) -> None:
@@ -52,11 +55,11 @@ class Parts(Generic[Record]):
         return self._parts.pop()
 
     def put_back(self, part: Sequence[Record]) -> None:
-        """Make a part the next one again."""
+        """Make `part` the next part again, after a failed attempt."""
         self._parts.append(part)
 
     def halve(self, part: Sequence[Record]) -> None:
-        """Make the two halves of a part the next ones."""
+        """Make the two halves of `part` the next parts, the first half first."""
         middle = len(part) // 2
         self._parts += [part[middle:], part[:middle]]
 
@@ -65,7 +68,7 @@ class Parts(Generic[Record]):
         self._any_accepted = True
 
     def rejected(self) -> bool:
-        """Note that the collector rejected a part; return whether to give up the others."""
+        """Note that the collector rejected a part; return whether to give up the other parts."""
         self._rejections_left -= 1
         return self._rejections_left <= 0 and not self._any_accepted
 
@@ -76,9 +79,10 @@ class Parts(Generic[Record]):
 
 
 class Retry(NamedTuple):
-    """When to try a batch again, in the time of `native.monotonic`.
+    """The time of the next attempt, as a time of `native.monotonic`.
 
-    `throttled` is True if the collector set that time: then a flush does not cut the wait short.
+    `throttled` is True if the collector set the time (HTTP `Retry-After`, gRPC `RetryInfo`). A
+    flush then does not cut the wait short.
     """
 
     at: float
@@ -86,14 +90,15 @@ class Retry(NamedTuple):
 
 
 class Sender:
-    """Exports one batch at a time, and accounts for it in the queue.
+    """Exports one batch at a time and accounts for its events in the queue. Not thread-safe.
 
     Args:
         config: the settings under `batch`.
-        queue: where the batches come from.
+        queue: the queue that the batches are taken from.
         reporter: reports outages and losses.
-        connect: builds the exporter; called before the first batch.
-        check: called with each event before it is exported.
+        connect: builds the exporter; called before the first batch, and again after a lost
+            connection. `ImportError` means that a package is missing or broken.
+        check: called with each event before it is exported; its exceptions are ignored.
 
     """
 
@@ -107,9 +112,9 @@ class Sender:
         check: Callable[[Event], None],
     ) -> None:
         self.shutting_down = False
-        """Whether the process is about to end: backoff is short, and failures are not reported."""
+        """Whether the process is about to end. Backoff is then short; failures are not reported."""
         self.has_no_exporter = False
-        """Whether the exporter could not be imported, and that is reported."""
+        """Whether importing the exporter failed. A flush then does not wait for this sender."""
         self._retry_for_s = config.retry_for_ms / 1000
         self._queue = queue
         self._reporter = reporter
@@ -117,7 +122,7 @@ class Sender:
         self._check = check
         self._exporter: Exporter | None = None
         self._import_failure: Outcome | None = None
-        self._import_at = 0.0
+        self._import_again_at = 0.0
         self._progressed_at: float | None = 0.0
         self._parts: Parts[Event] = Parts(())
         self._failures = 0
@@ -125,22 +130,24 @@ class Sender:
 
     @property
     def progressed_at(self) -> float:
-        """The monotonic time of the last settlement or connection; now, while connecting.
+        """The time of the last progress: events settled, or an exporter built.
 
-        Connecting means importing and building the exporter, which takes as long as it takes.
+        While the exporter is being built, this is the current time: importing OpenTelemetry or gRPC
+        may take seconds on a slow disk, and a flush must not mistake that for an outage.
         """
         progressed_at = self._progressed_at
         return monotonic() if progressed_at is None else progressed_at
 
     @property
     def is_done(self) -> bool:
-        """Whether all of the batch is settled."""
+        """Whether all events of the batch are settled."""
         return not self._parts
 
     def begin(self, batch: Sequence[Event]) -> None:
-        """Make a batch, just taken from the queue, the one that `send` exports."""
+        """Start a batch that was just taken from the queue; `send` exports it, part by part."""
         for event in batch:
-            with suppress(Exception):  # it only reports
+            # A check only reports invalid fields. A fault in it must not cost the event.
+            with suppress(Exception):
                 self._check(event)
         self._parts = Parts(batch)
         self._failures = 0
@@ -148,8 +155,8 @@ class Sender:
     def send(self, deadline: float | None = None) -> Retry | None:
         """Export the next part of the batch in one request.
 
-        Blocks for about the exporter's timeout, or until `deadline` if that is earlier. Returns
-        None when the part is settled, or has been split; or else when to try it again.
+        Blocks for at most about the exporter's timeout, or until `deadline` if that is earlier.
+        Returns None if the part is settled or was split, otherwise the time of the next attempt.
         """
         part = self._parts.take()
         outcome = self._export(part, deadline)
@@ -162,51 +169,57 @@ class Sender:
         if self._failures == 1:
             self._give_up_at = now + self._retry_for_s
         if now >= self._give_up_at:
-            self._reporter.refused(f"given up: {outcome.reason}", len(part))
+            self._reporter.report_loss(
+                "dropped", len(part), f"retry_for_ms exceeded: {outcome.reason}"
+            )
             self._account(part, dropped=len(part))
             return None
-        # The first failure may be a connection that the collector closed while it was idle.
-        # At exit, what is left is reported with its reason, all in one line.
+        # A single failure is not reported: often the collector has closed an idle connection, and
+        # the retry succeeds. At exit, one line reports the remaining events with the last reason.
         no_exporter = outcome is self._import_failure
         visible = (self._failures > 1 or no_exporter) and not self.shutting_down
-        self._reporter.failed(outcome.reason, self._queue.stats(), visible=visible)
-        if no_exporter:  # nothing to wait for any more
+        self._reporter.report_failure(outcome.reason, self._queue.stats(), visible=visible)
+        if no_exporter:  # a flush that waits for this sender returns now
             self.has_no_exporter = True
             self._queue.notify_waiters()
         self._parts.put_back(part)
-        retry_at = min(now + self.delay_s(self._failures, outcome), self._give_up_at)
+        # The last attempt is made at the end of retry_for_ms, even if the backoff is longer.
+        retry_at = min(now + self.backoff_s(self._failures, outcome), self._give_up_at)
         return Retry(retry_at, throttled=bool(outcome.retry_after_s))
 
     def drop_batch(self, reason: str) -> None:
-        """Count what is left of the batch as dropped, after an unexpected error."""
+        """Drop the rest of the batch, after an unexpected error."""
         left = self._queue.taken
         self._queue.account(self._queue.settled + left, dropped=left)
-        self._reporter.refused(reason, left)
+        self._reporter.report_loss("dropped", left, reason)
 
     def release_exporter(self) -> Exporter | None:
-        """Return the exporter, if there is one, to be shut down; the next batch builds another."""
+        """Return the exporter, if any, for the caller to shut down; the next batch builds one."""
         exporter, self._exporter = self._exporter, None
         return exporter
 
     def _apply_outcome(self, part: Sequence[Event], outcome: Outcome) -> None:
-        """Account for a part, or split it in halves to be sent instead.
+        """Account for a part, or replace it by its halves.
 
-        Reports come first, so that they are logged when `flush` returns.
+        Reports before it accounts: `flush` returns once everything is accounted for, and by then
+        the warnings must be logged.
         """
         parts = self._parts
         if outcome.verdict == "delivered":
             parts.accepted()
             rejected = min(outcome.rejected, len(part))
             if outcome.web_page:
-                self._reporter.web_page(outcome.reason)
+                self._reporter.report_web_page(outcome.reason)
             reason = "" if outcome.web_page else outcome.reason
-            self._reporter.delivered(rejected, reason, self._queue.stats(), self._queue.overflowed)
+            self._reporter.report_success(
+                rejected, reason, self._queue.stats(), self._queue.overflowed
+            )
             self._account(part, exported=len(part) - rejected, rejected=rejected)
         elif outcome.verdict == "not encodable":
             if len(part) > 1:
                 parts.halve(part)
                 return
-            self._reporter.refused(f"not encodable: {outcome.reason}", len(part))
+            self._reporter.report_loss("dropped", len(part), f"not encodable: {outcome.reason}")
             self._account(part, dropped=len(part))
         else:
             if parts.rejected():
@@ -214,13 +227,13 @@ class Sender:
             elif outcome.verdict != "refused" and len(part) > 1:
                 parts.halve(part)
                 return
-            self._reporter.refused(outcome.reason, len(part))
+            self._reporter.report_loss("rejected", len(part), outcome.reason)
             self._account(part, rejected=len(part))
 
     def _account(
         self, part: Sequence[Event], *, exported: int = 0, rejected: int = 0, dropped: int = 0
     ) -> None:
-        """Settle a part, which holds the first events of the batch that are not settled."""
+        """Settle the events of `part`, the first unsettled ones of the batch."""
         self._progressed_at = monotonic()
         through = self._queue.settled + len(part)
         self._queue.account(through, exported=exported, rejected=rejected, dropped=dropped)
@@ -233,28 +246,28 @@ class Sender:
             timeout_s = None if deadline is None else max(deadline - monotonic(), 0.001)
             try:
                 return exporter.export(events, timeout_s)
-            except OSError as error:  # the connection is of no use any more
+            except OSError as error:  # see `Exporter.export`: another exporter is needed
                 self._exporter = None
                 return Outcome("retry", f"no connection: {error.strerror or type(error).__name__}")
             except Exception as error:
                 return Outcome("not encodable", type(error).__name__)
 
     def _build_exporter(self) -> Exporter | Outcome:
-        """Return a new exporter, or why there is none.
+        """Return a new exporter, or an outcome that says why there is none.
 
-        A failed import is no outage. It fails again, at some cost, until somebody installs the
-        package, so it is repeated at most once in `IMPORT_INTERVAL_S`.
+        An import that has failed is slow, and fails again until someone installs the package.
+        Therefore it is repeated at most once per `IMPORT_INTERVAL_S`.
         """
-        if self._import_failure is not None and monotonic() < self._import_at:
+        if self._import_failure is not None and monotonic() < self._import_again_at:
             return self._import_failure
-        self._progressed_at = None
+        self._progressed_at = None  # see `progressed_at`
         try:
             self._exporter = exporter = self._connect()
             self._import_failure = None
             self.has_no_exporter = False
             return exporter
         except ImportError as error:
-            self._import_at = monotonic() + IMPORT_INTERVAL_S
+            self._import_again_at = monotonic() + IMPORT_INTERVAL_S
             self._import_failure = Outcome("retry", str(error), retry_after_s=IMPORT_INTERVAL_S)
             return self._import_failure
         except Exception as error:
@@ -263,11 +276,12 @@ class Sender:
             self._progressed_at = monotonic()
             self._queue.notify_waiters()
 
-    def delay_s(self, failures: int, outcome: Outcome) -> float:
-        """Return the backoff before the next attempt; never less than the collector asks for."""
+    def backoff_s(self, failures: int, outcome: Outcome) -> float:
+        """Return the delay before the next attempt, in seconds; at least `retry_after_s`."""
         delay_s = BACKOFF_S[min(failures, len(BACKOFF_S)) - 1]
         if self.shutting_down:
             delay_s = min(delay_s, _BACKOFF_AT_EXIT_S)
-        # The last digits of the finest clock spread the retries of many processes.
+        # Spreads the retries of many processes over +-20 %, by the last digits of the finest clock.
+        # The generator of `random` belongs to the application, which may have seeded it.
         jitter = 0.8 + time.perf_counter_ns() % 1000 / 1000 * 0.4
         return max(delay_s * jitter, outcome.retry_after_s or 0.0)

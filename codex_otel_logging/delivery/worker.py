@@ -1,11 +1,11 @@
-"""The worker: decides when a batch is exported, waits between attempts, and ends when closed.
+"""The worker: decides when to export a batch, waits between attempts, and ends when closed.
 
-Only `Worker.thread` takes batches and touches the exporter: a thread of our own or, where
-none can be started, the one that flushes: at the very end, when Python starts no thread any more,
-in a sub-interpreter, which may have no daemon threads, and in uWSGI's master. The state changes
-under the lock of the queue only, together with what `put` compares to decide whether to wake the
-worker. For a while after a batch the worker polls the queue, so that hardly any `put` has to wake
-it.
+Only the thread in `Worker.thread` takes batches and uses the exporter. Usually it is a thread of
+the worker. If none can be started, it is the thread that flushes: during interpreter finalization,
+in a sub-interpreter, which may have no daemon threads, and in uWSGI's master process.
+
+The state changes only under the lock of the queue, together with `EventQueue.wake_threshold`.
+Therefore `put` never misses a worker that is about to sleep or to end.
 
 `docs/design.md` draws the states and their transitions.
 """
@@ -31,7 +31,11 @@ from .sender import Retry, Sender
 from .wakeup import LONGEST_WAIT_S, Wakeup
 
 IDLE_POLLS = 10
-"""How many times an idle worker polls the queue before it waits to be woken."""
+"""How many times an idle worker polls the queue before it sleeps until `put` wakes it.
+
+Waking a thread is the slowest part of `put`. While events keep coming, the worker finds them by
+polling, and `put` wakes it only for a full batch.
+"""
 
 
 class State(Enum):
@@ -40,49 +44,49 @@ class State(Enum):
     IDLE = "idle"
     """The queue is empty."""
     WAITING = "waiting"
-    """Events are queued, until they fill a batch or the oldest is due."""
+    """Events are queued; they do not fill a batch, and the oldest one is not due yet."""
     SENDING = "sending"
     """A batch is being exported."""
     BACKING_OFF = "backing off"
-    """A batch waits for its next attempt."""
+    """A batch waits for its next attempt, after a failed one."""
     CLOSING = "closing"
-    """What is queued is exported without delay; then the worker ends."""
+    """The queued events are exported without delay; then the worker ends."""
     ENDED = "ended"
-    """There is no worker; the next event starts one."""
+    """There is no thread; the next event starts one."""
 
 
+# Module globals: on Python 3.10 `State.IDLE` calls a Python function, in which a signal handler
+# could raise between two assignments that belong together.
 IDLE, WAITING, SENDING, BACKING_OFF, CLOSING, ENDED = State
-# Names of the module, because Python 3.10 looks members up in a function of `Enum`, in which a
-# signal handler could raise.
 
 TRANSITIONS: Mapping[State, frozenset[State]] = {
-    # A worker starts; or the thread that flushes exports in its place.
+    # IDLE: a worker thread starts. SENDING: the thread that flushes exports in its place.
     ENDED: frozenset({IDLE, SENDING}),
-    # No thread can be started: back to `ENDED`.
+    # ENDED: the thread could not be started.
     IDLE: frozenset({WAITING, SENDING, CLOSING, ENDED}),
     WAITING: frozenset({SENDING, CLOSING}),
-    # Only a thread that exports in the worker's place ends from here, and when it is interrupted.
+    # ENDED, here and below: the thread that flushes has finished or was interrupted.
     SENDING: frozenset({IDLE, WAITING, BACKING_OFF, CLOSING, ENDED}),
     BACKING_OFF: frozenset({SENDING, CLOSING, ENDED}),
-    # It exports and backs off without leaving this state.
+    # A closing worker also exports and backs off, but stays in this state.
     CLOSING: frozenset({ENDED}),
 }
 """The states that may follow each state."""
 
 
 class Worker:
-    """Exports what is in its queue, in batches, on a thread that the first event starts.
+    """Exports the events of its queue in batches, on a thread that the first event starts.
 
-    All methods may be called from any thread; none waits for the network, but for `ensure_sending`.
+    All methods may be called from any thread. Only `ensure_sending` may wait for the network.
 
     Args:
         config: the settings under `batch`.
         connect: builds the exporter; called on the worker thread, before the first batch.
         check: called with each event on the worker thread, before it is exported.
-        on_start: called before the thread is started, on the thread that starts it; a
-            `RuntimeError` means that none can be.
-        destination: how messages call the collector.
-        events: what the queue holds at first.
+        on_start: called before the thread starts, on the thread that starts it. Raises
+            `RuntimeError` if this process must not start a thread.
+        destination: the name of the collector in messages.
+        events: the initial contents of the queue.
 
     """
 
@@ -106,19 +110,20 @@ class Worker:
         self.sender = Sender(config, self.queue, self._reporter, connect=connect, check=check)
         self._state = ENDED
         self.thread: NativeThread | None = None
-        """The thread that exports, if there is one; changed by the worker only."""
+        """The thread that exports, if any. Changed only by the worker."""
         self._wakeup = Wakeup()
         self._flush_requests = 0
-        self._given_up_at: int | None = None
-        """The number of exported events when a shutdown last left some behind."""
+        """A count, so that a backoff ends only for requests made since the last attempt began."""
+        self._exported_when_given_up: int | None = None
+        """The number of exported events when a shutdown last gave up; None if none has."""
 
     @property
     def state(self) -> State:
-        """What the worker is doing at this moment."""
+        """The current state."""
         return self._state
 
     def close(self) -> None:
-        """Let the worker export what is queued, close the connection and end. Does not wait.
+        """Let the worker export the queued events, close the connection and end. Does not wait.
 
         An event put afterwards starts a new worker.
         """
@@ -133,7 +138,7 @@ class Worker:
         self._wake()
 
     def request_flush(self) -> None:
-        """Export what is queued now, and retry now what backs off. Does not wait."""
+        """Request an immediate export of the queued events; cuts a backoff short. Does not wait."""
         with self.queue.lock:
             if not self.queue and not self.queue.taken:
                 return
@@ -141,7 +146,10 @@ class Worker:
         self._wake()
 
     def add_waiter(self, waiter: Wakeup) -> int:
-        """Request a flush and set `waiter` at each progress; return what `settled` must reach."""
+        """Request a flush and register `waiter` for progress.
+
+        Returns the value of `EventQueue.settled` at which all events queued now are settled.
+        """
         with self.queue.lock:
             self._flush_requests += 1
             target = self.queue.add_waiter(waiter)
@@ -150,45 +158,49 @@ class Worker:
         return target
 
     def ensure_sending(self, deadline: float) -> bool:
-        """Make sure that somebody exports: the worker, or this thread until `deadline`.
+        """Make sure that a thread exports: the worker's or, until `deadline`, the calling one.
 
-        False when this is the worker's own thread, which cannot wait for itself.
+        Blocks only in the second case. Returns False on the worker's own thread, which must not
+        wait for itself: it calls this if a log message of an export reaches a handler that flushes.
         """
         if self._is_current():
             return False
         if self.thread is None and self.queue and not self.start():
-            Context().run(self._send_here, deadline)
+            # In an empty context, as on the worker thread; see `start`.
+            Context().run(self._export_here, deadline)
         return True
 
     def begin_shutdown(self, *, for_good: bool) -> float:
-        """Hurry from now on; return how long to wait without progress, in seconds.
+        """Export without delays from now on; return how long to wait without progress, in seconds.
 
-        With `for_good` the process is ending, and each further event is exported before `put`
-        returns.
+        With `for_good`, the exit hook has started: each further event is exported before `put`
+        returns. Returns 0 if a shutdown has given up before and nothing was exported since, so that
+        a collector that is down delays the exit only once.
         """
         exported = self.queue.exported
-        if not self.queue.at_exit and self._given_up_at != exported:
-            self._given_up_at = None
+        if not self.queue.at_exit and self._exported_when_given_up != exported:
+            self._exported_when_given_up = None
         self.sender.shutting_down = True
         self.queue.at_exit |= for_good
-        return 0.0 if self._given_up_at == exported else self._shutdown_timeout_s
+        return 0.0 if self._exported_when_given_up == exported else self._shutdown_timeout_s
 
     def report_undelivered(self) -> tuple[int, str] | None:
-        """End the shutdown; return how many events are left and why, the first time any are.
+        """End a shutdown; return the number of events still queued, and why, for a report.
 
-        They are reported again once others were exported, if the process did not end after all.
+        Returns None if none is left, or if that has been reported. A process may survive a SIGTERM
+        and shut down again later; then it is reported again if events were exported in between.
         """
         at_exit = self.sender.shutting_down = self.queue.at_exit
         stats = self.queue.stats()
         if not stats.queued:
             return None
-        before, self._given_up_at = self._given_up_at, stats.exported
+        before, self._exported_when_given_up = self._exported_when_given_up, stats.exported
         if before is not None and (at_exit or before == stats.exported):
             return None
         return stats.queued, f"{self._destination}: {self._reporter.reason or 'no answer yet'}"
 
     def _events_ready(self) -> None:
-        """Wake the worker; once the exit hook has run, wait for it, as nothing may come later."""
+        """Wake the worker. After the exit hook, flush, because no later flush may come."""
         self._wake()
         if self.queue.at_exit and not self._is_current():
             flush_at_exit([self])
@@ -197,7 +209,10 @@ class Worker:
         return self.thread is not None and self.thread.is_current()
 
     def _enter(self, state: State) -> None:
-        """Move to a state, unless the table rules it out: closing only ends. Needs the lock."""
+        """Move to `state` if `TRANSITIONS` allows it. Needs the lock.
+
+        The table is what keeps a closing worker in its state while it exports and backs off.
+        """
         if state in TRANSITIONS[self._state]:
             self._state = state
 
@@ -205,14 +220,15 @@ class Worker:
         if self.thread is None:
             self.start()
         self._wakeup.set()
-        if diagnostics.are_pending():  # not logged here, in the middle of a logging call
+        if diagnostics.are_pending():
+            # In another thread: this one is inside a logging call and may hold a handler's lock.
             with suppress(RuntimeError):
                 start_in_application(diagnostics.log_pending, "codex_otel_logging reports")
 
     def start(self) -> bool:
-        """Start the worker if there is none; False when no thread can be started."""
-        # In a context of its own: agents hand the context of the thread that starts another on to
-        # it, and the worker would keep that request's transaction for life.
+        """Start the worker thread if there is none; return False if none can be started."""
+        # In an empty context: monitoring agents copy the context of the starting thread to the new
+        # one. The worker would keep the trace of the request that logged the first event for life.
         thread = NativeThread(lambda: Context().run(self._run), "codex_otel_logging")
         with self.queue.lock:
             if self.thread is not None:
@@ -233,19 +249,19 @@ class Worker:
         return True
 
     def _run(self) -> None:
-        """Export batch after batch; the whole life of the worker thread."""
+        """Export batch after batch until the worker ends. The target of the worker thread."""
         overflow = self._reporter.overflow
         while (batch := self._next_batch()) is not None:
             try:
                 self._send(batch)
             except Exception as error:
-                # A fault of ours must not end the worker, nor leave the batch uncounted.
+                # A bug in this package must neither end the worker nor leave events uncounted.
                 self.sender.drop_batch(f"unexpected {type(error).__name__}")
             if overflow.begun and not self.queue:
                 overflow.report_end(self.queue.overflowed)
 
     def _next_batch(self) -> Sequence[Event] | None:
-        """Wait for a batch: a full one, or what there is when it is due. None means the end."""
+        """Wait until a batch is full or due and take it; return None when the worker ends."""
         delay_s = self._schedule_delay_s
         polls = IDLE_POLLS if delay_s else 0
         due = None
@@ -254,8 +270,8 @@ class Worker:
                 waiting = len(self.queue)
                 now = monotonic()
                 if waiting == 0:
-                    # At exit connections are left to the process: closing them is no use any more,
-                    # and libraries that have ended already complain.
+                    # Not at exit: the operating system closes the connections, and libraries whose
+                    # exit hooks have run already would log errors.
                     if self._state is CLOSING and not self.queue.at_exit:
                         exporter = self._retire()
                         break
@@ -266,25 +282,28 @@ class Worker:
                     due = None
                 else:
                     due = due or now + delay_s - self.queue.oldest_age_s()
-                    if waiting >= self._max_batch_size or self._must_hurry() or now >= due:
+                    if waiting >= self._max_batch_size or self._is_urgent() or now >= due:
                         self._enter(SENDING)
                         return self.queue.take_batch()
                     self._enter(WAITING)
                     self.queue.wake_threshold = self._max_batch_size
                     timeout_s = due - now
-                self._have_reports_logged()
+                self._let_next_event_log_reports()
             self._wakeup.wait(timeout_s)
         if exporter is not None:
             with suppress_own_records(), suppress(Exception):
                 exporter.shutdown()
         return None
 
-    def _must_hurry(self) -> bool:
-        """Return whether what is queued is to be exported without delay. Needs the lock."""
+    def _is_urgent(self) -> bool:
+        """Return whether events are exported without waiting for a full batch. Needs the lock."""
         return self._state is CLOSING or self.sender.shutting_down or self.queue.has_waiters
 
     def _retire(self) -> Exporter | None:
-        """Leave the place to the next worker; return the exporter to close. Needs the lock."""
+        """Give up the place as `thread`; return the exporter to shut down. Needs the lock.
+
+        Under the same lock, `put` adds its event: it is seen by this thread, or starts the next.
+        """
         exporter = self.sender.release_exporter()
         self.thread = None
         self._state = ENDED
@@ -294,8 +313,7 @@ class Worker:
     def _send(self, batch: Sequence[Event], deadline: float | None = None) -> bool:
         """Export a batch until all of it is settled.
 
-        With a `deadline`, what could not be exported by then goes back to the queue, and the answer
-        is False.
+        If it cannot be settled by `deadline`, puts the rest back into the queue and returns False.
         """
         self.sender.begin(batch)
         while not self.sender.is_done:
@@ -312,25 +330,29 @@ class Worker:
     def _back_off(self, retry: Retry, flush_requests: int) -> None:
         """Sleep until the next attempt.
 
-        A flush requested since the last one cuts the wait short, unless the collector throttles.
+        A flush that was requested since the last attempt began cuts the wait short, unless the
+        collector sent Retry-After or RetryInfo.
         """
         with self.queue.lock:
             self._enter(BACKING_OFF)
         while (left_s := retry.at - monotonic()) > 0:
             if self._flush_requests != flush_requests and not retry.throttled:
                 break
-            self._have_reports_logged()
+            self._let_next_event_log_reports()
             self._wakeup.wait(left_s)
         with self.queue.lock:
             self._enter(SENDING)
 
-    def _have_reports_logged(self) -> None:
-        """Have the next event wake the worker if that is to log what the worker must not log."""
+    def _let_next_event_log_reports(self) -> None:
+        """Make the next `put` call `_wake` if reports are pending.
+
+        Beside greenlets the worker must not log its reports itself: see `is_beside_greenlets`.
+        """
         if diagnostics.are_pending():
             self.queue.wake_threshold = 1
 
-    def _send_here(self, deadline: float) -> None:
-        """Export what is queued on this thread, because no other can be started."""
+    def _export_here(self, deadline: float) -> None:
+        """Export the queued events on the calling thread, because no other can be started."""
         me = NativeThread.current()
         try:
             with self.queue.lock:
@@ -338,19 +360,20 @@ class Worker:
                     return
                 self.thread = me
                 self._state = SENDING
-            # In a function: CPython 3.14 handles signals at the end of a loop outside of `try`.
-            self._send_all(deadline)
+            # The loop is in a function of its own: CPython 3.14 runs signal handlers at the end of
+            # a loop in a place that the `try` around it does not cover.
+            self._export_all(deadline)
         finally:
             if self.thread is me:
                 try:
-                    self.queue.put_back()  # what is left if a signal handler has raised
-                finally:  # no call comes first, so nothing keeps this thread in its place
+                    self.queue.put_back()  # the batch, if a signal handler has raised
+                finally:  # assignments first: no signal handler can prevent them
                     self.thread = None
                     self._state = ENDED
                     self.queue.wake_threshold = 1
 
-    def _send_all(self, deadline: float) -> None:
-        """Export batch after batch until the queue is empty, or a batch could not be exported."""
+    def _export_all(self, deadline: float) -> None:
+        """Export batch after batch until the queue is empty or a batch cannot be exported."""
         while True:
             with self.queue.lock:
                 if not self.queue:
@@ -361,9 +384,10 @@ class Worker:
 
 
 def _on_ready(worker: Worker) -> Callable[[], None]:
-    """Return what a queue calls to wake its worker; keeps no reference that would form a cycle.
+    """Return the `on_ready` of a worker's queue; it refers to the worker only weakly.
 
-    A worker that nobody uses any more must be gone at once, not with the next garbage collection.
+    A reference cycle would keep a worker that is no longer used, with its queue, alive until the
+    next garbage collection.
     """
     reference = weakref.ref(worker)
 

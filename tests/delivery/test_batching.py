@@ -69,7 +69,7 @@ def reports(caplog: pytest.LogCaptureFixture) -> Callable[[], list[str]]:
 
     def reports() -> list[str]:
         messages = [r.getMessage() for r in caplog.records if r.name == REPORTS]
-        over = ("events are delivered again", "the queue has room again")
+        over = ("export recovered", "queue has room again")
         for message in messages:
             assert message.endswith(f"; {DIAGNOSE}") != any(each in message for each in over)
         return [message.partition(": ")[2].removesuffix(f"; {DIAGNOSE}") for message in messages]
@@ -94,10 +94,10 @@ def test_an_outage_loses_nothing_and_is_two_lines(
     assert handler.stats() == Stats(accepted=5, exported=5)
     began, ended = reports()
     assert began == (
-        f"events are not delivered ({collector.reason(UNAVAILABLE)}); they are kept and tried again"
+        f"export failing ({collector.reason(UNAVAILABLE)}); events stay queued and are retried"
     )
-    assert ended.startswith("events are delivered again, after ")
-    assert ended.endswith(" s; 0 lost meanwhile")
+    assert ended.startswith("export recovered after ")
+    assert ended.endswith(" s; 0 events dropped or rejected meanwhile")
 
 
 OUTAGE = read_program("outage")
@@ -228,8 +228,8 @@ def test_what_is_refused_is_counted_and_reported_once(
         return
     count = "1 event" if refusal is BAD_REQUEST else "2 events"
     assert report == (
-        f"{count} lost ({collector.reason(refusal)}); "
-        "more losses of this kind are counted, not reported"
+        f"{count} rejected ({collector.reason(refusal)}); "
+        "further losses are counted but not reported"
     )
 
 
@@ -240,7 +240,7 @@ def test_partial_success_counts_what_was_left_out(
     log(3)
     assert handler.flush()
     assert handler.stats() == Stats(accepted=3, exported=2, rejected=1)
-    assert reports() == ["the collector left out 1 event (too old)"]
+    assert reports() == ["collector rejected 1 event (too old)"]
 
 
 def test_a_batch_that_is_too_large_is_halved_until_it_fits(
@@ -353,8 +353,8 @@ def test_what_cannot_be_delivered_for_too_long_is_given_up(
     assert handler.flush()
     assert handler.stats() == Stats(accepted=2, dropped=2)
     assert reports() == [
-        f"2 events lost (given up: {collector.reason(UNAVAILABLE)}); "
-        "more losses of this kind are counted, not reported"
+        f"2 events dropped (retry_for_ms exceeded: {collector.reason(UNAVAILABLE)}); "
+        "further losses are counted but not reported"
     ]
 
 
@@ -369,7 +369,7 @@ def test_last_retry_is_not_later_than_retry_for_ms(
     assert handler.flush(20)
     assert len(collector.requests) == 2
     assert handler.stats() == Stats(accepted=2, dropped=2)
-    assert f"2 events lost (given up: {collector.reason(busy)})" in reports()[-1]
+    assert f"2 events dropped (retry_for_ms exceeded: {collector.reason(busy)})" in reports()[-1]
 
 
 def test_flush_does_not_cut_retry_after_short(scripted: Scripted, attach_to: Attach) -> None:
@@ -423,7 +423,7 @@ def test_a_fault_of_ours_is_reported_and_the_worker_goes_on(
     assert handler.flush()
     assert handler.stats() == Stats(accepted=3, exported=1, dropped=2)
     (lost,) = caplog.messages
-    assert "2 events lost (unexpected ZeroDivisionError)" in lost
+    assert "2 events dropped (unexpected ZeroDivisionError)" in lost
     assert lost.endswith(DIAGNOSE)
 
 
@@ -440,7 +440,7 @@ def test_what_is_left_is_reported_again_when_events_got_through_in_between(
             flush_at_exit([worker_of(handler)], for_good=False)
         gate.open()
         assert handler.flush(10)
-    left = [message for message in caplog.messages if "not delivered before the end" in message]
+    left = [message for message in caplog.messages if "not exported at exit" in message]
     assert len(left) == 2
 
 

@@ -100,4 +100,4 @@ def test_sigterm_is_bounded(tmp_path: Path, clock: str) -> None:
     with Program(tmp_path, str(PROGRAMS / "clocks.py"), *arguments) as program:
         program.read_until(r"\[false")
         program.signal(signal.SIGTERM)
-        assert "1 event not delivered before the end" in program.wait(-signal.SIGTERM)
+        assert "1 event not exported at exit" in program.wait(-signal.SIGTERM)

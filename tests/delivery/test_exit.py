@@ -84,7 +84,7 @@ def test_without_a_collector_the_end_is_near_and_says_what_is_left(run_python: R
     assert time.monotonic() - started < 30  # the figure is another test's; this one must end
     assert done.returncode == 0
     assert done.stderr == (
-        "100 events not delivered before the end "
+        "100 events not exported at exit "
         f"(otlp-http {endpoint}: no connection: Connection refused); {DIAGNOSE}\n"
     )
 
@@ -240,7 +240,7 @@ logger.info("codex.turn_ttft", extra={"duration_ms": 1, "conversation.id": "c"})
     done = run_python(program)
     assert time.monotonic() - started < 15
     assert len(done.stderr.splitlines()) == 1
-    assert done.stderr.startswith("10 events not delivered before the end (otlp-http http://127.")
+    assert done.stderr.startswith("10 events not exported at exit (otlp-http http://127.")
 
 
 @pytest.mark.parametrize("name", ["otlp-http", "otlp-grpc"])
@@ -263,7 +263,7 @@ atexit.register(lambda: logger.info("codex.turn_ttft", extra=extra))
     started = time.monotonic()
     done = run_python(program)
     assert time.monotonic() - started < 15
-    assert done.stderr.startswith("1 event not delivered before the end (")
+    assert done.stderr.startswith("1 event not exported at exit (")
     assert "Traceback" not in done.stderr
 
 
@@ -294,7 +294,7 @@ logger.info("codex.turn_ttft", extra={"duration_ms": 1, "conversation.id": "c"})
     done = run_python(program)
     assert done.returncode == 0
     (line,) = done.stderr.splitlines()
-    assert line.startswith("1 event not delivered before the end (")
+    assert line.startswith("1 event not exported at exit (")
 
 
 PROCESSES = read_program("worker_processes")

@@ -85,7 +85,7 @@ def test_collector_that_rejects_everything_costs_eleven_requests(
     assert len(collector.requests) == GIVEN_UP_AFTER
     assert collector.sizes == sorted(collector.sizes, reverse=True)
     (message,) = caplog.messages
-    assert f"1 event lost ({collector.reason(refusal)})" in message
+    assert f"1 event rejected ({collector.reason(refusal)})" in message
 
 
 @REFUSALS
@@ -139,7 +139,7 @@ def test_exhausted_quota_rejects_the_batch_in_one_request(
     assert handler.stats() == Stats(accepted=512, rejected=512)
     assert len(collector.requests) == 1
     (message,) = caplog.messages
-    assert "512 events lost (gRPC RESOURCE_EXHAUSTED: quota used up)" in message
+    assert "512 events rejected (gRPC RESOURCE_EXHAUSTED: quota used up)" in message
 
 
 def send(size: int, bad: set[int]) -> tuple[list[int], list[int], int]:

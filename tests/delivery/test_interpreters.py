@@ -24,5 +24,5 @@ def test_sub_interpreter_delivers_over_http_and_reports_what_it_cannot(
         output = program.wait()
     assert "Traceback" not in output
     assert f"flushed: {over_http}\n" in output
-    assert ("2 events not delivered before the end" in output) is not over_http
+    assert ("2 events not exported at exit" in output) is not over_http
     assert len(receiver.events) == (2 if over_http else 0)

@@ -207,6 +207,6 @@ def test_backoff_is_never_nothing_and_never_less_than_asked_for(
     failures: int, retry_after_s: float | None
 ) -> None:
     _, sender = sender_of(1, Scripted().connect)
-    delay_s = sender.delay_s(failures, Outcome("retry", retry_after_s=retry_after_s))
+    delay_s = sender.backoff_s(failures, Outcome("retry", retry_after_s=retry_after_s))
     assert delay_s >= max(0.08, retry_after_s or 0.0)
     assert delay_s <= 7.0

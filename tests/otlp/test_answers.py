@@ -191,7 +191,7 @@ def test_web_page_is_reported_once_and_its_events_count_as_exported(
     (message,) = caplog.messages
     assert message.startswith(
         f"otlp-http {collector.endpoint}: the answer is a web page (HTTP 200 OK, text/html), "
-        "so the endpoint is probably not a collector's; the events count as exported"
+        "so the endpoint is probably not a collector; events count as exported"
     )
 
 

@@ -180,4 +180,4 @@ def test_partial_success_is_counted(
         collector.stop()
     assert handler.stats() == Stats(accepted=3, exported=2, rejected=1)
     (message,) = caplog.messages
-    assert message.endswith(f"the collector left out 1 event (too old); {DIAGNOSE}")
+    assert message.endswith(f"collector rejected 1 event (too old); {DIAGNOSE}")

@@ -387,7 +387,7 @@ def test_proxy_that_cannot_be_used_shows_no_password(
     assert handler.flush(10)
     logger.removeHandler(handler)
     report = shown.text()
-    assert "1 event lost" in report
+    assert "1 event dropped" in report
     for options in ((), ("--json",)):
         assert main(["check", str(shown.file), "--send", *options]) == 1
         report += shown.text()

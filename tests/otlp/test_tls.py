@@ -235,10 +235,10 @@ BAD = {
 }
 
 LOST = (
-    "1 event lost (given up: REASON); more losses of this kind are counted, not reported; "
+    "1 event dropped (retry_for_ms exceeded: REASON); further losses are counted but not reported; "
     f"{DIAGNOSE}"
 )
-WAITING = f"events are not delivered (REASON); they are kept and tried again; {DIAGNOSE}"
+WAITING = f"export failing (REASON); events stay queued and are retried; {DIAGNOSE}"
 
 
 def pattern(bad: Bad, table: dict[str, Any], line: str) -> str:
@@ -306,7 +306,7 @@ def test_events_wait_for_a_collector_that_can_be_trusted(
     assert done.stdout == "True False 3\n"
     trouble, at_the_end = done.stderr.splitlines()
     assert re.fullmatch(pattern(bad, table, WAITING), trouble), trouble
-    assert at_the_end.startswith("3 events not delivered before the end (")
+    assert at_the_end.startswith("3 events not exported at exit (")
     assert at_the_end.endswith(f"certificate has expired); {DIAGNOSE}")
 
 
@@ -327,7 +327,7 @@ def test_a_renewed_certificate_ends_the_outage(
     assert numbers(collector.events) == [0, 1]
     assert handler.stats() == Stats(accepted=2, exported=2)
     assert "certificate has expired" in caplog.messages[0]
-    assert "events are delivered again" in caplog.messages[-1]
+    assert "export recovered" in caplog.messages[-1]
 
 
 @pytest.mark.parametrize(

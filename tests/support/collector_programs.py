@@ -196,9 +196,11 @@ def assert_restart_loses_nothing(
     log.during(collector.start)
     log()
     log.assert_exported(handler, receiver)
-    assert [m.partition(": ")[2].partition(" (")[0].partition(",")[0] for m in caplog.messages] == [
-        "events are not delivered",
-        "events are delivered again",
+    assert [
+        m.partition(": ")[2].partition(" (")[0].partition(" after")[0] for m in caplog.messages
+    ] == [
+        "export failing",
+        "export recovered",
     ]
 
 

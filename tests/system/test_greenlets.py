@@ -115,7 +115,7 @@ def test_flush_and_exit_are_bounded_and_other_greenlets_run_meanwhile(
     assert not result.flushed
     assert 2 <= result.took_s < 2 + LONGEST_GAP_S
     assert result.gap_s < LONGEST_GAP_S
-    assert "10 events not delivered before the end" in result.stderr
+    assert "10 events not exported at exit" in result.stderr
 
 
 IMPORTS = read_program("imports_by_moment")
@@ -150,8 +150,8 @@ def test_an_outage_is_reported_while_the_application_logs(
     done = run_python(OUTAGE, library)
     assert done.returncode == 0, done.stderr
     first, left = done.stdout.splitlines()
-    assert first == "otlp-http http://127.0.0.1:9/v1/logs: events are not delivered"
-    assert left.endswith("not delivered before the end")
+    assert first == "otlp-http http://127.0.0.1:9/v1/logs: export failing"
+    assert left.endswith("not exported at exit")
 
 
 LOGS_WHILE_IT_LOADS = """

@@ -116,7 +116,7 @@ def test_what_it_does_not_take_as_json(
     assert event.attributes["duration_ms"] == 1
     assert handler.stats() == Stats(accepted=2, exported=1, rejected=1)
     (message,) = caplog.messages
-    assert "1 event lost (HTTP 400 Bad Request)" in message
+    assert "1 event rejected (HTTP 400 Bad Request)" in message
 
 
 @OVER_HTTP
@@ -161,4 +161,4 @@ def test_one_event_beyond_its_grpc_limit_is_lost_alone(
     events = receiver.wait_for(4)
     assert sorted(event.attributes["duration_ms"] for event in events) == [0, 1, 3, 4]
     (message,) = caplog.messages
-    assert "1 event lost (gRPC OUT_OF_RANGE: Error, decoded message length too large" in message
+    assert "1 event rejected (gRPC OUT_OF_RANGE: Error, decoded message length too large" in message
