@@ -1,4 +1,4 @@
-"""Queue, retry and accounting, against collectors that answer as they are told."""
+"""Batching, retries, splitting, accounting and reports, against scripted collectors."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ Attach = Callable[..., CodexOtelHandler]
 
 @pytest.fixture
 def attach_to(attach: HandlerFactory) -> Attach:
-    """Attaches a handler to a collector; events wait until they are flushed."""
+    """Attaches a handler for a collector; it exports only when flushed, unless told otherwise."""
 
     def attach_to(collector: Collector, **batch: Any) -> CodexOtelHandler:
         batch = {"schedule_delay_ms": 600_000, **batch}
@@ -62,9 +62,9 @@ def attach_to(attach: HandlerFactory) -> Attach:
 
 @pytest.fixture
 def reports(caplog: pytest.LogCaptureFixture) -> Callable[[], list[str]]:
-    """What was reported, without the collector's address and the command that diagnoses.
+    """Returns the reports, without the destination and the command that diagnoses.
 
-    The command ends every warning but those that say that an outage or a full queue is over.
+    The command ends every report except those about the end of an outage or of an overflow.
     """
 
     def reports() -> list[str]:
@@ -81,7 +81,7 @@ def numbers(collector: Collector) -> list[Any]:
     return [event.attributes["duration_ms"] for event in collector.events]
 
 
-def test_an_outage_loses_nothing_and_is_two_lines(
+def test_outage_delays_events_and_is_reported_in_two_lines(
     scripted: Scripted, attach_to: Attach, reports: Callable[[], list[str]]
 ) -> None:
     collector = scripted(UNAVAILABLE, UNAVAILABLE, UNAVAILABLE, OK)
@@ -104,8 +104,10 @@ OUTAGE = read_program("outage")
 
 
 @pytest.mark.parametrize("name", ["otlp-http", "otlp-grpc"])
-def test_an_outage_brings_no_word_of_the_exporters(run_python: RunPython, name: str) -> None:
-    """Neither of its failures, nor of a variable that they log with its value as they are built."""
+def test_outage_shows_no_messages_of_the_official_exporters(
+    run_python: RunPython, name: str
+) -> None:
+    """Neither about failures, nor about an invalid variable, which they log with its value."""
     with Receiver() as receiver:
         endpoint = receiver.http_endpoint if name == "otlp-http" else receiver.grpc_endpoint
     variables = {"OTEL_EXPORTER_OTLP_HEADERS": "Authorization: Bearer s3cr3t"}
@@ -115,7 +117,7 @@ def test_an_outage_brings_no_word_of_the_exporters(run_python: RunPython, name: 
     assert [line.startswith(own) for line in done.stderr.splitlines()] == [True, True]
 
 
-def test_grpcs_core_writes_nothing_about_tls_that_fails(run_python: RunPython) -> None:
+def test_failed_tls_handshake_shows_no_messages_of_grpc_core(run_python: RunPython) -> None:
     with Receiver() as receiver:
         endpoint = receiver.grpc_endpoint.replace("http:", "https:")
         done = run_python(OUTAGE, "otlp-grpc", endpoint)
@@ -123,15 +125,15 @@ def test_grpcs_core_writes_nothing_about_tls_that_fails(run_python: RunPython) -
     assert [line.startswith(own) for line in done.stderr.splitlines()] == [True, True]
 
 
-def test_too_many_open_files_end_nothing(run_python: RunPython) -> None:
-    """GRPC's core would abort the process; the events wait until files are closed again."""
+def test_grpc_export_survives_exhausted_file_descriptors(run_python: RunPython) -> None:
+    """Otherwise gRPC's core aborts the process. The events wait until files are closed again."""
     program = read_program("too_many_open_files")
     with Receiver() as receiver:
         done = run_python(program, receiver.grpc_endpoint)
     assert done.stdout == "True False True 2\n"
 
 
-def test_losses_that_come_and_go_are_reported_once(
+def test_intermittent_rejections_are_reported_once(
     scripted: Scripted, attach_to: Attach, reports: Callable[[], list[str]]
 ) -> None:
     collector = scripted(BAD_REQUEST, OK, BAD_REQUEST, OK, BAD_REQUEST)
@@ -142,7 +144,7 @@ def test_losses_that_come_and_go_are_reported_once(
     assert len(reports()) == 1
 
 
-def test_ctrl_c_while_the_worker_is_started_stops_nothing(
+def test_ctrl_c_while_the_worker_starts_does_not_stop_exports(
     scripted: Scripted, attach_to: Attach, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     collector = scripted(OK)
@@ -160,7 +162,7 @@ def test_ctrl_c_while_the_worker_is_started_stops_nothing(
     assert handler.stats() == Stats(accepted=2, exported=2)
 
 
-def test_ctrl_c_while_the_worker_is_woken_stops_nothing(
+def test_ctrl_c_while_the_worker_is_woken_does_not_stop_exports(
     scripted: Scripted, attach_to: Attach, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     collector = scripted(OK)
@@ -179,7 +181,7 @@ def test_ctrl_c_while_the_worker_is_woken_stops_nothing(
     assert collector.wait_for(3)
 
 
-def test_a_collector_that_comes_and_goes_is_reported_once(
+def test_intermittent_outages_are_reported_once(
     scripted: Scripted,
     attach_to: Attach,
     reports: Callable[[], list[str]],
@@ -195,10 +197,10 @@ def test_a_collector_that_comes_and_goes_is_reported_once(
     assert len(reports()) == 2
 
 
-def test_one_failure_alone_is_not_worth_a_word(
+def test_single_failed_attempt_is_not_reported(
     scripted: Scripted, attach_to: Attach, reports: Callable[[], list[str]]
 ) -> None:
-    """A collector may have closed a connection that was idle."""
+    """The collector may have closed an idle connection; that is no outage."""
     collector = scripted(OK, None, OK)
     handler = attach_to(collector)
     for _ in range(3):
@@ -213,7 +215,7 @@ def test_one_failure_alone_is_not_worth_a_word(
     [UNAUTHENTICATED, FORBIDDEN, BAD_REQUEST, NOT_FOUND, REDIRECT],
     ids=lambda refusal: str(refusal.status),
 )
-def test_what_is_refused_is_counted_and_reported_once(
+def test_rejected_batches_are_counted_and_reported_once(
     scripted: Scripted, attach_to: Attach, reports: Callable[[], list[str]], refusal: Reply
 ) -> None:
     collector = scripted(refusal)
@@ -233,7 +235,7 @@ def test_what_is_refused_is_counted_and_reported_once(
     )
 
 
-def test_partial_success_counts_what_was_left_out(
+def test_partial_success_counts_and_reports_rejected_events(
     scripted: Scripted, attach_to: Attach, reports: Callable[[], list[str]]
 ) -> None:
     handler = attach_to(scripted(PARTIAL, OK))
@@ -243,9 +245,7 @@ def test_partial_success_counts_what_was_left_out(
     assert reports() == ["collector rejected 1 event (too old)"]
 
 
-def test_a_batch_that_is_too_large_is_halved_until_it_fits(
-    scripted: Scripted, attach_to: Attach
-) -> None:
+def test_too_large_batch_is_halved_until_it_fits(scripted: Scripted, attach_to: Attach) -> None:
     collector = scripted(TOO_LARGE, TOO_LARGE, OK)
     handler = attach_to(collector)
     log(8)
@@ -254,7 +254,7 @@ def test_a_batch_that_is_too_large_is_halved_until_it_fits(
     assert handler.stats() == Stats(accepted=8, exported=8)
 
 
-def test_one_event_that_is_too_large_is_lost_alone(scripted: Scripted, attach_to: Attach) -> None:
+def test_too_large_event_is_rejected_alone(scripted: Scripted, attach_to: Attach) -> None:
     collector = scripted(TOO_LARGE, TOO_LARGE, TOO_LARGE, OK)
     handler = attach_to(collector)
     log(4)
@@ -263,7 +263,9 @@ def test_one_event_that_is_too_large_is_lost_alone(scripted: Scripted, attach_to
     assert handler.stats() == Stats(accepted=4, exported=3, rejected=1)
 
 
-def test_a_request_stays_within_its_bytes(scripted: Scripted, attach_to: Attach) -> None:
+def test_only_a_single_event_may_exceed_max_request_bytes(
+    scripted: Scripted, attach_to: Attach
+) -> None:
     collector = scripted(OK)
     handler = attach_to(collector, max_request_bytes=10_000)
     log(10, text="é" * 3000)
@@ -275,10 +277,10 @@ def test_a_request_stays_within_its_bytes(scripted: Scripted, attach_to: Attach)
     assert [size for size in collector.sizes if size > 10_000] == [max(collector.sizes)]
 
 
-def test_after_a_batch_the_worker_looks_by_itself(
+def test_worker_polls_after_a_batch_without_being_woken(
     scripted: Scripted, attach_to: Attach, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An event that comes then wakes nobody, and is sent all the same."""
+    """While the worker polls, `put` does not wake it."""
     collector = scripted(OK)
     monkeypatch.setattr("codex_otel_logging.delivery.worker.IDLE_POLLS", 1_000_000)
     handler = attach_to(collector, schedule_delay_ms=20)
@@ -291,7 +293,7 @@ def test_after_a_batch_the_worker_looks_by_itself(
     assert collector.wait_for(2)
 
 
-def test_a_worker_that_has_looked_long_enough_is_woken(
+def test_worker_that_no_longer_polls_is_woken_by_each_event(
     scripted: Scripted, attach_to: Attach, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     collector = scripted(OK)
@@ -303,7 +305,7 @@ def test_a_worker_that_has_looked_long_enough_is_woken(
 
 
 @pytest.mark.parametrize("hours", [-1, 1])
-def test_a_clock_that_is_set_holds_nothing_back(
+def test_changed_system_clock_does_not_delay_a_batch(
     scripted: Scripted, attach_to: Attach, monkeypatch: pytest.MonkeyPatch, hours: int
 ) -> None:
     collector = scripted(OK)
@@ -317,7 +319,9 @@ def test_a_clock_that_is_set_holds_nothing_back(
     assert collector.wait_for(2)
 
 
-def test_a_full_queue_drops_the_newest_and_counts(scripted: Scripted, attach_to: Attach) -> None:
+def test_full_queue_drops_and_counts_the_newest_events(
+    scripted: Scripted, attach_to: Attach
+) -> None:
     collector = scripted(OK)
     handler = attach_to(collector, max_queue_size=4, max_batch_size=4)
     worker = worker_of(handler)
@@ -330,7 +334,7 @@ def test_a_full_queue_drops_the_newest_and_counts(scripted: Scripted, attach_to:
     assert numbers(collector) == [0, 1, 2, 3]
 
 
-def test_the_queue_is_bounded_in_bytes_too(scripted: Scripted, attach_to: Attach) -> None:
+def test_max_queue_bytes_limits_the_queue(scripted: Scripted, attach_to: Attach) -> None:
     collector = scripted(OK)
     handler = attach_to(collector, max_queue_bytes=10_000)
     worker = worker_of(handler)
@@ -344,7 +348,7 @@ def test_the_queue_is_bounded_in_bytes_too(scripted: Scripted, attach_to: Attach
     assert handler.stats() == Stats(accepted=6, exported=3, dropped=3)
 
 
-def test_what_cannot_be_delivered_for_too_long_is_given_up(
+def test_events_are_dropped_and_reported_after_retry_for_ms(
     scripted: Scripted, attach_to: Attach, reports: Callable[[], list[str]]
 ) -> None:
     collector = scripted(UNAVAILABLE)
@@ -358,10 +362,10 @@ def test_what_cannot_be_delivered_for_too_long_is_given_up(
     ]
 
 
-def test_last_retry_is_not_later_than_retry_for_ms(
+def test_last_attempt_is_made_at_retry_for_ms(
     scripted: Scripted, attach_to: Attach, reports: Callable[[], list[str]]
 ) -> None:
-    """Even if the collector asks for a longer wait; the answer to the last retry is final."""
+    """Even if Retry-After is longer. If the last attempt fails, the events are dropped."""
     busy = replace(BUSY, retry_after_s=3600)
     collector = scripted(busy)
     handler = attach_to(collector, retry_for_ms=200)
@@ -372,8 +376,8 @@ def test_last_retry_is_not_later_than_retry_for_ms(
     assert f"2 events dropped (retry_for_ms exceeded: {collector.reason(busy)})" in reports()[-1]
 
 
-def test_flush_does_not_cut_retry_after_short(scripted: Scripted, attach_to: Attach) -> None:
-    """It cuts only the backoff short."""
+def test_flush_does_not_shorten_retry_after(scripted: Scripted, attach_to: Attach) -> None:
+    """A flush shortens only the backoff that this package chose."""
     collector = scripted(replace(BUSY, retry_after_s=3), OK)
     handler = attach_to(collector)
     log(2)
@@ -385,10 +389,10 @@ def test_flush_does_not_cut_retry_after_short(scripted: Scripted, attach_to: Att
     assert handler.stats() == Stats(accepted=2, exported=2)
 
 
-def test_a_failing_batch_of_one_poisoned_event_is_lost_alone(
+def test_event_that_cannot_be_encoded_is_dropped_alone(
     scripted: Scripted, attach_to: Attach, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whatever makes an event impossible to encode, its neighbours arrive."""
+    """The other events of the batch are exported, whatever the encoding error is."""
     from codex_otel_logging.events.event import Event
 
     time_ns: Any = vars(Event)["time_ns"]
@@ -407,7 +411,7 @@ def test_a_failing_batch_of_one_poisoned_event_is_lost_alone(
     assert handler.stats() == Stats(accepted=5, exported=4, dropped=1)
 
 
-def test_a_fault_of_ours_is_reported_and_the_worker_goes_on(
+def test_unexpected_error_drops_the_batch_and_the_worker_continues(
     scripted: Scripted,
     attach_to: Attach,
     monkeypatch: pytest.MonkeyPatch,
@@ -427,10 +431,10 @@ def test_a_fault_of_ours_is_reported_and_the_worker_goes_on(
     assert lost.endswith(DIAGNOSE)
 
 
-def test_what_is_left_is_reported_again_when_events_got_through_in_between(
+def test_undelivered_events_are_reported_again_after_exports_in_between(
     attach: HandlerFactory, gated: dict[str, Any], gate: Gate, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A process may outlive a signal that has its events delivered, and end much later."""
+    """A process may survive the SIGTERM that flushed its events, and end much later."""
     batch = {"schedule_delay_ms": 600_000, "shutdown_timeout_ms": 100}
     handler = attach({"exporter": gated, "batch": batch})
     for _ in range(2):
@@ -444,7 +448,7 @@ def test_what_is_left_is_reported_again_when_events_got_through_in_between(
     assert len(left) == 2
 
 
-def test_no_wait_is_too_long_for_python(attach: HandlerFactory, receiver: Receiver) -> None:
+def test_flush_accepts_an_infinite_timeout(attach: HandlerFactory, receiver: Receiver) -> None:
     handler = attach({"exporter": {"otlp-http": {"endpoint": receiver.http_endpoint}}})
     log(1)
     assert handler.flush(float("inf"))
@@ -471,14 +475,14 @@ REPLIES: dict[str, Reply | None] = {
     replies=st.lists(st.sampled_from(sorted(REPLIES)), max_size=12),
     bursts=st.lists(st.integers(1, 9), min_size=1, max_size=5),
 )
-def test_the_counts_agree_with_what_the_collector_saw(
+def test_stats_match_what_the_collector_received(
     scripted: Scripted,
     attach_to: Attach,
     monkeypatch: pytest.MonkeyPatch,
     replies: list[str],
     bursts: list[int],
 ) -> None:
-    """Whatever it replies, and in whatever order."""
+    """For any sequence of replies."""
     monkeypatch.setattr("codex_otel_logging.delivery.sender.BACKOFF_S", (0.001,))
     collector = scripted(*(REPLIES[reply] for reply in replies), OK)
     handler = attach_to(collector, max_batch_size=4)

@@ -1,4 +1,4 @@
-"""Clocks that stand still, jump or do not sleep: waits end in time, and retries go on."""
+"""Frozen, jumping and patched clocks: waits end in time, and exports are retried."""
 
 from __future__ import annotations
 
@@ -32,17 +32,17 @@ CLOCKS = {
     "an hour back and forth": None,
     "an hour ahead at each look": None,
 }
-"""For each clock, the package it needs."""
+"""The package that each clock needs."""
 
 NOBODY = {"otlp-http": {"endpoint": "http://127.0.0.1:9/v1/logs"}}
 
 MUCH_LONGER_S = 5.0
-"""What a bounded wait takes at most besides; an unbounded one takes as long as the test lets it."""
+"""Tolerance of a bounded wait, in seconds; an unbounded one would run into the test's timeout."""
 
 
 @pytest.fixture(params=CLOCKS)
 def clock(request: pytest.FixtureRequest) -> str:
-    """The clock of the program; the test is skipped where its package is not installed."""
+    """The clock of the program; skips the test if its package is not installed."""
     name: str = request.param
     package = CLOCKS[name]
     if package is not None and importlib.util.find_spec(package) is None:
@@ -57,7 +57,7 @@ class Result(NamedTuple):
 
 
 def run(folder: Path, clock: str, moment: str, exporter: dict[str, Any], flush_s: float) -> Result:
-    """Run the program with the clock to its end."""
+    """Run the program with the clock until it ends."""
     done = subprocess.run(
         [sys.executable, PROGRAMS / "clocks.py", clock, moment, json.dumps(exporter), str(flush_s)],
         cwd=folder,
@@ -74,7 +74,7 @@ MOMENTS = pytest.mark.parametrize("moment", ["before import", "after configurati
 
 
 @MOMENTS
-def test_retries_go_on_and_events_keep_the_time_of_their_record(
+def test_export_is_retried_and_events_keep_the_time_of_their_record(
     tmp_path: Path, scripted: Scripted, clock: str, moment: str
 ) -> None:
     collector = scripted(UNAVAILABLE, OK)
@@ -87,7 +87,7 @@ def test_retries_go_on_and_events_keep_the_time_of_their_record(
 
 
 @MOMENTS
-def test_flush_and_exit_are_bounded(tmp_path: Path, clock: str, moment: str) -> None:
+def test_flush_and_exit_end_in_time(tmp_path: Path, clock: str, moment: str) -> None:
     started = time.monotonic()
     result = run(tmp_path, clock, moment, NOBODY, 0.5)
     assert not result.flushed
@@ -95,7 +95,7 @@ def test_flush_and_exit_are_bounded(tmp_path: Path, clock: str, moment: str) -> 
     assert time.monotonic() - started < 10 + MUCH_LONGER_S
 
 
-def test_sigterm_is_bounded(tmp_path: Path, clock: str) -> None:
+def test_flush_on_sigterm_ends_in_time(tmp_path: Path, clock: str) -> None:
     arguments = (clock, "after configuration", json.dumps(NOBODY), "0", "sigterm")
     with Program(tmp_path, str(PROGRAMS / "clocks.py"), *arguments) as program:
         program.read_until(r"\[false")

@@ -1,4 +1,4 @@
-"""The end of a process: what was logged just before arrives, and nothing hangs."""
+"""Process exit, forks and SIGTERM: the last events are exported or reported; nothing hangs."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def otel(exporter: dict[str, Any]) -> str:
     ],
     ids=["one event", "a thousand", "sys.exit", "exception"],
 )
-def test_events_logged_just_before_the_end_arrive(
+def test_events_logged_just_before_exit_are_exported(
     run_python: RunPython,
     receiver: Receiver,
     exporter: dict[str, Any],
@@ -46,7 +46,7 @@ def test_events_logged_just_before_the_end_arrive(
     end: str,
     status: int,
 ) -> None:
-    """Also when the main thread has ended before the worker has imported OpenTelemetry."""
+    """Even if the main thread ends before the worker has imported OpenTelemetry."""
     done = run_python(PROGRAM, otel(exporter), str(count), end)
     assert done.returncode == status
     assert [event.attributes["duration_ms"] for event in receiver.events] == list(range(count))
@@ -55,10 +55,10 @@ def test_events_logged_just_before_the_end_arrive(
     assert "Exception ignored" not in done.stderr
 
 
-def test_events_of_exit_functions_arrive(
+def test_events_logged_by_exit_functions_are_exported(
     run_python: RunPython, receiver: Receiver, exporter: dict[str, Any]
 ) -> None:
-    """Whatever was registered first: they, logging or the package; also as the very first event."""
+    """In any order of registration, before or after `logging` and this package."""
     register = "atexit.register(lambda: logger.info('codex.turn_ttft', extra={'duration_ms': %d}))"
     program = "\n".join(
         [
@@ -76,12 +76,14 @@ def test_events_of_exit_functions_arrive(
     assert "Traceback" not in done.stderr
 
 
-def test_without_a_collector_the_end_is_near_and_says_what_is_left(run_python: RunPython) -> None:
+def test_exit_without_collector_is_bounded_and_reports_undelivered_events(
+    run_python: RunPython,
+) -> None:
     with Receiver() as receiver:
         endpoint = receiver.http_endpoint
     started = time.monotonic()
     done = run_python(PROGRAM, otel({"otlp-http": {"endpoint": endpoint}}), "100", "")
-    assert time.monotonic() - started < 30  # the figure is another test's; this one must end
+    assert time.monotonic() - started < 30  # generous: other tests check the timeout itself
     assert done.returncode == 0
     assert done.stderr == (
         "100 events not exported at exit "
@@ -97,10 +99,10 @@ endpoint = f"http://127.0.0.1:{hanging.getsockname()[1]}/"
 """
 
 
-def test_a_slow_collector_still_gets_everything(
+def test_exit_waits_for_a_slow_collector_that_makes_progress(
     run_python: RunPython, http_collector: Callable[..., HttpCollector]
 ) -> None:
-    """The end waits as long as there is progress: here three times its timeout."""
+    """Exit waits as long as there is progress: here three times `shutdown_timeout_ms`."""
     collector = http_collector(OK, delay_s=0.5)
     settings = {
         "exporter": {"otlp-http": {"endpoint": collector.endpoint}},
@@ -112,8 +114,10 @@ def test_a_slow_collector_still_gets_everything(
     assert [event.attributes["duration_ms"] for event in collector.events] == list(range(60))
 
 
-def test_the_end_waits_for_a_slow_import(run_python: RunPython, receiver: Receiver) -> None:
-    """On a machine that is slow or cold it may take longer than anything may without progress."""
+def test_exit_waits_for_a_slow_import_of_the_exporter(
+    run_python: RunPython, receiver: Receiver
+) -> None:
+    """On a slow machine the import may take longer than `shutdown_timeout_ms`."""
     program = (
         """
 import sys, time
@@ -133,10 +137,10 @@ sys.meta_path.insert(0, Slow())
     assert len(receiver.events) == 1
 
 
-def test_events_of_daemon_threads_and_finalizers_bring_no_traceback(
+def test_events_of_daemon_threads_and_finalizers_at_exit_cause_no_traceback(
     run_python: RunPython, receiver: Receiver, exporter: dict[str, Any]
 ) -> None:
-    """What they log before the interpreter is gone arrives; what comes later harms nobody."""
+    """Events logged before finalization are exported; later ones have no effect."""
     late = """
 import itertools, threading
 class Late:
@@ -161,10 +165,10 @@ started.wait()
 
 @pytest.mark.parametrize("before", [0, 1], ids=["first event", "later event"])
 @pytest.mark.parametrize("locked", [False, True], ids=["", "locked"])
-def test_events_of_finalizers_when_python_is_taken_down_are_counted(
+def test_events_logged_during_interpreter_finalization_are_counted_as_dropped(
     run_python: RunPython, receiver: Receiver, exporter: dict[str, Any], before: int, locked: bool
 ) -> None:
-    """No thread runs any more, not even one that holds a lock, and none can be started."""
+    """No thread runs or starts then, and one may have stopped while holding the queue's lock."""
     end = f"""
 import threading
 class Late:
@@ -178,7 +182,7 @@ if {locked}:
     at_the_end, held = threading.Event(), threading.Event()
     names = {{"at_the_end": at_the_end, "held": held, "lock": handler._pipeline.worker.queue.lock}}
     hold = "at_the_end.wait(); lock.acquire(); held.set(); at_the_end.__class__().wait()"
-    # Of its own names, or else its frame would keep `late` alive for ever.
+    # With its own globals: otherwise its frame would keep `late` alive forever.
     threading.Thread(target=exec, args=(hold, names), daemon=True).start()
     last.append(lambda: (at_the_end.set(), held.wait()))
 """
@@ -189,7 +193,7 @@ if {locked}:
 
 
 @pytest.mark.parametrize("end", ["KeyboardInterrupt", "SystemExit"])
-def test_an_asyncio_application_that_is_interrupted(
+def test_interrupted_asyncio_tasks_export_their_last_events(
     run_python: RunPython, receiver: Receiver, exporter: dict[str, Any], end: str
 ) -> None:
     program = f"""
@@ -211,7 +215,7 @@ async def main():
 asyncio.run(main())
 """
     done = run_python(PROGRAM, otel(exporter), "0", program)
-    # Before 3.14, Python forgets what interrupted it when an import at exit calls `exec`.
+    # Before 3.14, Python exits with 1 instead of by SIGINT if an import at exit calls `exec`.
     interrupted = -signal.SIGINT if sys.version_info >= (3, 14) else 1
     assert done.returncode == (4 if end == "SystemExit" else interrupted)
     assert done.stderr.splitlines()[-1:] == ([] if end == "SystemExit" else [end])
@@ -222,8 +226,8 @@ asyncio.run(main())
     assert arrived == {(n + more, f"task-{n}") for n in range(3) for more in (0, 100)}
 
 
-def test_many_handlers_wait_together_and_report_in_one_line(run_python: RunPython) -> None:
-    """One after the other, ten would take twenty seconds."""
+def test_many_handlers_share_one_exit_timeout_and_one_report(run_python: RunPython) -> None:
+    """One after the other, ten handlers would take twenty seconds."""
     program = (
         HANGING
         + """
@@ -244,10 +248,10 @@ logger.info("codex.turn_ttft", extra={"duration_ms": 1, "conversation.id": "c"})
 
 
 @pytest.mark.parametrize("name", ["otlp-http", "otlp-grpc"])
-def test_a_first_event_at_the_end_waits_no_longer_than_any_other(
+def test_first_event_at_exit_is_subject_to_the_exit_timeout(
     run_python: RunPython, name: str
 ) -> None:
-    """Python 3.12 starts no thread any more then, so it is sent on the main thread."""
+    """Python 3.12 starts no threads at exit, so the main thread exports the event."""
     program = (
         HANGING
         + f"""
@@ -267,8 +271,8 @@ atexit.register(lambda: logger.info("codex.turn_ttft", extra=extra))
     assert "Traceback" not in done.stderr
 
 
-def test_ctrl_c_ends_the_wait(run_python: RunPython) -> None:
-    """It comes the moment the main thread begins to wait."""
+def test_ctrl_c_ends_the_wait_at_exit(run_python: RunPython) -> None:
+    """Here it arrives just before the main thread begins to wait."""
     program = (
         HANGING
         + """
@@ -304,7 +308,7 @@ PROCESSES = read_program("worker_processes")
 def run_processes(
     tmp_path: Path, exporter: dict[str, Any]
 ) -> Callable[[str, str], subprocess.CompletedProcess[str]]:
-    """Runs a program from a file, as processes that are spawned need it."""
+    """Runs a program from a file; spawned processes import it again."""
 
     def run_processes(program: str, method: str) -> subprocess.CompletedProcess[str]:
         (tmp_path / "processes.py").write_text(program)
@@ -322,12 +326,12 @@ def run_processes(
 
 
 @pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
-def test_multiprocessing_workers_deliver(
+def test_multiprocessing_workers_flush_at_exit(
     run_processes: Callable[..., subprocess.CompletedProcess[str]],
     receiver: Receiver,
     method: str,
 ) -> None:
-    """They run no exit hooks when they end."""
+    """They run finalizers of `multiprocessing` instead of exit hooks."""
     done = run_processes(PROCESSES, method)
     assert (done.stdout, done.stderr) == ("[0, 0, 0]\n", "")
     assert sorted(event.attributes["duration_ms"] for event in receiver.events) == [0, 1, 2]
@@ -358,12 +362,12 @@ if __name__ == "__main__":
 
 
 @pytest.mark.parametrize("method", ["fork", "spawn"])
-def test_processes_of_multiprocessing_workers_flush_too(
+def test_nested_multiprocessing_workers_flush_at_exit(
     run_processes: Callable[..., subprocess.CompletedProcess[str]],
     receiver: Receiver,
     method: str,
 ) -> None:
-    """`multiprocessing` clears the finalizers in a forked child, so it registers its own."""
+    """`multiprocessing` clears all finalizers in a forked child, so it must register its own."""
     done = run_processes(NESTED, method)
     assert (done.stdout, done.stderr) == ("0\n", "")
     assert sorted(event.attributes["duration_ms"] for event in receiver.events) == [0, 10]
@@ -382,7 +386,7 @@ if __name__ == "__main__":
 
 
 @pytest.mark.parametrize("method", ["fork", "spawn"])
-def test_workers_of_a_process_pool_deliver(
+def test_workers_of_a_process_pool_executor_flush_at_exit(
     run_processes: Callable[..., subprocess.CompletedProcess[str]],
     receiver: Receiver,
     method: str,
@@ -392,10 +396,10 @@ def test_workers_of_a_process_pool_deliver(
     assert sorted(event.attributes["duration_ms"] for event in receiver.events) == [0, 1, 2, 3]
 
 
-def test_a_server_that_forks_its_workers(
+def test_preforking_server_exports_each_event_of_parent_and_workers_once(
     run_python: RunPython, receiver: Receiver, exporter: dict[str, Any]
 ) -> None:
-    """The parent has configured logging and goes on logging; every event arrives once."""
+    """The parent configures logging, and continues to log after each fork."""
     prefork = """
 import os, warnings
 warnings.simplefilter("ignore")
@@ -418,10 +422,10 @@ assert [os.wait()[1] for _ in range(3)] == [0, 0, 0]
     assert sorted(event.attributes["duration_ms"] for event in receiver.events) == expected
 
 
-def test_a_forked_child_begins_empty_and_delivers_its_own(
+def test_forked_child_starts_with_an_empty_queue_and_exports_its_own_events(
     run_python: RunPython, receiver: Receiver, exporter: dict[str, Any]
 ) -> None:
-    """What is queued is the parent's, and sent once."""
+    """Events queued before the fork belong to the parent."""
     fork = (
         "import os, warnings; warnings.simplefilter('ignore')\n"
         "child = os.fork()\n"
@@ -446,21 +450,21 @@ if __name__ == "__main__":
 
 
 @pytest.mark.parametrize("method", ["fork", "spawn"])
-def test_workers_of_a_pool_that_is_terminated_deliver_what_they_are_told_to_flush(
+def test_terminated_pool_workers_with_flush_on_sigterm_export_their_events(
     run_processes: Callable[..., subprocess.CompletedProcess[str]],
     receiver: Receiver,
     method: str,
 ) -> None:
-    """At the end of its `with` block a pool sends SIGTERM to its workers."""
+    """A `Pool` sends SIGTERM to its workers at the end of its `with` block."""
     done = run_processes(TERMINATED_POOL, method)
     assert (done.returncode, done.stderr) == (0, "")
     assert sorted(event.attributes["duration_ms"] for event in receiver.events) == [0, 1, 2, 3]
 
 
-def test_a_fork_in_the_middle_of_the_first_import(
+def test_child_forked_during_the_first_import_exports_its_events(
     run_python: RunPython, receiver: Receiver, exporter: dict[str, Any]
 ) -> None:
-    """A child born while another thread imports could never finish that import."""
+    """A child forked while another thread imports a module can never finish that import."""
     slow = """
 import sys, threading
 class Slow:
@@ -518,8 +522,10 @@ print(statuses, *logged)
 """
 
 
-def test_forks_while_events_are_sent(run_python: RunPython, scripted: Scripted) -> None:
-    """Children of a process that is just calling gRPC would abort, or hang."""
+def test_children_forked_during_exports_export_each_event_once(
+    run_python: RunPython, scripted: Scripted
+) -> None:
+    """Without the fork gate, children forked during a gRPC call abort or hang."""
     collector = scripted(OK, delay_s=0.01)
     done = run_python(PROGRAM, otel(collector.exporter), "0", FORK_UNDER_LOAD)
     assert (done.returncode, done.stderr) == (0, "")
@@ -531,10 +537,10 @@ def test_forks_while_events_are_sent(run_python: RunPython, scripted: Scripted) 
     assert sorted(event.attributes["duration_ms"] for event in collector.events) == sorted(expected)
 
 
-def test_a_fork_gives_up_a_call_that_hangs(
+def test_fork_interrupts_a_hanging_export_that_is_retried_afterwards(
     run_python: RunPython, receiver: Receiver, exporter: dict[str, Any], gate: Gate
 ) -> None:
-    """The child delivers, and so does the parent, afterwards."""
+    """Child and parent both export their events afterwards."""
     ((name, settings),) = exporter.items()
     fork = f"""
 import os, warnings
@@ -575,8 +581,8 @@ sys.stdin.read()
     assert sorted(event.attributes["duration_ms"] for event in receiver.events) == [0, 1, 2, 10]
 
 
-def test_a_fork_waits_for_the_workers_import(run_python: RunPython) -> None:
-    """A child that is born in the middle of it could never import OpenTelemetry."""
+def test_fork_waits_for_the_import_of_the_exporter(run_python: RunPython) -> None:
+    """Otherwise the child could never import OpenTelemetry."""
     assert run_python(read_program("fork_while_importing")).stdout == "True 0\n"
 
 
@@ -587,7 +593,7 @@ SIGTERM_PROGRAM = PROGRAM.replace(
 
 @pytest.fixture
 def terminated(tmp_path: Path) -> Any:
-    """Runs a program until it says it is ready, terminates it, and returns how it ended."""
+    """Sends SIGTERM to a program that is ready; returns its exit status and its output."""
 
     def terminated(program: str, *arguments: str) -> tuple[int, str]:
         process = subprocess.Popen(
@@ -610,7 +616,7 @@ def terminated(tmp_path: Path) -> Any:
     return terminated
 
 
-def test_flush_on_sigterm_delivers_and_then_terminates(
+def test_flush_on_sigterm_exports_events_then_terminates(
     terminated: Any, receiver: Receiver, exporter: dict[str, Any]
 ) -> None:
     wait = "import time\nwhile True: time.sleep(0.01)"
@@ -619,11 +625,11 @@ def test_flush_on_sigterm_delivers_and_then_terminates(
     assert len(receiver.events) == 10
 
 
-def test_flush_on_sigterm_lets_the_applications_own_handler_run(
+def test_flush_on_sigterm_calls_the_handler_installed_before(
     terminated: Any, receiver: Receiver, exporter: dict[str, Any]
 ) -> None:
     own = "import signal\nsignal.signal(signal.SIGTERM, lambda *_: (print('own'), sys.exit(5)))\n"
-    again = "codex_otel_logging.flush_on_sigterm()"  # which changes nothing
+    again = "codex_otel_logging.flush_on_sigterm()"  # has no effect
     wait = f"import time\n{again}\nwhile True: time.sleep(0.01)"
     status, output = terminated(
         own + SIGTERM_PROGRAM.replace("import json", "import json, sys"),
@@ -635,10 +641,10 @@ def test_flush_on_sigterm_lets_the_applications_own_handler_run(
     assert len(receiver.events) == 10
 
 
-def test_flush_on_sigterm_in_the_middle_of_a_logging_call(
+def test_flush_on_sigterm_during_a_logging_call_exports_events(
     terminated: Any, receiver: Receiver, exporter: dict[str, Any]
 ) -> None:
-    """The call holds a lock that the worker needs; waiting there, all that is queued is lost."""
+    """The call holds the queue's lock, so the signal handler must return before the flush ends."""
     interrupt = """
 import collections, os, signal, time
 class Interrupted(collections.deque):
@@ -659,7 +665,7 @@ while True: time.sleep(0.01)
     assert [event.attributes["duration_ms"] for event in receiver.events] == list(range(5))
 
 
-def test_flush_on_sigterm_is_for_the_main_thread(run_python: RunPython) -> None:
+def test_flush_on_sigterm_outside_the_main_thread_raises(run_python: RunPython) -> None:
     program = """
 import threading, codex_otel_logging
 def call():

@@ -1,4 +1,4 @@
-"""Child processes that were forked, by whatever means, deliver each of their events once."""
+"""Forks by Python, by native code and by process pools: each event is exported exactly once."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ def exporter_json(receiver: Receiver) -> str:
 
 
 @pytest.mark.parametrize("moment", ["idle", "queued", "locked"])
-def test_child_of_native_fork_delivers_its_own_events(
+def test_child_of_native_fork_exports_its_own_events(
     tmp_path: Path, receiver: Receiver, exporter: dict[str, Any], moment: str
 ) -> None:
-    """Its parent's worker does not run there, nor does the thread that has locked the queue."""
+    """The child has neither the parent's worker nor the thread that holds the queue's lock."""
     program = str(PROGRAMS / "fork_natively.py")
     with Program(tmp_path, program, json.dumps(exporter), moment, "log") as parent:
         assert parent.wait() == ""
@@ -54,8 +54,10 @@ def test_child_of_native_fork_that_logs_nothing_inherits_nothing(
 
 @pytest.mark.parametrize("load", [True, False], ids=["event in the master", "no event there"])
 @pytest.mark.parametrize("option", ["", "--py-call-uwsgi-fork-hooks", "--lazy-apps"])
-def test_uwsgi(tmp_path: Path, receiver: Receiver, option: str, load: bool) -> None:
-    """Loads the application, which may log, in its master process, and then forks its workers.
+def test_uwsgi_exports_each_event_of_master_and_workers_once(
+    tmp_path: Path, receiver: Receiver, option: str, load: bool
+) -> None:
+    """Its master process loads the application, which may log, and then forks the workers.
 
     The test does not wait for exit hooks: uWSGI runs none in a worker that it believes to be busy.
     """
@@ -91,10 +93,10 @@ def test_uwsgi(tmp_path: Path, receiver: Receiver, option: str, load: bool) -> N
         ("loky", "reusable executor"),
     ],
 )
-def test_processes_of_packages_like_multiprocessing(
+def test_processes_of_packages_like_multiprocessing_flush_at_exit(
     tmp_path: Path, receiver: Receiver, package: str, method: str
 ) -> None:
-    """They run no exit hooks when they end, but finalizers."""
+    """They run finalizers instead of exit hooks."""
     pytest.importorskip(package)
     program = str(PROGRAMS / "multiprocessing_alikes.py")
     with Program(tmp_path, program, exporter_json(receiver), package, method) as main:
@@ -116,5 +118,5 @@ print(os.waitpid(child, 0)[1])
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no forks on this system")
-def test_mark_for_systems_that_cannot_clear_memory(run_python: RunPython) -> None:
+def test_process_id_mark_detects_a_forked_child(run_python: RunPython) -> None:
     assert run_python(PROCESS_ID).stdout == "0\n"

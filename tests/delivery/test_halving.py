@@ -1,4 +1,4 @@
-"""A batch that a collector rejects is halved, down to the records that it really rejects."""
+"""Rejected batches are halved, down to the records that the collector really rejects."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ GIVEN_UP_AFTER = ceil(log2(512)) + 2
 
 @pytest.fixture(params=["binary", "json", "grpc"])
 def collect(request: pytest.FixtureRequest, attach: HandlerFactory) -> Iterator[Collect]:
-    """Starts a collector and a handler that exports to it when flushed."""
+    """Starts a collector and attaches a handler that exports to it when flushed."""
     started: list[Collector] = []
 
     def collect(*replies: Any, **options: Any) -> tuple[Collector, CodexOtelHandler]:
@@ -74,10 +74,10 @@ REFUSALS = pytest.mark.parametrize(
 
 
 @REFUSALS
-def test_collector_that_rejects_everything_costs_eleven_requests(
+def test_batch_of_512_that_is_fully_rejected_takes_eleven_requests(
     collect: Collect, caplog: pytest.LogCaptureFixture, refusal: Reply
 ) -> None:
-    """Not 1,023, for a batch of 512."""
+    """Halving down to each record would take 1,023."""
     collector, handler = collect(refusal)
     log(512)
     assert handler.flush(30)
@@ -116,7 +116,7 @@ def test_request_beyond_a_size_limit_is_split(collect: Collect, limit: int) -> N
 def test_request_beyond_the_message_size_of_a_grpc_server_is_split(
     attach_to: HandlerFactory, grpc_collector: Callable[..., GrpcCollector]
 ) -> None:
-    """The server library rejects it, with RESOURCE_EXHAUSTED."""
+    """The server library rejects such a request with RESOURCE_EXHAUSTED."""
     collector = grpc_collector(OK, options=[("grpc.max_receive_message_length", 1 << 20)])
     handler = attach_to(collector)
     log(400, text="x" * 9000)
@@ -126,12 +126,12 @@ def test_request_beyond_the_message_size_of_a_grpc_server_is_split(
     assert max(collector.sizes) <= 1 << 20
 
 
-def test_exhausted_quota_rejects_the_batch_in_one_request(
+def test_exhausted_quota_rejects_the_batch_without_halving(
     attach_to: HandlerFactory,
     grpc_collector: Callable[..., GrpcCollector],
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """Without a time to wait, a retry is not allowed, and halves would use up more of it."""
+    """OTLP forbids a retry without RetryInfo, and halves would use up more of the quota."""
     collector = grpc_collector(QUOTA)
     handler = attach_to(collector, batch={"schedule_delay_ms": 600_000})
     log(512)
@@ -167,7 +167,7 @@ def send(size: int, bad: set[int]) -> tuple[list[int], list[int], int]:
 
 
 @given(size=st.integers(1, 600), data=st.data())
-def test_parts_are_all_sent_in_order_and_once(size: int, data: st.DataObject) -> None:
+def test_each_record_is_settled_once_and_accepted_in_order(size: int, data: st.DataObject) -> None:
     bad = data.draw(st.sets(st.integers(0, size - 1), max_size=8))
     accepted, refused, requests = send(size, bad)
     assert accepted == sorted(accepted)
@@ -178,14 +178,14 @@ def test_parts_are_all_sent_in_order_and_once(size: int, data: st.DataObject) ->
 
 @given(size=st.integers(1, 600), place=st.floats(0, 1, exclude_max=True))
 @example(size=512, place=0.0)
-def test_single_bad_record_is_rejected_alone_wherever_it_is(size: int, place: float) -> None:
+def test_single_bad_record_is_rejected_alone_at_any_position(size: int, place: float) -> None:
     bad = int(size * place)
     assert send(size, {bad})[1] == [bad]
 
 
 @given(size=st.integers(1, 600))
 @example(size=512)
-def test_rejecting_everything_costs_few_requests(size: int) -> None:
+def test_full_rejection_takes_logarithmically_many_requests(size: int) -> None:
     accepted, refused, requests = send(size, {*range(size)})
     assert (accepted, refused) == ([], [*range(size)])
     assert requests == min(ceil(log2(size)) + 2, 2 * size - 1)

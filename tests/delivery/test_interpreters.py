@@ -1,4 +1,4 @@
-"""Sub-interpreters, which have no daemon threads: whoever flushes exports."""
+"""Sub-interpreters, which may have no daemon threads: the thread that flushes exports."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from support.servers import Program
 
 
 @pytest.mark.skipif(sys.version_info < (3, 13), reason="no sub-interpreters before Python 3.13")
-def test_sub_interpreter_delivers_over_http_and_reports_what_it_cannot(
+def test_sub_interpreter_exports_over_http_and_reports_undelivered_events_over_grpc(
     tmp_path: Path, receiver: Receiver, exporter: dict[str, Any]
 ) -> None:
-    """There gRPC's extension module does not load."""
+    """The extension module of gRPC does not load in a sub-interpreter."""
     over_http = "otlp-http" in exporter
     with Program(tmp_path, str(PROGRAMS / "interpreters.py"), json.dumps(exporter)) as program:
         output = program.wait()

@@ -1,4 +1,4 @@
-"""Counts stay exact when signal handlers raise in the middle of calls, as Ctrl-C does."""
+"""Signal handlers that raise inside calls of this package, as Ctrl-C does."""
 
 from __future__ import annotations
 
@@ -12,6 +12,6 @@ from support.servers import Program
 
 
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="no interval timers on this system")
-def test_signal_handler_that_raises_leaves_queue_and_its_bytes_exact(tmp_path: Path) -> None:
+def test_raising_signal_handler_leaves_queue_counts_and_bytes_exact(tmp_path: Path) -> None:
     with Program(tmp_path, str(PROGRAMS / "interrupted_calls.py"), "2000") as program:
         assert program.wait() == ""

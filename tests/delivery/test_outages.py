@@ -1,4 +1,4 @@
-"""Collectors that cannot be reached, die and come back: all events arrive, none twice."""
+"""Collectors that are down, restart or limit requests: each event arrives exactly once."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ FAULTS = {"absent": Gate.refuse, "hanging": Gate.hang, "resetting": Gate.reset}
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_a_collector_that_is_not_there_yet(
+def test_events_wait_for_a_collector_that_starts_later(
     handler: CodexOtelHandler,
     receiver: Receiver,
     gate: Gate,
@@ -37,7 +37,7 @@ def test_a_collector_that_is_not_there_yet(
 ) -> None:
     FAULTS[fault](gate)
     log(300)
-    assert handler.flush(0.8) is False  # some attempts have failed by then
+    assert handler.flush(0.8) is False  # time for some failed attempts
     log(200, first=300)
     gate.open()
     assert handler.flush(30)
@@ -46,7 +46,7 @@ def test_a_collector_that_is_not_there_yet(
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_a_collector_that_dies_in_the_middle_and_comes_back(
+def test_events_wait_for_a_collector_that_restarts(
     handler: CodexOtelHandler,
     receiver: Receiver,
     gate: Gate,
@@ -65,10 +65,10 @@ def test_a_collector_that_dies_in_the_middle_and_comes_back(
     assert handler.stats() == Stats(accepted=300, exported=300)
 
 
-def test_a_collector_that_asks_for_time_gets_it(
+def test_retry_after_of_a_busy_collector_is_honored(
     scripted: Scripted, attach_to: HandlerFactory
 ) -> None:
-    """Also from somebody who waits for `flush`."""
+    """A flush does not shorten the wait."""
     collector = scripted(BUSY, OK)
     handler = attach_to(collector)
     log(500)
@@ -80,10 +80,10 @@ def test_a_collector_that_asks_for_time_gets_it(
 
 
 @pytest.mark.parametrize("name", ["otlp-grpc", "otlp-http"])
-def test_large_events_travel_in_requests_that_a_collector_takes(
+def test_large_events_are_split_into_requests_below_4_mib(
     attach: HandlerFactory, receiver: Receiver, name: str
 ) -> None:
-    """GRPC's usual limit is 4 MiB; what the settings cut says so."""
+    """4 MiB is gRPC's default limit. A truncated attribute is marked as such."""
     endpoint = receiver.grpc_endpoint if name == "otlp-grpc" else receiver.http_endpoint
     handler = attach({"exporter": {name: {"endpoint": endpoint}}})
     log(400, text="é" * 10_240)
@@ -94,7 +94,7 @@ def test_large_events_travel_in_requests_that_a_collector_takes(
     assert (len(cut["text"]), cut["text.truncated_length"]) == (65_536, 6 << 20)
 
 
-def test_one_event_beyond_every_limit_is_lost_alone(
+def test_event_beyond_the_grpc_message_limit_is_rejected_alone(
     attach: HandlerFactory, receiver: Receiver
 ) -> None:
     exporter = over_grpc(receiver)
@@ -121,10 +121,10 @@ UNDELIVERED = read_program("undelivered")
         ("otlp-grpc", "absent", "😀"),
     ],
 )
-def test_memory_is_bounded_and_what_does_not_fit_is_counted(
+def test_memory_is_bounded_and_every_event_is_counted(
     run_python: RunPython, name: str, collector: str, text: str
 ) -> None:
-    """At least 400 MB are logged, and nobody takes any of it."""
+    """At least 400 MB are logged, and no collector accepts any of it."""
     done = run_python(UNDELIVERED, name, collector, text)
     growth, accepted, left, queued = map(float, done.stdout.split())
     assert 100 < growth < 128

@@ -1,4 +1,4 @@
-"""Reports of a full queue: immediate, once per overflow, and on a thread of their own."""
+"""Reports of a full queue: immediate, once per overflow, and on a separate thread."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ FULL = "queue full; new events are dropped"
 
 
 class Lines(logging.Handler):
-    """Collects the reports, and lets a test wait for one."""
+    """Collects reports; a test can wait for one."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -31,7 +31,7 @@ class Lines(logging.Handler):
         self.threads: list[str] = []
 
     def handle(self, record: logging.LogRecord) -> bool:
-        """Collect a line, without the handler's lock, so that handlers may block."""
+        """Collect a line without taking the handler's lock, so that other handlers may block."""
         with self._arrival:
             self.lines.append(record.getMessage().partition(": ")[2].partition("; to diagnose")[0])
             self.threads.append(threading.current_thread().name)
@@ -98,7 +98,7 @@ def test_full_queue_is_reported_once_if_many_threads_fill_it(blocked: Any, lines
     assert lines.lines == [FULL]
 
 
-def test_each_overflow_is_reported(
+def test_each_overflow_is_reported_when_it_begins_and_ends(
     attach: HandlerFactory, gated: dict[str, Any], gate: Gate, lines: Lines
 ) -> None:
     batch = {"schedule_delay_ms": 600_000, "max_queue_size": 4, "max_batch_size": 4}
@@ -112,16 +112,16 @@ def test_each_overflow_is_reported(
         assert handler.flush(30)
         assert lines.wait_for("queue has room again")
         expected += [FULL, "queue has room again; 2 events dropped while it was full"]
-        assert [line for line in lines.lines if "queue" in line] == expected
+        assert [line for line in lines.lines if line.startswith("queue ")] == expected
         assert handler.stats() == Stats(accepted=6 * times, exported=4 * times, dropped=2 * times)
         lines.lines.clear()
         expected.clear()
 
 
-def test_events_dropped_in_an_outage_are_counted_in_one_line(
+def test_end_of_an_outage_reports_the_events_dropped_by_a_full_queue(
     attach: HandlerFactory, gated: dict[str, Any], gate: Gate, lines: Lines
 ) -> None:
-    """The line that ends the outage."""
+    """The overflow then has no second line of its own."""
     batch = {"schedule_delay_ms": 0, "max_queue_size": 4, "max_batch_size": 4}
     handler = attach({"exporter": gated, "batch": batch})
     gate.refuse()
@@ -135,8 +135,8 @@ def test_events_dropped_in_an_outage_are_counted_in_one_line(
     assert [line for line in lines.lines if line.startswith("queue ")] == [FULL]
 
 
-def test_thread_that_fills_the_queue_does_not_report_it(blocked: Any, lines: Lines) -> None:
-    """It may hold a lock that one of the application's handlers needs."""
+def test_full_queue_is_not_reported_on_the_thread_that_fills_it(blocked: Any, lines: Lines) -> None:
+    """That thread may hold a lock that one of the application's handlers needs."""
     lock = threading.Lock()
     free: list[bool] = []
 
@@ -159,7 +159,7 @@ def test_thread_that_fills_the_queue_does_not_report_it(blocked: Any, lines: Lin
 def test_reports_of_one_overflow_keep_their_order(
     lines: Lines, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The worker waits while a handler is slow with the first line."""
+    """The worker waits for a handler that is slow to log the first line."""
     monkeypatch.setattr(outages, "LONGEST_REPORT_S", 10.0)
     begun, go_on = threading.Event(), threading.Event()
 
@@ -188,10 +188,10 @@ def test_reports_of_one_overflow_keep_their_order(
     assert lines.lines == [FULL, "queue has room again; 3 events dropped while it was full"]
 
 
-def test_worker_reports_a_full_queue_if_no_thread_can_be_started(
+def test_worker_reports_a_full_queue_if_no_thread_can_start(
     lines: Lines, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As at exit."""
+    """As during interpreter finalization."""
 
     def start(_: threading.Thread) -> None:
         raise RuntimeError("can't create new thread at interpreter shutdown")
@@ -205,8 +205,10 @@ def test_worker_reports_a_full_queue_if_no_thread_can_be_started(
     assert lines.lines == [FULL, "queue has room again; 3 events dropped while it was full"]
 
 
-def test_late_thread_reports_nothing(lines: Lines, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The worker has reported the overflow before the thread ran."""
+def test_thread_that_starts_after_the_overflow_reports_nothing(
+    lines: Lines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The worker reports the overflow before the thread runs."""
     started: list[Callable[[], None]] = []
     overflow = Overflow("x")
     with monkeypatch.context() as patch:

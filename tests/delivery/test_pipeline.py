@@ -1,4 +1,4 @@
-"""Which worker belongs to a handler, and which are flushed when the process ends."""
+"""The worker of a handler: its lifetime, its replacement in a fork, its flush at exit."""
 
 from __future__ import annotations
 
@@ -57,19 +57,19 @@ def pipeline_to(exporter: Blocked) -> Pipeline:
 
 @pytest.fixture
 def no_collection() -> Iterator[None]:
-    """The garbage collector does not run: only what nobody refers to is freed."""
+    """Disables the garbage collector: only objects without references are freed."""
     gc.disable()
     yield
     gc.enable()
 
 
 @pytest.mark.usefixtures("no_collection")
-def test_worker_that_nobody_uses_is_gone_at_once() -> None:
+def test_unused_worker_is_freed_without_garbage_collection() -> None:
     reference = weakref.ref(pipeline_to(Blocked()).worker)
     assert reference() is None
 
 
-def test_worker_with_events_is_flushed_at_exit_though_its_pipeline_is_gone() -> None:
+def test_worker_with_events_outlives_its_pipeline_and_is_flushed() -> None:
     exporter = Blocked()
     pipeline = pipeline_to(exporter)
     reference, worker = weakref.ref(pipeline), weakref.ref(pipeline.worker)
@@ -85,7 +85,7 @@ def test_worker_with_events_is_flushed_at_exit_though_its_pipeline_is_gone() -> 
 
 
 @pytest.mark.parametrize("keep_queue", [False, True])
-def test_reset_replaces_everything_but_what_is_inherited(keep_queue: bool) -> None:
+def test_reset_replaces_the_worker_and_keeps_only_inherited_events(keep_queue: bool) -> None:
     pipeline = pipeline_to(Blocked())
     before = pipeline.worker
     before.start = lambda: False  # type: ignore[method-assign]

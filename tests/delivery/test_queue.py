@@ -1,4 +1,4 @@
-"""The queue alone, without a thread: bounds, order, sequence numbers and the account."""
+"""`EventQueue` without a worker: limits, order, sequence numbers and counts."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_events_of_the_batch_count_against_both_bounds(reports: list[str]) -> No
         assert queue.stats() == Stats(accepted=4, exported=1, dropped=1, queued=2)
 
 
-def test_queue_is_ready_once_when_the_threshold_is_reached() -> None:
+def test_on_ready_is_called_once_at_the_wake_threshold() -> None:
     calls: list[int] = []
     queue = EventQueue(BatchConfig(), Overflow("x"), lambda: calls.append(len(queue)))
     queue.wake_threshold = 3
@@ -62,7 +62,7 @@ def test_queue_is_ready_once_when_the_threshold_is_reached() -> None:
     assert calls == [3]
 
 
-def test_queue_is_ready_with_each_event_at_exit() -> None:
+def test_on_ready_is_called_for_each_event_at_exit() -> None:
     calls: list[int] = []
     queue = EventQueue(BatchConfig(), Overflow("x"), lambda: calls.append(len(queue)))
     queue.at_exit = True
@@ -71,7 +71,7 @@ def test_queue_is_ready_with_each_event_at_exit() -> None:
     assert calls == [1, 2, 3]
 
 
-def test_interrupted_put_leaves_the_wake_up_to_the_next_event() -> None:
+def test_event_after_an_interrupted_put_calls_on_ready_again() -> None:
     calls: list[int] = []
 
     def interrupted() -> None:
@@ -96,7 +96,7 @@ def test_batch_stays_within_its_limits() -> None:
     assert len(queue_of(9, max_request_bytes=1).take_batch()) == 1
 
 
-def test_batch_that_is_put_back_is_the_next_one_again() -> None:
+def test_batch_that_is_put_back_is_taken_again() -> None:
     queue = queue_of(5, max_batch_size=3)
     assert numbers(queue.take_batch()) == [0, 1, 2]
     queue.account(1, exported=1)
@@ -105,8 +105,8 @@ def test_batch_that_is_put_back_is_the_next_one_again() -> None:
     assert numbers(queue.take_batch()) == [1, 2, 3]
 
 
-def test_batch_that_was_not_put_back_is_not_lost() -> None:
-    """As after a signal handler that raised."""
+def test_take_batch_recovers_a_batch_that_was_not_put_back() -> None:
+    """A signal handler that raises may prevent `put_back`."""
     queue = queue_of(5, max_batch_size=3)
     queue.take_batch()
     assert numbers(queue.take_batch()) == [0, 1, 2]
@@ -140,14 +140,14 @@ def test_each_settlement_notifies_the_waiters() -> None:
     assert not queue.has_waiters
 
 
-def test_ignored_records_are_no_events() -> None:
+def test_ignored_records_do_not_count_as_accepted() -> None:
     queue = queue_of(1)
     queue.ignore()
     assert queue.stats() == Stats(accepted=1, queued=1, ignored=1)
 
 
-def test_unsent_events_take_no_lock() -> None:
-    """In a child process the thread that held it does not run any more."""
+def test_unsent_takes_no_lock() -> None:
+    """In a forked child, the thread that holds it does not exist."""
 
     class HeldElsewhere:
         def __enter__(self) -> None:
@@ -162,7 +162,7 @@ def test_unsent_events_take_no_lock() -> None:
 
 
 @given(steps=st.lists(st.sampled_from(["put", "take", "put back", "settle"]), max_size=60))
-def test_order_counts_and_bytes_are_exact_whatever_happens(steps: list[str]) -> None:
+def test_order_counts_and_bytes_are_exact_after_any_sequence_of_calls(steps: list[str]) -> None:
     queue = queue_of(max_batch_size=3, max_queue_size=8)
     queue._overflow.begun = True
     events = turns(len(steps))

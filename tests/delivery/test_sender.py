@@ -1,4 +1,4 @@
-"""The sender alone, without a worker: outcomes, retries, splitting and giving up."""
+"""`Sender` without a worker: outcomes, retries, splitting and giving up."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ TOO_LARGE = Outcome("too large", "too large")
 
 
 class Scripted:
-    """An exporter with the given outcomes, one for each request; an exception is raised."""
+    """An exporter with one given outcome per request; exceptions are raised."""
 
     def __init__(self, *outcomes: Outcome | Exception) -> None:
         self._outcomes = iter(outcomes)
@@ -61,7 +61,7 @@ def sender_of(
 
 
 def send_all(sender: Sender) -> list[Retry]:
-    """Send the batch without any wait; return when it was to be tried again."""
+    """Send the batch without waiting; return the retries that the sender asked for."""
     retries = []
     while not sender.is_done:
         if (retry := sender.send()) is not None:
@@ -69,7 +69,7 @@ def send_all(sender: Sender) -> list[Retry]:
     return retries
 
 
-def test_delivered_batch_is_exported() -> None:
+def test_accepted_batch_counts_exported_and_rejected_events() -> None:
     exporter = Scripted(Outcome("delivered", rejected=1))
     checked: list[Event] = []
     queue, sender = sender_of(3, exporter.connect, checked.append)
@@ -78,7 +78,7 @@ def test_delivered_batch_is_exported() -> None:
     assert queue.stats() == Stats(accepted=3, exported=2, rejected=1)
 
 
-def test_failed_check_harms_no_event() -> None:
+def test_exception_in_check_does_not_affect_the_export() -> None:
     exporter = Scripted(DELIVERED)
 
     def failing(_: Event) -> None:
@@ -89,7 +89,7 @@ def test_failed_check_harms_no_event() -> None:
     assert queue.stats() == Stats(accepted=2, exported=2)
 
 
-def test_part_that_fails_is_the_next_one_again() -> None:
+def test_failed_part_is_retried_before_later_parts() -> None:
     exporter = Scripted(TOO_LARGE, DELIVERED, RETRY, DELIVERED)
     queue, sender = sender_of(4, exporter.connect)
     before = monotonic()
@@ -108,15 +108,15 @@ def test_event_that_cannot_be_encoded_is_dropped_alone() -> None:
     assert queue.stats() == Stats(accepted=4, exported=3, dropped=1)
 
 
-def test_batch_is_given_up_after_retry_for_ms() -> None:
+def test_batch_is_dropped_after_retry_for_ms() -> None:
     exporter = Scripted(RETRY)
     queue, sender = sender_of(2, exporter.connect, retry_for_ms=0)
     assert send_all(sender) == []
     assert queue.stats() == Stats(accepted=2, dropped=2)
 
 
-def test_last_retry_is_due_when_the_batch_is_given_up() -> None:
-    """Even if the collector asks for a longer wait."""
+def test_last_attempt_is_due_at_retry_for_ms() -> None:
+    """Even if Retry-After is longer."""
     exporter = Scripted(Outcome("retry", retry_after_s=3600.0))
     _, sender = sender_of(2, exporter.connect, retry_for_ms=5000)
     retry = sender.send()
@@ -125,7 +125,7 @@ def test_last_retry_is_due_when_the_batch_is_given_up() -> None:
     assert retry.at <= monotonic() + 5
 
 
-def test_lost_connection_is_replaced() -> None:
+def test_lost_connection_is_replaced_by_a_new_exporter() -> None:
     exporter = Scripted(ConnectionResetError(104, "reset"), DELIVERED)
     queue, sender = sender_of(1, exporter.connect)
     assert len(send_all(sender)) == 1
@@ -133,7 +133,7 @@ def test_lost_connection_is_replaced() -> None:
     assert queue.stats() == Stats(accepted=1, exported=1)
 
 
-def test_failed_import_is_final_for_those_who_wait_and_is_not_repeated_at_once() -> None:
+def test_failed_import_notifies_waiters_and_is_not_repeated_immediately() -> None:
     attempts: list[bool] = []
 
     def connect() -> Exporter:
@@ -168,7 +168,7 @@ def test_connecting_counts_as_progress() -> None:
     assert times[2] <= sender.progressed_at <= monotonic()
 
 
-def test_request_ends_at_the_deadline() -> None:
+def test_deadline_limits_the_timeout_of_a_request() -> None:
     exporter = Scripted(RETRY, DELIVERED)
     _, sender = sender_of(1, exporter.connect)
     sender.send()
@@ -203,7 +203,7 @@ def test_released_exporter_is_built_anew() -> None:
 
 @pytest.mark.parametrize("failures", [1, 2, 3, 50])
 @pytest.mark.parametrize("retry_after_s", [None, 0.0, 7.0])
-def test_backoff_is_never_nothing_and_never_less_than_asked_for(
+def test_backoff_is_positive_and_at_least_retry_after(
     failures: int, retry_after_s: float | None
 ) -> None:
     _, sender = sender_of(1, Scripted().connect)

@@ -1,4 +1,4 @@
-"""Many threads use one handler, over a healthy collector and over one that comes and goes."""
+"""Many threads and an event loop share one handler; counts stay exact."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ LOGGER = logging.getLogger("codex_otel")
 
 
 class Users:
-    """Threads, the last of them with an asyncio loop, that do what an application may do."""
+    """Threads that log, flush, close and read stats; the last one runs an asyncio loop."""
 
     THREADS = 16
 
@@ -104,7 +104,7 @@ class Users:
 
 
 @pytest.mark.parametrize("healthy", [True, False], ids=["healthy", "failing"])
-def test_sixteen_threads_and_a_loop(
+def test_counts_are_exact_with_sixteen_threads_and_an_event_loop(
     attach: HandlerFactory,
     gated: dict[str, Any],
     gate: Gate,
@@ -112,7 +112,7 @@ def test_sixteen_threads_and_a_loop(
     soak_s: float,
     healthy: bool,
 ) -> None:
-    """An event may arrive twice where the acknowledgement was lost; what is lost is counted."""
+    """An event may arrive twice if its acknowledgement was lost; dropped events are counted."""
     ((name, settings),) = gated.items()
     others = set(threading.enumerate())
     timeout_ms = 10_000 if healthy else 500
@@ -146,8 +146,8 @@ def test_sixteen_threads_and_a_loop(
             assert not thread.is_alive()
 
 
-def test_handlers_can_be_listed_while_others_are_built() -> None:
-    """Between any two steps in Python another thread may build one."""
+def test_workers_can_be_listed_while_handlers_are_built() -> None:
+    """Another thread may build a handler between any two steps of the listing."""
     exporter = {"otlp-http": {"endpoint": "http://127.0.0.1:9"}}
     handlers = [CodexOtelHandler({"exporter": exporter})]
 
@@ -167,8 +167,8 @@ def test_handlers_can_be_listed_while_others_are_built() -> None:
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_yield"), reason="no way to let another thread run")
-def test_ignored_records_are_counted_exactly() -> None:
-    """Also where threads take turns between any two instructions, as without a GIL."""
+def test_ignored_records_are_counted_exactly_by_many_threads() -> None:
+    """Threads switch between any two bytecode instructions, as without a GIL."""
     handler = CodexOtelHandler({"exporter": {"otlp-http": {"endpoint": "http://127.0.0.1:9"}}})
     record = logging.makeLogRecord({"name": "app", "msg": "not an event"})
     turns = threading.Barrier(16)
@@ -188,7 +188,7 @@ def test_ignored_records_are_counted_exactly() -> None:
             handler.emit(record)
         sys.settrace(None)
 
-    handler.emit(record)  # which reports it
+    handler.emit(record)  # the first one is reported
     threads = [threading.Thread(target=emit) for _ in range(16)]
     for thread in threads:
         thread.start()

@@ -1,4 +1,4 @@
-"""Waits that end in time whatever signals come, and wakeups that get through from anywhere."""
+"""`Wakeup`: `set` ends a wait from any place; waits end in time in spite of signals."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from support.fixtures import RunPython
 from support.paths import read_program
 
 
-def test_a_wakeup_ends_one_wait() -> None:
+def test_set_ends_exactly_one_wait() -> None:
     wakeup = Wakeup()
     assert wakeup.wait(0) is False
     wakeup.set()
@@ -23,11 +23,11 @@ def test_a_wakeup_ends_one_wait() -> None:
 
 
 @pytest.mark.parametrize("timeout_s", [-1.0, 1e-9, 0.01])
-def test_without_one_the_wait_ends_in_time(timeout_s: float) -> None:
+def test_wait_ends_at_its_timeout(timeout_s: float) -> None:
     assert Wakeup().wait(timeout_s) is False
 
 
-def test_no_wait_is_too_short_for_python() -> None:
+def test_very_short_waits_end() -> None:
     wakeup = Wakeup()
 
     def wait() -> None:
@@ -45,12 +45,12 @@ def test_no_wait_is_too_short_for_python() -> None:
 INTERRUPTED = read_program("interrupted_waits")
 
 
-def test_a_signals_handler_that_outlasts_a_flush_ends_it(run_python: RunPython) -> None:
+def test_flush_ends_after_a_signal_handler_that_outlasts_its_timeout(run_python: RunPython) -> None:
     done = run_python(INTERRUPTED + "print(handler.flush(1.0), flush=True); os._exit(0)")
     assert done.stdout == "False\n"
 
 
-def test_a_signals_handler_that_outlasts_the_exit_ends_it(run_python: RunPython) -> None:
+def test_exit_ends_after_a_signal_handler_that_outlasts_its_timeout(run_python: RunPython) -> None:
     done = run_python(INTERRUPTED)
     assert done.returncode == 0
     assert "1 event not exported at exit" in done.stderr

@@ -1,4 +1,4 @@
-"""The worker's states: the table, its drawing, and what the worker really goes through."""
+"""`Worker` states: the transition table, its diagram, and the paths that workers take."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ PATHS = {
     "no thread": "ended, idle, ended, idle, ended, idle, ended, sending, ended",
     "interrupted": "ended, idle, ended, idle, ended, idle, ended, sending, backing off, ended",
 }
-"""The states of each test below, in their order."""
+"""The states that the worker passes through in each test below, in order."""
 
 
 class Traced(Worker):
-    """A worker that keeps the states it was in, and lets a test wait for one."""
+    """A worker that records its states; a test can wait for one."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         self._changed = threading.Condition()
@@ -81,7 +81,7 @@ Start = Callable[..., tuple[Traced, Gated]]
 
 @pytest.fixture
 def start() -> Iterator[Start]:
-    """Builds a worker with an exporter that has the given outcomes."""
+    """Builds a worker whose exporter has the given outcomes."""
     workers: list[tuple[Traced, Gated]] = []
 
     def start(*outcomes: Outcome, **batch: Any) -> tuple[Traced, Gated]:
@@ -110,7 +110,7 @@ def put(worker: Worker, count: int = 1) -> None:
 
 @pytest.fixture
 def no_thread(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """No thread can be started, as at exit."""
+    """No thread can be started, as during interpreter finalization."""
 
     def start(_: threading.Thread) -> None:
         raise RuntimeError("can't start new thread")
@@ -120,7 +120,7 @@ def no_thread(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         yield
 
 
-def test_flush_exports_what_waits(start: Start) -> None:
+def test_flush_exports_waiting_events(start: Start) -> None:
     worker, _ = start()
     put(worker)
     worker.wait_for(State.WAITING)
@@ -132,7 +132,7 @@ def test_flush_exports_what_waits(start: Start) -> None:
     assert worker.queue.stats().exported == 1
 
 
-def test_close_exports_what_waits(start: Start) -> None:
+def test_close_exports_waiting_events_and_ends_the_worker(start: Start) -> None:
     worker, _ = start()
     put(worker)
     worker.wait_for(State.WAITING)
@@ -142,7 +142,7 @@ def test_close_exports_what_waits(start: Start) -> None:
     assert worker.queue.stats().exported == 1
 
 
-def test_close_lets_the_batch_and_later_events_be_exported(start: Start) -> None:
+def test_close_during_an_export_also_exports_later_events(start: Start) -> None:
     worker, exporter = start(schedule_delay_ms=0)
     exporter.answer.clear()
     put(worker)
@@ -155,7 +155,7 @@ def test_close_lets_the_batch_and_later_events_be_exported(start: Start) -> None
     assert worker.queue.stats().exported == 3
 
 
-def test_event_queued_during_an_export_waits(start: Start) -> None:
+def test_event_queued_during_an_export_waits_for_the_next_batch(start: Start) -> None:
     worker, exporter = start()
     exporter.answer.clear()
     put(worker)
@@ -182,7 +182,7 @@ def test_failed_attempt_is_retried_after_a_backoff(start: Start) -> None:
     assert worker.path == PATHS["retried"]
 
 
-def test_close_cuts_a_backoff_short(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_close_shortens_a_backoff(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("codex_otel_logging.delivery.sender.BACKOFF_S", (600.0,))
     worker, _ = start(RETRY, schedule_delay_ms=0)
     put(worker)
@@ -194,7 +194,7 @@ def test_close_cuts_a_backoff_short(start: Start, monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.mark.usefixtures("no_thread")
-def test_thread_that_flushes_exports_if_no_other_can_be_started(start: Start) -> None:
+def test_flush_exports_on_the_calling_thread_if_no_thread_can_start(start: Start) -> None:
     worker, _ = start()
     put(worker)
     assert flush_all([worker], 20)
@@ -202,7 +202,7 @@ def test_thread_that_flushes_exports_if_no_other_can_be_started(start: Start) ->
 
 
 @pytest.mark.usefixtures("no_thread")
-def test_interrupted_flush_leaves_the_worker_ended_and_the_event_queued(
+def test_interrupted_flush_ends_the_worker_and_keeps_the_event_queued(
     start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def interrupted(*_: object) -> bool:
@@ -219,7 +219,9 @@ def test_interrupted_flush_leaves_the_worker_ended_and_the_event_queued(
     assert flush_all([worker], 20)
 
 
-def test_closed_worker_shuts_its_exporter_down_and_works_again(start: Start) -> None:
+def test_closed_worker_shuts_down_its_exporter_and_restarts_with_the_next_event(
+    start: Start,
+) -> None:
     worker, exporter = start(schedule_delay_ms=0)
     for count in (1, 2):
         put(worker)
@@ -234,8 +236,8 @@ def test_closed_worker_shuts_its_exporter_down_and_works_again(start: Start) -> 
         assert worker.queue.stats().exported == count
 
 
-def test_closing_worker_stays_at_exit(start: Start) -> None:
-    """Connections are left to the process, which ends."""
+def test_closing_worker_keeps_its_connection_at_exit(start: Start) -> None:
+    """The operating system closes connections when the process ends."""
     worker, exporter = start()
     put(worker)
     worker.wait_for(State.WAITING)
@@ -260,11 +262,11 @@ def moves(path: str) -> set[tuple[str, str]]:
 LISTED = {(state.value, after.value) for state in State for after in TRANSITIONS[state]}
 
 
-def test_tests_go_through_each_transition_of_the_table_and_no_other() -> None:
+def test_tests_cover_exactly_the_transitions_of_the_table() -> None:
     assert set[tuple[str, str]]().union(*map(moves, PATHS.values())) == LISTED
 
 
-def test_drawing_shows_the_transitions_of_the_table() -> None:
+def test_design_page_draws_exactly_the_transitions_of_the_table() -> None:
     page = files("codex_otel_logging").joinpath("docs/design.md").read_text(encoding="utf-8")
     drawn = re.findall(r"^    (\S+) --> (\w+)(?:$|: )", page, re.MULTILINE)
     assert drawn[0] == ("[*]", "ended")
