@@ -1,6 +1,7 @@
-"""Prints the lowest versions that setup.cfg allows, as requirements for the tests.
+"""Prints the lowest dependency versions that setup.cfg allows, as pip requirements.
 
-Without the JSON exporter, which needs newer versions of the others; its tests are skipped then.
+The JSON exporter is omitted, because it needs newer versions of the other dependencies. Its tests
+are skipped without it.
 """
 
 import configparser

@@ -1,4 +1,7 @@
-"""Checks the sdist and the wheel in a folder: their contents, and that they work elsewhere."""
+"""Checks the sdist and the wheel in a folder: their contents, and that they work when installed.
+
+Usage: python .ci/package.py FOLDER
+"""
 
 from __future__ import annotations
 
@@ -24,7 +27,7 @@ _EGG_INFO = {
 _SOURCES = {"PKG-INFO", "README.md", "logging.ini", "setup.cfg", "setup.py"}
 _USER_TEST = "def test(codex_otel_events): assert codex_otel_events == []\n"
 _OWN_TESTS = "test_packaging or test_fileconfig"
-"""A few seconds of the suite, which need files from outside `tests` and a process of their own."""
+"""Tests of a few seconds that need files outside `tests` and run a separate process."""
 
 
 def main(dist: Path) -> None:
@@ -46,7 +49,7 @@ def main(dist: Path) -> None:
         python = _install(f"{sdist}[test]", folder=Path(folder))
         _use(python, Path(folder))
         _test(python, sdist, Path(folder))
-    print(f"{wheel.name} and {sdist.name} contain what they should, and work")
+    print(f"{wheel.name} and {sdist.name} have the expected contents and work")
 
 
 def _files_in(folder: str) -> set[str]:
@@ -61,7 +64,7 @@ def _compare(archive: Path, found: set[str], expected: set[str]) -> None:
 
 
 def _install(*requirements: str, folder: Path) -> Path:
-    """Install into a new virtual environment; return its interpreter."""
+    """Install the requirements into a new virtual environment; return its interpreter."""
     venv.create(folder / "venv", with_pip=True)
     python = folder / "venv" / "bin" / "python"
     _run(python, "-m", "pip", "install", "--quiet", *requirements, folder=folder)
@@ -69,7 +72,7 @@ def _install(*requirements: str, folder: Path) -> Path:
 
 
 def _use(python: Path, folder: Path) -> None:
-    """Run a command and the pytest fixture of the installed package, far from its sources."""
+    """Run a command and the pytest fixture of the installed package, outside the repository."""
     _run(python, "-m", "codex_otel_logging", "demo", folder=folder)
     (folder / "test_app.py").write_text(_USER_TEST)
     _run(python, "-W", "error", "-m", "pytest", "--quiet", "test_app.py", folder=folder)

@@ -1,13 +1,13 @@
-"""Proves that `.ci/run` fails when it should: breaks each check in every way it could miss.
+"""Proves that `.ci/run` detects faults, by running it on copies of the repository with faults.
 
     python3 .ci/prove.py [CHECK ...]
 
-Each fault goes into a copy of the repository, in which `.ci/run CHECK` must fail and name the
-reason; without a fault it must pass, as with a Python that cannot be had. The copies hold one test
-and need few dependencies, so that all of it takes about two minutes. Without arguments, every check
-and the matrix are broken.
+In a copy with a fault, `.ci/run CHECK` must fail and name the reason. In a copy without a fault, or
+with a Python that cannot be fetched, it must pass. The copies hold one test and need few
+dependencies, so that the whole run takes about two minutes. Without arguments, all checks and the
+matrix are tested.
 
-Prints a line for each fault; the exit status is 0 if all of them were noticed.
+Prints a line for each case. Exits with 0 if all results are as expected, otherwise with 1.
 """
 
 from __future__ import annotations
@@ -36,14 +36,14 @@ class Case(NamedTuple):
     """A fault in a copy of the repository."""
 
     check: str
-    """The argument of `.ci/run`; `matrix` when it has none."""
+    """The argument of `.ci/run`; `matrix` stands for none."""
     fault: str
     reason: str
     """Text that the output must contain."""
     change: Change | None = None
-    """Puts the fault into the copy."""
+    """Creates the fault in the copy; None if there is no fault."""
     passes: bool = False
-    """Whether the check must pass nevertheless, as it must without a fault."""
+    """Whether the check must pass in spite of the change."""
 
 
 def _write(path: str, text: str) -> Change:
@@ -163,10 +163,10 @@ CASES = [
     Case("package", "command of an installation", "broken command", _BROKEN_COMMAND),
     Case("package", "fixture of an installation", "broken plugin", _BROKEN_PLUGIN),
     Case("matrix", "no fault", "== all passed on"),
-    Case("matrix", "failing test", "== something failed", _FAILING),
+    Case("matrix", "failing test", "== at least one check failed", _FAILING),
     Case(
         "matrix",
-        "Python that cannot be had",
+        "Python that cannot be fetched",
         "Python 3.99 skipped: ",
         _replace(".ci/run", "TO_FETCH='", "TO_FETCH='3.99 "),
         passes=True,
@@ -175,7 +175,7 @@ CASES = [
 
 
 def main(checks: list[str]) -> int:
-    """Break the named checks, or all of them; return the exit status."""
+    """Run the cases of the given checks, or all cases; return the exit status."""
     unknown = set(checks) - {case.check for case in CASES}
     if unknown:
         sys.exit(f"unknown checks: {', '.join(sorted(unknown))}")
@@ -187,7 +187,7 @@ def main(checks: list[str]) -> int:
 
 
 def _prove(case: Case) -> bool:
-    """Run a check in a copy with the fault, and print whether it was noticed."""
+    """Run the check of a case in a copy; return, and print, whether the result is as expected."""
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder) / "copy"
         _copy_reduced(copy, case.check)
@@ -211,7 +211,7 @@ def _prove(case: Case) -> bool:
 
 
 def _copy_reduced(copy: Path, check: str) -> None:
-    """Copy what is in the repository, with one test; the check keeps what it is about."""
+    """Copy the repository with a single test and only the dependencies that `check` needs."""
     listing = subprocess.run(
         ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
         cwd=_ROOT,
