@@ -87,6 +87,7 @@ def _test(python: Path, sdist: Path, folder: Path) -> None:
 
 
 def _run(*command: str | Path, folder: Path) -> None:
+    # A new environment: PYTHONPATH or a pip configuration could make a broken archive work.
     environment = {"PATH": os.environ["PATH"], "HOME": str(folder)}
     done = subprocess.run(
         command,

@@ -225,7 +225,9 @@ def _copy_reduced(copy: Path, check: str) -> None:
             shutil.copy(_ROOT / name, copy / name)
     (copy / _TEST).parent.mkdir(parents=True)
     (copy / _TEST).write_text("def test_passes() -> None:\n    assert True\n")
+    # `.ci/run` copies what git lists.
     subprocess.run(["git", "init", "--quiet", copy], check=True)
+    # mypy would take most of the time, on sources that no case of `linters` changes.
     _configure("mypy", files=".ci, tests")(copy)
     if check == "package":  # runs commands that need the other extras
         _configure(_EXTRAS, test="codex_otel_logging[cli]\npytest>=8.1,<10")(copy)

@@ -41,7 +41,7 @@ class _ProcessIdMark:
 def _new_mark() -> _Mark:
     mark: _Mark = bytearray(1) if not hasattr(os, "fork") else _ProcessIdMark()
     if sys.platform == "linux":
-        # Kernels before 4.14, and sandboxes that imitate Linux, reject the advice with EINVAL.
+        # Kernels before 4.14, and sandboxes that imitate Linux, reject the advice.
         with suppress(OSError, ValueError):
             flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
             page = mmap.mmap(-1, mmap.PAGESIZE, flags=flags)

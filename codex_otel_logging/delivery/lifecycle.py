@@ -45,7 +45,7 @@ class _WeakList(Generic[Watched]):
     def add(self, watched: Watched) -> None:
         for reference in self._references.copy():
             if reference() is None:
-                with suppress(ValueError):  # another thread was faster
+                with suppress(ValueError):  # another thread has removed it
                     self._references.remove(reference)
         self._references.append(weakref.ref(watched))
 
@@ -69,7 +69,7 @@ class _Process:
     has_finalizer = False
     """Whether `_at_exit` is registered as a finalizer of a package like `multiprocessing`."""
     inheritance: InheritanceToken | None = None
-    """Set in a process that must not start a worker, whose queue one child therefore inherits."""
+    """Set in a process that must not start a thread; one child then inherits its queue."""
 
 
 class Pipeline:
@@ -131,7 +131,7 @@ def watched() -> list[Worker]:
 
 
 def is_ending() -> bool:
-    """Return whether the exit hook has started. From then on, nothing may rely on a later flush."""
+    """Return whether the exit hook has started. Later events are flushed one by one."""
     return _Process.ending
 
 

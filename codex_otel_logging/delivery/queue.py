@@ -84,7 +84,7 @@ class EventQueue:
         self.wake_threshold = 1
         """The number of waiting events at which `put` calls `on_ready`, once; set by the worker."""
         self.at_exit = False
-        """Whether the exit hook has run; then every event may be the last one."""
+        """Whether the exit hook has started; then every event may be the last one."""
         self._max_size = config.max_queue_size
         self._max_bytes = config.max_queue_bytes
         self._max_batch_size = config.max_batch_size
@@ -139,8 +139,8 @@ class EventQueue:
             elif ready is None:
                 self._overflow.report_begin()
         except BaseException:
-            # Interrupted, as by Ctrl-C, perhaps before `on_ready` woke the worker: without this,
-            # no later event would wake it either.
+            # Interrupted, as by Ctrl-C, perhaps before `on_ready` woke the worker. Then the next
+            # event must wake it, because no later one would.
             self.wake_threshold = 1
             raise
 

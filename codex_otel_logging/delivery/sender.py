@@ -166,7 +166,7 @@ class Sender:
             return None
         now = monotonic()
         self._failures += 1
-        if self._failures == 1:
+        if self._failures == 1:  # retry_for_ms begins when the first attempt has failed
             self._give_up_at = now + self._retry_for_s
         if now >= self._give_up_at:
             self._reporter.report_loss(
@@ -223,6 +223,7 @@ class Sender:
             self._account(part, dropped=len(part))
         else:
             if parts.rejected():
+                # The parts left follow this one, so that one call accounts for all of them.
                 part = [*part, *parts.rest()]
             elif outcome.verdict != "refused" and len(part) > 1:
                 parts.halve(part)
@@ -243,6 +244,7 @@ class Sender:
             exporter = self._exporter or self._build_exporter()
             if isinstance(exporter, Outcome):
                 return exporter
+            # At least 1 ms: urllib3 raises ValueError for a timeout of 0 or less.
             timeout_s = None if deadline is None else max(deadline - monotonic(), 0.001)
             try:
                 return exporter.export(events, timeout_s)
@@ -255,8 +257,8 @@ class Sender:
     def _build_exporter(self) -> Exporter | Outcome:
         """Return a new exporter, or an outcome that says why there is none.
 
-        An import that has failed is slow, and fails again until someone installs the package.
-        Therefore it is repeated at most once per `IMPORT_INTERVAL_S`.
+        A failing import takes time, and fails until someone repairs the installation. Therefore it
+        is repeated at most once per `IMPORT_INTERVAL_S`.
         """
         if self._import_failure is not None and monotonic() < self._import_again_at:
             return self._import_failure

@@ -125,7 +125,7 @@ class Worker:
     def close(self) -> None:
         """Let the worker export the queued events, close the connection and end. Does not wait.
 
-        An event put afterwards starts a new worker.
+        An event that is queued after the worker has ended starts it again.
         """
         with self.queue.lock:
             if self.thread is None and not self.queue:
@@ -161,7 +161,7 @@ class Worker:
         """Make sure that a thread exports: the worker's or, until `deadline`, the calling one.
 
         Blocks only in the second case. Returns False on the worker's own thread, which must not
-        wait for itself: it calls this if a log message of an export reaches a handler that flushes.
+        wait for itself: it gets here if its warnings reach an application handler that flushes.
         """
         if self._is_current():
             return False
@@ -178,6 +178,8 @@ class Worker:
         a collector that is down delays the exit only once.
         """
         exported = self.queue.exported
+        # At exit the value is kept, whatever was exported since: each event of a later exit hook
+        # flushes, and only the first flush that leaves events behind may report them.
         if not self.queue.at_exit and self._exported_when_given_up != exported:
             self._exported_when_given_up = None
         self.sender.shutting_down = True
@@ -221,7 +223,8 @@ class Worker:
             self.start()
         self._wakeup.set()
         if diagnostics.are_pending():
-            # In another thread: this one is inside a logging call and may hold a handler's lock.
+            # Logged in a new thread: this one is inside a logging call, perhaps with the lock of a
+            # handler that the report needs.
             with suppress(RuntimeError):
                 start_in_application(diagnostics.log_pending, "codex_otel_logging reports")
 
@@ -276,11 +279,14 @@ class Worker:
                         exporter = self._retire()
                         break
                     self._enter(IDLE)
+                    # While polls are left, only a full batch wakes this thread; then any event.
                     self.queue.wake_threshold = self._max_batch_size if polls else 1
                     timeout_s = delay_s if polls else LONGEST_WAIT_S
                     polls = max(polls - 1, 0)
                     due = None
                 else:
+                    # Computed once per batch: the age comes from the system clock, which may be
+                    # set back while the thread waits, and the batch would then be due much later.
                     due = due or now + delay_s - self.queue.oldest_age_s()
                     if waiting >= self._max_batch_size or self._is_urgent() or now >= due:
                         self._enter(SENDING)
@@ -302,7 +308,8 @@ class Worker:
     def _retire(self) -> Exporter | None:
         """Give up the place as `thread`; return the exporter to shut down. Needs the lock.
 
-        Under the same lock, `put` adds its event: it is seen by this thread, or starts the next.
+        `put` queues events under the same lock: either this thread has seen the event, or the event
+        starts a new thread.
         """
         exporter = self.sender.release_exporter()
         self.thread = None
@@ -335,6 +342,7 @@ class Worker:
         """
         with self.queue.lock:
             self._enter(BACKING_OFF)
+        # A loop, because a full batch or a pending report also ends a wait.
         while (left_s := retry.at - monotonic()) > 0:
             if self._flush_requests != flush_requests and not retry.throttled:
                 break
@@ -367,7 +375,7 @@ class Worker:
             if self.thread is me:
                 try:
                     self.queue.put_back()  # the batch, if a signal handler has raised
-                finally:  # assignments first: no signal handler can prevent them
+                finally:  # a signal handler may have raised there too; none runs before these
                     self.thread = None
                     self._state = ENDED
                     self.queue.wake_threshold = 1
