@@ -37,7 +37,7 @@ def main(arguments: Sequence[str] | None = None, *, prog: str = _NAME) -> int:
         SystemExit: the command line is wrong, or asks for help.
 
     """
-    parser = _parser(prog)
+    parser = build_parser(prog)
     options = parser.parse_args(arguments)
     try:
         status = int(options.run(options))
@@ -59,7 +59,8 @@ def _discard_output() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _parser(prog: str) -> Parser:
+def build_parser(prog: str) -> Parser:
+    """Return the parser of whole command lines; `prog` is how the program was started."""
     parser = Parser(
         prog=prog,
         description="Sends the events of a coding agent to an OpenTelemetry collector.",

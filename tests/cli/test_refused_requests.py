@@ -22,9 +22,9 @@ from codex_otel_logging.cli.listen import json_view, refusals
 from codex_otel_logging.cli.listen.refusals import Refusals
 from codex_otel_logging.receiver import RefusedRequest
 from support.commands import Command
-from support.paths import ROOT
+from support.pages import page
 
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+COMMANDS = page("commands")
 LOGS = "/opentelemetry.proto.collector.logs.v1.LogsService/Export"
 TRACES = "/opentelemetry.proto.collector.trace.v1.TraceService/Export"
 METRICS = "/opentelemetry.proto.collector.metrics.v1.MetricsService/Export"
@@ -442,7 +442,7 @@ def test_listen_shows_the_first_of_each_kind_and_counts_the_others(listening: Co
         15 * " " + f" set the sender's endpoint to {endpoint}/v1/logs",
         "-   x.last             ",
     ]
-    assert f"{lines[0][12:]}\n{lines[1]}\n" in README
+    assert f"{lines[0][12:]}\n{lines[1]}\n" in COMMANDS
     assert total.startswith("1 event in 0 conversations\n")
     assert total.endswith(
         "\n\n13 requests refused\n"
@@ -466,7 +466,7 @@ def test_listen_shows_refused_requests_as_json(tmp_path: Path) -> None:
         lines = [json.loads(line) for line in command.output.splitlines()]
     assert list(lines[0]) == ["type", "time", "transport", "reason", "advice", "count"]
     documented = json_view.__doc__ or ""
-    assert [key for key in lines[0] if key not in documented or f"`{key}`" not in README] == []
+    assert [key for key in lines[0] if key not in documented or f"`{key}`" not in COMMANDS] == []
     assert [(line["type"], line["transport"], line["count"]) for line in lines] == [
         ("refused", "http", 1),
         ("refused", "http", 1),

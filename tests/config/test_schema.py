@@ -16,7 +16,7 @@ from codex_otel_logging.__main__ import main
 from codex_otel_logging.config.schema import schema
 from codex_otel_logging.config.tables import EXPANDABLE, expand
 from codex_otel_logging.config.toml import loads
-from support.paths import ROOT
+from support.pages import blocks, page
 from support.tables import (
     BAD_TABLES,
     GRPC_EXAMPLE,
@@ -27,7 +27,7 @@ from support.tables import (
     http,
 )
 
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+SETTINGS = page("settings")
 
 ENVIRON = {"OTLP_TOKEN": "t", "URL": "http://c/v1/logs", "TARGET": "c:4317", "ZIP": "gzip"}
 
@@ -140,7 +140,7 @@ def test_bad_tables(table: dict[str, Any]) -> None:
         HTTP_EXAMPLE,
         GRPC_EXAMPLE,
         REAL_CODEX_CONFIG,
-        *re.findall(r"^```toml\n(.*?)^```", README, re.MULTILINE | re.DOTALL),
+        *(block.code for block in blocks("toml")),
     ],
 )
 def test_examples_and_whole_files(toml: str) -> None:
@@ -165,7 +165,7 @@ def test_variables_are_what_expanding_takes(before: str, after: str) -> None:
 
 
 def flat(properties: Mapping[str, Any], prefix: str = "") -> dict[str, Mapping[str, Any]]:
-    """The keys of a table and of those in it, as README writes them."""
+    """The keys of a table and of those in it, as the page of settings writes them."""
     found: dict[str, Mapping[str, Any]] = {}
     for key, value in properties.items():
         if "properties" in value:
@@ -176,8 +176,8 @@ def flat(properties: Mapping[str, Any], prefix: str = "") -> dict[str, Mapping[s
 
 
 def rows_below(heading: str) -> list[list[str]]:
-    """The cells of README's table that begins with `heading`."""
-    rows = README[README.index(f"| {heading} |") :].split("\n\n")[0].splitlines()[2:]
+    """The cells of the page's table that begins with `heading`."""
+    rows = SETTINGS[SETTINGS.index(f"| {heading} |") :].split("\n\n")[0].splitlines()[2:]
     return [[cell.strip() for cell in row.strip("|").split("|")] for row in rows]
 
 

@@ -1,4 +1,4 @@
-"""README's recipes in a folder, and the servers that run them, checked from start to end."""
+"""The recipes in a folder, and the servers that run them, checked from start to end."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import pytest
 
 from codex_otel_logging import Receiver
 from codex_otel_logging.receiver import ReceivedEvent
+from support.pages import RECIPES
 from support.paths import PROGRAMS
-from support.readme import RECIPES, blocks
 from support.servers import Program, Prompts
 
 LISTENING = r"(?:Listening at:|running on|server at) http://127\.0\.0\.1:(\d+)"
@@ -47,10 +47,11 @@ def lay_out(folder: Path, exporter: dict[str, Any], **batch: int) -> None:
     Unless `batch` says otherwise, events are not delivered before the end of a process, so that
     those which are missing cannot have been just in time.
     """
-    for code in blocks("python", RECIPES):
-        (folder / code.splitlines()[0].removeprefix("# ")).write_text(code)
-    ((name, settings),) = exporter.items()
-    lines = [f"[otel.exporter.{name}]", *(f"{k} = {json.dumps(v)}" for k, v in settings.items())]
+    for name, block in RECIPES.items():
+        if block.language == "python":
+            (folder / name).write_text(block.code)
+    ((kind, settings),) = exporter.items()
+    lines = [f"[otel.exporter.{kind}]", *(f"{k} = {json.dumps(v)}" for k, v in settings.items())]
     lines += ["[otel.batch]"]
     lines += [f"{k} = {v}" for k, v in {"schedule_delay_ms": 600_000, **batch}.items()]
     (folder / ".codex").mkdir()

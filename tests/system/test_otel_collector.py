@@ -29,7 +29,7 @@ from support.collector_programs import (
 )
 from support.collectors import OK, Gate, GrpcCollector, Tls
 from support.fixtures import HandlerFactory
-from support.readme import RECIPES, blocks, recipe
+from support.pages import block, recipe
 
 PROGRAM = os.environ.get("OTELCOL", "")
 if not PROGRAM:
@@ -301,7 +301,7 @@ def test_readme_gateway_forwards_to_the_backend(
     trust = certificates.settings()["ca-certificate"]
     gateway = Otelcol(tmp_path)
     gateway.environment = {"BACKEND_TOKEN": "backend-token"}
-    gateway.config = yaml.safe_load(recipe("yaml", "gateway.yaml"))
+    gateway.config = yaml.safe_load(recipe("gateway.yaml"))
     take_out_missing_components(gateway.config)
     gateway.config["service"]["telemetry"] = NO_METRICS
     for protocol, address in zip(("grpc", "http"), gateway.addresses, strict=True):
@@ -310,8 +310,7 @@ def test_readme_gateway_forwards_to_the_backend(
     exporter = gateway.config["exporters"]["otlp_grpc"]
     exporter |= {"endpoint": urlsplit(backend.endpoint).netloc, "tls": {"ca_file": trust}}
 
-    (toml,) = blocks("toml", RECIPES)
-    otel = loads(toml)["otel"]
+    otel = loads(block("toml", "telemetry.example.com"))["otel"]
     otel["exporter"]["otlp-grpc"]["endpoint"] = f"https://{gateway.addresses[0]}"
     otel["exporter"]["otlp-grpc"]["tls"] = {"ca-certificate": trust}
     monkeypatch.setenv("OTLP_TOKEN", "gateway-token")

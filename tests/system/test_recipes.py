@@ -20,35 +20,38 @@ from codex_otel_logging import Conversation, OtelConfig, Receiver
 from codex_otel_logging.config.toml import loads
 from support.collectors import Gate, over_http
 from support.fixtures import HandlerFactory, RunPython
+from support.pages import BLOCKS, RECIPES, block, recipe
 from support.paths import ROOT, read_program
-from support.readme import RECIPES, blocks, recipe
 from support.recipes import lay_out, turns
 from support.servers import Program
 
 pytestmark = pytest.mark.processes
 
 
+NAMES = [
+    "telemetry.py",
+    "agent.py",
+    "service.py",
+    "settings.py",
+    "asgi.py",
+    "app.py",
+    "gunicorn.conf.py",
+    "uwsgi.ini",
+    "workers.py",
+    "tasks.py",
+    "traced.py",
+    "tracked.py",
+    "from_loguru.py",
+    "gateway.yaml",
+    "agent.env",
+    "gateway.env",
+]
+
+
 def test_every_recipe_is_known_here() -> None:
-    """One that no test takes out of README could go stale there."""
-    names = re.findall(r"^```\w+\n# (.*)$", RECIPES, re.MULTILINE)
-    assert names == [
-        "telemetry.py",
-        "agent.py",
-        "service.py",
-        "settings.py",
-        "asgi.py",
-        "app.py",
-        "gunicorn.conf.py",
-        "uwsgi.ini",
-        "workers.py",
-        "tasks.py",
-        "traced.py",
-        "tracked.py",
-        "from_loguru.py",
-        "gateway.yaml",
-        "agent.env",
-        "gateway.env",
-    ]
+    """One that no test takes out of its page could go stale there."""
+    assert sorted(RECIPES) == sorted(NAMES)
+    assert len(RECIPES) == sum(each.file is not None for each in BLOCKS)
 
 
 def test_asyncio(tmp_path: Path, receiver: Receiver, gated: dict[str, Any], gate: Gate) -> None:
@@ -61,7 +64,7 @@ def test_asyncio(tmp_path: Path, receiver: Receiver, gated: dict[str, Any], gate
         shutdown_timeout_ms=30_000,
     )
     gate.hang()
-    program = recipe("python", "agent.py") + "print('the loop has ended', flush=True)\n"
+    program = recipe("agent.py") + "print('the loop has ended', flush=True)\n"
     with Program(tmp_path, "-c", program) as running:
         running.read_until("the loop has ended")
         gate.open()
@@ -82,13 +85,13 @@ def test_process_pools(tmp_path: Path, receiver: Receiver, method: str) -> None:
     program = tmp_path / "workers.py"
     main = 'if __name__ == "__main__":\n'
     choose = f"    multiprocessing.set_start_method({method!r})\n"
-    program.write_text(recipe("python", "workers.py").replace(main, main + choose))
+    program.write_text(recipe("workers.py").replace(main, main + choose))
     with Program(tmp_path, "workers.py") as running:
         assert running.wait() == ""
     assert turns(receiver.events) == {f"conversation-{number}": number for number in range(8)}
 
 
-(SECTIONS,) = (code for code in blocks("ini", RECIPES) if "[logger_codex_otel]" in code)
+SECTIONS = block("ini", "[logger_codex_otel]")
 """What an application adds to a `logging.ini` of its own."""
 
 APPLICATION_INI = """
@@ -169,7 +172,7 @@ def test_tracing(
 ) -> None:
     """The events have the ids of the span, and the span exporter gets what it got before."""
     lay_out(tmp_path, exporter)
-    program = recipe("python", "traced.py")
+    program = recipe("traced.py")
     done = run_python(program)
     assert (done.returncode, done.stderr) == (0, "")
     span = json.loads(done.stdout)  # it is the only one
@@ -186,7 +189,7 @@ def test_tracing(
 @pytest.fixture
 def gateway() -> dict[str, Any]:
     yaml = pytest.importorskip("yaml")
-    loaded: dict[str, Any] = yaml.safe_load(recipe("yaml", "gateway.yaml"))
+    loaded: dict[str, Any] = yaml.safe_load(recipe("gateway.yaml"))
     return loaded
 
 
@@ -233,7 +236,7 @@ def test_the_gateway_masks_keys_and_no_usual_word(gateway: dict[str, Any]) -> No
 
 
 def test_the_settings_for_the_gateway(gateway: dict[str, Any]) -> None:
-    (toml,) = blocks("toml", RECIPES)
+    toml = block("toml", "telemetry.example.com")
     config = OtelConfig.from_table(loads(toml)["otel"], environ={"OTLP_TOKEN": "t"})
     assert config.exporter is not None
     assert config.exporter.name == "otlp-grpc"
@@ -260,7 +263,7 @@ def start_rotel(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[bytes
     processes = []
 
     def start(name: str, **changed: str) -> subprocess.Popen[bytes]:
-        settings = dict(line.split("=", 1) for line in recipe("sh", name).splitlines()[1:])
+        settings = dict(line.split("=", 1) for line in recipe(name).splitlines()[1:])
         assert changed.keys() <= settings.keys()
         files = {"ROTEL_PID_FILE": f"{name}.pid", "ROTEL_LOG_FILE": f"{name}.log"}
         output = tmp_path / f"{name}.out"
@@ -322,5 +325,5 @@ def test_through_an_agent_and_a_gateway(
     assert {(e.name, e.body, e.event_name, e.attributes["model"]) for e in events} == {
         ("codex.turn_ttft", "codex.turn_ttft", "codex.turn_ttft", "m")
     }
-    key = recipe("sh", "gateway.env").partition("x-api-key=")[2].partition("\n")[0]
+    key = recipe("gateway.env").partition("x-api-key=")[2].partition("\n")[0]
     assert {r.headers["x-api-key"] for r in receiver.requests} == {key}

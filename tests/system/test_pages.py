@@ -1,10 +1,12 @@
-"""README says what is so: its programs run, its tables are the package's own."""
+"""README and the pages: their programs run, their tables and outputs are the package's own."""
 
 from __future__ import annotations
 
+import configparser
 import json
 import logging
 import re
+import shlex
 import shutil
 from pathlib import Path
 
@@ -14,26 +16,24 @@ import pytest
 from codex_otel_logging import OtelConfig, Receiver, catalog
 from codex_otel_logging.__main__ import main
 from codex_otel_logging.cli.listen import json_view, summaries, views
+from codex_otel_logging.cli.main import build_parser
 from codex_otel_logging.config.schema import schema
 from codex_otel_logging.config.toml import loads
 from support.commands import Command
 from support.fixtures import RunPython, RunTests
+from support.pages import BLOCKS, PAGES, README, Block, block, blocks, page
 from support.paths import ROOT
-from support.readme import README, blocks
 
+TESTS = [each for each in blocks("python") if "\ndef test_" in each.code]
+PROGRAMS = [each for each in blocks("python") if each not in TESTS]
 
-def ids(code: str) -> str:
-    return f"line {README[: README.index(code)].count(chr(10)) + 1}"
-
-
-TESTS = [code for code in blocks("python") if "\ndef test_" in code]
-PROGRAMS = [code for code in blocks("python") if code not in TESTS]
+QUICK_START = block("python", 'app_version="1.2.3"')
 
 
 @pytest.fixture
 def home(tmp_path: Path, receiver: Receiver) -> Path:
-    """A home whose settings files are README's, with the receiver as the collector."""
-    (settings,) = (toml for toml in blocks("toml") if "localhost:4318" in toml)
+    """A home whose settings files are the quick start's, with the receiver as the collector."""
+    settings = block("toml", "localhost:4318")
     (tmp_path / ".codex").mkdir()
     for file in (tmp_path / ".codex" / "config.toml", tmp_path / "otel.toml"):
         file.write_text(settings.replace("http://localhost:4318/v1/logs", receiver.http_endpoint))
@@ -41,24 +41,23 @@ def home(tmp_path: Path, receiver: Receiver) -> Path:
     return tmp_path
 
 
-@pytest.mark.parametrize("program", PROGRAMS, ids=ids)
-def test_programs_run_without_a_word(run_python: RunPython, home: Path, program: str) -> None:
-    done = run_python(program)
+@pytest.mark.parametrize("program", PROGRAMS, ids=str)
+def test_programs_run_and_print_nothing_on_standard_error(
+    run_python: RunPython, home: Path, program: Block
+) -> None:
+    done = run_python(program.code)
     assert done.returncode == 0, done.stderr
     own = [line for line in done.stderr.splitlines() if "everything else goes" not in line]
     assert own == []
 
 
-@pytest.mark.parametrize("code", TESTS, ids=ids)
-def test_tests_pass(run_tests: RunTests, code: str) -> None:
-    run_tests(code).assert_outcomes(passed=1)
+@pytest.mark.parametrize("test", TESTS, ids=str)
+def test_tests_pass(run_tests: RunTests, test: Block) -> None:
+    run_tests(test.code).assert_outcomes(passed=1)
 
 
-def test_the_smallest_application_delivers(
-    run_python: RunPython, home: Path, receiver: Receiver
-) -> None:
-    (program,) = (code for code in PROGRAMS if "codex.user_prompt" in code)
-    assert run_python(program).returncode == 0
+def test_the_quick_start_delivers(run_python: RunPython, home: Path, receiver: Receiver) -> None:
+    assert run_python(QUICK_START).returncode == 0
     prompt, result = receiver.wait_for(2)
     assert prompt.attributes["prompt"] == "[REDACTED]"
     assert prompt.attributes["app.version"] == "1.2.3"
@@ -69,18 +68,17 @@ def test_the_smallest_application_delivers(
 def test_the_conversation_reaches_both_threads(
     run_python: RunPython, home: Path, receiver: Receiver
 ) -> None:
-    (configuring,) = (code for code in PROGRAMS if 'app_version="1.2.3"' in code)
-    (threads,) = (code for code in PROGRAMS if "threading" in code)
-    setup = configuring[: configuring.index("with Conversation")]
+    threads = block("python", "import threading")
+    setup = QUICK_START[: QUICK_START.index("with Conversation")]
     assert run_python(setup + threads).returncode == 0
     for event in receiver.wait_for(2):
         assert event.attributes["conversation.id"] == "conversation-1"
         assert event.attributes["auth_mode"] == "ApiKey"
 
 
-@pytest.mark.parametrize("toml", blocks("toml"), ids=ids)
-def test_settings_parse(toml: str) -> None:
-    config = OtelConfig.from_table(loads(toml)["otel"], environ={"OTLP_TOKEN": "t"})
+@pytest.mark.parametrize("toml", blocks("toml"), ids=str)
+def test_settings_parse(toml: Block) -> None:
+    config = OtelConfig.from_table(loads(toml.code)["otel"], environ={"OTLP_TOKEN": "t"})
     assert config.exporter is not None
 
 
@@ -115,9 +113,9 @@ CODEX_REQUIRES = {
 """What Codex CLI 0.169.0 refuses to start without; it knows no bare names but these."""
 
 
-@pytest.mark.parametrize("toml", blocks("toml", README), ids=ids)
-def test_codex_starts_with_every_table(toml: str) -> None:
-    jsonschema.validate(loads(toml), CODEX_REQUIRES)
+@pytest.mark.parametrize("toml", blocks("toml"), ids=str)
+def test_codex_starts_with_every_table(toml: Block) -> None:
+    jsonschema.validate(loads(toml.code), CODEX_REQUIRES)
 
 
 @pytest.mark.parametrize(
@@ -135,7 +133,7 @@ def test_codex_starts_with_what_listen_prints() -> None:
 
 
 def test_the_reserved_names_are_loggings() -> None:
-    text = README.partition("<!-- reserved -->")[2].partition("<!-- end of reserved -->")[0]
+    text = page("events").partition("<!-- reserved -->")[2].partition("<!-- end of reserved -->")[0]
     names = set(re.findall(r"`(\w+)`", text))
     record = logging.makeLogRecord({})
     assert names == {*vars(record), "message", "asctime", "taskName"}
@@ -146,21 +144,18 @@ def test_the_reserved_names_are_loggings() -> None:
 
 
 def test_a_fault_is_printed_with_its_place(run_python: RunPython, home: Path) -> None:
-    (program,) = (code for code in PROGRAMS if "__cause__" in code)
-    assert run_python(program).stdout == (
+    assert run_python(block("python", "__cause__")).stdout == (
         "[otel] exporter: expected one of 'none', 'otlp-http', 'otlp-grpc'; got 'otlp'; "
         "did you mean 'otlp-http'?\n"
     )
 
 
 def test_the_events_table_is_the_catalog() -> None:
-    shown = README.partition("<!-- catalog -->\n")[2].partition("<!-- end of catalog -->")[0]
-    assert shown == catalog.markdown()
+    _, _, rest = page("events").partition("<!-- catalog -->\n")
+    assert rest.partition("<!-- end of catalog -->")[0] == catalog.markdown()
 
 
 def test_the_extras_table_names_every_extra() -> None:
-    import configparser
-
     setup = configparser.ConfigParser()
     setup.read(ROOT / "setup.cfg")
     named = re.findall(r"^\| `codex_otel_logging\[([\w-]+)\]`", README, re.MULTILINE)
@@ -170,11 +165,12 @@ def test_the_extras_table_names_every_extra() -> None:
 def test_the_commands_table_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert main([]) == 2
     listed = re.findall(r"^    (\w+) ", capsys.readouterr().err, re.MULTILINE)
-    assert re.findall(r"^\| `codex-otel-logging (\w+)` \|", README, re.MULTILINE) == listed
+    rows = re.findall(r"^\| `codex-otel-logging (\w+)` \|", page("commands"), re.MULTILINE)
+    assert rows == listed
 
 
 def test_the_demos_output_is_what_the_demo_prints(capsys: pytest.CaptureFixture[str]) -> None:
-    """But for times, the SDK's version, and how wide the terminal was."""
+    """But for times, the SDK's version, how wide the terminal was, and lines left out (`...`)."""
     from codex_otel_logging.cli import demo
 
     def comparable(text: str) -> list[str]:
@@ -183,8 +179,17 @@ def test_the_demos_output_is_what_the_demo_prints(capsys: pytest.CaptureFixture[
         return [line[:70].rstrip(".") for line in text.splitlines()]
 
     assert demo.run(["http", "grpc"]) == 0
-    (shown,) = (text for text in blocks("text") if text.startswith("A recorded agent session"))
-    assert comparable(shown) == comparable(capsys.readouterr().out)
+    printed = comparable(capsys.readouterr().out)
+    shown = [each.code for each in blocks("text") if each.code.startswith("A recorded agent")]
+    assert len(shown) == 2
+    for text in shown:
+        rest = printed
+        for part in text.split("\n...\n"):
+            lines = comparable(part)
+            assert lines in [rest[i : i + len(lines)] for i in range(len(rest))]
+            start = next(i for i in range(len(rest)) if rest[i : i + len(lines)] == lines)
+            rest = rest[start + len(lines) :]
+        assert rest == []
 
 
 def check_output(run_python: RunPython, receiver: Receiver) -> list[str]:
@@ -207,7 +212,8 @@ def test_the_output_of_check_is_what_it_prints(
 ) -> None:
     settings = home / ".codex" / "config.toml"
     settings.write_text(settings.read_text().replace("127.0.0.1", "localhost"))
-    good, bad, _ = (block.partition("\n")[2] for block in blocks("console"))
+    good = block("console", "check --send\n").partition("\n")[2]
+    bad = block("console", "check --send | tail").partition("\n")[2]
     assert check_output(run_python, receiver) == comparable_check(good)
     receiver.close()
     assert check_output(run_python, receiver)[-4:] == comparable_check(bad)
@@ -225,7 +231,7 @@ LOGGING = {
     "loggers": {"codex_otel": {"handlers": ["codex_otel"]}},
 }
 """)
-    shown = blocks("console")[2]
+    shown = block("console", "--logging settings:LOGGING")
     arguments = shown.partition("codex-otel-logging ")[2].partition(" | ")[0].split()
     program = "import sys; from codex_otel_logging.__main__ import main; main(sys.argv[1:])"
     printed = run_python(program, *arguments).stdout.splitlines()
@@ -233,14 +239,14 @@ LOGGING = {
 
 
 def test_the_schema_is_printed_as_said(run_python: RunPython) -> None:
-    (command,) = (code for code in blocks("sh") if "--schema" in code)
+    command = block("sh", "--schema")
     arguments = command.partition("codex-otel-logging ")[2].partition(" > ")[0].split()
     program = "import sys; from codex_otel_logging.__main__ import main; main(sys.argv[1:])"
     assert json.loads(run_python(program, *arguments).stdout) == schema()
 
 
 def test_the_output_of_listen_is_what_listen_prints(run_python: RunPython, home: Path) -> None:
-    """But for times and ports. The smallest application sends, with its settings."""
+    """But for times and ports. The quick start sends, with its settings."""
 
     def comparable(text: str) -> str:
         text = re.sub(r"127\.0\.0\.1:\d+", "127.0.0.1:PORT", text)
@@ -248,21 +254,139 @@ def test_the_output_of_listen_is_what_listen_prints(run_python: RunPython, home:
         text = re.sub(r"(TIME: ).*", r"\1LASTED", text)
         return re.sub(r"^\d{4}-\d\d-\d\d$", "DAY", text, flags=re.MULTILINE)
 
-    (program,) = (code for code in PROGRAMS if "codex.user_prompt" in code)
     settings = home / "otel.toml"
     with Command("listen", "--http-port", "0", "--grpc-port", "0", home=home) as command:
         port, _ = command.ports()
         toml = re.sub(r"http://[^/]*/", f"http://127.0.0.1:{port}/", settings.read_text())
         settings.write_text(toml)
-        assert run_python(program, TERM="xterm").returncode == 0
+        assert run_python(QUICK_START, TERM="xterm").returncode == 0
         command.read_until("tool_result.*\n")
         assert command.end() == 0
         printed = command.output
-    (shown,) = (text for text in blocks("text") if text.startswith("Listening"))
+    shown = block("text", "Listening for events")
     assert comparable(shown) == comparable(printed)
 
 
 def test_the_keys_of_a_json_line_are_named(receiver: Receiver) -> None:
-    section = README.partition("## See what is sent")[2].partition("\n## ")[0]
+    section = page("commands").partition("## listen\n")[2].partition("\n## ")[0]
     keys = [*summaries.ConversationSummary("", 0).as_json(), *json_view.EVENT_KEYS]
     assert [key for key in keys if f"`{key}`" not in section] == []
+
+
+OUTPUTS = {
+    "A recorded agent session": "test_the_demos_output_is_what_the_demo_prints",
+    "Listening for events": "test_the_output_of_listen_is_what_listen_prints",
+    "request refused": "test_listen_shows_the_first_of_each_kind_and_counts_the_others",
+    "$ codex-otel-logging check --send": "test_the_output_of_check_is_what_it_prints",
+    "$ codex-otel-logging check --logging": "test_the_output_of_check_logging_is_what_it_prints",
+}
+"""For the beginning of each block of output, or a part of its first line, the test of it."""
+
+DIAGRAMS = {"design.md": "test_drawing_shows_the_transitions_of_the_table"}
+
+
+def checked_by(block: Block) -> str:
+    """Return the function that executes or checks a block, or nothing."""
+    if block.file is not None:
+        return "test_every_recipe_is_known_here"
+    if block.language in ("text", "console"):
+        first = block.code.partition("\n")[0]
+        return next((test for part, test in OUTPUTS.items() if part in first), "")
+    if block.language == "mermaid":
+        return DIAGRAMS.get(block.page.rpartition("/")[2], "")
+    return {
+        "python": "test_tests_pass" if block in TESTS else PROGRAMS_TEST,
+        "toml": "test_settings_parse",
+        "sh": "test_commands_are_right",
+        "ini": "test_ini_files_are_right",
+    }.get(block.language, "")
+
+
+PROGRAMS_TEST = "test_programs_run_and_print_nothing_on_standard_error"
+
+
+@pytest.mark.parametrize("each", BLOCKS, ids=str)
+def test_every_block_is_executed_or_checked(each: Block) -> None:
+    assert checked_by(each) in DEFINED, each.code
+
+
+DEFINED = {
+    name
+    for path in (ROOT / "tests").rglob("test_*.py")
+    for name in re.findall(r"^def (test_\w+)", path.read_text(encoding="utf-8"), re.MULTILINE)
+}
+
+
+EXTRAS = configparser.ConfigParser()
+EXTRAS.read(ROOT / "setup.cfg")
+
+
+@pytest.mark.parametrize("shell", blocks("sh"), ids=str)
+def test_commands_are_right(shell: Block) -> None:
+    """Commands exist, and take the options; what pip installs is this package with its extras."""
+    for line in shell.code.splitlines():
+        for command in re.split(r" && | \| | > .*", line):
+            if command:
+                check_command(shlex.split(command))
+
+
+def check_command(words: list[str]) -> None:
+    program, *arguments = [word.removeprefix(".venv/bin/") for word in words]
+    if program == "codex-otel-logging":
+        options = build_parser(program).parse_args(arguments)
+        assert "run" in options
+    elif program == "pip":
+        command, *packages = arguments
+        assert command == "install"
+        for package in packages:
+            if package != "--quiet":
+                match = re.fullmatch(r"\.\[([\w,-]+)\]", package)
+                assert match, package
+                extras = EXTRAS["options.extras_require"]
+                assert all(extra in extras for extra in match[1].split(","))
+    elif program.startswith("python") and arguments[0] == "-m":
+        assert arguments in (["-m", "venv", ".venv"], ["-m", "pytest", "--quiet"]), arguments
+    elif program.startswith("python"):
+        script, *options = arguments
+        code = (ROOT / script).read_text(encoding="utf-8")
+        assert all(f'"{option}"' in code for option in options)
+    else:
+        pytest.fail(f"{program}: no test checks this command")
+
+
+@pytest.mark.parametrize("ini", blocks("ini"), ids=str)
+def test_ini_files_are_right(ini: Block, run_tests: RunTests, pytester: pytest.Pytester) -> None:
+    """One with `[logging]` sections is a recipe's; the others are pytest's."""
+    parser = configparser.RawConfigParser()
+    parser.read_string(ini.code)
+    if "logger_codex_otel" in parser:
+        return
+    assert parser.sections() == ["pytest"]
+    pytester.makeini(ini.code)
+    run_tests("def test(): pass", "--strict-config").assert_outcomes(passed=1)
+
+
+LINK = re.compile(r"\[[^]]*\]\(([^)\s]+)\)")
+
+
+def anchors(text: str) -> set[str]:
+    """Return the anchors that GitHub gives the headings of a page."""
+    text = re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL)
+    headings = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("path", PAGES)
+def test_links_lead_to_pages_and_headings(path: str) -> None:
+    for target in LINK.findall(PAGES[path]):
+        if not target.startswith("https://"):
+            file, _, anchor = target.partition("#")
+            found = (ROOT / path).parent.joinpath(file).resolve() if file else ROOT / path
+            assert found.is_file(), target
+            if anchor:
+                assert anchor in anchors(found.read_text(encoding="utf-8")), target
+
+
+def test_readme_links_to_every_page() -> None:
+    linked = {target.partition("#")[0] for target in LINK.findall(README)}
+    assert PAGES.keys() - {"README.md"} <= linked

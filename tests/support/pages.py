@@ -1,0 +1,75 @@
+"""README and the pages of `codex_otel_logging/docs`, and the code blocks in them."""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+from support.paths import ROOT
+
+DOCS = ROOT / "codex_otel_logging" / "docs"
+
+PAGES = {
+    path.relative_to(ROOT).as_posix(): path.read_text(encoding="utf-8")
+    for path in (ROOT / "README.md", *sorted(DOCS.glob("*.md")))
+}
+"""The text of each page, by its path from the root."""
+
+README = PAGES["README.md"]
+
+_FENCED = re.compile(r"^( *)```(\w*)\n(.*?)^ *```$", re.MULTILINE | re.DOTALL)
+_FILE = re.compile(r"# ([\w.]+\.\w+)\n")
+
+
+class Block(NamedTuple):
+    """A fenced code block."""
+
+    page: str
+    line: int
+    language: str
+    code: str
+
+    def __str__(self) -> str:
+        """Return where it is, for the id of a test."""
+        return f"{self.page.rpartition('/')[2]}:{self.line}"
+
+    @property
+    def file(self) -> str | None:
+        """The name of the file in its first line, a comment; such a block is part of a recipe."""
+        match = _FILE.match(self.code)
+        return match and match[1]
+
+
+def page(name: str) -> str:
+    """Return the text of a page of the folder, such as `settings`."""
+    return PAGES[f"codex_otel_logging/docs/{name}.md"]
+
+
+def _blocks() -> list[Block]:
+    return [
+        Block(path, text.count("\n", 0, match.start()) + 1, match[2], match[3])
+        for path, text in PAGES.items()
+        for match in _FENCED.finditer(text)
+    ]
+
+
+BLOCKS = _blocks()
+
+RECIPES = {block.file: block for block in BLOCKS if block.file is not None}
+"""The blocks that are files of recipes, by the file's name."""
+
+
+def blocks(language: str) -> list[Block]:
+    """Return the blocks of a language on all pages, but for the files of recipes."""
+    return [block for block in BLOCKS if block.language == language and block.file is None]
+
+
+def recipe(name: str) -> str:
+    """Return the code of the recipe's file of that name."""
+    return RECIPES[name].code
+
+
+def block(language: str, part: str) -> str:
+    """Return the code of the one block of a language that contains `part`, files left out."""
+    (found,) = {each.code for each in blocks(language) if part in each.code}
+    return found
