@@ -42,6 +42,9 @@ class Console(Protocol):
     def table(self, header: Row, rows: Sequence[Row]) -> None:
         """Print a table, on a terminal with its cells wrapped."""
 
+    def markdown(self, text: str) -> None:
+        """Print Markdown: rendered on a terminal with `rich`, elsewhere as it is."""
+
     def status(self, text: str) -> None:
         """Keep this line below all others, until the next call; none if empty. Only with `rich`."""
 
@@ -101,6 +104,9 @@ class _Plain:
         for index, line in table_lines([header, *rows], self.width):
             self._print([(line, "" if index else "bold")])
 
+    def markdown(self, text: str) -> None:
+        print(text, end="")
+
     def status(self, text: str) -> None:
         pass
 
@@ -131,6 +137,12 @@ class _Rich(_Plain):
     @property
     def width(self) -> int:
         return int(self._console.width)
+
+    def markdown(self, text: str) -> None:
+        from rich.markdown import Markdown
+
+        # A terminal cannot open a link that is relative to the page, so its target is printed.
+        self._console.print(Markdown(text, hyperlinks=False))
 
     def status(self, text: str) -> None:
         from rich.live import Live

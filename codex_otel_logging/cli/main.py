@@ -69,7 +69,7 @@ def build_parser(prog: str) -> Parser:
     parser.add_argument("--version", action="store_true", help="show the version and exit")
     parser.set_defaults(run=_no_command)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
-    for add in (_add_demo, _add_check, _add_listen, _add_catalog):
+    for add in (_add_demo, _add_check, _add_listen, _add_catalog, _add_docs):
         add(commands)
     return parser
 
@@ -197,6 +197,24 @@ def _add_catalog(commands: Commands) -> None:
     shown.set_defaults(run=_catalog)
 
 
+def _add_docs(commands: Commands) -> None:
+    docs = commands.add_parser(
+        "docs",
+        help="show the documentation",
+        description="Lists the pages of the documentation, or prints one of them: rendered on a "
+        "terminal where rich is installed, otherwise as Markdown.",
+        epilog="Exit status: 0 when done, 1 if nobody reads the output any more; 2 for an unknown "
+        "topic or a wrong command line, 130 when interrupted by Ctrl-C.",
+    )
+    docs.add_argument(
+        "topic",
+        nargs="?",
+        metavar="TOPIC",
+        help="print this page, for example settings (default: list all pages)",
+    )
+    docs.set_defaults(run=_docs)
+
+
 def _demo(options: argparse.Namespace) -> int:
     try:
         from . import demo
@@ -230,3 +248,9 @@ def _catalog(options: argparse.Namespace) -> int:
     from . import catalog
 
     return catalog.run(options.name, as_json=options.json, as_markdown=options.markdown)
+
+
+def _docs(options: argparse.Namespace) -> int:
+    from . import docs
+
+    return docs.run(options.topic)
