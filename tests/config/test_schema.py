@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 import jsonschema
@@ -16,7 +16,7 @@ from codex_otel_logging.__main__ import main
 from codex_otel_logging.config.schema import schema
 from codex_otel_logging.config.tables import EXPANDABLE, expand
 from codex_otel_logging.config.toml import loads
-from support.pages import blocks, page
+from support.pages import blocks
 from support.tables import (
     BAD_TABLES,
     GRPC_EXAMPLE,
@@ -26,8 +26,6 @@ from support.tables import (
     grpc,
     http,
 )
-
-SETTINGS = page("settings")
 
 ENVIRON = {"OTLP_TOKEN": "t", "URL": "http://c/v1/logs", "TARGET": "c:4317", "ZIP": "gzip"}
 
@@ -162,37 +160,3 @@ def test_variables_are_what_expanding_takes(before: str, after: str) -> None:
             except ValueError:
                 good = False
             assert (re.search(EXPANDABLE, text) is not None) == good, text
-
-
-def flat(properties: Mapping[str, Any], prefix: str = "") -> dict[str, Mapping[str, Any]]:
-    """The keys of a table and of those in it, as the page of settings writes them."""
-    found: dict[str, Mapping[str, Any]] = {}
-    for key, value in properties.items():
-        if "properties" in value:
-            found |= flat(value["properties"], f"{prefix}{key}.")
-        else:
-            found[f"{prefix}{key}"] = value
-    return found
-
-
-def rows_below(heading: str) -> list[list[str]]:
-    """The cells of the page's table that begins with `heading`."""
-    rows = SETTINGS[SETTINGS.index(f"| {heading} |") :].split("\n\n")[0].splitlines()[2:]
-    return [[cell.strip() for cell in row.strip("|").split("|")] for row in rows]
-
-
-def expected_rows(keys: Mapping[str, Mapping[str, Any]]) -> list[list[str]]:
-    def default(value: Mapping[str, Any]) -> str:
-        return f"`{json.dumps(value['default'])}`" if "default" in value else ""
-
-    return [[f"`{key}`", default(value), value["description"]] for key, value in keys.items()]
-
-
-def test_readme_says_the_same() -> None:
-    otel = schema()["properties"]["otel"]["properties"]
-    keys = {key: value for key, value in flat(otel).items() if "left alone" not in str(value)}
-    assert rows_below("key") == expected_rows(keys)
-    (tables,) = (each["properties"] for each in otel["exporter"]["oneOf"] if "properties" in each)
-    over_http, over_grpc = (flat(each["properties"]) for each in tables.values())
-    assert rows_below("key of an exporter") == expected_rows(over_http)
-    assert over_http.keys() - over_grpc.keys() == {"protocol"}

@@ -1,4 +1,4 @@
-"""README's recipes do what is said of them: taken out of README, and run as they stand."""
+"""The recipes do what their pages say: each is taken from its page and run as it stands."""
 
 from __future__ import annotations
 
@@ -41,7 +41,9 @@ NAMES = [
     "tasks.py",
     "traced.py",
     "tracked.py",
+    "from_structlog.py",
     "from_loguru.py",
+    "notebook.py",
     "gateway.yaml",
     "agent.env",
     "gateway.env",
