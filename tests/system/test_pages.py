@@ -378,6 +378,27 @@ def check_command(words: list[str]) -> None:
         pytest.fail(f"{program}: no test checks this command")
 
 
+INLINE_COMMANDS = {
+    (path, command)
+    for path, text in PAGES.items()
+    for command in re.findall(r"`codex-otel-logging( [^`]*)`", text)
+}
+
+
+@pytest.mark.parametrize(("path", "command"), sorted(INLINE_COMMANDS))
+def test_commands_in_sentences_are_right(path: str, command: str) -> None:
+    if not re.search(r"[A-Z]{4}", command):  # a placeholder, such as TOPIC
+        assert "run" in build_parser("codex-otel-logging").parse_args(shlex.split(command))
+
+
+def test_readme_shows_figures_of_the_benchmarks() -> None:
+    _, _, section = README.partition("\n## Performance\n")
+    rows = re.findall(r"^\| (?!handler).*?\|(.*)\|$", section.partition("\n## ")[0], re.MULTILINE)
+    figures = [cell for row in rows for cell in re.findall(r"[\d.,]+", row)]
+    assert len(figures) == 5
+    assert [each for each in figures if f"| {each} |" not in page("benchmarks")] == []
+
+
 @pytest.mark.parametrize("ini", blocks("ini"), ids=str)
 def test_ini_files_are_right(ini: Block, run_tests: RunTests, pytester: pytest.Pytester) -> None:
     """One with `[logging]` sections is a recipe's; the others are pytest's."""
