@@ -285,7 +285,7 @@ def take_out_missing_components(config: dict[str, Any]) -> None:
             del exporter["sending_queue"]["storage"]
 
 
-def test_gateway_recipe_forwards_to_the_backend(
+def test_readme_gateway_forwards_to_the_backend(
     attach: HandlerFactory,
     grpc_collector: Callable[..., GrpcCollector],
     certificates: Certificates,
@@ -293,7 +293,7 @@ def test_gateway_recipe_forwards_to_the_backend(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The recipe's configuration of both, as far as this build of the Collector has its components.
+    """README's configuration of both, as far as this build of the Collector has its components.
 
     Addresses and certificates are the test's own.
     """

@@ -188,6 +188,32 @@ def test_tracing(
     assert span == alone
 
 
+def test_structlog_events_arrive_with_bound_values(
+    tmp_path: Path, receiver: Receiver, run_python: RunPython
+) -> None:
+    pytest.importorskip("structlog")
+    lay_out(tmp_path, over_http(receiver))
+    more = """
+structlog.contextvars.bind_contextvars(**{"conversation.id": "conversation-2", "model": "gpt-5"})
+try:
+    1 / 0
+except ZeroDivisionError:
+    logger.exception("codex.turn_ttft", duration_ms=352)
+structlog.get_logger("app").warning("the application's own")
+"""
+    done = run_python(recipe("from_structlog.py") + more)
+    assert done.returncode == 0, done.stderr
+    prompt, decision, ttft = receiver.events
+    assert prompt.attributes["conversation.id"] == "conversation-1"
+    assert prompt.attributes["prompt"] == "[REDACTED]"
+    assert prompt.attributes["prompt_length"] == len("Rename foo to bar")
+    assert decision.attributes["tool_name"] == "shell"
+    assert decision.attributes["source"] == "user"
+    assert (ttft.attributes["conversation.id"], ttft.severity_text) == ("conversation-2", "ERROR")
+    assert ttft.attributes["exception.type"] == "ZeroDivisionError"
+    assert done.stderr == "the application's own\n"
+
+
 @pytest.fixture
 def gateway() -> dict[str, Any]:
     yaml = pytest.importorskip("yaml")

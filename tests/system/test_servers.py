@@ -149,7 +149,7 @@ def test_gunicorns_own_asgi_worker_needs_no_lifespan(tmp_path: Path, receiver: R
 def test_uvicorn_delivers_nothing_without_the_lifespan(
     tmp_path: Path, receiver: Receiver, server: tuple[str, ...], processes: int, status: int
 ) -> None:
-    """As the recipe says; when this fails, the recipe is not needed any more."""
+    """As README says; when this fails, the recipe is not needed any more."""
     pytest.importorskip("fastapi")
     pytest.importorskip("uvicorn")
     lay_out_applications(tmp_path, over_http(receiver), lifespan=False)
@@ -263,7 +263,7 @@ def test_djangos_runserver_delivers_before_it_reloads(tmp_path: Path, receiver: 
 
 
 def test_djangos_runserver_delivers_nothing_at_sigterm(tmp_path: Path, receiver: Receiver) -> None:
-    """As the page on delivery says."""
+    """As README says."""
     lay_out_applications(tmp_path, over_http(receiver))
     server = (*RUNSERVER, "--noreload")
     check(receiver, tmp_path, *server, status=-TERM, delivers=False)
@@ -301,7 +301,7 @@ def test_fastapi_leaves_bound_blocks_in_other_contexts(tmp_path: Path, receiver:
     """Each step of a synchronous generator or dependency runs in a copy of the request's context.
 
     The application's log stays silent, even where a client leaves a stream before its end, and
-    events carry the bound conversation as far as the recipe says. A conversation's logger needs no
+    events carry the bound conversation as far as README says. A conversation's logger needs no
     context.
     """
     pytest.importorskip("fastapi")
