@@ -64,9 +64,11 @@ def blocks(language: str) -> list[Block]:
     return [block for block in BLOCKS if block.language == language and block.file is None]
 
 
-def recipe(name: str) -> str:
+def recipe(language: str, name: str) -> str:
     """Return the code of the recipe's file of that name."""
-    return RECIPES[name].code
+    found = RECIPES[name]
+    assert found.language == language
+    return found.code
 
 
 def block(language: str, part: str) -> str:

@@ -16,7 +16,7 @@ from support.recipes import lay_out
 
 pytestmark = pytest.mark.processes
 
-SET_UP, LOG, FLUSH = re.split(r"^# %%.*\n", recipe("notebook.py"), flags=re.MULTILINE)[1:]
+SET_UP, LOG, FLUSH = re.split(r"^# %%.*\n", recipe("python", "notebook.py"), flags=re.MULTILINE)[1:]
 
 MISSING = "needs codex_otel_logging[test-runtimes]"
 

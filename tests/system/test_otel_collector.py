@@ -301,7 +301,7 @@ def test_readme_gateway_forwards_to_the_backend(
     trust = certificates.settings()["ca-certificate"]
     gateway = Otelcol(tmp_path)
     gateway.environment = {"BACKEND_TOKEN": "backend-token"}
-    gateway.config = yaml.safe_load(recipe("gateway.yaml"))
+    gateway.config = yaml.safe_load(recipe("yaml", "gateway.yaml"))
     take_out_missing_components(gateway.config)
     gateway.config["service"]["telemetry"] = NO_METRICS
     for protocol, address in zip(("grpc", "http"), gateway.addresses, strict=True):

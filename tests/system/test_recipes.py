@@ -66,7 +66,7 @@ def test_asyncio(tmp_path: Path, receiver: Receiver, gated: dict[str, Any], gate
         shutdown_timeout_ms=30_000,
     )
     gate.hang()
-    program = recipe("agent.py") + "print('the loop has ended', flush=True)\n"
+    program = recipe("python", "agent.py") + "print('the loop has ended', flush=True)\n"
     with Program(tmp_path, "-c", program) as running:
         running.read_until("the loop has ended")
         gate.open()
@@ -87,7 +87,7 @@ def test_process_pools(tmp_path: Path, receiver: Receiver, method: str) -> None:
     program = tmp_path / "workers.py"
     main = 'if __name__ == "__main__":\n'
     choose = f"    multiprocessing.set_start_method({method!r})\n"
-    program.write_text(recipe("workers.py").replace(main, main + choose))
+    program.write_text(recipe("python", "workers.py").replace(main, main + choose))
     with Program(tmp_path, "workers.py") as running:
         assert running.wait() == ""
     assert turns(receiver.events) == {f"conversation-{number}": number for number in range(8)}
@@ -174,7 +174,7 @@ def test_tracing(
 ) -> None:
     """The events have the ids of the span, and the span exporter gets what it got before."""
     lay_out(tmp_path, exporter)
-    program = recipe("traced.py")
+    program = recipe("python", "traced.py")
     done = run_python(program)
     assert (done.returncode, done.stderr) == (0, "")
     span = json.loads(done.stdout)  # it is the only one
@@ -201,7 +201,7 @@ except ZeroDivisionError:
     logger.exception("codex.turn_ttft", duration_ms=352)
 structlog.get_logger("app").warning("the application's own")
 """
-    done = run_python(recipe("from_structlog.py") + more)
+    done = run_python(recipe("python", "from_structlog.py") + more)
     assert done.returncode == 0, done.stderr
     prompt, decision, ttft = receiver.events
     assert prompt.attributes["conversation.id"] == "conversation-1"
@@ -217,7 +217,7 @@ structlog.get_logger("app").warning("the application's own")
 @pytest.fixture
 def gateway() -> dict[str, Any]:
     yaml = pytest.importorskip("yaml")
-    loaded: dict[str, Any] = yaml.safe_load(recipe("gateway.yaml"))
+    loaded: dict[str, Any] = yaml.safe_load(recipe("yaml", "gateway.yaml"))
     return loaded
 
 
@@ -291,7 +291,7 @@ def start_rotel(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[bytes
     processes = []
 
     def start(name: str, **changed: str) -> subprocess.Popen[bytes]:
-        settings = dict(line.split("=", 1) for line in recipe(name).splitlines()[1:])
+        settings = dict(line.split("=", 1) for line in recipe("sh", name).splitlines()[1:])
         assert changed.keys() <= settings.keys()
         files = {"ROTEL_PID_FILE": f"{name}.pid", "ROTEL_LOG_FILE": f"{name}.log"}
         output = tmp_path / f"{name}.out"
@@ -353,5 +353,5 @@ def test_through_an_agent_and_a_gateway(
     assert {(e.name, e.body, e.event_name, e.attributes["model"]) for e in events} == {
         ("codex.turn_ttft", "codex.turn_ttft", "codex.turn_ttft", "m")
     }
-    key = recipe("gateway.env").partition("x-api-key=")[2].partition("\n")[0]
+    key = recipe("sh", "gateway.env").partition("x-api-key=")[2].partition("\n")[0]
     assert {r.headers["x-api-key"] for r in receiver.requests} == {key}

@@ -92,7 +92,7 @@ def test_no_prompt_reaches_sentry_from_ignored_loggers(
     run_with_sentry: Callable[[str], None], sentry: Sentry
 ) -> None:
     """Sentry gets everything else: breadcrumbs, events and logs of the application."""
-    run_with_sentry(recipe("tracked.py"))
+    run_with_sentry(recipe("python", "tracked.py"))
     assert not any(map(sentry.mentions, PROMPTS))
     assert not sentry.mentions("codex.user_prompt")
 
@@ -102,7 +102,7 @@ def test_prompts_reach_sentry_without_either_call(
     run_with_sentry: Callable[[str], None], sentry: Sentry, call: str
 ) -> None:
     """Although `propagate` is off."""
-    code = recipe("tracked.py")
+    code = recipe("python", "tracked.py")
     assert f"    {call}\n" in code
     run_with_sentry(code.replace(f"    {call}\n", ""))
     assert all(map(sentry.mentions, PROMPTS))
@@ -112,7 +112,7 @@ def test_prompts_reach_sentry_without_either_call(
 def test_local_variables_reach_sentry_unless_excluded(
     run_with_sentry: Callable[[str], None], sentry: Sentry, include: bool
 ) -> None:
-    code = recipe("tracked.py")
+    code = recipe("python", "tracked.py")
     assert "enable_logs=True" in code
     option = "" if include else ", include_local_variables=False"
     run_with_sentry(code.replace("enable_logs=True", f"enable_logs=True{option}"))
@@ -153,7 +153,7 @@ except ZeroDivisionError:
     logger.bind(duration_ms=352).exception("codex.turn_ttft")
 logger.info("the application's own")
 """
-    done = run_python(recipe("from_loguru.py") + more)
+    done = run_python(recipe("python", "from_loguru.py") + more)
     assert done.returncode == 0, done.stderr
     prompt, ttft = receiver.events
     assert prompt.attributes["conversation.id"] == "conversation-1"
