@@ -171,7 +171,7 @@ def _add_listen(commands: Commands) -> None:
         "--json",
         action="store_true",
         help="a JSON object per line, for each event, and at the end for each conversation; "
-        "`codex-otel-logging docs commands` lists their keys",
+        "README lists their keys",
     )
     listen.set_defaults(run=_listen)
 
