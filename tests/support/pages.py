@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import shutil
+from pathlib import Path
 from typing import NamedTuple
 
 from support.paths import ROOT
@@ -75,3 +77,16 @@ def block(language: str, part: str) -> str:
     """Return the code of the one block of a language that contains `part`, files left out."""
     (found,) = {each.code for each in blocks(language) if part in each.code}
     return found
+
+
+QUICK_START = block("python", 'app_version="1.2.3"')
+"""README's first program."""
+
+
+def lay_out_quick_start(home: Path, endpoint: str) -> None:
+    """Write the settings of the quick start, with another endpoint, and `logging.ini`."""
+    settings = block("toml", "localhost:4318")
+    (home / ".codex").mkdir()
+    for file in (home / ".codex" / "config.toml", home / "otel.toml"):
+        file.write_text(settings.replace("http://localhost:4318/v1/logs", endpoint))
+    shutil.copy(ROOT / "logging.ini", home)
