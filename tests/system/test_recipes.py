@@ -44,20 +44,23 @@ NAMES = [
     "from_structlog.py",
     "from_loguru.py",
     "notebook.py",
+    "agent.yaml",
     "gateway.yaml",
     "agent.env",
     "gateway.env",
 ]
 
 
-def test_every_recipe_is_known_here() -> None:
-    """One that no test takes out of its page could go stale there."""
+def test_every_file_of_a_recipe_is_listed() -> None:
+    """A file that no test reads could go stale; whoever adds one adds its test and its name."""
     assert sorted(RECIPES) == sorted(NAMES)
     assert len(RECIPES) == sum(each.file is not None for each in BLOCKS)
 
 
-def test_asyncio(tmp_path: Path, receiver: Receiver, gated: dict[str, Any], gate: Gate) -> None:
-    """The loop comes to its end although the collector hangs; then all is delivered."""
+def test_asyncio_loop_ends_while_the_collector_hangs(
+    tmp_path: Path, receiver: Receiver, gated: dict[str, Any], gate: Gate
+) -> None:
+    """The exit hook exports all events once the collector answers."""
     ((name, settings),) = gated.items()
     lay_out(
         tmp_path,
@@ -82,7 +85,9 @@ def test_asyncio(tmp_path: Path, receiver: Receiver, gated: dict[str, Any], gate
 
 
 @pytest.mark.parametrize("method", ["fork", "spawn"])
-def test_process_pools(tmp_path: Path, receiver: Receiver, method: str) -> None:
+def test_process_pools_export_every_turn_once(
+    tmp_path: Path, receiver: Receiver, method: str
+) -> None:
     lay_out(tmp_path, over_http(receiver))
     program = tmp_path / "workers.py"
     main = 'if __name__ == "__main__":\n'
@@ -137,7 +142,9 @@ format = {"message": "%(message)s"}
 DESCRIBE = read_program("describe_loggers")
 
 
-def test_logging_ini(tmp_path: Path, receiver: Receiver, run_python: RunPython) -> None:
+def test_fileconfig_sections_change_no_other_logger(
+    tmp_path: Path, receiver: Receiver, run_python: RunPython
+) -> None:
     lay_out(tmp_path, over_http(receiver))
     parser = configparser.RawConfigParser()
     parser.read_string(APPLICATION_INI)
@@ -161,7 +168,7 @@ def test_logging_ini(tmp_path: Path, receiver: Receiver, run_python: RunPython) 
     assert event.attributes["duration_ms"] == 352
 
 
-def test_the_sections_are_those_of_the_projects_own_logging_ini() -> None:
+def test_sections_equal_those_of_the_shipped_logging_ini() -> None:
     own, added = configparser.RawConfigParser(), configparser.RawConfigParser()
     own.read(ROOT / "logging.ini")
     added.read_string(SECTIONS)
@@ -169,10 +176,10 @@ def test_the_sections_are_those_of_the_projects_own_logging_ini() -> None:
         assert dict(added[section]) == dict(own[section])
 
 
-def test_tracing(
+def test_tracing_adds_span_ids_and_no_spans(
     tmp_path: Path, receiver: Receiver, exporter: dict[str, Any], run_python: RunPython
 ) -> None:
-    """The events have the ids of the span, and the span exporter gets what it got before."""
+    """The span exporter receives the same spans with and without the handler."""
     lay_out(tmp_path, exporter)
     program = recipe("python", "traced.py")
     done = run_python(program)
@@ -214,27 +221,54 @@ structlog.get_logger("app").warning("the application's own")
     assert done.stderr == "the application's own\n"
 
 
-@pytest.fixture
-def gateway() -> dict[str, Any]:
+def load_yaml(name: str) -> dict[str, Any]:
     yaml = pytest.importorskip("yaml")
-    loaded: dict[str, Any] = yaml.safe_load(recipe("yaml", "gateway.yaml"))
+    loaded: dict[str, Any] = yaml.safe_load(recipe("yaml", name))
     return loaded
 
 
-def test_every_component_of_the_gateway_is_defined_and_used(gateway: dict[str, Any]) -> None:
-    service = gateway["service"]
+@pytest.fixture
+def gateway() -> dict[str, Any]:
+    return load_yaml("gateway.yaml")
+
+
+@pytest.fixture(params=["agent.yaml", "gateway.yaml"])
+def collector(request: pytest.FixtureRequest) -> dict[str, Any]:
+    return load_yaml(request.param)
+
+
+def test_every_component_of_a_collector_is_defined_and_used(collector: dict[str, Any]) -> None:
+    service = collector["service"]
     for kind in ("receivers", "processors", "exporters"):
         used = [name for pipeline in service["pipelines"].values() for name in pipeline[kind]]
-        assert sorted(used) == sorted(gateway[kind])
-    assert sorted(service["extensions"]) == sorted(gateway["extensions"])
-    protocols = gateway["receivers"]["otlp"]["protocols"]
-    named = [protocol["auth"]["authenticator"] for protocol in protocols.values()]
-    named += [e["sending_queue"]["storage"] for e in gateway["exporters"].values()]
-    assert {*named, "health_check"} == gateway["extensions"].keys()
-    assert set(gateway) == {"extensions", "receivers", "processors", "exporters", "service"}
+        assert sorted(used) == sorted(collector[kind])
+    assert sorted(service["extensions"]) == sorted(collector["extensions"])
+    protocols = collector["receivers"]["otlp"]["protocols"]
+    named = [p["auth"]["authenticator"] for p in protocols.values() if "auth" in p]
+    named += [e["sending_queue"]["storage"] for e in collector["exporters"].values()]
+    assert {*named} == collector["extensions"].keys() - {"health_check"}
+    assert set(collector) == {"extensions", "receivers", "processors", "exporters", "service"}
 
 
-def test_the_gateway_takes_from_nobody_without_tls_and_a_token(gateway: dict[str, Any]) -> None:
+def test_agent_listens_on_loopback_only() -> None:
+    agent = load_yaml("agent.yaml")
+    endpoints = [p["endpoint"] for p in agent["receivers"]["otlp"]["protocols"].values()]
+    assert endpoints == ["127.0.0.1:4317", "127.0.0.1:4318"]
+
+
+def test_agent_sends_to_the_gateway_as_an_application_does(gateway: dict[str, Any]) -> None:
+    (exporter,) = load_yaml("agent.yaml")["exporters"].values()
+    settings = loads(block("toml", "telemetry.example.com"))["otel"]["exporter"]["otlp-grpc"]
+    assert f"https://{exporter['endpoint']}" == settings["endpoint"]
+    token = exporter["headers"]["authorization"].replace("${env:", "${")
+    assert token == settings["headers"]["authorization"]
+
+
+def test_load_balancers_can_ask_for_the_gateways_health(gateway: dict[str, Any]) -> None:
+    assert gateway["extensions"]["health_check"] == {"endpoint": "0.0.0.0:13133"}
+
+
+def test_gateway_requires_tls_and_a_token(gateway: dict[str, Any]) -> None:
     protocols = gateway["receivers"]["otlp"]["protocols"]
     assert set(protocols) == {"grpc", "http"}
     for protocol in protocols.values():
@@ -244,17 +278,17 @@ def test_the_gateway_takes_from_nobody_without_tls_and_a_token(gateway: dict[str
     assert exporter["headers"]["authorization"].startswith("Bearer ${env:")
 
 
-def test_the_gateways_limits_fit(gateway: dict[str, Any]) -> None:
-    assert gateway["service"]["pipelines"]["logs"]["processors"][0] == "memory_limiter"
-    (exporter,) = gateway["exporters"].values()
+def test_batches_of_a_collector_fit_grpc_and_its_queue(collector: dict[str, Any]) -> None:
+    assert collector["service"]["pipelines"]["logs"]["processors"][0] == "memory_limiter"
+    (exporter,) = collector["exporters"].values()
     queue = exporter["sending_queue"]
     batch = queue["batch"]
     assert queue["sizer"] == "bytes"
     assert batch["min_size"] <= batch["max_size"] < 4 << 20 < queue["queue_size"]
 
 
-def test_the_gateway_masks_keys_and_no_usual_word(gateway: dict[str, Any]) -> None:
-    """The patterns mean the same to the Collector, as Go has all that is used in them."""
+def test_gateway_masks_keys_but_no_ordinary_words(gateway: dict[str, Any]) -> None:
+    """Python stands in for Go, whose regular expressions support the same syntax here."""
     patterns = [re.compile(p) for p in gateway["processors"]["redaction"]["blocked_values"]]
     secrets = ["Authorization: Bearer " + "a1b2c3d4" * 3, "OPENAI_API_KEY=sk-proj-" + "a1B2" * 6]
     for secret in secrets:
@@ -263,7 +297,7 @@ def test_the_gateway_masks_keys_and_no_usual_word(gateway: dict[str, Any]) -> No
         assert not any(pattern.search(text) for pattern in patterns)
 
 
-def test_the_settings_for_the_gateway(gateway: dict[str, Any]) -> None:
+def test_settings_for_the_gateway_match_its_receiver(gateway: dict[str, Any]) -> None:
     toml = block("toml", "telemetry.example.com")
     config = OtelConfig.from_table(loads(toml)["otel"], environ={"OTLP_TOKEN": "t"})
     assert config.exporter is not None
@@ -274,7 +308,7 @@ def test_the_settings_for_the_gateway(gateway: dict[str, Any]) -> None:
 
 
 def held_port(sockets: ExitStack) -> str:
-    """An address whose port is held by a socket that does not listen: nobody else gets it."""
+    """Return an address whose port a socket reserves without listening on it."""
     held = sockets.enter_context(socket.socket())
     held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     held.bind(("127.0.0.1", 0))
@@ -324,10 +358,10 @@ def listens(address: str) -> bool:
 
 
 @pytest.mark.parametrize("way", ["otlp-http", "otlp-grpc"])
-def test_through_an_agent_and_a_gateway(
+def test_events_pass_a_rotel_agent_and_gateway(
     start_rotel: Callable[..., Any], receiver: Receiver, attach: HandlerFactory, way: str
 ) -> None:
-    """Ours to the agent, that to the gateway, and that to the backend, which asks for its key."""
+    """The handler exports to the agent, the agent to the gateway, the gateway to the backend."""
     with ExitStack() as sockets:
         agent = {kind: held_port(sockets) for kind in ("HTTP", "GRPC")}
         gateway = {kind: held_port(sockets) for kind in ("HTTP", "GRPC")}
