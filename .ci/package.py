@@ -43,11 +43,12 @@ def main(dist: Path) -> None:
     about = "codex_otel_logging.egg-info/"
     expected = package | _files_in("tests") | _SOURCES | {about + name for name in _EGG_INFO}
     _compare(sdist, found, expected)
+    version = wheel.name.split("-")[1]
     with tempfile.TemporaryDirectory() as folder:
-        _use(_install(f"{wheel}[cli]", "pytest", folder=Path(folder)), Path(folder))
+        _use(_install(f"{wheel}[cli]", "pytest", folder=Path(folder)), version, Path(folder))
     with tempfile.TemporaryDirectory() as folder:
         python = _install(f"{sdist}[test]", folder=Path(folder))
-        _use(python, Path(folder))
+        _use(python, version, Path(folder))
         _test(python, sdist, Path(folder))
     print(f"{wheel.name} and {sdist.name} have the expected contents and work")
 
@@ -71,8 +72,10 @@ def _install(*requirements: str, folder: Path) -> Path:
     return python
 
 
-def _use(python: Path, folder: Path) -> None:
-    """Run a command and the pytest fixture of the installed package, outside the repository."""
+def _use(python: Path, version: str, folder: Path) -> None:
+    """Compare the version, run a command and the pytest fixture, all outside the repository."""
+    check = f"import codex_otel_logging as c; assert c.__version__ == {version!r}, c.__version__"
+    _run(python, "-c", check, folder=folder)
     _run(python, "-m", "codex_otel_logging", "demo", folder=folder)
     (folder / "test_app.py").write_text(_USER_TEST)
     _run(python, "-W", "error", "-m", "pytest", "--quiet", "test_app.py", folder=folder)

@@ -75,6 +75,9 @@ _FAILING = _write(_TEST, "def test_fails() -> None:\n    raise AssertionError\n"
 _SKIPPED = _write(_TEST, "import pytest\n\n\n@pytest.mark.skip\ndef test_skipped() -> None: ...\n")
 _BROKEN_BUILD = _write("setup.py", "raise SystemExit('broken setup.py')\n")
 _BROKEN_COMMAND = _write("codex_otel_logging/__main__.py", "raise SystemExit('broken command')\n")
+_WRONG_VERSION = _replace(
+    "codex_otel_logging/__init__.py", "metadata.version(__name__)", '"0+unknown"'
+)
 _BROKEN_PLUGIN = _write("codex_otel_logging/pytest_plugin.py", "raise OSError('broken plugin')\n")
 _COMMAND = "'.[test]' && .venv/bin/python -m pytest"
 
@@ -138,6 +141,12 @@ CASES = [
     ),
     Case("linters", "no fault", "Success: no issues found"),
     Case("linters", "unused import", "F401", _write(_TEST, "import os\n")),
+    Case(
+        "linters",
+        "other version of ruff before commits",
+        ".pre-commit-config.yaml does not name ruff==",
+        _replace(".pre-commit-config.yaml", "[ruff==", "[ruff==0."),
+    ),
     Case("linters", "format", "would be reformatted", _write(_TEST, "answer  =  42\n")),
     Case("linters", "type in a test", "[assignment]", _write(_TEST, 'answer: int = "42"\n')),
     Case(
@@ -159,6 +168,7 @@ CASES = [
         _write("setup.py", "from setuptools import setup\n\nsetup()\n"),
     ),
     Case("package", "test of the sdist", "1 failed", _FAILING),
+    Case("package", "version", "AssertionError: 0+unknown", _WRONG_VERSION),
     Case("package", "build", "broken setup.py", _BROKEN_BUILD),
     Case("package", "command of an installation", "broken command", _BROKEN_COMMAND),
     Case("package", "fixture of an installation", "broken plugin", _BROKEN_PLUGIN),

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from .handler import CodexOtelHandler, configure, flush, from_table, from_toml
     from .receiver import Receiver
 
+    __version__: str
+
 __all__ = [
     "CodexOtelHandler",
     "ConfigError",
@@ -60,13 +62,30 @@ _MODULES = {
 if not TYPE_CHECKING:  # else a type checker would believe in any name
 
     def __getattr__(name: str) -> Any:
-        if name not in _MODULES:
+        if name == "__version__":
+            value = _installed_version()
+        elif name in _MODULES:
+            module = importlib.import_module(f"{__name__}.{_MODULES[name]}")
+            value = module if name == "catalog" else getattr(module, name)
+        else:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        module = importlib.import_module(f"{__name__}.{_MODULES[name]}")
-        value = module if name == "catalog" else getattr(module, name)
         globals()[name] = value
         return value
 
 
+def _installed_version() -> str:
+    """Return the version of the installed distribution, or `0+unknown` if there is none.
+
+    A checkout that is not installed, or a frozen application without metadata, has no version. The
+    string is a valid one all the same (PEP 440), lower than every release, for what compares it.
+    """
+    from importlib import metadata
+
+    try:
+        return metadata.version(__name__)
+    except metadata.PackageNotFoundError:
+        return "0+unknown"
+
+
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted({*globals(), *__all__, "__version__"})

@@ -12,7 +12,9 @@ import pytest
 import codex_otel_logging
 from codex_otel_logging.conversation import ConversationChanges
 from codex_otel_logging.handler import HandlerOptions
+from support.environments import write_metadata
 from support.fixtures import RunPython
+from support.paths import ROOT
 
 SIGNATURES = {
     "CodexOtelHandler": "(config: 'str | os.PathLike[str] | Mapping[str, Any] | OtelConfig | None'"
@@ -81,6 +83,24 @@ print(set(codex_otel_logging.__all__) <= set(dir(codex_otel_logging)))
 print(codex_otel_logging.Conversation is codex_otel_logging.conversation.Conversation)
 """
     assert run_python(program).stdout == "[]\nTrue\nTrue\n"
+
+
+@pytest.mark.parametrize("installed", [True, False])
+def test_version_is_that_of_the_installed_distribution(
+    installed: bool, run_python: RunPython, tmp_path: Path
+) -> None:
+    """Reading it costs nothing until somebody does; a checkout that is not installed has none."""
+    program = """
+import sys
+import codex_otel_logging
+assert "__version__" in dir(codex_otel_logging)
+print("importlib.metadata" in sys.modules)
+print(codex_otel_logging.__version__)
+"""
+    if installed:
+        write_metadata(tmp_path)
+    printed = run_python(program, PYTHONPATH=f"{tmp_path}:{ROOT}").stdout.split()
+    assert printed == ["False", "1" if installed else "0+unknown"]
 
 
 def test_nothing_else_is_public() -> None:
