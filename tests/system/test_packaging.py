@@ -1,8 +1,11 @@
-"""What is shipped: the files an installation and an sdist need."""
+"""What an installation and an sdist need, and what the repository tells contributors."""
 
 from __future__ import annotations
 
+import re
 from importlib.resources import files
+
+import pytest
 
 from support.paths import ROOT
 
@@ -11,3 +14,34 @@ def test_packaged_logging_ini_equals_the_one_at_the_top_level() -> None:
     """The project's own file stays at the top level; an installation has only the package's."""
     packaged = files("codex_otel_logging").joinpath("logging.ini")
     assert packaged.read_bytes() == (ROOT / "logging.ini").read_bytes()
+
+
+GITHUB = ROOT / ".github"
+
+
+@pytest.mark.skipif(not GITHUB.is_dir(), reason="an sdist has no .github")
+class TestDocumentsOfTheRepository:
+    """What `.github` tells contributors exists; an sdist lacks the folder."""
+
+    @pytest.mark.parametrize("name", ["CONTRIBUTING.md", "SECURITY.md"])
+    def test_paths_exist(self, name: str) -> None:
+        text = (GITHUB / name).read_text(encoding="utf-8")
+        paths = re.findall(r"`((?:tests|codex_otel_logging|\.ci)/[\w/.-]+)`", text)
+        links = [link.partition("#")[0] for link in re.findall(r"\]\((\.\./[^)]+)\)", text)]
+        missing = [path for path in paths if not (ROOT / path).exists()]
+        assert missing == []
+        assert [link for link in links if not (GITHUB / link).is_file()] == []
+
+    def test_linters_are_those_of_the_checks(self) -> None:
+        script = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+        found = dict(re.findall(r"^(RUFF|MYPY|BUILD)='(.*)'$", script, re.MULTILINE))
+        text = (GITHUB / "CONTRIBUTING.md").read_text(encoding="utf-8")
+        assert f"install --quiet {found['RUFF']} {found['MYPY']} pre-commit\n" in text
+        assert f"install --quiet '{found['BUILD']}' twine\n" in text
+
+    def test_checks_are_those_of_the_script(self) -> None:
+        script = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+        text = (GITHUB / "CONTRIBUTING.md").read_text(encoding="utf-8")
+        table = text.partition("| check |")[2].partition("\n\n")[0]
+        documented = re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE)
+        assert documented == re.findall(r"^check_(\w+)\(\)", script, re.MULTILINE)
