@@ -22,7 +22,7 @@ from codex_otel_logging import ConfigError, Receiver, Stats, from_table
 from codex_otel_logging.__main__ import main
 from codex_otel_logging.otlp import factory
 from support.certificates import Certificates
-from support.collectors import OK, GrpcCollector, HttpCollector, Reply, Tls
+from support.collectors import OK, Answer, GrpcCollector, HttpCollector, Reply, Tls
 from support.fixtures import HandlerFactory, RunPython
 from support.pages import page
 
@@ -176,8 +176,8 @@ def failure(attach: HandlerFactory, caplog: pytest.LogCaptureFixture) -> Callabl
     return failure
 
 
-PROXY_REQUIRES_PASSWORD = (407, {}, b"")
-PAGE = (200, {"Content-Type": "text/html"}, b"<!doctype html>")
+PROXY_REQUIRES_PASSWORD: Answer = (407, {}, b"")
+PAGE: Answer = (200, {"Content-Type": "text/html"}, b"<!doctype html>")
 ANSWERS = [
     *(Reply(status) for status in (400, 401, 403, 404, 307, 413, 415, 429, 503)),
     Reply(rejected=1, message="too old"),
