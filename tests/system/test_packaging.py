@@ -7,6 +7,7 @@ from importlib.resources import files
 
 import pytest
 
+from support.pages import page
 from support.paths import ROOT
 
 
@@ -14,6 +15,13 @@ def test_packaged_logging_ini_equals_the_one_at_the_top_level() -> None:
     """The project's own file stays at the top level; an installation has only the package's."""
     packaged = files("codex_otel_logging").joinpath("logging.ini")
     assert packaged.read_bytes() == (ROOT / "logging.ini").read_bytes()
+
+
+def test_changelog_begins_with_unreleased_changes_and_this_version() -> None:
+    setup = (ROOT / "setup.cfg").read_text(encoding="utf-8")
+    (version,) = re.findall(r"^version = (\S+)$", setup, re.MULTILINE)
+    headings = re.findall(r"^## (Unreleased|\d\S*)", page("changelog"), re.MULTILINE)
+    assert headings[:2] == ["Unreleased", version]
 
 
 GITHUB = ROOT / ".github"
