@@ -70,7 +70,7 @@ def attached_twice(name: str) -> str | None:
         _reported.update(handler for _, handler in found)
         loggers = " and ".join(repr(logger.name) for logger, _ in found)
         return (
-            f"events of logger {name!r} are exported {len(found)} times, by handlers on "
+            f"events of logger {name!r} are exported {len(found)} times, through handlers on "
             f"{loggers}; attach one handler to {EVENT_LOGGER!r} only"
         )
     return None
@@ -81,17 +81,20 @@ def why_silent() -> str | None:
     logger = logging.getLogger(EVENT_LOGGER)
     if logger.disabled:
         return (
-            f"the logger {EVENT_LOGGER!r} is disabled; name it in the logging configuration, or "
+            f"logger {EVENT_LOGGER!r} is disabled; name it in the logging configuration, or "
             "set disable_existing_loggers to False"
         )
     if logging.root.manager.disable >= logging.INFO:
-        return "logging.disable() turns INFO off"
+        return "logging.disable() suppresses INFO; call logging.disable(logging.NOTSET)"
     if logger.level == logging.NOTSET and logger.getEffectiveLevel() > logging.INFO:
         level = logging.getLevelName(logger.getEffectiveLevel())
-        return f"the logger {EVENT_LOGGER!r} inherits the level {level}; set its level to INFO"
+        return f"logger {EVENT_LOGGER!r} inherits level {level}; set its level to INFO"
     for name, each in sorted(logging.root.manager.loggerDict.items()):
         if isinstance(each, logging.Logger) and _is_misnamed(name):
-            return f"the logger {name!r} is not under {EVENT_LOGGER!r}, where events are logged"
+            return (
+                f"logger {name!r} is not under {EVENT_LOGGER!r}; "
+                f"rename it to '{EVENT_LOGGER}.<name>'"
+            )
     return None
 
 

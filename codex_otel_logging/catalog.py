@@ -233,9 +233,9 @@ def register(event: EventType) -> None:
 
     """
     if not event.name:
-        raise ValueError("an event needs a name")
+        raise ValueError("event names must not be empty")
     if _events.setdefault(event.name, event) != event:
-        raise ValueError(f"event {event.name!r} is already in the catalog with other fields")
+        raise ValueError(f"event {event.name!r} is already in the catalog with different fields")
 
 
 def problems(name: str, fields: Mapping[str, object]) -> list[str]:
@@ -247,7 +247,7 @@ def problems(name: str, fields: Mapping[str, object]) -> list[str]:
     """
     event = find(name)
     if event is None:
-        return [f"{name}: not an event of the catalog"]
+        return [f"{name}: unknown event"]
     attributes = {
         key: attribute_value(key, value, boolean_string=key in event.boolean_strings)
         for key, value in fields.items()

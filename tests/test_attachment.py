@@ -38,21 +38,21 @@ logger = logging.getLogger("codex_otel")
     [
         (
             "logger.addHandler(handler); logger.info('codex.turn_ttft')",
-            "the logger 'codex_otel' inherits the level WARNING; set its level to INFO",
+            "logger 'codex_otel' inherits level WARNING; set its level to INFO",
         ),
         (
             "logger.addHandler(handler); logger.setLevel('INFO'); logger.disabled = True",
-            "the logger 'codex_otel' is disabled; name it in the logging configuration, or set "
+            "logger 'codex_otel' is disabled; name it in the logging configuration, or set "
             "disable_existing_loggers to False",
         ),
         (
             "logger.addHandler(handler); logger.setLevel('INFO'); logging.disable(logging.INFO)",
-            "logging.disable() turns INFO off",
+            "logging.disable() suppresses INFO; call logging.disable(logging.NOTSET)",
         ),
         (
             "logger.addHandler(handler); logger.setLevel('INFO')\n"
             "logging.getLogger('codex.agent').info('codex.turn_ttft')",
-            "the logger 'codex.agent' is not under 'codex_otel', where events are logged",
+            "logger 'codex.agent' is not under 'codex_otel'; rename it to 'codex_otel.<name>'",
         ),
         ("logger.addHandler(handler); logger.setLevel('INFO')", None),
         ("logger.addHandler(handler); logger.setLevel('WARNING')", None),
@@ -103,7 +103,7 @@ def test_a_handler_attached_twice_is_reported_once(
     assert len(receiver.events) == 4
     places = f"'codex_otel' and {second or 'root'!r}"
     assert [r.getMessage() for r in caplog.records if r.name == diagnostics.DIAGNOSTICS_LOGGER] == [
-        f"events of logger 'codex_otel' are exported 2 times, by handlers on {places}; "
+        f"events of logger 'codex_otel' are exported 2 times, through handlers on {places}; "
         "attach one handler to 'codex_otel' only"
     ]
 
@@ -139,9 +139,7 @@ def test_where_ours_is_the_only_handler_reports_go_to_stderr(run_python: RunPyth
     """As `logging` itself does where no handler is found."""
     done = run_python(ROOT_ONLY)
     typo, other = done.stderr.splitlines()
-    assert typo.endswith(
-        "'codex.turn_tftf': not an event of the catalog; did you mean 'codex.turn_ttft'?"
-    )
+    assert typo.endswith("'codex.turn_tftf': unknown event; did you mean 'codex.turn_ttft'?")
     assert other == (
         "ignored: logger 'app': its records are not events; "
         "attach the handler to the logger 'codex_otel' only"
@@ -191,10 +189,10 @@ def test_logs():
     assert "Traceback" not in done.stderr.str()
 
 
-IN_EXTRA = "log the name alone and put the values into extra="
+IN_EXTRA = "log the name alone and pass the values in extra="
 BY_STRUCTLOG = (
-    "structlog has rendered the event into the message; end its processors with "
-    "structlog.stdlib.render_to_log_kwargs"
+    "structlog rendered the event into the message; make "
+    "structlog.stdlib.render_to_log_kwargs its last processor"
 )
 NAME = "codex.user_prompt"
 
@@ -202,16 +200,16 @@ NAME = "codex.user_prompt"
 @pytest.mark.parametrize(
     ("message", "arguments", "report"),
     [
-        (f"{NAME} %s", ("s3cr3t",), f"it begins with {NAME!r}; {IN_EXTRA}"),
-        (f"{NAME}: s3cr3t", (), f"it begins with {NAME!r}; {IN_EXTRA}"),
-        (f"{NAME}, s3cr3t", (), f"it begins with {NAME!r}; {IN_EXTRA}"),
-        (f"event {NAME} s3cr3t", (), f"it holds {NAME!r}; {IN_EXTRA}"),
-        (f'{{"event": "{NAME}", "prompt": "s3cr3t"}}', (), f"it holds {NAME!r}; {BY_STRUCTLOG}"),
-        (f"event='{NAME}' prompt='s3cr3t'", (), f"it holds {NAME!r}; {BY_STRUCTLOG}"),
-        (f"level=info event={NAME} prompt=s", (), f"it holds {NAME!r}; {BY_STRUCTLOG}"),
-        (f"{NAME}s s3cr3t", (), "not an event of the catalog"),
-        (f"x{NAME} s3cr3t", (), "not an event of the catalog"),
-        ("s3cr3t", (), "not an event of the catalog"),
+        (f"{NAME} %s", ("s3cr3t",), f"begins with {NAME!r}; {IN_EXTRA}"),
+        (f"{NAME}: s3cr3t", (), f"begins with {NAME!r}; {IN_EXTRA}"),
+        (f"{NAME}, s3cr3t", (), f"begins with {NAME!r}; {IN_EXTRA}"),
+        (f"event {NAME} s3cr3t", (), f"contains {NAME!r}; {IN_EXTRA}"),
+        (f'{{"event": "{NAME}", "prompt": "s3cr3t"}}', (), f"contains {NAME!r}; {BY_STRUCTLOG}"),
+        (f"event='{NAME}' prompt='s3cr3t'", (), f"contains {NAME!r}; {BY_STRUCTLOG}"),
+        (f"level=info event={NAME} prompt=s", (), f"contains {NAME!r}; {BY_STRUCTLOG}"),
+        (f"{NAME}s s3cr3t", (), "must be the name of an event"),
+        (f"x{NAME} s3cr3t", (), "must be the name of an event"),
+        ("s3cr3t", (), "must be the name of an event"),
     ],
 )
 def test_a_message_that_holds_more_than_the_name_is_told_what_to_do(
@@ -222,7 +220,7 @@ def test_a_message_that_holds_more_than_the_name_is_told_what_to_do(
     for _ in range(2):
         LOGGER.info(message, *arguments)
     (text,) = [r.getMessage() for r in caplog.records if r.name == diagnostics.DIAGNOSTICS_LOGGER]
-    assert text.endswith(f": a message on logger 'codex_otel': {report}")
+    assert text.endswith(f": message on logger 'codex_otel': {report}")
     assert "s3cr3t" not in text
     assert handler.stats() == Stats(ignored=2)
 
@@ -238,8 +236,8 @@ def test_a_queue_handler_with_a_formatter_is_told_of(
     handler.handle(queue.get(timeout=10))
     (text,) = caplog.messages
     assert text.endswith(
-        f"it holds {NAME!r}; a formatter has changed the message; a QueueHandler in front of this "
-        "handler must not have one"
+        f"contains {NAME!r}; a formatter changed the message; remove it from the QueueHandler in "
+        "front of this handler"
     )
 
 
@@ -251,8 +249,8 @@ def test_an_event_on_a_wrong_logger_is_reported_once_for_each(
         record = logging.makeLogRecord({"name": name, "msg": NAME if "codex" in name else "x"})
         handler.handle(record)
     assert [r.getMessage() for r in caplog.records if r.name == diagnostics.DIAGNOSTICS_LOGGER] == [
-        f"ignored: logger 'codex.agent': it logs {NAME!r}, but only loggers under 'codex_otel' log "
-        "events; name the logger 'codex_otel.<name>'",
+        f"ignored: logger 'codex.agent': logs {NAME!r}; events must be logged under "
+        "'codex_otel'; rename the logger to 'codex_otel.<name>'",
         "ignored: logger 'app': its records are not events; attach the handler to the logger "
         "'codex_otel' only",
     ]

@@ -119,7 +119,7 @@ def test_a_length_that_is_computed_is_not_missed() -> None:
 
 
 def test_problems_of_an_unknown_event() -> None:
-    assert catalog.problems("codex.nothing", {}) == ["codex.nothing: not an event of the catalog"]
+    assert catalog.problems("codex.nothing", {}) == ["codex.nothing: unknown event"]
 
 
 def test_registered_event_is_found_and_checked(own_event: EventType) -> None:
@@ -136,7 +136,7 @@ def test_registering_again_is_fine_when_equal_and_an_error_when_not(own_event: E
         catalog.register(EventType("myapp.asked"))
     with pytest.raises(ValueError, match=r"'codex.tool_result' is already in the catalog"):
         catalog.register(EventType("codex.tool_result"))
-    with pytest.raises(ValueError, match="needs a name"):
+    with pytest.raises(ValueError, match="must not be empty"):
         catalog.register(EventType(""))
 
 

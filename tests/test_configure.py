@@ -148,7 +148,7 @@ def test_beside_a_handler_of_a_dictionary_the_doubling_is_reported(
     assert numbers(receiver.wait_for(2)) == [1, 1]
     (message,) = caplog.messages
     assert message == (
-        "events of logger 'codex_otel' are exported 2 times, by handlers on 'codex_otel' and "
+        "events of logger 'codex_otel' are exported 2 times, through handlers on 'codex_otel' and "
         "'codex_otel'; attach one handler to 'codex_otel' only"
     )
 

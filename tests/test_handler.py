@@ -186,13 +186,13 @@ def test_what_is_ignored_is_reported_once_without_its_text(
     assert len(messages) == 3
     assert messages[0].startswith(place)
     assert messages[0].endswith(
-        ": 'codex.tool_reslt': not an event of the catalog; did you mean 'codex.tool_result'?"
+        ": 'codex.tool_reslt': unknown event; did you mean 'codex.tool_result'?"
     )
     assert messages[1].startswith(place)
-    assert messages[1].endswith(": a message on logger 'codex_otel': not an event of the catalog")
+    assert messages[1].endswith(": message on logger 'codex_otel': must be the name of an event")
     assert messages[2] == (
-        "ignored: logger 'other': it logs 'codex.turn_ttft', but only loggers under 'codex_otel' "
-        "log events; name the logger 'codex_otel.<name>'"
+        "ignored: logger 'other': logs 'codex.turn_ttft'; events must be logged under "
+        "'codex_otel'; rename the logger to 'codex_otel.<name>'"
     )
     assert handler.stats() == Stats(ignored=5)
 
@@ -221,7 +221,7 @@ def test_a_missing_conversation_is_reported_once_and_the_event_is_sent(
     assert handler.flush()
     messages = [record.getMessage() for record in caplog.records if record.name == REPORTS]
     assert messages == [
-        "event codex.turn_ttft was logged with no conversation; "
+        "event codex.turn_ttft has no conversation; "
         "bind one: with codex_otel_logging.Conversation(id, model).bind(): ..."
     ]
     assert len(receiver.events) == 3

@@ -281,11 +281,10 @@ def test_problems_and_what_was_ignored() -> None:
         "expected one of 'approved', 'approved_for_session', 'denied', 'abort'"
     )
     assert re.sub(r"\d+", "N", misspelt) == (
-        "test_testing.py:N: 'codex.tool_resutl': not an event of the catalog; "
-        "did you mean 'codex.tool_result'?"
+        "test_testing.py:N: 'codex.tool_resutl': unknown event; did you mean 'codex.tool_result'?"
     )
     assert re.sub(r"\d+", "N", other) == (
-        "test_testing.py:N: a message on logger 'codex_otel.tools': not an event of the catalog"
+        "test_testing.py:N: message on logger 'codex_otel.tools': must be the name of an event"
     )
     assert events.ignored == [misspelt, other]
 

@@ -26,11 +26,11 @@ _EXPORTERS_OWN = ("content-encoding", "content-length", "content-type", "transfe
 def http_endpoint_problem(endpoint: str) -> str | None:
     """Check the address of an OTLP/HTTP collector."""
     if not endpoint.lower().startswith(("http://", "https://")):
-        return "expected an address that begins with https:// or http://"
+        return "must begin with https:// or http://"
     parts = _split(endpoint)
     if isinstance(parts, str):
         return parts
-    return "the address has a fragment (#...), which is never sent" if parts.fragment else None
+    return "must not have a fragment (#...)" if parts.fragment else None
 
 
 def grpc_endpoint_problem(endpoint: str) -> str | None:
@@ -43,9 +43,9 @@ def grpc_endpoint_problem(endpoint: str) -> str | None:
         return parts
     allowed_paths = ("", "/") if separator else ("",)
     if parts.path not in allowed_paths or parts.query or parts.fragment:
-        return "a gRPC address has no path; end it after the port"
+        return "must not have a path; end the address after the port"
     if "@" in parts.netloc:
-        return "a gRPC address has no user or password; use headers"
+        return "must not contain a user or password; use headers"
     return None
 
 
@@ -62,50 +62,50 @@ def userinfo_of(address: str) -> str:
 def _split(endpoint: str) -> SplitResult | str:
     """Return an address in parts, or what is wrong with it."""
     if any(character.isspace() or not character.isprintable() for character in endpoint):
-        return "the address has a blank or a control character in it"
+        return "must not contain whitespace or control characters"
     if "\\" in endpoint:
-        return "the address has a backslash in it"
+        return "must not contain a backslash"
     try:
         parts = urlsplit(endpoint)
         if parts.port == 0:
             raise ValueError
     except ValueError:
-        return "not an address: the host or the port cannot be read"
+        return "invalid host or port"
     if not parts.hostname:
-        return "the address has no host"
+        return "missing host"
     labels = parts.hostname.removesuffix(".").split(".")
     if ":" not in parts.hostname and (not all(labels) or parts.hostname.startswith("*")):
-        return "not an address: the host or the port cannot be read"
+        return "invalid host or port"
     return parts
 
 
 def http_header_problem(name: str, value: str) -> str | None:
     """Check a header: https://www.rfc-editor.org/rfc/rfc9110#section-5."""
     if not re.fullmatch(TOKEN, name):
-        return "not a header name; use letters, digits and hyphens"
+        return "invalid header name; use letters, digits and hyphens"
     if name.lower() in _EXPORTERS_OWN:
-        return "this header is the exporter's own; protocol and compression set it"
+        return "reserved header; the exporter sets it"
     if value != value.strip():
-        return "the value begins or ends with a blank or a line break"
+        return "the value must not begin or end with whitespace"
     if any(ord(character) < 32 or ord(character) == 127 for character in value):
-        return "the value has a control character in it"
+        return "the value must not contain control characters"
     try:
         value.encode("latin-1")
     except UnicodeEncodeError:
-        return "the value has a character that an HTTP header cannot carry (outside Latin-1)"
+        return "the value must contain Latin-1 characters only"
     return None
 
 
 def metadata_problem(name: str, value: str) -> str | None:
     """Check a key and a value of gRPC metadata: https://grpc.io/docs/guides/metadata/."""
     if not re.fullmatch(METADATA_KEY, name):
-        return "not a metadata key; use letters, digits, hyphens, dots and underscores"
+        return "invalid metadata key; use letters, digits, hyphens, dots and underscores"
     if name.lower().startswith("grpc-"):
-        return "keys that begin with grpc- belong to gRPC itself"
+        return "reserved metadata key; must not begin with grpc-"
     if name.lower().endswith("-bin"):
-        return "binary metadata (-bin) cannot be written here"
+        return "binary metadata (-bin) is not supported"
     if value != value.strip():
-        return "the value begins or ends with a blank or a line break"
+        return "the value must not begin or end with whitespace"
     if not (value.isascii() and value.isprintable()):
-        return "the value has a character that gRPC metadata cannot carry (outside printable ASCII)"
+        return "the value must contain printable ASCII characters only"
     return None

@@ -100,7 +100,7 @@ class Variables:
         for number, pair in _pairs(self.text(RESOURCE_ATTRIBUTES)):
             key, equals, value = (part.strip() for part in pair.partition("="))
             if not (equals and key):
-                why = f"item {number} is not key=value"
+                why = f"item {number} must be key=value"
                 self.ignore("resource_attributes", RESOURCE_ATTRIBUTES, why)
                 return {}
             attributes[unquote(key)] = unquote(value)
@@ -219,7 +219,7 @@ class _OtlpVariables:
             if 0 <= number <= LARGEST:
                 self._decides("timeout_ms", variable)
                 return _in_ms(number)
-            self._ignore(variable, "expected a number of milliseconds, or of seconds below 100")
+            self._ignore(variable, "expected milliseconds, or seconds if less than 100")
         return 10_000
 
     def _headers(self) -> dict[str, str]:
@@ -255,7 +255,7 @@ class _OtlpVariables:
         if "client_certificate" in paths:
             paths.setdefault("client_private_key", paths["client_certificate"])
         elif paths.pop("client_private_key", None):
-            self._ignore(variables["client_private_key"], "there is no client certificate")
+            self._ignore(variables["client_private_key"], "missing client certificate")
         tls = TlsConfig(**paths)
         for name, problem in certificate_problems(tls):
             self._fail(variables[name], problem)

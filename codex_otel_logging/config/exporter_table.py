@@ -68,7 +68,7 @@ class ExporterTable:
                 table.fault("exporter", _unknown_exporter(name))
             return None
         if len(value) != 1:
-            table.fault("exporter", "expected one exporter in the table: otlp-http or otlp-grpc")
+            table.fault("exporter", "expected one table, otlp-http or otlp-grpc")
             return None
         (name,) = value
         if name not in EXPORTERS[1:]:
@@ -86,7 +86,7 @@ class ExporterTable:
         endpoint = table.string("endpoint")
         if "endpoint" not in table:
             example = EXAMPLE_ENDPOINTS[name]
-            table.fault("endpoint", f"missing; give the collector's address, such as {example!r}")
+            table.fault("endpoint", f"missing; set the collector's address, such as {example!r}")
         elif endpoint is not None:
             problem = (http_endpoint_problem if over_http else grpc_endpoint_problem)(endpoint)
             if problem:
@@ -118,7 +118,7 @@ class ExporterTable:
         for key in table.names():
             value = table.string(key)
             if key.lower() in seen:
-                table.fault(key, "this header is there twice; upper and lower case are the same")
+                table.fault(key, "duplicate header; names are case-insensitive")
             elif value is not None and (problem := problem_of(key, value)):
                 table.fault(key, problem)
             elif value is not None:
@@ -131,14 +131,14 @@ class ExporterTable:
         if table is None:
             return None
         if plaintext:
-            exporter.fault("tls", "the endpoint is plaintext; begin it with https:// to use TLS")
+            exporter.fault("tls", "requires an endpoint that begins with https://")
         keys = [each.name for _, each in keys_of(TlsConfig)]
         files = {key: self._file(table, key) for key in keys}
         table.finish()
         tls = TlsConfig(*files.values())
         if ("client-certificate" in table) != ("client-private-key" in table):
             missing = keys[2] if "client-certificate" in table else keys[1]
-            table.fault(missing, "missing; a client certificate and its private key go together")
+            table.fault(missing, "missing; set the client certificate and its key together")
         elif all(files[key] is not None for key in keys if key in table):
             for field_name, problem in certificate_problems(tls):
                 table.fault(key_of(TlsConfig, field_name).name, problem)
@@ -153,7 +153,7 @@ class ExporterTable:
         try:
             file = (self._folder or Path()) / Path(name).expanduser()
         except RuntimeError:
-            table.fault(key, "its home directory is not known; write the path without ~")
+            table.fault(key, "unknown home directory; write the path without ~")
             return None
         if problem := file_problem(file):
             table.fault(key, problem)
@@ -162,14 +162,14 @@ class ExporterTable:
 
 
 _STATSIG = (
-    "'statsig' is the Codex CLI's own service, which takes no events from here; nothing is sent. "
+    "'statsig' is available to the Codex CLI only; nothing is exported. "
     "Use 'otlp-http' or 'otlp-grpc'"
 )
 
 
 def _unknown_exporter(name: str) -> str:
     if name == "none":
-        return "'none' has no table; write exporter = \"none\""
+        return "'none' must not be a table; write exporter = \"none\""
     text = f"expected one of {', '.join(map(repr, EXPORTERS))}"
     if not re.fullmatch(r"[\w-]{1,32}", name):  # perhaps an address, with a password in it
         return text

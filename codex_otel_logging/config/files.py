@@ -47,7 +47,7 @@ def file_problem(path: str | os.PathLike[str]) -> str | None:
     except OSError as error:
         return f"the file cannot be read: {error.strerror}"
     except ValueError:  # a NUL in the path
-        return "not the path of a file"
+        return "invalid path"
     return None
 
 
@@ -63,12 +63,12 @@ def certificate_problems(tls: TlsConfig) -> Iterator[tuple[str, str]]:
         try:
             context.load_verify_locations(tls.ca_certificate)
         except ssl.SSLError:
-            yield "ca_certificate", "no certificate in PEM form is in the file"
+            yield "ca_certificate", "the file contains no PEM certificate"
     if tls.client_certificate is not None and tls.client_private_key is not None:
         try:
             context.load_cert_chain(tls.client_certificate, tls.client_private_key, password="")
         except (ssl.SSLError, ValueError):
             yield (
                 "client_certificate",
-                "not a PEM certificate that fits an unencrypted client-private-key",
+                "expected a PEM certificate and its unencrypted client-private-key",
             )

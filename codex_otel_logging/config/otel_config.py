@@ -205,7 +205,7 @@ class _OtelTable:
             table.get(key)
         if "otel" in table:
             table.get("otel")
-            table.fault("otel", "unknown key; pass the table's contents, not what is around it")
+            table.fault("otel", "unknown key; pass the contents of the [otel] table")
         exporter = ExporterTable(table, self._variables, self._folder, self._environ).read()
         if exporter is None:
             # A malformed variable must not be reported where nothing is exported.
@@ -238,15 +238,15 @@ class _OtelTable:
             if key in SET_ELSEWHERE:
                 table.fault(key, f"cannot be set here; set {SET_ELSEWHERE[key]} instead")
             elif not key:
-                table.fault(key, "an attribute needs a name")
+                table.fault(key, "attribute names must not be empty")
             elif not _is_resource_value(value):
                 table.fault(
                     key,
-                    "expected a string, a number, a boolean or an array of one of them, "
+                    "expected a string, a number, a boolean or an array of one of these, "
                     f"got {type_name(value)}",
                 )
             elif not _fits_64_bits(value):
-                table.fault(key, "an integer must fit in 64 bits")
+                table.fault(key, "integers must fit in 64 bits")
             else:
                 attributes[key] = value
         return attributes
@@ -289,8 +289,7 @@ class _OtelTable:
         else:
             self._table.fault(
                 "batch",
-                f"max_batch_size ({batch}) is more than max_queue_size ({queue}); "
-                "a batch comes out of the queue",
+                f"max_batch_size ({batch}) must be at most max_queue_size ({queue})",
             )
 
 
@@ -308,8 +307,8 @@ def _place_of(key: str) -> str | None:
         for each, known in keys_of(settings):
             outer, _, name = (known.name or each.name).rpartition(".")
             if name == key:
-                place = f"belongs into {f'[otel.{outer}]' if outer else table}"
-                return f"{place} (only {known.exporter} has it)" if known.exporter else place
+                place = f"belongs in {f'[otel.{outer}]' if outer else table}"
+                return f"{place} ({known.exporter} only)" if known.exporter else place
     return None
 
 

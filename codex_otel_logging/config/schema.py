@@ -66,7 +66,7 @@ def schema() -> Schema:
 
 def _otel() -> Schema:
     table = _table("what events are sent, and where to", _properties(OtelConfig))
-    others = {"description": "for traces or metrics of the Codex CLI; left alone here"}
+    others = {"description": "for the Codex CLI's traces or metrics; ignored here"}
     table["properties"] |= dict.fromkeys(OTHER_SIGNALS, others)
     return table
 

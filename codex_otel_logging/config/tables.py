@@ -114,7 +114,7 @@ class TableReader:
         self._asked: set[str] = set()
         for key in self._order:
             if not isinstance(key, str):
-                self.fault(key, "a key is text")
+                self.fault(key, "keys must be strings")
 
     def __contains__(self, key: str) -> bool:
         return key in self._contents
@@ -248,14 +248,14 @@ def expand(text: str, environ: Mapping[str, str]) -> str:
             return "$"
         name, default = match[1], match[2]
         if name is None:
-            raise ValueError("'${' begins no ${NAME}; write '$${' for the text itself")
+            raise ValueError("invalid variable; write ${NAME}, or '$${' for a literal '${'")
         value = environ.get(name)
         if default is not None:
             return value or default
         if value is None:
             raise ValueError(
-                f"the environment variable {name} is not set; set it, "
-                f"or give a default: ${{{name}:-...}}"
+                f"environment variable {name} is not set; set it or give a default: "
+                f"${{{name}:-...}}"
             )
         return value
 

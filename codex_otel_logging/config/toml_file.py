@@ -42,9 +42,9 @@ def _read(name: str) -> tuple[Path, bytes]:
         return file, read_file(file, LARGEST_TOML)
     except RuntimeError:
         # Containers run as users that have neither HOME nor an entry in the passwd file.
-        raise FileNotFoundError(errno.EINVAL, "its home directory is not known") from None
+        raise FileNotFoundError(errno.EINVAL, "unknown home directory") from None
     except ValueError:  # a NUL, or a lone surrogate
-        raise FileNotFoundError(errno.EINVAL, "not the path of a file") from None
+        raise FileNotFoundError(errno.EINVAL, "invalid path") from None
     except OSError as error:
         if error.errno in (errno.ENOTDIR, errno.ENAMETOOLONG):
             raise FileNotFoundError(error.errno, error.strerror) from None
@@ -100,17 +100,17 @@ class OtelFile(NamedTuple):
             shown = name if name.isprintable() else repr(name)[1:-1]
             why = "" if error.errno == errno.ENOENT else f" ({error.strerror})"
             raise ConfigError(
-                f"{shown}: no such file{why}; create it, or pass missing_ok=True to run without"
+                f"{shown}: no such file{why}; create it, or pass missing_ok=True to run without it"
             ) from None
         except OSError as error:
             raise ConfigError(f"{name}: cannot be read: {error.strerror}") from None
         except UnicodeDecodeError as error:
             raise ConfigError(
-                f"{name}: not UTF-8 at byte {error.start}; save it as UTF-8"
+                f"{name}: invalid UTF-8 at byte {error.start}; save the file as UTF-8"
             ) from None
         except TOMLDecodeError as error:
             hint = _exporter_twice(str(error), text)
-            raise ConfigError(f"{name}: not valid TOML: {error}{hint}") from None
+            raise ConfigError(f"{name}: invalid TOML: {error}{hint}") from None
         except (ValueError, RecursionError) as error:  # huge integers, tables nested too deep
             raise ConfigError(f"{name}: cannot be read: {error}") from None
         otel = document.get("otel", {})

@@ -19,16 +19,16 @@ from .reader import is_event_logger, named_event
 _MAX_REPORTS = 100
 _EVENT_NAME = re.compile(r"\w{1,32}(\.\w{1,32}){1,3}", re.ASCII)
 
-_IN_EXTRA = "log the name alone and put the values into extra="
+_IN_EXTRA = "log the name alone and pass the values in extra="
 _BY_STRUCTLOG = (
-    "structlog has rendered the event into the message; end its processors with "
-    "structlog.stdlib.render_to_log_kwargs"
+    "structlog rendered the event into the message; make "
+    "structlog.stdlib.render_to_log_kwargs its last processor"
 )
 _BY_FORMATTER = (
-    "a formatter has changed the message; a QueueHandler in front of this handler must not have one"
+    "a formatter changed the message; remove it from the QueueHandler in front of this handler"
 )
 _ELSEWHERE = (
-    f"only loggers under {EVENT_LOGGER!r} log events; name the logger '{EVENT_LOGGER}.<name>'"
+    f"events must be logged under {EVENT_LOGGER!r}; rename the logger to '{EVENT_LOGGER}.<name>'"
 )
 _NO_EVENTS = f"its records are not events; attach the handler to the logger {EVENT_LOGGER!r} only"
 
@@ -63,7 +63,7 @@ class EventChecks:
                 return
             self._without_conversation = True
             diagnostics.warn(
-                "event %s was logged with no conversation; "
+                "event %s has no conversation; "
                 "bind one: with codex_otel_logging.Conversation(id, model).bind(): ...",
                 event.type.name,
             )
@@ -101,18 +101,18 @@ def _what(record: logging.LogRecord) -> str:
         return f"logger {record.name!r}"
     name = _shown_name(record)
     place = f"{record.filename}:{record.lineno}"
-    return f"{place}: {name!r}" if name else f"{place}: a message on logger {record.name!r}"
+    return f"{place}: {name!r}" if name else f"{place}: message on logger {record.name!r}"
 
 
 def _why(record: logging.LogRecord) -> str:
     event = named_event(record)
     if not is_event_logger(record.name):
-        return _NO_EVENTS if event is None else f"it logs {event.name!r}, but {_ELSEWHERE}"
+        return _NO_EVENTS if event is None else f"logs {event.name!r}; {_ELSEWHERE}"
     names = [event.name for event in catalog.events()]
     name = _shown_name(record)
     if name:
-        return "not an event of the catalog" + suggestion(name, names)
-    return _about_message(record, names) or "not an event of the catalog"
+        return "unknown event" + suggestion(name, names)
+    return _about_message(record, names) or "must be the name of an event"
 
 
 def _shown_name(record: logging.LogRecord) -> str:
@@ -134,11 +134,11 @@ def _about_message(record: logging.LogRecord, names: Iterable[str]) -> str:
         if found is None:
             continue
         if found.start() == 0:
-            return f"it begins with {name!r}; {_IN_EXTRA}"
+            return f"begins with {name!r}; {_IN_EXTRA}"
         if record.args is None and record.__dict__.get("message") == text:
-            return f"it holds {name!r}; {_BY_FORMATTER}"
+            return f"contains {name!r}; {_BY_FORMATTER}"
         before = text[: found.start()]
         if before.lstrip().startswith("{") or before.endswith(("event=", "event='", 'event="')):
-            return f"it holds {name!r}; {_BY_STRUCTLOG}"
-        return f"it holds {name!r}; {_IN_EXTRA}"
+            return f"contains {name!r}; {_BY_STRUCTLOG}"
+        return f"contains {name!r}; {_IN_EXTRA}"
     return ""

@@ -313,7 +313,7 @@ class TestBadSettings:
     ) -> None:
         (tmp_path / "otel.toml").write_text("[otel")
         assert main(["check", str(tmp_path / "otel.toml")]) == 2
-        assert "not valid TOML" in capsys.readouterr().err
+        assert "invalid TOML" in capsys.readouterr().err
 
 
 class TestWhichFile:

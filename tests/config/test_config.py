@@ -225,15 +225,16 @@ class TestVariables:
 
     def test_one_that_is_not_set_is_named(self) -> None:
         assert faults(http(headers={"x-key": "${OTLP_TOKEN}"})) == [
-            "exporter.otlp-http.headers.x-key: the environment variable OTLP_TOKEN is not set; "
-            "set it, or give a default: ${OTLP_TOKEN:-...}"
+            "exporter.otlp-http.headers.x-key: environment variable OTLP_TOKEN is not set; "
+            "set it or give a default: ${OTLP_TOKEN:-...}"
         ]
 
     @pytest.mark.parametrize("text", ["${", "${}", "${A B}", "${A", "x${1}", "${A:-${B}}"])
     def test_what_is_no_variable_is_a_fault(self, text: str) -> None:
         (fault,) = faults(http(headers={"x": text}))
         assert fault == (
-            "exporter.otlp-http.headers.x: '${' begins no ${NAME}; write '$${' for the text itself"
+            "exporter.otlp-http.headers.x: "
+            "invalid variable; write ${NAME}, or '$${' for a literal '${'"
         )
 
 
@@ -250,7 +251,7 @@ class TestFaults:
         """A hexadecimal one may be too long for Python to write it in decimal."""
         table = loads(f"resource_attributes = {{ a = {value} }}")
         assert strict_faults(table) == [
-            "resource_attributes.a: an integer must fit in 64 bits",
+            "resource_attributes.a: integers must fit in 64 bits",
         ]
 
     def test_the_largest_integers_that_otlp_can_carry(self) -> None:
@@ -279,12 +280,12 @@ class TestFaults:
             "batch.max_batch_size: expected an integer, got a string",
             "batch.foo: unknown key; known are max_batch_size, max_queue_bytes, max_queue_size, "
             "max_request_bytes, retry_for_ms, schedule_delay_ms, shutdown_timeout_ms",
-            "exporter.otlp-http.endpoint: expected an address that begins with https:// or http://",
-            "exporter.otlp-http.protocol: the environment variable PROTOCOL is not set; "
-            "set it, or give a default: ${PROTOCOL:-...}",
-            "exporter.otlp-http.headers.x-key: the environment variable TOKEN is not set; "
-            "set it, or give a default: ${TOKEN:-...}",
-            "exporter.otlp-http.headers.a b: not a header name; use letters, digits and hyphens",
+            "exporter.otlp-http.endpoint: must begin with https:// or http://",
+            "exporter.otlp-http.protocol: environment variable PROTOCOL is not set; "
+            "set it or give a default: ${PROTOCOL:-...}",
+            "exporter.otlp-http.headers.x-key: environment variable TOKEN is not set; "
+            "set it or give a default: ${TOKEN:-...}",
+            "exporter.otlp-http.headers.a b: invalid header name; use letters, digits and hyphens",
             "exporter.otlp-http.retries: unknown key; known are compression, endpoint, headers, "
             "protocol, timeout_ms, tls",
             "environment: expected a string, got an array",
@@ -326,8 +327,8 @@ class TestFiles:
     @pytest.mark.parametrize(
         ("content", "fault"),
         [
-            (b"[otel", "not valid TOML: Expected ']' at the end of a table declaration"),
-            (b'[otel]\nx = "\xff"', "not UTF-8 at byte 12; save it as UTF-8"),
+            (b"[otel", "invalid TOML: Expected ']' at the end of a table declaration"),
+            (b'[otel]\nx = "\xff"', "invalid UTF-8 at byte 12; save the file as UTF-8"),
             (b"otel = 5", "otel: expected a table, got an integer"),
             (b"[otel]\nx = " + b"[" * 5000, "cannot be read: "),
             (b"[otel]\nx = " + b"9" * 5000, "cannot be read: "),
@@ -378,11 +379,11 @@ class TestFiles:
     @pytest.mark.parametrize(
         ("path", "why"),
         [
-            ("a\0b", "a\\x00b: no such file (not the path of a file); "),
-            ("a\ud800b", "a\\ud800b: no such file (not the path of a file); "),
+            ("a\0b", "a\\x00b: no such file (invalid path); "),
+            ("a\ud800b", "a\\ud800b: no such file (invalid path); "),
             (
                 "~nobody-has-this-name/x",
-                "~nobody-has-this-name/x: no such file (its home directory is not known); ",
+                "~nobody-has-this-name/x: no such file (unknown home directory); ",
             ),
             ("/dev/null/otel.toml", "/dev/null/otel.toml: no such file (Not a directory); "),
             ("x" * 5000, "x" * 5000 + ": no such file (File name too long); "),
@@ -394,7 +395,7 @@ class TestFiles:
         with pytest.raises(ConfigError) as caught:
             OtelConfig.from_toml(path)
         assert str(caught.value).startswith(why)
-        assert str(caught.value).endswith("create it, or pass missing_ok=True to run without")
+        assert str(caught.value).endswith("create it, or pass missing_ok=True to run without it")
 
     @pytest.mark.parametrize("home", ["/nonexistent", "/dev/null", None])
     def test_the_default_file_is_missing_where_there_is_no_home(
@@ -437,8 +438,8 @@ class TestTls:
         with pytest.raises(ConfigError) as caught:
             OtelConfig.from_toml(file)
         assert [fault.partition("tls.")[2] for fault in caught.value.faults] == [
-            "ca-certificate: no certificate in PEM form is in the file",
-            "client-certificate: not a PEM certificate that fits an unencrypted client-private-key",
+            "ca-certificate: the file contains no PEM certificate",
+            "client-certificate: expected a PEM certificate and its unencrypted client-private-key",
         ]
 
     @pytest.mark.parametrize(
@@ -452,7 +453,7 @@ class TestTls:
         table = http(tls={given: str(folder / "certs" / "odd.pem")})
         assert faults(table) == [
             f"exporter.otlp-http.tls.{missing}: "
-            "missing; a client certificate and its private key go together"
+            "missing; set the client certificate and its key together"
         ]
 
     def test_the_systems_authorities_are_the_default(self) -> None:
@@ -565,21 +566,21 @@ class TestCodexFiles:
         [
             (
                 {"exporter": "otlp-http", "endpoint": "http://c/"},
-                "endpoint: belongs into the exporter's table: exporter = { otlp-http = { ... } }",
+                "endpoint: belongs in the exporter's table: exporter = { otlp-http = { ... } }",
             ),
             (
                 {"exporter": "otlp-http", "headers": {}},
-                "headers: belongs into the exporter's table: exporter = { otlp-http = { ... } }",
+                "headers: belongs in the exporter's table: exporter = { otlp-http = { ... } }",
             ),
-            ({"max_queue_size": 1}, "max_queue_size: belongs into [otel.batch]"),
-            ({"max_bytes": 1}, "max_bytes: belongs into [otel.tool_result]"),
+            ({"max_queue_size": 1}, "max_queue_size: belongs in [otel.batch]"),
+            ({"max_bytes": 1}, "max_bytes: belongs in [otel.tool_result]"),
             (
                 {"batch": {"environment": "x"}},
-                "batch.environment: belongs into [otel]",
+                "batch.environment: belongs in [otel]",
             ),
             (
                 http(**{"ca-certificate": "x"}),
-                "exporter.otlp-http.ca-certificate: belongs into the tls table of the exporter",
+                "exporter.otlp-http.ca-certificate: belongs in the tls table of the exporter",
             ),
         ],
     )

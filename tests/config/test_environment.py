@@ -253,19 +253,19 @@ class TestEndpoint:
     @pytest.mark.parametrize(
         ("name", "endpoint", "problem"),
         [
-            (HTTP, f"ftp://user:{SECRET}@c", "expected an address that begins with https://"),
-            (HTTP, f"user:{SECRET}@c:4318", "expected an address that begins with https://"),
-            (HTTP, f"http://user:{SECRET}@127.0.0.1:99999", "cannot be read"),
-            (HTTP, f"http://user:{SECRET}/x@c", "cannot be read"),
-            (HTTP, f"http://user:{SECRET}@", "the address has no host"),
-            (HTTP, f"http://c/?key={SECRET}#x", "the address has a fragment"),
-            (HTTP, f"http://c /{SECRET}", "the address has a blank"),
-            (HTTP, f"http://[{SECRET}", "cannot be read"),
+            (HTTP, f"ftp://user:{SECRET}@c", "must begin with https://"),
+            (HTTP, f"user:{SECRET}@c:4318", "must begin with https://"),
+            (HTTP, f"http://user:{SECRET}@127.0.0.1:99999", "invalid host or port"),
+            (HTTP, f"http://user:{SECRET}/x@c", "invalid host or port"),
+            (HTTP, f"http://user:{SECRET}@", "missing host"),
+            (HTTP, f"http://c/?key={SECRET}#x", "must not have a fragment"),
+            (HTTP, f"http://c /{SECRET}", "must not contain whitespace"),
+            (HTTP, f"http://[{SECRET}", "invalid host or port"),
             (GRPC, f"ftp://user:{SECRET}@c", "expected https://host:port"),
-            (GRPC, f"https://user:{SECRET}@c:1", "a gRPC address has no user or password"),
-            (GRPC, f"user:{SECRET}@c:1", "a gRPC address has no user or password"),
-            (GRPC, f"https://c:{SECRET}", "cannot be read"),
-            (GRPC, f"https://?{SECRET}", "the address has no host"),
+            (GRPC, f"https://user:{SECRET}@c:1", "must not contain a user or password"),
+            (GRPC, f"user:{SECRET}@c:1", "must not contain a user or password"),
+            (GRPC, f"https://c:{SECRET}", "invalid host or port"),
+            (GRPC, f"https://?{SECRET}", "missing host"),
         ],
     )
     def test_invalid_endpoint_is_a_fault_that_names_the_variable(
@@ -331,7 +331,7 @@ class TestCertificates:
         assert bare(name, environ).tls == TlsConfig()
         assert read(name, environ).warnings == (
             "[otel] exporter: environment variable OTEL_EXPORTER_OTLP_CLIENT_KEY ignored: "
-            "there is no client certificate",
+            "missing client certificate",
         )
 
     @over_each_exporter
@@ -345,9 +345,9 @@ class TestCertificates:
         [
             ("CERTIFICATE", "absent.pem", "the file cannot be read: No such file or directory"),
             ("LOGS_CERTIFICATE", ".", "the file cannot be read: not a regular file"),
-            ("CERTIFICATE", "\0", "not the path of a file"),
-            ("CERTIFICATE", "odd.pem", "no certificate in PEM form is in the file"),
-            ("CLIENT_CERTIFICATE", "odd.pem", "not a PEM certificate that fits"),
+            ("CERTIFICATE", "\0", "invalid path"),
+            ("CERTIFICATE", "odd.pem", "the file contains no PEM certificate"),
+            ("CLIENT_CERTIFICATE", "odd.pem", "expected a PEM certificate and its unencrypted"),
         ],
     )
     def test_unusable_file_is_a_fault_that_names_the_variable(

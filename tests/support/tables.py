@@ -102,7 +102,7 @@ BAD_TABLES: list[tuple[dict[Any, Any], str]] = [
     ),
     (
         {"otel": {}},
-        "otel: unknown key; pass the table's contents, not what is around it",
+        "otel: unknown key; pass the contents of the [otel] table",
     ),
     ({"environment": 1}, "environment: expected a string, got an integer"),
     ({"log_user_prompt": "yes"}, "log_user_prompt: expected true or false, got a string"),
@@ -136,7 +136,7 @@ BAD_TABLES: list[tuple[dict[Any, Any], str]] = [
         {"batch": {"retry_for_ms": -(10**5000)}},
         "batch.retry_for_ms: expected an integer from 0 to 2147483647",
     ),
-    ({1: 2}, "1: a key is text"),
+    ({1: 2}, "1: keys must be strings"),
     (
         {"a\nb": 2},
         "'a\\nb': unknown key; known are batch, environment, exporter, "
@@ -147,7 +147,7 @@ BAD_TABLES: list[tuple[dict[Any, Any], str]] = [
     ),
     (
         {"batch": {"max_batch_size": 9, "max_queue_size": 8}},
-        "batch: max_batch_size (9) is more than max_queue_size (8); a batch comes out of the queue",
+        "batch: max_batch_size (9) must be at most max_queue_size (8)",
     ),
     (
         {"resource_attributes": {"service.name": "x"}},
@@ -160,12 +160,12 @@ BAD_TABLES: list[tuple[dict[Any, Any], str]] = [
     (
         {"resource_attributes": {"a": {}}},
         "resource_attributes.a: expected a string, a number, a boolean "
-        "or an array of one of them, got a table",
+        "or an array of one of these, got a table",
     ),
     (
         {"resource_attributes": {"a": [1, "b"]}},
         "resource_attributes.a: expected a string, a number, a boolean "
-        "or an array of one of them, got an array",
+        "or an array of one of these, got an array",
     ),
     (
         {"exporter": "otlp"},
@@ -174,8 +174,8 @@ BAD_TABLES: list[tuple[dict[Any, Any], str]] = [
     ),
     (
         {"exporter": "statsig"},
-        "exporter: 'statsig' is the Codex CLI's own service, which takes no events from "
-        "here; nothing is sent. Use 'otlp-http' or 'otlp-grpc'",
+        "exporter: 'statsig' is available to the Codex CLI only; nothing is exported. "
+        "Use 'otlp-http' or 'otlp-grpc'",
     ),
     ({"exporter": 5}, "exporter: expected a string, got an integer"),
     (
@@ -184,15 +184,15 @@ BAD_TABLES: list[tuple[dict[Any, Any], str]] = [
     ),
     (
         {"exporter": {"none": {}}},
-        "exporter: 'none' has no table; write exporter = \"none\"",
+        "exporter: 'none' must not be a table; write exporter = \"none\"",
     ),
     (
         {"exporter": {}},
-        "exporter: expected one exporter in the table: otlp-http or otlp-grpc",
+        "exporter: expected one table, otlp-http or otlp-grpc",
     ),
     (
         {"exporter": {"otlp-http": {}, "otlp-grpc": {}}},
-        "exporter: expected one exporter in the table: otlp-http or otlp-grpc",
+        "exporter: expected one table, otlp-http or otlp-grpc",
     ),
     (
         {"exporter": {"otlp-http": "x"}},
@@ -200,42 +200,42 @@ BAD_TABLES: list[tuple[dict[Any, Any], str]] = [
     ),
     (
         {"exporter": {"otlp-http": {}}},
-        "exporter.otlp-http.endpoint: missing; give the collector's address, "
+        "exporter.otlp-http.endpoint: missing; set the collector's address, "
         "such as 'https://localhost:4318/v1/logs'",
     ),
     (
         {"exporter": {"otlp-grpc": {}}},
-        "exporter.otlp-grpc.endpoint: missing; give the collector's address, "
+        "exporter.otlp-grpc.endpoint: missing; set the collector's address, "
         "such as 'https://localhost:4317'",
     ),
     (
         http(endpoint="collector:4318"),
-        "exporter.otlp-http.endpoint: expected an address that begins with https:// or http://",
+        "exporter.otlp-http.endpoint: must begin with https:// or http://",
     ),
-    (http(endpoint="http://"), "exporter.otlp-http.endpoint: the address has no host"),
+    (http(endpoint="http://"), "exporter.otlp-http.endpoint: missing host"),
     (
         http(endpoint="http://c:1\\@d/"),
-        "exporter.otlp-http.endpoint: the address has a backslash in it",
+        "exporter.otlp-http.endpoint: must not contain a backslash",
     ),
     (
         http(endpoint="http://a..b/"),
-        "exporter.otlp-http.endpoint: not an address: the host or the port cannot be read",
+        "exporter.otlp-http.endpoint: invalid host or port",
     ),
     (
         http(endpoint="http://a/#b"),
-        "exporter.otlp-http.endpoint: the address has a fragment (#...), which is never sent",
+        "exporter.otlp-http.endpoint: must not have a fragment (#...)",
     ),
     (
         grpc(endpoint="c:4317/"),
-        "exporter.otlp-grpc.endpoint: a gRPC address has no path; end it after the port",
+        "exporter.otlp-grpc.endpoint: must not have a path; end the address after the port",
     ),
     (
         http(endpoint="http://c:99999"),
-        "exporter.otlp-http.endpoint: not an address: the host or the port cannot be read",
+        "exporter.otlp-http.endpoint: invalid host or port",
     ),
     (
         http(endpoint="http://c/a b"),
-        "exporter.otlp-http.endpoint: the address has a blank or a control character in it",
+        "exporter.otlp-http.endpoint: must not contain whitespace or control characters",
     ),
     (
         grpc(endpoint="ftp://c:1"),
@@ -243,16 +243,16 @@ BAD_TABLES: list[tuple[dict[Any, Any], str]] = [
     ),
     (
         grpc(endpoint="https://c:4317/v1/logs"),
-        "exporter.otlp-grpc.endpoint: a gRPC address has no path; end it after the port",
+        "exporter.otlp-grpc.endpoint: must not have a path; end the address after the port",
     ),
     (
         grpc(endpoint="https://u:p@c:4317"),
-        "exporter.otlp-grpc.endpoint: a gRPC address has no user or password; use headers",
+        "exporter.otlp-grpc.endpoint: must not contain a user or password; use headers",
     ),
     (
         grpc(protocol="binary"),
-        "exporter.otlp-grpc.protocol: belongs into the exporter's table: "
-        "exporter = { otlp-http = { ... } } (only otlp-http has it)",
+        "exporter.otlp-grpc.protocol: belongs in the exporter's table: "
+        "exporter = { otlp-http = { ... } } (otlp-http only)",
     ),
     (
         http(protocol="xml"),
@@ -268,67 +268,61 @@ BAD_TABLES: list[tuple[dict[Any, Any], str]] = [
     ),
     (
         http(headers={"a b": "x"}),
-        "exporter.otlp-http.headers.a b: not a header name; use letters, digits and hyphens",
+        "exporter.otlp-http.headers.a b: invalid header name; use letters, digits and hyphens",
     ),
     (
         http(headers={"Content-Type": "x"}),
-        "exporter.otlp-http.headers.Content-Type: "
-        "this header is the exporter's own; protocol and compression set it",
+        "exporter.otlp-http.headers.Content-Type: reserved header; the exporter sets it",
     ),
     (
         http(headers={"X-A": "1", "x-a": "2"}),
-        "exporter.otlp-http.headers.x-a: "
-        "this header is there twice; upper and lower case are the same",
+        "exporter.otlp-http.headers.x-a: duplicate header; names are case-insensitive",
     ),
     (
         http(headers={"x-a": "1", "X-A": "2"}),
-        "exporter.otlp-http.headers.X-A: "
-        "this header is there twice; upper and lower case are the same",
+        "exporter.otlp-http.headers.X-A: duplicate header; names are case-insensitive",
     ),
     (
         grpc(headers={"x-a": "1", "X-A": "2"}),
-        "exporter.otlp-grpc.headers.X-A: "
-        "this header is there twice; upper and lower case are the same",
+        "exporter.otlp-grpc.headers.X-A: duplicate header; names are case-insensitive",
     ),
-    (http(headers={None: "x"}), "exporter.otlp-http.headers.None: a key is text"),
+    (http(headers={None: "x"}), "exporter.otlp-http.headers.None: keys must be strings"),
     (
         http(headers={"x": 5}),
         "exporter.otlp-http.headers.x: expected a string, got an integer",
     ),
     (
         http(headers={"x": "secret\n"}),
-        "exporter.otlp-http.headers.x: the value begins or ends with a blank or a line break",
+        "exporter.otlp-http.headers.x: the value must not begin or end with whitespace",
     ),
     (
         http(headers={"x": "sec\nret"}),
-        "exporter.otlp-http.headers.x: the value has a control character in it",
+        "exporter.otlp-http.headers.x: the value must not contain control characters",
     ),
     (
         http(headers={"x": "secret☕"}),
-        "exporter.otlp-http.headers.x: the value has a character that an HTTP header "
-        "cannot carry (outside Latin-1)",
+        "exporter.otlp-http.headers.x: the value must contain Latin-1 characters only",
     ),
     (
         grpc(headers={"x/y": "v"}),
         "exporter.otlp-grpc.headers.x/y: "
-        "not a metadata key; use letters, digits, hyphens, dots and underscores",
+        "invalid metadata key; use letters, digits, hyphens, dots and underscores",
     ),
     (
         grpc(headers={"grpc-x": "v"}),
-        "exporter.otlp-grpc.headers.grpc-x: keys that begin with grpc- belong to gRPC itself",
+        "exporter.otlp-grpc.headers.grpc-x: reserved metadata key; must not begin with grpc-",
     ),
     (
         grpc(headers={"x-bin": "v"}),
-        "exporter.otlp-grpc.headers.x-bin: binary metadata (-bin) cannot be written here",
+        "exporter.otlp-grpc.headers.x-bin: binary metadata (-bin) is not supported",
     ),
     (
         grpc(headers={"x": "é"}),
-        "exporter.otlp-grpc.headers.x: the value has a character that gRPC metadata "
-        "cannot carry (outside printable ASCII)",
+        "exporter.otlp-grpc.headers.x: the value must contain printable ASCII characters only",
     ),
     (
         http(endpoint="http://c/v1/logs", tls={}),
-        "exporter.otlp-http.tls: the endpoint is plaintext; begin it with https:// to use TLS",
+        "exporter.otlp-http.tls: requires an endpoint that begins with https://",
     ),
     (
         http(tls={"ca-cert": "x"}),
@@ -340,12 +334,11 @@ BAD_TABLES: list[tuple[dict[Any, Any], str]] = [
     ),
     (
         http(tls={"ca-certificate": "a\0b"}),
-        "exporter.otlp-http.tls.ca-certificate: not the path of a file",
+        "exporter.otlp-http.tls.ca-certificate: invalid path",
     ),
     (
         http(tls={"ca-certificate": "~nobody-has-this-name/x"}),
-        "exporter.otlp-http.tls.ca-certificate: "
-        "its home directory is not known; write the path without ~",
+        "exporter.otlp-http.tls.ca-certificate: unknown home directory; write the path without ~",
     ),
 ]
 """Tables, and the one fault that strict reading finds in each."""

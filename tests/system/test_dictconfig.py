@@ -58,7 +58,7 @@ def test_from_toml(run_python: RunPython, receiver: Receiver, tmp_path: Path) ->
     assert event.scope == "codex_otel.early"
     lines = done.stderr.splitlines()
     assert lines[0] == "the application's own"
-    assert lines[1].startswith("event codex.turn_ttft was logged with no conversation")
+    assert lines[1].startswith("event codex.turn_ttft has no conversation")
     assert len(lines) == 2
 
 
@@ -83,7 +83,7 @@ def test_the_class_itself(run_python: RunPython, receiver: Receiver) -> None:
     [
         (
             {"()": "codex_otel_logging.from_toml", "path": "absent.toml"},
-            "absent.toml: no such file; create it, or pass missing_ok=True to run without",
+            "absent.toml: no such file; create it, or pass missing_ok=True to run without it",
         ),
         (
             {"()": "codex_otel_logging.from_table", "otel": {"exporter": "otlp"}},

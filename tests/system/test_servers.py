@@ -319,7 +319,7 @@ def test_fastapi_leaves_bound_blocks_in_other_contexts(tmp_path: Path, receiver:
         server.signal(INT)
         lines = server.wait().splitlines()
     (hint,) = (line for line in lines if line and not line.startswith("INFO: "))
-    assert "was logged with no conversation; bind one" in hint
+    assert "has no conversation; bind one" in hint
     found: dict[str, list[str | None]] = {}
     for event in receiver.events:
         conversation = event.attributes.get("conversation.id")
