@@ -61,43 +61,43 @@ class OtelConfig:
         ),
     )
     log_user_prompt: bool = field(
-        default=False, metadata=setting("send the text of prompts, instead of `[REDACTED]`")
+        default=False, metadata=setting("send the text of prompts instead of `[REDACTED]`")
     )
     log_tool_payloads: bool = field(
         default=True,
         metadata=setting(
-            "send `arguments` and `output` of tools; if not, they are `[REDACTED]` and their "
-            "lengths are sent"
+            "send `arguments` and `output` of tools; if false, they are `[REDACTED]` and only "
+            "their lengths are sent"
         ),
     )
     log_agent_responses: bool = field(
-        default=False, metadata=setting("send the text of `response`, instead of `[REDACTED]`")
+        default=False, metadata=setting("send the text of `response` instead of `[REDACTED]`")
     )
     log_guardian_assessments: bool = field(
-        default=False, metadata=setting("send the text of `rationale`, instead of `[REDACTED]`")
+        default=False, metadata=setting("send the text of `rationale` instead of `[REDACTED]`")
     )
     log_sse_deltas: bool = field(
         default=True,
         metadata=setting(
-            "send `codex.sse_event` of kind `response.output_text.delta`; if not, these are "
-            "counted as ignored"
+            "send `codex.sse_event` events of kind `response.output_text.delta`; if false, they "
+            "are counted as ignored"
         ),
     )
     resource_attributes: Mapping[str, ResourceValue] = field(
-        default_factory=dict, metadata=setting("further attributes of the resource")
+        default_factory=dict, metadata=setting("additional resource attributes")
     )
     max_attribute_length: int = field(
         default=65_536,
         metadata=setting(
-            "characters of a text attribute, and elements of an array or map; what is longer is "
-            "cut, and `<key>.truncated_length` says how long it was; 0 means no limit",
+            "maximum characters of a text attribute and elements of an array or map; a longer "
+            "value is cut, and `<key>.truncated_length` holds its length; 0 means no limit",
             smallest=0,
         ),
     )
     max_output_bytes: int | None = field(
         default=None,
         metadata=setting(
-            "bytes of a tool's `output`; no limit if absent",
+            "maximum bytes of a tool's `output`; no limit if absent",
             name="tool_result.max_bytes",
             smallest=0,
         ),

@@ -65,7 +65,7 @@ def schema() -> Schema:
 
 
 def _otel() -> Schema:
-    table = _table("what events are sent, and where to", _properties(OtelConfig))
+    table = _table("which events are exported, and where", _properties(OtelConfig))
     others = {"description": "for the Codex CLI's traces or metrics; ignored here"}
     table["properties"] |= dict.fromkeys(OTHER_SIGNALS, others)
     return table

@@ -66,22 +66,22 @@ class TlsConfig:
     ca_certificate: str | None = field(
         default=None,
         metadata=setting(
-            "PEM file of the authorities to trust instead of the usual ones, relative to the TOML "
-            "file",
+            "PEM file of certificate authorities to trust instead of the system's, relative to the "
+            "TOML file",
             name="ca-certificate",
         ),
     )
     client_certificate: str | None = field(
         default=None,
         metadata=setting(
-            "PEM file of the certificate to show to the collector, relative to the TOML file",
+            "PEM file of the client certificate, relative to the TOML file",
             name="client-certificate",
         ),
     )
     client_private_key: str | None = field(
         default=None,
         metadata=setting(
-            "PEM file of that certificate's key, not encrypted, relative to the TOML file",
+            "PEM file of the client certificate's unencrypted key, relative to the TOML file",
             name="client-private-key",
         ),
     )
@@ -103,13 +103,13 @@ class ExporterConfig:
     name: ExporterName
     endpoint: str = field(
         metadata=setting(
-            "the collector's address, used exactly as written; over gRPC `http://` means "
-            "plaintext, anything else TLS",
+            "the collector's address, used exactly as written; over gRPC, `http://` means "
+            "plaintext and anything else TLS",
             required=True,
         ),
     )
     headers: Mapping[str, str] = field(
-        default_factory=dict, metadata=setting("sent with every request")
+        default_factory=dict, metadata=setting("headers sent with every request")
     )
     protocol: Protocol = field(
         default="binary",
@@ -120,8 +120,10 @@ class ExporterConfig:
     compression: Compression = field(
         default="none", metadata=setting('`"none"` or `"gzip"`', choices=get_args(Compression))
     )
-    timeout_ms: int = field(default=10_000, metadata=setting("how long one request may take"))
-    tls: TlsConfig | None = field(default=None, metadata=setting("the files of a TLS connection"))
+    timeout_ms: int = field(
+        default=10_000, metadata=setting("timeout of one request in milliseconds")
+    )
+    tls: TlsConfig | None = field(default=None, metadata=setting("files of the TLS connection"))
     written_endpoint: str | None = field(default=None, compare=False)
     replaced: tuple[str, ...] = field(default=(), compare=False)
     insecure: bool = False
@@ -171,38 +173,44 @@ class BatchConfig:
     schedule_delay_ms: int = field(
         default=1000,
         metadata=setting(
-            "how long an event waits for others to be sent with",
+            "maximum time in milliseconds that an event waits for its batch to fill",
             smallest=0,
             variable="OTEL_BLRP_SCHEDULE_DELAY",
         ),
     )
     max_batch_size: int = field(
         default=1024,
-        metadata=setting("events in one request", variable="OTEL_BLRP_MAX_EXPORT_BATCH_SIZE"),
+        metadata=setting(
+            "maximum number of events in one request", variable="OTEL_BLRP_MAX_EXPORT_BATCH_SIZE"
+        ),
     )
     max_queue_size: int = field(
         default=131_072,
         metadata=setting(
-            "events that wait at most; what comes then is dropped and counted",
+            "maximum number of queued events; further events are dropped and counted",
             variable="OTEL_BLRP_MAX_QUEUE_SIZE",
         ),
     )
     max_queue_bytes: int = field(
         default=110 * 1024 * 1024,
         metadata=setting(
-            "the same in bytes of memory: 110 MiB hold 125,000 tool results of the usual size"
+            "maximum memory of queued events in bytes; 110 MiB hold 125,000 typical tool results"
         ),
     )
-    max_request_bytes: int = field(default=3_670_016, metadata=setting("bytes in one request"))
+    max_request_bytes: int = field(
+        default=3_670_016, metadata=setting("maximum bytes in one request")
+    )
     retry_for_ms: int = field(
         default=300_000,
         metadata=setting(
-            "how long events that cannot be delivered are kept and tried again", smallest=0
+            "how long in milliseconds a failed export is retried before its events are dropped",
+            smallest=0,
         ),
     )
     shutdown_timeout_ms: int = field(
         default=2000,
         metadata=setting(
-            "how long the end of the program waits for a collector that takes nothing", smallest=0
+            "time in milliseconds without progress after which the flush at exit gives up",
+            smallest=0,
         ),
     )
