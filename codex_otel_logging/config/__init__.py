@@ -1,5 +1,5 @@
-"""Turns a TOML `[otel]` table, or a dict, and the environment into a validated `OtelConfig`.
+"""Turns an `[otel]` table and the environment into a validated `OtelConfig`.
 
-Runs on the thread that configures logging. Imports nothing of the other folders; everything may
+Runs on the thread that configures logging. Imports nothing from the other folders; all of them may
 import it.
 """

@@ -1,11 +1,11 @@
-"""The `OTEL_*` environment variables, read as the specification says.
+"""Reads the `OTEL_*` environment variables as the OpenTelemetry specification defines them.
 
 https://opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables/
 https://opentelemetry.io/docs/specs/otel/protocol/exporter/
 
-An empty or blank variable counts as unset. A number, an enum value or a boolean that cannot be read
-is ignored with a warning, and so is a header that cannot be sent. An endpoint or a file that cannot
-work is a fault, because nothing could be exported. No message contains a value.
+An empty or blank variable counts as unset. An invalid number, enum value, boolean or header is
+ignored with a warning, as the specification says. An invalid endpoint or certificate file is a
+fault, because nothing could be exported. No message contains a value.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ SERVICE_NAME = "OTEL_SERVICE_NAME"
 RESOURCE_ATTRIBUTES = "OTEL_RESOURCE_ATTRIBUTES"
 
 EXPORTERS = "OTEL_EXPORTER_OTLP_"
-"""How the variables of exporters begin; the one for logs counts before the one for all signals."""
+"""The prefix of an exporter's variables; a variable for logs overrides the one for all signals."""
 
 LOGS_EXPORTERS = f"{EXPORTERS}LOGS_"
 OTHER_EXPORTERS = tuple(f"{EXPORTERS}{signal}_" for signal in ("TRACES", "METRICS", "PROFILES"))
@@ -47,24 +47,28 @@ NEVER_READ = {
     "OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT": "the setting max_attribute_length decides",
     "OTEL_LOGRECORD_ATTRIBUTE_VALUE_LENGTH_LIMIT": "the setting max_attribute_length decides",
 }
-"""Variables of the specification that a setting stands for, and which one."""
+"""Variables of the specification that are never read, and the setting that replaces each."""
 
-_SMALLEST_IN_MS = 100
-"""A smaller timeout is in seconds, as the official Python exporters read it."""
+_MIN_MILLISECONDS = 100
+"""A smaller timeout is read as seconds.
 
-_NUMBER = re.compile(r"\d+\.?\d*|\.\d+", re.ASCII)
+The specification says milliseconds, but the official Python exporters read seconds, so both kinds
+of values are in use. A timeout below 100 ms, or above 100 s, is unlikely to be meant.
+"""
+
+_DECIMAL_NUMBER = re.compile(r"\d+\.?\d*|\.\d+", re.ASCII)
 
 
 def is_disabled(environ: Mapping[str, str]) -> bool:
-    """Return whether `OTEL_SDK_DISABLED` turns everything off."""
+    """Return whether `OTEL_SDK_DISABLED` is true; any other value counts as false."""
     return environ.get(SDK_DISABLED, "").strip().lower() == "true"
 
 
 class Variables:
-    """The variables of one environment.
+    """Reads the variables of one environment.
 
-    `warn` and `fault` receive the setting that a variable stands for, and what is ignored or cannot
-    work. `decided` names the variables behind each setting that they decided.
+    `warn` and `fault` are called with the name of a setting and a message. `decided` maps each
+    setting whose value came from the environment to the variables that it came from.
     """
 
     def __init__(self, environ: Mapping[str, str], *, warn: Report, fault: Report) -> None:
@@ -74,30 +78,31 @@ class Variables:
         self.decided: dict[str, tuple[str, ...]] = {}
 
     def text(self, variable: str) -> str:
-        """Return the value of a variable; empty if it is unset."""
+        """Return the value of a variable; an empty string if it is unset."""
         return self._environ.get(variable, "").strip()
 
     def ignore(self, setting: str, variable: str, why: str) -> None:
-        """Report that a variable is ignored."""
+        """Warn that a variable is ignored, and why."""
         self._warn(setting, f"environment variable {variable} ignored: {why}")
 
     def fail(self, setting: str, variable: str, why: str) -> None:
-        """Report that a variable has a value that cannot work."""
+        """Report an invalid variable as a fault."""
         self._fault(setting, f"environment variable {variable}: {why}")
 
     def service_name(self) -> str:
-        """Return the value of `OTEL_SERVICE_NAME`; empty if it is unset."""
+        """Return the value of `OTEL_SERVICE_NAME`; an empty string if it is unset."""
         if name := self.text(SERVICE_NAME):
             self.decided["service_name"] = (SERVICE_NAME,)
         return name
 
     def resource_attributes(self) -> dict[str, str]:
-        """Return the attributes of `OTEL_RESOURCE_ATTRIBUTES`; none if any of them is invalid.
+        """Return the attributes of `OTEL_RESOURCE_ATTRIBUTES`; none of them if any is invalid.
 
-        https://opentelemetry.io/docs/specs/otel/resource/sdk/
+        "In case of any error, e.g. failure during the decoding process, the entire environment
+        variable value SHOULD be discarded": https://opentelemetry.io/docs/specs/otel/resource/sdk/
         """
         attributes = {}
-        for number, pair in _pairs(self.text(RESOURCE_ATTRIBUTES)):
+        for number, pair in _list_items(self.text(RESOURCE_ATTRIBUTES)):
             key, equals, value = (part.strip() for part in pair.partition("="))
             if not (equals and key):
                 why = f"item {number} must be key=value"
@@ -109,9 +114,10 @@ class Variables:
         return attributes
 
     def batch_setting(self, name: str, key: Key) -> int | None:
-        """Return the value of the variable that stands in for a key under `batch`, if it is set."""
+        """Return the value of the variable for a key of `batch`; None if it is unset or invalid."""
         if not (text := self.text(key.variable)):
             return None
+        # Ten digits at most: int() raises for more than 4300 of them.
         if re.fullmatch("[0-9]{1,10}", text) and key.smallest <= int(text) <= LARGEST:
             self.decided[f"batch.{name}"] = (key.variable,)
             return int(text)
@@ -121,17 +127,17 @@ class Variables:
 
     def exporter(self, name: ExporterName) -> ExporterConfig:
         """Return the exporter that the `OTEL_EXPORTER_OTLP_*` variables describe."""
-        return _OtlpVariables(name, self).exporter()
+        return _ExporterVariables(name, self).exporter()
 
 
-def _pairs(text: str) -> Iterator[tuple[int, str]]:
-    """Yield the items of a list that are not empty, each with its number."""
+def _list_items(text: str) -> Iterator[tuple[int, str]]:
+    """Yield each non-empty item of a comma-separated list with its number, counted from 1."""
     items = enumerate(text.split(","), start=1)
     return ((number, item) for number, item in items if item.strip())
 
 
-class _OtlpVariables:
-    """Reads the variables of one exporter; for each, the one for logs counts first."""
+class _ExporterVariables:
+    """Reads the variables of one exporter."""
 
     def __init__(self, name: ExporterName, variables: Variables) -> None:
         self._name = name
@@ -150,13 +156,13 @@ class _OtlpVariables:
         )
         return replace(exporter, tls=self._tls()) if exporter.uses_tls else exporter
 
-    def _set(self, name: str) -> Iterator[tuple[str, str]]:
-        """Yield the variables that are set, and their values; the one for logs first."""
+    def _values_of(self, name: str) -> Iterator[tuple[str, str]]:
+        """Yield each variable of that name that is set, with its value; the one for logs first."""
         for variable in (f"{LOGS_EXPORTERS}{name}", f"{EXPORTERS}{name}"):
             if text := self._variables.text(variable):
                 yield variable, text
 
-    def _decides(self, setting: str, *variables: str) -> None:
+    def _mark_decided(self, setting: str, *variables: str) -> None:
         self._variables.decided[f"exporter.{setting}"] = variables
 
     def _ignore(self, variable: str, why: str) -> None:
@@ -166,25 +172,29 @@ class _OtlpVariables:
         self._variables.fail("exporter", variable, why)
 
     def _http_endpoint(self) -> tuple[str, bool]:
-        for variable, text in self._set("ENDPOINT"):
-            self._decides("endpoint", variable)
+        for variable, text in self._values_of("ENDPOINT"):
+            self._mark_decided("endpoint", variable)
             if problem := http_endpoint_problem(text):
                 self._fail(variable, problem)
-            elif not variable.startswith(
-                LOGS_EXPORTERS
-            ):  # a base address, to which the signal's path is added
+            elif not variable.startswith(LOGS_EXPORTERS):
+                # A base address. Only the variable for logs is used as it is written:
+                # https://opentelemetry.io/docs/specs/otel/protocol/exporter/#endpoint-urls-for-otlphttp
                 parts = urlsplit(text)
                 text = parts._replace(path=f"{parts.path.rstrip('/')}{LOGS_PATH}").geturl()
             return text, False
         return f"http://localhost:4318{LOGS_PATH}", False
 
     def _grpc_endpoint(self) -> tuple[str, bool]:
-        """Return the target with a scheme, which counts before `INSECURE`, and what that says."""
-        for variable, text in self._set("ENDPOINT"):
-            self._decides("endpoint", variable)
+        """Return the target, and whether it is plaintext although no scheme says so.
+
+        A scheme of the endpoint takes precedence over `INSECURE`, as the specification says.
+        """
+        for variable, text in self._values_of("ENDPOINT"):
+            self._mark_decided("endpoint", variable)
             scheme, separator, rest = text.partition("://")
             if separator and scheme.lower() in ("http", "https"):
-                text = f"{scheme.lower()}://{re.split('[/?#]', rest)[0]}"  # gRPC has no path
+                # gRPC has no path; an address that was set for OTLP/HTTP may have one.
+                text = f"{scheme.lower()}://{re.split('[/?#]', rest)[0]}"
                 insecure = False
             else:
                 insecure = self._insecure(variable)
@@ -198,37 +208,39 @@ class _OtlpVariables:
         return "http://localhost:4317", False
 
     def _insecure(self, endpoint: str) -> bool:
-        for variable, text in self._set("INSECURE"):
-            self._decides("endpoint", endpoint, variable)
+        for variable, text in self._values_of("INSECURE"):
+            self._mark_decided("endpoint", endpoint, variable)
             if text.lower() not in ("true", "false"):
                 self._ignore(variable, "expected true or false")
             return text.lower() == "true"
         return False
 
     def _compression(self) -> Compression:
-        for variable, text in self._set("COMPRESSION"):
+        for variable, text in self._values_of("COMPRESSION"):
             if text.lower() in get_args(Compression):
-                self._decides("compression", variable)
+                self._mark_decided("compression", variable)
                 return cast("Compression", text.lower())
             self._ignore(variable, f"expected {' or '.join(get_args(Compression))}")
         return "none"
 
     def _timeout_ms(self) -> int:
-        for variable, text in self._set("TIMEOUT"):
-            number = float(text) if _NUMBER.fullmatch(text) else -1.0
+        for variable, text in self._values_of("TIMEOUT"):
+            number = float(text) if _DECIMAL_NUMBER.fullmatch(text) else -1.0
             if 0 <= number <= LARGEST:
-                self._decides("timeout_ms", variable)
-                return _in_ms(number)
+                self._mark_decided("timeout_ms", variable)
+                return _to_ms(number)
             self._ignore(variable, "expected milliseconds, or seconds if less than 100")
         return 10_000
 
     def _headers(self) -> dict[str, str]:
-        """Read `key=value` pairs, percent-encoded unless they contain a blank."""
+        """Return the headers, with names in lower case."""
         problem_of = http_header_problem if self._over_http else metadata_problem
         headers: dict[str, str] = {}
-        for variable, text in self._set("HEADERS"):
-            for number, pair in _pairs(text):
+        for variable, text in self._values_of("HEADERS"):
+            for number, pair in _list_items(text):
                 name, equals, value = (part.strip() for part in pair.partition("="))
+                # Values are percent-encoded, but many people paste "Bearer <token>" as it is. A
+                # space shows that; decoding would damage a token that contains a '%'.
                 if " " not in value:
                     name, value = unquote(name).strip(), unquote(value).strip()
                 problem = problem_of(name, value) if equals else "expected key=value"
@@ -236,21 +248,21 @@ class _OtlpVariables:
                     self._ignore(f"{variable}, item {number},", problem)
                 else:
                     headers[name.lower()] = value
-                    self._decides(f"headers.{name.lower()}", variable)
-            break
+                    self._mark_decided(f"headers.{name.lower()}", variable)
+            break  # the variable for logs replaces the one for all signals; they are not merged
         return headers
 
     def _tls(self) -> TlsConfig:
-        """Read the files of the connection; one client file may hold certificate and key."""
+        """Return the TLS files; one client file may hold both the certificate and its key."""
         paths: dict[str, str] = {}
         variables: dict[str, str] = {}
         for field, key in keys_of(TlsConfig):
-            for variable, path in self._set(_FILES[field.name]):
+            for variable, path in self._values_of(_FILE_VARIABLES[field.name]):
                 if problem := file_problem(path):
                     self._fail(variable, problem)
                 else:
                     paths[field.name], variables[field.name] = path, variable
-                    self._decides(f"tls.{key.name}", variable)
+                    self._mark_decided(f"tls.{key.name}", variable)
                 break
         if "client_certificate" in paths:
             paths.setdefault("client_private_key", paths["client_certificate"])
@@ -262,16 +274,16 @@ class _OtlpVariables:
         return tls
 
 
-_FILES = {
+_FILE_VARIABLES = {
     "ca_certificate": "CERTIFICATE",
     "client_certificate": "CLIENT_CERTIFICATE",
     "client_private_key": "CLIENT_KEY",
 }
-"""The end of the variable for each field of `TlsConfig`."""
+"""The end of the variable's name for each field of `TlsConfig`."""
 
 
-def _in_ms(timeout: float) -> int:
-    """Return a timeout in milliseconds; zero means no limit, which is the largest one."""
-    if timeout < _SMALLEST_IN_MS:
+def _to_ms(timeout: float) -> int:
+    """Return a timeout in milliseconds; 0 means no limit and becomes the largest timeout."""
+    if timeout < _MIN_MILLISECONDS:
         timeout *= 1000
     return max(round(timeout), 1) if timeout else LARGEST

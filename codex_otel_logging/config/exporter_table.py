@@ -1,4 +1,4 @@
-"""Reads the exporter of the `[otel]` table: its name, or the table of one of them."""
+"""Reads the `exporter` setting: a name, or a table for one exporter."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ EXPORTERS = ("none", *get_args(ExporterName))
 
 
 class ExporterTable:
-    """Reads the exporter.
+    """Reads the `exporter` setting of an `[otel]` table.
 
     Args:
         table: the `[otel]` table.
-        variables: the environment of an exporter that is a bare name.
-        folder: what paths under `tls` are relative to.
-        environ: where `${NAME}` is looked up.
+        variables: the `OTEL_*` variables, which configure an exporter that is only a name.
+        folder: the folder that paths under `tls` are relative to.
+        environ: the variables that `${NAME}` refers to.
 
     """
 
@@ -55,7 +55,7 @@ class ExporterTable:
         self._environ = environ
 
     def read(self) -> ExporterConfig | None:
-        """Return the exporter, or None for none and for one that has faults."""
+        """Return the exporter; None for `"none"`, and after a fault that leaves no exporter."""
         table = self._table
         value = table.get("exporter")
         if not isinstance(value, Mapping):
@@ -104,7 +104,7 @@ class ExporterTable:
         return config
 
     def _replaced(self, endpoint: object) -> tuple[str, ...]:
-        """Return what the variables in an endpoint stand for."""
+        """Return the values of the variables in an endpoint, which messages must not show."""
         names = variables_in(endpoint) if isinstance(endpoint, str) else ()
         return tuple(self._environ[name] for name in names if self._environ.get(name))
 
@@ -122,6 +122,7 @@ class ExporterTable:
             elif value is not None and (problem := problem_of(key, value)):
                 table.fault(key, problem)
             elif value is not None:
+                # gRPC rejects metadata keys with upper-case letters.
                 headers[key if over_http else key.lower()] = value
             seen.add(key.lower())
         return headers
@@ -148,7 +149,7 @@ class ExporterTable:
         name = table.string(key)
         if name is None:
             return None
-        from pathlib import Path  # takes a tenth of a start, and few settings name a file
+        from pathlib import Path  # a tenth of the start-up time, and few settings name a file
 
         try:
             file = (self._folder or Path()) / Path(name).expanduser()
@@ -171,6 +172,6 @@ def _unknown_exporter(name: str) -> str:
     if name == "none":
         return "'none' must not be a table; write exporter = \"none\""
     text = f"expected one of {', '.join(map(repr, EXPORTERS))}"
-    if not re.fullmatch(r"[\w-]{1,32}", name):  # perhaps an address, with a password in it
+    if not re.fullmatch(r"[\w-]{1,32}", name):  # may be an address that contains a password
         return text
     return f"{text}; got {name!r}{suggestion(name, EXPORTERS)}"

@@ -1,4 +1,4 @@
-"""Reads and checks the files that settings name; never blocks on one that is not a plain file."""
+"""Reads and checks the files that settings name. Only regular files are read, so nothing blocks."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ from collections.abc import Iterator
 from .settings import TlsConfig
 
 LARGEST_TOML = 1 << 20
-"""1 MiB: the largest settings file that is read."""
+"""Maximum size of a settings file: 1 MiB."""
 
 LARGEST_PEM = 16 << 20
-"""16 MiB: the largest file of certificates or keys that is read."""
+"""Maximum size of a file of certificates or keys: 16 MiB."""
 
 
 def read_file(path: str | os.PathLike[str], largest: int) -> bytes:
-    """Return the contents of a regular file of at most `largest` bytes.
-
-    Opening a FIFO waits for a writer, and reading a device may never end.
+    """Return the contents of a regular file of at most `largest` bytes; never blocks.
 
     Raises:
-        OSError: the file cannot be read, is not regular, or is larger.
+        OSError: the file cannot be read, is not a regular file, or is larger.
+        ValueError: `path` contains a NUL character.
 
     """
-    # Not pathlib: importing it takes a tenth of a start, and few settings name a file.
+    # Opening a FIFO waits for a writer, and reading a device such as /dev/zero never ends.
+    # os.stat, because importing pathlib takes a tenth of the start-up time.
     if not stat.S_ISREG(os.stat(path).st_mode):  # noqa: PTH116
         raise OSError(errno.EINVAL, "not a regular file")
-    # Non-blocking, because another file may have taken its place since.
+    # Non-blocking: a FIFO may have replaced the file since the check.
     with open(path, "rb", opener=_open_without_blocking) as file:
         contents = file.read(largest + 1)
     if len(contents) > largest:
@@ -41,7 +41,7 @@ def _open_without_blocking(path: str, flags: int) -> int:
 
 
 def file_problem(path: str | os.PathLike[str]) -> str | None:
-    """Return why a file of certificates or keys cannot be read, or None if it can."""
+    """Return why a file of certificates or keys cannot be read, or None."""
     try:
         read_file(path, LARGEST_PEM)
     except OSError as error:
@@ -52,9 +52,9 @@ def file_problem(path: str | os.PathLike[str]) -> str | None:
 
 
 def certificate_problems(tls: TlsConfig) -> Iterator[tuple[str, str]]:
-    """Yield the field of each file that TLS cannot use, and what is wrong with it.
+    """Yield the `TlsConfig` field and the fault of each file that TLS cannot use.
 
-    The files exist and can be read.
+    The files must be readable; check them with `file_problem` first.
     """
     import ssl  # slow to import, and only TLS needs it
 
@@ -66,6 +66,7 @@ def certificate_problems(tls: TlsConfig) -> Iterator[tuple[str, str]]:
             yield "ca_certificate", "the file contains no PEM certificate"
     if tls.client_certificate is not None and tls.client_private_key is not None:
         try:
+            # Without a password, OpenSSL would ask for the one of an encrypted key on the terminal.
             context.load_cert_chain(tls.client_certificate, tls.client_private_key, password="")
         except (ssl.SSLError, ValueError):
             yield (

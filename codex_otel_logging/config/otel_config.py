@@ -1,9 +1,8 @@
-"""An `[otel]` table becomes an `OtelConfig`; a bad one a `ConfigError` that lists every fault.
+"""Turns an `[otel]` table into an `OtelConfig`, or raises a `ConfigError` that lists every fault.
 
-A misspelt key, a wrong type or a value that cannot work is a fault. Only a key that resembles no
-known one is a warning: a newer Codex CLI may have defined it. Nothing here talks to the network,
-and nothing of OpenTelemetry is imported. Header values, and what `${NAME}` was replaced by, appear
-in no message and no `repr`.
+A misspelt key, a wrong type and an invalid value are faults. An unknown key that resembles no known
+one is a warning: a newer Codex CLI may define it. Nothing here uses the network or imports
+OpenTelemetry. No message and no `repr` contains a header's value or the value of a `${NAME}`.
 """
 
 from __future__ import annotations
@@ -35,19 +34,19 @@ if TYPE_CHECKING:
 ResourceValue = str | bool | int | float | list[Any]
 
 OTHER_SIGNALS = ("trace_exporter", "metrics_exporter", "span_attributes", "tracestate")
-"""Keys of the Codex CLI's `[otel]` table for traces and metrics; accepted and ignored."""
+"""Keys of the Codex CLI's `[otel]` table for traces and metrics: accepted and ignored."""
 
 SET_ELSEWHERE = {
     "service.name": "service_name",
     "service.version": "the handler's app_version",
     "env": "environment",
 }
-"""Resource attributes that have a setting of their own."""
+"""Resource attributes that another setting determines, and which one."""
 
 
 @dataclass(frozen=True, slots=True)
 class OtelConfig:
-    """All settings. `OtelConfig()` holds the defaults, under which nothing is sent."""
+    """All settings. `OtelConfig()` holds the defaults, with which nothing is exported."""
 
     environment: str = field(default="dev", metadata=setting("resource attribute `env`"))
     service_name: str = field(
@@ -106,9 +105,9 @@ class OtelConfig:
         default_factory=BatchConfig, metadata=setting("how events are queued, batched and retried")
     )
     warnings: tuple[str, ...] = field(default=(), compare=False)
-    """What was ignored when the settings were read, one line each."""
+    """Warnings about ignored keys and variables, one line each."""
     variables: Mapping[str, tuple[str, ...]] = field(default_factory=dict, compare=False)
-    """The environment variables behind each setting that they decided, as the table has none."""
+    """The environment variables that each setting came from, for settings the table omits."""
 
     @classmethod
     def from_toml(
@@ -121,22 +120,23 @@ class OtelConfig:
     ) -> OtelConfig:
         """Read the `[otel]` table of a TOML file; the file's other tables are ignored.
 
-        A file without the table gives the defaults, and so does a missing file if `missing_ok`.
-        Paths under `tls` are relative to the file's folder.
+        Returns the defaults if the file has no such table. Paths under `tls` are relative to the
+        file's folder.
 
         Args:
-            path: the file. `~`, `$NAME`, `${NAME}` and `${NAME:-default}` in it are expanded. None
-                means `default_path()`.
-            missing_ok: whether a missing file gives the defaults.
-            strict: whether an unknown key, or an invalid variable, is a fault instead of a warning.
-            environ: where `${NAME}` in the table and the `OTEL_*` variables are looked up; None
-                means `os.environ`.
+            path: the file; `~`, `$NAME`, `${NAME}` and `${NAME:-default}` are expanded. None means
+                `$CODEX_HOME/config.toml` if `CODEX_HOME` is set, else `~/.codex/config.toml`.
+            missing_ok: return the defaults if the file does not exist.
+            strict: raise for unknown keys and invalid environment variables instead of adding them
+                to `warnings`.
+            environ: the variables that `${NAME}` refers to, and the `OTEL_*` variables; None means
+                `os.environ`.
 
         Raises:
-            ConfigError: the file cannot be read, is not TOML, or the table has faults.
+            ConfigError: the file cannot be read, is not valid TOML, or its table has faults.
 
         """
-        from .toml_file import OtelFile  # configured from a mapping, the handler reads no TOML
+        from .toml_file import OtelFile  # a handler that is built from a mapping needs no TOML
 
         file = OtelFile.read(path, missing_ok=missing_ok)
         return cls.from_file(file, strict=strict, environ=environ)
@@ -145,7 +145,7 @@ class OtelConfig:
     def from_file(
         cls, file: OtelFile, *, strict: bool = False, environ: Mapping[str, str] | None = None
     ) -> OtelConfig:
-        """Read the `[otel]` table of a file that is parsed already; see `from_table`."""
+        """Read the `[otel]` table of a parsed file; see `from_table`."""
         return cls.from_table(
             file.otel,
             where=f"{file.name}: [otel]",
@@ -164,22 +164,24 @@ class OtelConfig:
         strict: bool = False,
         environ: Mapping[str, str] | None = None,
     ) -> OtelConfig:
-        """Read an `[otel]` table that is parsed already.
+        """Read a parsed `[otel]` table.
 
         Args:
-            otel: the table.
-            where: how messages call it.
-            folder: what paths under `tls` are relative to; None means the working directory.
-            strict: whether an unknown key, or an invalid variable, is a fault instead of a warning.
-            environ: where `${NAME}` and the `OTEL_*` variables are looked up; None means
+            otel: the contents of the table.
+            where: the name of the table in messages.
+            folder: the folder that paths under `tls` are relative to; None means the working
+                directory.
+            strict: raise for unknown keys and invalid environment variables instead of adding them
+                to `warnings`.
+            environ: the variables that `${NAME}` refers to, and the `OTEL_*` variables; None means
                 `os.environ`.
 
         Raises:
-            ConfigError: the table has faults; all of them are in it.
+            ConfigError: the table has faults; `faults` lists all of them.
 
         """
         faults = Faults(strict=strict)
-        table = TableReader(otel, where, faults, belongs=_place_of)
+        table = TableReader(otel, where, faults, misplaced=_misplaced_key_fault)
         config = _OtelTable(table, folder, os.environ if environ is None else environ).read()
         if found := faults.in_order():
             raise ConfigError(*found)
@@ -190,7 +192,7 @@ OtelConfig.__module__ = "codex_otel_logging"
 
 
 class _OtelTable:
-    """Reads the parts of the table."""
+    """Reads an `[otel]` table part by part."""
 
     def __init__(self, table: TableReader, folder: Path | None, environ: Mapping[str, str]) -> None:
         self._table = table
@@ -203,12 +205,13 @@ class _OtelTable:
         defaults = OtelConfig()
         for key in OTHER_SIGNALS:
             table.get(key)
+        # `from_table(tomllib.load(file))` passes the whole document; "unknown key" would not help.
         if "otel" in table:
             table.get("otel")
             table.fault("otel", "unknown key; pass the contents of the [otel] table")
         exporter = ExporterTable(table, self._variables, self._folder, self._environ).read()
         if exporter is None:
-            # A malformed variable must not be reported where nothing is exported.
+            # Nothing is exported, so no variable has an effect and none is worth a warning.
             self._variables = Variables({}, warn=table.warn, fault=table.fault)
         config = OtelConfig(
             environment=table.string("environment", defaults.environment) or "",
@@ -272,6 +275,7 @@ class _OtelTable:
                 variable = self._variables.batch_setting(each.name, key)
                 values[each.name] = default if variable is None else variable
         if table is not None:
+            # A key that is absent has not been read yet; suggestions name only keys that were.
             for name in BatchConfig.__slots__:
                 table.get(name)
             table.finish()
@@ -280,7 +284,7 @@ class _OtelTable:
         return BatchConfig(**values)
 
     def _fit_batch_into_queue(self, values: dict[str, int], written: Container[str]) -> None:
-        """Make a batch no larger than the queue: the size that is not written gives way."""
+        """Limit the batch size to the queue size, by changing the size that the table omits."""
         batch, queue = values["max_batch_size"], values["max_queue_size"]
         if "max_batch_size" not in written:
             values["max_batch_size"] = queue
@@ -301,8 +305,8 @@ _TABLES = {
 }
 
 
-def _place_of(key: str) -> str | None:
-    """Return the fault of a key that stands in another table than its own; None if it has none."""
+def _misplaced_key_fault(key: str) -> str | None:
+    """Return the fault of a key that belongs in another table, or None if no table has it."""
     for settings, table in _TABLES.items():
         for each, known in keys_of(settings):
             outer, _, name = (known.name or each.name).rpartition(".")
@@ -313,7 +317,7 @@ def _place_of(key: str) -> str | None:
 
 
 def _fits_64_bits(value: object) -> bool:
-    """Return whether OTLP can carry each integer; TOML readers take hexadecimal of any length."""
+    """Return whether every integer fits in 64 bits, as OTLP requires and TOML readers do not."""
     return all(
         MIN_INT64 <= item <= MAX_INT64
         for item in (value if isinstance(value, list) else [value])
@@ -322,6 +326,10 @@ def _fits_64_bits(value: object) -> bool:
 
 
 def _is_resource_value(value: object) -> bool:
+    """Return whether OTLP allows a value as a resource attribute.
+
+    Arrays must be homogeneous: https://opentelemetry.io/docs/specs/otel/common/#attribute
+    """
     if isinstance(value, (str, bool, int, float)):
         return True
     return (

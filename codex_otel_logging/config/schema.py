@@ -1,9 +1,7 @@
-"""The JSON Schema of a TOML file with an `[otel]` table, for editors that complete and check it.
+"""Builds the JSON Schema of a TOML file with an `[otel]` table, for completion in editors.
 
-It is made from what the settings' own classes and constants say. A schema cannot see everything
-that reading finds: variables that are not set, files that are not there, what two keys have to do
-with each other. What it does refuse, strict reading refuses as well; otherwise, unknown keys are
-warnings.
+The schema is derived from the settings classes. It rejects only what strict reading rejects, but
+not all of it: a schema cannot see unset variables, missing files or most relations between keys.
 
 https://json-schema.org/draft/2020-12
 """
@@ -34,7 +32,7 @@ from .tables import EXPANDABLE
 Schema = dict[str, Any]
 
 _VARIABLE = {"pattern": r"\$\{"}
-"""A string of which nothing more can be said before `${NAME}` is replaced."""
+"""Matches a string with a variable, whose value cannot be checked before it is expanded."""
 
 _SCHEME = "[Hh][Tt][Tt][Pp][Ss]?://"
 _HOST = r"[^\s/?#\\@]+"
@@ -53,7 +51,7 @@ _RESOURCE_VALUES = [{"type": "string"}, {"type": "boolean"}, {"type": "number"}]
 
 
 def schema() -> Schema:
-    """Return the schema of a whole TOML file; its tables beside `otel` may hold anything."""
+    """Return the schema of a whole TOML file; tables other than `otel` may hold anything."""
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "TOML file with the settings of codex_otel_logging",
@@ -82,7 +80,7 @@ def _table(description: str, properties: Schema, required: list[str] | None = No
 
 
 def _properties(settings: type, exporter: ExporterName | None = None) -> Schema:
-    """Return the schemas of the keys of a class; strings under an exporter may hold variables."""
+    """Return the schemas of a settings class's keys, for one exporter or outside of any."""
     types = get_type_hints(settings, {**vars(parts), **vars(otel_config)})
     properties: Schema = {}
     for field, key in keys_of(settings):
@@ -90,7 +88,9 @@ def _properties(settings: type, exporter: ExporterName | None = None) -> Schema:
             continue
         table, _, name = (key.name or field.name).rpartition(".")
         entry = {"description": _description(key), **_default(field)}
-        entry |= _special(field.name, exporter) or _typed(types[field.name], key, exporter)
+        entry |= _schema_of_special_key(field.name, exporter) or _schema_of_type(
+            types[field.name], key, exporter
+        )
         if table:
             entry = _table(f"limits of a {table.replace('_', ' ')}", {name: entry})
         properties[table or name] = entry
@@ -109,8 +109,8 @@ def _default(field: Field[Any]) -> Schema:
     return {} if field.default in (None, MISSING) else {"default": field.default}
 
 
-def _typed(kind: Any, key: Key, exporter: ExporterName | None) -> Schema:
-    """Return what a type of Python means for a value; `X | None` is X, as TOML has no null."""
+def _schema_of_type(kind: Any, key: Key, exporter: ExporterName | None) -> Schema:
+    """Return the schema of a Python type; `X | None` means X, because TOML has no null."""
     kinds = [each for each in get_args(kind) if each is not type(None)]
     if get_origin(kind) is Literal:
         return {"type": "string", "anyOf": [{"enum": list(get_args(kind))}, _VARIABLE]}
@@ -130,8 +130,8 @@ def _typed(kind: Any, key: Key, exporter: ExporterName | None) -> Schema:
     return table
 
 
-def _special(name: str, exporter: ExporterName | None) -> Schema | None:
-    """Return the schema of a key of which its type does not say enough."""
+def _schema_of_special_key(name: str, exporter: ExporterName | None) -> Schema | None:
+    """Return the schema of a key that its Python type does not describe fully, or None."""
     if name == "exporter":
         return _exporter()
     if name == "resource_attributes":

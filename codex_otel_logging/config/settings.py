@@ -1,8 +1,8 @@
-"""The parts of the settings: exporter, TLS, batching; frozen, with the documented defaults.
+"""The settings of the exporter, of TLS and of batching, as frozen dataclasses with defaults.
 
-A field with `setting` is a key of the `[otel]` table. What is to be known of it stands there and
-nowhere else: reading, the schema and README take it from there. The settings' `repr` shows neither
-a header's value nor anything that `${NAME}` was replaced by.
+A field with `setting` is a key of the `[otel]` table. Its metadata is the only place that describes
+the key: reading, the schema and the documentation use it. No `repr` shows a header's value or the
+value of a `${NAME}`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ Protocol = Literal["binary", "json"]
 Compression = Literal["none", "gzip"]
 
 LARGEST = (1 << 31) - 1
-"""The largest integer of any setting."""
+"""The maximum of every integer setting."""
 
 EXAMPLE_ENDPOINTS: dict[ExporterName, str] = {
     "otlp-http": f"https://localhost:4318{LOGS_PATH}",
@@ -28,11 +28,17 @@ EXAMPLE_ENDPOINTS: dict[ExporterName, str] = {
 
 
 class Key(NamedTuple):
-    """What is to be known of a key of the table beside its type and default.
+    """Describes a key of the `[otel]` table, except for its type and default.
 
-    `description` is Markdown. `name` is the key where the field is called something else,
-    `smallest` the lower limit of an integer, `choices` what a string may be, `variable` the
-    environment variable that decides where the key is absent, `exporter` the only one that has it.
+    Attributes:
+        description: a phrase in Markdown.
+        name: the key, if it differs from the field's name; a dot separates a table and its key.
+        smallest: the minimum of an integer.
+        variable: the environment variable that is read if the key is absent.
+        required: whether the key must be present.
+        choices: the valid strings.
+        exporter: the only exporter that has the key; None if both have it.
+
     """
 
     description: str
@@ -45,23 +51,27 @@ class Key(NamedTuple):
 
 
 def setting(description: str, **more: Any) -> dict[str, Key]:
-    """Return the metadata of a field that is a key; `more` are the other arguments of `Key`."""
+    """Return the metadata of a field that is a key; `more` are further attributes of `Key`."""
     return {"key": Key(description, **more)}
 
 
 def keys_of(settings: Any) -> list[tuple[Field[Any], Key]]:
-    """Return the fields of a class of settings that are keys, and what is to be known of each."""
+    """Return the fields of a settings class that are keys of the table, each with its `Key`."""
     return [(each, each.metadata["key"]) for each in fields(settings) if "key" in each.metadata]
 
 
 def key_of(settings: Any, name: str) -> Key:
-    """Return what is to be known of the field `name`."""
+    """Return the `Key` of the field `name` of a settings class."""
     return next(found for each, found in keys_of(settings) if each.name == name)
 
 
 @dataclass(frozen=True, slots=True, repr=False)
 class TlsConfig:
-    """The files of a TLS connection; None means the system's authorities, no client certificate."""
+    """The PEM files of a TLS connection.
+
+    Without `ca_certificate`, the system's authorities are trusted; without `client_certificate`, no
+    client certificate is sent.
+    """
 
     ca_certificate: str | None = field(
         default=None,
@@ -95,9 +105,9 @@ class TlsConfig:
 class ExporterConfig:
     """The exporter, and where and how it sends events.
 
-    `written_endpoint` is the endpoint before `${NAME}` was replaced, `replaced` what was put in. An
-    exporter that was a bare name has neither.
-    `insecure` means plaintext where the endpoint has no scheme that says so.
+    `written_endpoint` is the endpoint as written, before `${NAME}` is expanded; `replaced` holds
+    the values of its variables. Neither is set if the setting was only the exporter's name.
+    `insecure` means plaintext for a gRPC target without `http://` or `https://`.
     """
 
     name: ExporterName
@@ -138,7 +148,7 @@ class ExporterConfig:
 
     @property
     def safe_endpoint(self) -> str:
-        """The endpoint as it was written, without what may be secret: user, password, query."""
+        """The endpoint as written, without the parts that may be secret: user, password, query."""
         endpoint = self.written_endpoint or self.endpoint
         if userinfo := userinfo_of(endpoint):
             endpoint = endpoint.replace(f"{userinfo}@", "", 1)
@@ -146,12 +156,12 @@ class ExporterConfig:
 
     @property
     def is_bare(self) -> bool:
-        """Whether the setting was a name only, so that the environment describes the exporter."""
+        """Whether the setting was only a name; `OTEL_*` variables then configure the exporter."""
         return self.written_endpoint is None
 
     @property
     def over_http(self) -> bool:
-        """Whether the exporter speaks OTLP/HTTP; otherwise, it speaks OTLP/gRPC."""
+        """Whether the exporter uses OTLP/HTTP; otherwise it uses OTLP/gRPC."""
         return self.name == "otlp-http"
 
     @property
@@ -165,9 +175,10 @@ class ExporterConfig:
 
 @dataclass(frozen=True, slots=True)
 class BatchConfig:
-    """How events are queued, batched and retried; times in milliseconds, sizes in bytes.
+    """How events are queued, batched and retried. Times are in milliseconds.
 
-    The variables: https://opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables/
+    The variables are those of the specification's batch log record processor:
+    https://opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables/
     """
 
     schedule_delay_ms: int = field(

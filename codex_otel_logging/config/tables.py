@@ -1,8 +1,8 @@
-"""Strict reading of a settings table: every key accounted for, every fault collected.
+"""Reads a settings table strictly: checks every value's type and reports every unknown key.
 
-A `TableReader` hands out the values of one table by key and type. Faults are collected in the
-`Faults` that all readers of one file share; reading goes on with a value that is never used, so
-that one reading finds all faults. `finish` judges the keys that were not read.
+A `TableReader` returns the values of one table by key and type. A fault does not stop it: it adds
+the fault to the `Faults` that all readers of a file share and returns a placeholder, so one
+reading finds all faults. `finish` reports the keys that nothing has read.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from ..text import misspelt, nearest, suggestion
 from .settings import LARGEST, keys_of
 
 _NAME = r"[A-Za-z_][A-Za-z0-9_]*"
-_DEFAULT = r"(?:[^$}]|\$+[^${}])*\$*"  # with no variable in it
+_DEFAULT = r"(?:[^$}]|\$+[^${}])*\$*"  # a default must not contain a variable
 
 _VARIABLE = re.compile(
     rf"""
@@ -26,7 +26,7 @@ _VARIABLE = re.compile(
 )
 
 EXPANDABLE = rf"^(?:[^$]|\$\$|\$[^{{$]|\$\{{{_NAME}(?::-{_DEFAULT})?\}})*\$?$"
-"""What a string must match for `expand` to take it: each `${` begins a variable."""
+"""Matches the strings that `expand` accepts: every `${` begins a variable."""
 
 _PLAIN_KEY = re.compile(r"[ -~]+")
 
@@ -41,9 +41,10 @@ _TYPE_NAMES: dict[type, str] = {
 
 
 class ConfigError(ValueError):
-    """The settings cannot be used; the message has one line for each fault.
+    """Raised for invalid settings. The message lists every fault, one per line.
 
-    `faults` holds those lines: where, what, and what to do. None shows a header's value.
+    `faults` holds the same lines as a tuple. Each one says where the fault is, what is wrong and
+    what to do. None contains a header's value.
     """
 
     def __init__(self, *faults: str) -> None:
@@ -55,10 +56,7 @@ ConfigError.__module__ = "codex_otel_logging"
 
 
 class Faults:
-    """The faults found so far, each with its position in the file.
-
-    `strict` turns warnings into faults.
-    """
+    """Collects faults and warnings with their positions; if `strict`, warnings become faults."""
 
     def __init__(self, *, strict: bool = False) -> None:
         self.strict = strict
@@ -66,19 +64,19 @@ class Faults:
         self._warnings: list[tuple[tuple[int, ...], str]] = []
 
     def add(self, position: tuple[int, ...], text: str) -> None:
-        """Add a fault at a position: the indices of the keys that lead to it."""
+        """Add a fault. Its position holds the indices of the keys that lead to it."""
         self._faults.append((position, text))
 
     def warn(self, position: tuple[int, ...], text: str) -> None:
-        """Add a warning at a position; a fault when reading is strict."""
+        """Add a warning, or a fault if reading is strict."""
         (self._faults if self.strict else self._warnings).append((position, text))
 
     def in_order(self) -> tuple[str, ...]:
-        """Return all faults in the order of the table."""
+        """Return all faults in the order in which the file has them."""
         return tuple(text for _, text in sorted(self._faults))
 
     def warnings_in_order(self) -> tuple[str, ...]:
-        """Return all warnings in the order of the table."""
+        """Return all warnings in the order in which the file has them."""
         return tuple(text for _, text in sorted(self._warnings))
 
 
@@ -87,11 +85,11 @@ class TableReader:
 
     Args:
         contents: the table.
-        where: how messages call it, for example `[otel] exporter.otlp-http`.
-        faults: where to note what is wrong.
-        position: the indices of the keys that lead here.
-        environ: where `${NAME}` is looked up; None leaves strings as they are.
-        belongs: where a key that this table does not have belongs, in words; None if nowhere.
+        where: the name of the table in messages, for example `[otel] exporter.otlp-http`.
+        faults: collects the faults.
+        position: the indices of the keys that lead to this table.
+        environ: the variables that `${NAME}` refers to; None leaves strings as they are.
+        misplaced: returns the fault of a key that belongs in another table, or None.
 
     """
 
@@ -102,7 +100,7 @@ class TableReader:
         faults: Faults,
         position: tuple[int, ...] = (),
         environ: Mapping[str, str] | None = None,
-        belongs: Callable[[str], str | None] = lambda _: None,
+        misplaced: Callable[[str], str | None] = lambda _: None,
     ) -> None:
         self.where = where
         self._contents = contents
@@ -110,8 +108,8 @@ class TableReader:
         self._faults = faults
         self._position = position
         self._environ = environ
-        self._belongs = belongs
-        self._asked: set[str] = set()
+        self._misplaced = misplaced
+        self._read_keys: set[str] = set()
         for key in self._order:
             if not isinstance(key, str):
                 self.fault(key, "keys must be strings")
@@ -120,23 +118,24 @@ class TableReader:
         return key in self._contents
 
     def names(self) -> list[str]:
-        """Return the keys in their order."""
+        """Return the keys that are strings, in order."""
         return [key for key in self._order if isinstance(key, str)]
 
     def get(self, key: str) -> Any:
-        """Return the value as it stands, or None; the key counts as known from then on."""
-        self._asked.add(key)
+        """Return the value of a key unchecked, or None. From then on, the key counts as known."""
+        self._read_keys.add(key)
         return self._contents.get(key)
 
     def fault(self, key: str, text: str) -> None:
-        """Add a fault of the value of `key`."""
-        self._faults.add(self._place(key), f"{self._path(key)}: {text}")
+        """Add a fault of `key` or of its value."""
+        self._faults.add(self._position_of(key), f"{self._path(key)}: {text}")
 
     def warn(self, key: str, text: str) -> None:
-        """Add a warning about `key`; a fault when reading is strict."""
-        self._faults.warn(self._place(key), f"{self._path(key)}: {text}")
+        """Add a warning about `key`, or a fault if reading is strict."""
+        self._faults.warn(self._position_of(key), f"{self._path(key)}: {text}")
 
-    def _place(self, key: str) -> tuple[int, ...]:
+    def _position_of(self, key: str) -> tuple[int, ...]:
+        # A missing key is reported after the keys that are there.
         index = self._order.index(key) if key in self._contents else len(self._order)
         return (*self._position, index)
 
@@ -148,13 +147,13 @@ class TableReader:
         value = self.get(key)
         if key not in self._contents:
             return None
-        if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+        if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):  # bool is int
             self.fault(key, f"expected {_TYPE_NAMES[kind]}, got {type_name(value)}")
             return None
         return value
 
     def string(self, key: str, default: str | None = None) -> str | None:
-        """Return a string, its `${NAME}` expanded where this reader does so."""
+        """Return a string, with `${NAME}` expanded if the reader has an `environ`."""
         value = self._typed(key, str)
         if value is None:
             return default
@@ -167,12 +166,12 @@ class TableReader:
             return None
 
     def boolean(self, key: str, default: bool) -> bool:
-        """Return true or false."""
+        """Return a boolean, or `default`."""
         value = self._typed(key, bool)
         return default if value is None else value
 
     def integer(self, key: str, default: int, smallest: int, largest: int) -> int:
-        """Return an integer within the two limits."""
+        """Return an integer from `smallest` to `largest`, or `default`."""
         value = self._typed(key, int)
         if value is None:
             return default
@@ -181,14 +180,14 @@ class TableReader:
         return int(value)
 
     def choice(self, key: str, default: str, choices: Collection[str]) -> str:
-        """Return one of `choices`."""
+        """Return one of `choices`, or `default`."""
         value = self.string(key, default)
         if value is not None and value not in choices:
             self.fault(key, f"expected one of {', '.join(map(repr, choices))}")
         return value or default
 
     def table(self, key: str, *, environ: Mapping[str, str] | None = None) -> TableReader | None:
-        """Return a reader of the table under `key`, or None where there is none."""
+        """Return a reader of the table under `key`, or None if the key is absent or no table."""
         value = self._typed(key, Mapping)
         if value is None:
             return None
@@ -196,32 +195,32 @@ class TableReader:
             value,
             self._path(key),
             self._faults,
-            self._place(key),
+            self._position_of(key),
             self._environ if environ is None else environ,
-            self._belongs,
+            self._misplaced,
         )
 
     def finish(self) -> None:
-        """Judge each key that was not read.
+        """Report each key that was not read.
 
-        A key of another table, or a misspelt one, is a fault. Any other may be a setting of a newer
-        Codex CLI, so it is a warning.
+        A misspelt key and a key of another table are faults. Any other key may be a setting of a
+        newer Codex CLI, so it is a warning.
         """
         for key in self.names():
-            if key in self._asked:
+            if key in self._read_keys:
                 continue
-            if (place := self._belongs(key)) is not None:
+            if (place := self._misplaced(key)) is not None:
                 self.fault(key, place)
-            elif (meant := misspelt(key, self._asked)) is not None:
+            elif (meant := misspelt(key, self._read_keys)) is not None:
                 self.fault(key, f"unknown key; did you mean {meant!r}?")
             elif self._faults.strict:
-                self.warn(key, f"unknown key{nearest(key, self._asked)}")
+                self.warn(key, f"unknown key{nearest(key, self._read_keys)}")
             else:
-                self.warn(key, f"unknown key, ignored{suggestion(key, self._asked)}")
+                self.warn(key, f"unknown key, ignored{suggestion(key, self._read_keys)}")
 
 
 def type_name(value: object) -> str:
-    """Return what a value is, in the words of TOML."""
+    """Return the name of a value's TOML type with its article, such as "an array"."""
     for kind, name in _TYPE_NAMES.items():
         if isinstance(value, kind):
             return name if kind is not bool else "a boolean"
@@ -229,17 +228,19 @@ def type_name(value: object) -> str:
 
 
 def variables_in(text: str) -> list[str]:
-    """Return the names of the variables that `expand` looks up for `text`."""
+    """Return the names of the variables in `text`."""
     return [match[1] for match in _VARIABLE.finditer(text) if match[1]]
 
 
 def expand(text: str, environ: Mapping[str, str]) -> str:
     """Return `text` with `${NAME}`, `${NAME:-default}` and `$$` replaced.
 
-    The default stands for a variable that is not set or empty, as in a shell.
+    The default replaces a variable that is unset or empty, as in a shell. Values are not expanded
+    again.
 
     Raises:
-        ValueError: a variable is not set, or a `${` begins none. Shows no value.
+        ValueError: a variable without a default is unset, or a `${` begins no variable. The message
+            contains no value.
 
     """
 
@@ -263,9 +264,10 @@ def expand(text: str, environ: Mapping[str, str]) -> str:
 
 
 def plain_settings(table: TableReader, defaults: Any, exporter: str = "") -> dict[str, Any]:
-    """Return the booleans, integers and choices of a table, as the metadata of its class says.
+    """Return the booleans, integers and choices of a table, checked against their `Key`s.
 
-    `defaults` is an instance of the class. What only another exporter has is not read.
+    `defaults` is an instance of the settings class. Keys that only another exporter has are not
+    read, so that `finish` reports them.
     """
     values: dict[str, Any] = {}
     for each, key in keys_of(type(defaults)):

@@ -1,4 +1,4 @@
-"""Reads TOML 1.1, which allows newlines in inline tables, as `tomllib` does since Python 3.15."""
+"""Reads TOML 1.1, which allows newlines in inline tables; `tomllib` does so from Python 3.15 on."""
 
 from __future__ import annotations
 

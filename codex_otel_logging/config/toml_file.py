@@ -14,26 +14,26 @@ from .tables import ConfigError, type_name
 from .toml import TOMLDecodeError, loads
 
 DEFAULT_PATH = "${CODEX_HOME:-~/.codex}/config.toml"
-"""The Codex CLI's own settings file, as a path to be expanded."""
+"""The Codex CLI's settings file, before variables and `~` are expanded."""
 
 
 def default_path() -> str:
-    """Return the Codex CLI's settings file: in `$CODEX_HOME` if that is set, else in `~/.codex`."""
-    return _expanded(DEFAULT_PATH)
+    """Return the path of the Codex CLI's settings file; an empty `CODEX_HOME` counts as unset."""
+    return _expand(DEFAULT_PATH)
 
 
-def _expanded(path: str | os.PathLike[str]) -> str:
-    """Return a path with its variables replaced; one without a value or a default stays."""
+def _expand(path: str | os.PathLike[str]) -> str:
+    """Expand the variables of a path; an unset one without a default stays as it is."""
     text = os.fsdecode(path)
     text = re.sub(r"\$\{(\w+):-([^}]*)\}", lambda found: os.environ.get(found[1]) or found[2], text)
     return os.path.expandvars(text)
 
 
-def _read(name: str) -> tuple[Path, bytes]:
-    """Return the path of a settings file, with its home directory, and its contents.
+def _read_file(name: str) -> tuple[Path, bytes]:
+    """Return the path of a settings file with `~` expanded, and the file's contents.
 
     Raises:
-        FileNotFoundError: there is no such file, or there cannot be one; `errno` tells which.
+        FileNotFoundError: the file does not exist (ENOENT), or cannot exist under this path.
         OSError: the file cannot be read.
 
     """
@@ -41,7 +41,7 @@ def _read(name: str) -> tuple[Path, bytes]:
         file = Path(name).expanduser()
         return file, read_file(file, LARGEST_TOML)
     except RuntimeError:
-        # Containers run as users that have neither HOME nor an entry in the passwd file.
+        # Containers run as users without HOME and without an entry in the passwd file.
         raise FileNotFoundError(errno.EINVAL, "unknown home directory") from None
     except ValueError:  # a NUL, or a lone surrogate
         raise FileNotFoundError(errno.EINVAL, "invalid path") from None
@@ -51,20 +51,20 @@ def _read(name: str) -> tuple[Path, bytes]:
         raise
 
 
-_SETS_EXPORTER = re.compile(r"""[\s\["']*(otel["'\s]*\.[\s"']*)?exporter\b""")
+_EXPORTER_LINE = re.compile(r"""[\s\["']*(otel["'\s]*\.[\s"']*)?exporter\b""")
 
 
-def _exporter_twice(fault: str, text: str) -> str:
-    """Return what to write if a TOML fault is a line that sets the exporter a second time.
+def _duplicate_exporter_hint(fault: str, text: str) -> str:
+    """Return how to mend a file that sets the exporter twice; empty for any other TOML fault.
 
-    TOML's own message names neither the key nor the place where it has a value already.
+    The parser's message names neither the key nor the line that sets it first.
     """
     if not fault.startswith(("Cannot overwrite a value", "Cannot declare")):
         return ""
     lines = text.split("\n")
     found = re.search(r"at line (\d+)", fault)
     line = lines[int(found[1]) - 1] if found else lines[-1]
-    if not _SETS_EXPORTER.match(line):
+    if not _EXPORTER_LINE.match(line):
         return ""
     return (
         "; the exporter is set twice: keep either the table, such as [otel.exporter.otlp-http], "
@@ -73,7 +73,7 @@ def _exporter_twice(fault: str, text: str) -> str:
 
 
 class OtelFile(NamedTuple):
-    """The `[otel]` table of a TOML file as it is written; empty where there is none."""
+    """The unchecked `[otel]` table of a TOML file; empty if the file or the table is missing."""
 
     name: str
     folder: Path
@@ -83,16 +83,16 @@ class OtelFile(NamedTuple):
     def read(
         cls, path: str | os.PathLike[str] | None = None, *, missing_ok: bool = False
     ) -> OtelFile:
-        """Read a file; see `OtelConfig.from_toml`.
+        """Read a file; the arguments are those of `OtelConfig.from_toml`.
 
         Raises:
-            ConfigError: the file cannot be read, or is not TOML.
+            ConfigError: the file is missing, cannot be read, or is not valid TOML.
 
         """
-        name = default_path() if path is None else _expanded(path)
+        name = default_path() if path is None else _expand(path)
         try:
-            file, contents = _read(name)
-            text = contents.decode("utf-8-sig")
+            file, contents = _read_file(name)
+            text = contents.decode("utf-8-sig")  # Windows editors begin a file with a BOM
             document = loads(text)
         except FileNotFoundError as error:
             if missing_ok:
@@ -109,9 +109,9 @@ class OtelFile(NamedTuple):
                 f"{name}: invalid UTF-8 at byte {error.start}; save the file as UTF-8"
             ) from None
         except TOMLDecodeError as error:
-            hint = _exporter_twice(str(error), text)
+            hint = _duplicate_exporter_hint(str(error), text)
             raise ConfigError(f"{name}: invalid TOML: {error}{hint}") from None
-        except (ValueError, RecursionError) as error:  # huge integers, tables nested too deep
+        except (ValueError, RecursionError) as error:  # a huge integer, or tables nested too deep
             raise ConfigError(f"{name}: cannot be read: {error}") from None
         otel = document.get("otel", {})
         if not isinstance(otel, dict):
