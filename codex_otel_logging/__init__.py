@@ -1,13 +1,8 @@
-"""A `logging.Handler` that sends the events of a coding agent over OTLP, as the Codex CLI does.
+"""A `logging.Handler` that exports a coding agent's events over OTLP, as the Codex CLI does.
 
-An application logs its events with plain `logger.info(name, extra={...})` on loggers under
-`codex_otel`; README.md shows how to attach the handler. `handler` puts the stages together:
-`config` reads the settings, `events` converts log records, `delivery` queues the events and exports
-them through `otlp`.
-
-The public names are imported when they are first used: pytest imports this package in every session
-of every project that has it, for the fixture. PYTEST_DONT_REWRITE keeps pytest from warning a
-program that imports the package first and runs pytest then.
+An application logs events with `logger.info(name, extra={...})` on loggers under `codex_otel`;
+`configure()` or `logging.config` attaches the handler, which exports in a background thread.
+PYTEST_DONT_REWRITE, or pytest would warn in programs that import this package before pytest runs.
 """
 
 from __future__ import annotations
@@ -56,10 +51,14 @@ _MODULES = {
     "from_table": "handler",
     "from_toml": "handler",
 }
-"""In which module each public name is."""
+"""The module of each public name.
+
+Names are imported on first use, because pytest imports this package in every session of every
+project that has it installed, for the fixture.
+"""
 
 
-if not TYPE_CHECKING:  # else a type checker would believe in any name
+if not TYPE_CHECKING:  # type checkers would accept any name from a module with `__getattr__`
 
     def __getattr__(name: str) -> Any:
         if name == "__version__":

@@ -1,4 +1,4 @@
-"""Runs the command line: `python -m codex_otel_logging` is the command `codex-otel-logging`."""
+"""Runs `codex-otel-logging` as `python -m codex_otel_logging`."""
 
 from __future__ import annotations
 

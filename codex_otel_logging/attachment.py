@@ -1,4 +1,4 @@
-"""Where this package's handlers are attached in the tree of loggers, and what keeps events away."""
+"""Finds this package's handlers in the tree of loggers, and what keeps events from them."""
 
 from __future__ import annotations
 
@@ -9,45 +9,46 @@ from collections.abc import Iterator
 from .config.settings import ExporterConfig
 
 EVENT_LOGGER = "codex_otel"
-"""The logger whose records, and those of the loggers below it, are events."""
+"""The logger for events; those of its child loggers are events, too."""
 
 _exporters: weakref.WeakKeyDictionary[logging.Handler, ExporterConfig | None]
 _exporters = weakref.WeakKeyDictionary()
-"""The handlers of this package that exist, and what each one exports through."""
+"""The existing handlers of this package, and the exporter of each."""
 
 _reported: weakref.WeakSet[logging.Handler] = weakref.WeakSet()
-"""The handlers that were reported as attached twice."""
+"""Handlers that have been reported as exporting events twice."""
 
 
 def register(handler: logging.Handler, exporter: ExporterConfig | None) -> None:
-    """Remember a handler of this package, for as long as it exists."""
+    """Register a handler of this package, for as long as it exists."""
     _exporters[handler] = exporter
 
 
 def is_own(handler: logging.Handler) -> bool:
-    """Return whether a handler is one of this package's."""
+    """Return whether a handler belongs to this package."""
     return handler in _exporters
 
 
 def exporter_of(handler: logging.Handler) -> ExporterConfig | None:
-    """Return what a handler of this package exports through, or None if it exports nothing."""
+    """Return the exporter of a handler of this package, or None if it exports nothing."""
     return _exporters[handler]
 
 
 def handlers_of(name: str) -> Iterator[tuple[logging.Logger, logging.Handler]]:
-    """Yield the handlers that the records of the logger `name` reach, each with its logger.
+    """Yield each handler that records of the logger `name` reach, with the handler's logger.
 
-    A logger that does not exist has the handlers of its nearest ancestor that does.
+    If the logger does not exist, its nearest existing ancestor counts.
     """
-    logger: logging.Logger | None = _existing(name)
+    logger: logging.Logger | None = _existing_logger(name)
     while logger is not None:
         for handler in list(logger.handlers):
             yield logger, handler
         logger = logger.parent if logger.propagate else None
 
 
-def _existing(name: str) -> logging.Logger:
-    """Return the logger `name` or its nearest ancestor that exists; creates none."""
+def _existing_logger(name: str) -> logging.Logger:
+    """Return the logger `name` or its nearest existing ancestor."""
+    # `getLogger` would create the logger, which then appears in the application's tree.
     while name:
         logger = logging.root.manager.loggerDict.get(name)
         if isinstance(logger, logging.Logger):
@@ -57,9 +58,9 @@ def _existing(name: str) -> logging.Logger:
 
 
 def attached_twice(name: str) -> str | None:
-    """Return what is wrong if records of the logger `name` are exported twice to one place.
+    """Return a warning if records of the logger `name` are exported twice to one destination.
 
-    None if they are not, and the second time that it is asked about the same handlers.
+    Returns None if they are not, or if the same handlers have been reported before.
     """
     own = [(logger, handler) for logger, handler in handlers_of(name) if is_own(handler)]
     for _, first in own:
@@ -77,7 +78,7 @@ def attached_twice(name: str) -> str | None:
 
 
 def why_silent() -> str | None:
-    """Return what keeps events from every handler, with what to do, or None if nothing does."""
+    """Return what keeps events from reaching any handler and how to fix it, or None."""
     logger = logging.getLogger(EVENT_LOGGER)
     if logger.disabled:
         return (
@@ -99,6 +100,6 @@ def why_silent() -> str | None:
 
 
 def _is_misnamed(name: str) -> bool:
-    """Return whether a logger's name looks like one that was meant for events."""
+    """Return whether a logger's name resembles `codex_otel`, as "codex.app" and "CodexOtel" do."""
     family = name.partition(".")[0].casefold().replace("-", "").replace("_", "")
     return family in ("codex", "codexotel") and name.partition(".")[0] != EVENT_LOGGER

@@ -1,9 +1,8 @@
-"""The events an application may send, as data.
+"""The catalog of events that can be exported, as data.
 
-Everything that has to know an event asks here: what leaves (`find`), what is sensitive
-(`Field.sensitive`), what README and the command line print (`markdown`), and what is wrong with a
-call (`problems`). Names, fields and order are those of the Codex CLI's event catalog; `register`
-adds an application's own events beside them.
+Names, fields and their order are those of the Codex CLI. `find` decides which records are events,
+`Field.sensitive` which fields may be redacted; `problems` checks an event, `markdown` documents the
+catalog, and `register` adds an application's own events.
 """
 
 from __future__ import annotations
@@ -14,28 +13,31 @@ from typing import Literal, NamedTuple
 from .values import attribute_value
 
 FieldType = Literal["string", "integer", "number", "boolean string", "timestamp"]
-"""What a field holds: `number` is an integer or a float, `boolean string` is "true" or "false",
-`timestamp` is RFC 3339 in UTC with milliseconds, ending in `Z`."""
+"""The type of a field.
+
+`number` is an integer or a float, `boolean string` is "true" or "false", and `timestamp` is RFC
+3339 in UTC with milliseconds, ending in `Z`.
+"""
 
 Presence = Literal["always", "when available", "on failure", "on completion"]
-"""When a field is there; `on completion` means `event.kind` is `response.completed`."""
+"""When a field is present; `on completion` means that `event.kind` is `response.completed`."""
 
 Sensitivity = Literal["prompt", "tool payload", "agent response", "guardian assessment"]
-"""Which setting decides whether a value is sent.
+"""Which setting decides whether a field's value is sent.
 
-In their order: `log_user_prompt`, `log_tool_payloads`, `log_agent_responses`,
+In this order: `log_user_prompt`, `log_tool_payloads`, `log_agent_responses`,
 `log_guardian_assessments`.
 """
 
 COMPLETED = "response.completed"
-"""The `event.kind` of the event that ends a response and has its token counts."""
+"""The `event.kind` of the event that ends a response and holds its token counts."""
 
 TEXT_DELTA = "response.output_text.delta"
-"""The `event.kind` that `log_sse_deltas` decides about."""
+"""The `event.kind` of the events that `log_sse_deltas = false` excludes."""
 
 
 class Field(NamedTuple):
-    """One attribute of an event."""
+    """One attribute of an event. A `computed` field is a length that the handler can supply."""
 
     name: str
     type: FieldType = "string"
@@ -46,7 +48,7 @@ class Field(NamedTuple):
     computed: bool = False
 
     def problem(self, value: object) -> str | None:
-        """Return what is wrong with `value` for this field, or None. Never shows the value."""
+        """Return what is wrong with a value of this field, or None. Never contains the value."""
         if not isinstance(value, _PYTHON_TYPES[self.type]) or (
             isinstance(value, bool) and self.type in ("integer", "number")
         ):
@@ -57,7 +59,7 @@ class Field(NamedTuple):
 
 
 class EventType(NamedTuple):
-    """One kind of event: its name and the fields it has beside the common ones."""
+    """A type of event: its name, and its fields in addition to the common ones."""
 
     name: str
     description: str = ""
@@ -65,12 +67,12 @@ class EventType(NamedTuple):
 
     @property
     def boolean_strings(self) -> frozenset[str]:
-        """The names of the fields that send True and False as text."""
+        """The names of the fields in which True and False are sent as text."""
         return frozenset(f.name for f in self.fields if f.type == "boolean string")
 
     @property
     def length_fields(self) -> frozenset[str]:
-        """The names of the fields whose length is computed when the application gives none."""
+        """The names of the fields whose length is computed if the application logs none."""
         return frozenset(f.name.removesuffix("_length") for f in self.fields if f.computed)
 
 
@@ -100,7 +102,7 @@ COMMON_FIELDS = (
     Field("model", description="model the conversation uses"),
     Field("slug", description="the model's short name"),
 )
-"""The fields every event shares; `Conversation` and the handler supply them."""
+"""The fields that all events have; the `Conversation` and the handler supply them."""
 
 COMMON_FIELD_NAMES = frozenset(field.name for field in COMMON_FIELDS)
 
@@ -197,7 +199,7 @@ _BUILT_IN = (
 )
 
 SENSITIVE_FIELDS: Mapping[str, Sensitivity] = {
-    # Of events of newer Codex CLIs that are not in this catalog; an application may register them.
+    # Fields of Codex CLI events that are not in this catalog but that an application may register.
     "response": "agent response",
     "rationale": "guardian assessment",
     **{
@@ -207,43 +209,43 @@ SENSITIVE_FIELDS: Mapping[str, Sensitivity] = {
         if field.sensitive is not None
     },
 }
-"""The names that are sensitive in every event, whether or not the event declares them."""
+"""The fields that are sensitive in every event, whether or not the event declares them."""
 
 _events: dict[str, EventType] = {event.name: event for event in _BUILT_IN}
 
 
 def find(name: str) -> EventType | None:
-    """Return the event of that name, or None when the catalog has none."""
+    """Return the event of that name, or None."""
     return _events.get(name)
 
 
 def events() -> Iterator[EventType]:
-    """Iterate over all events, the built-in ones first, then registered ones in their order."""
+    """Iterate over all events: the built-in ones, then the registered ones in order."""
     return iter(tuple(_events.values()))
 
 
 def register(event: EventType) -> None:
-    """Add an application's own event, so that records naming it leave.
+    """Add an application's own event to the catalog, so that it is exported.
 
-    Registering an equal event again changes nothing. May be called from any thread, before or after
-    the handler was built.
+    Registering an equal event again has no effect. May be called from any thread, before or after
+    the handler is built.
 
     Raises:
-        ValueError: the name is empty, or taken by an event with other fields.
+        ValueError: the name is empty, or the catalog has a different event of that name.
 
     """
     if not event.name:
         raise ValueError("event names must not be empty")
-    if _events.setdefault(event.name, event) != event:
+    if _events.setdefault(event.name, event) != event:  # atomic, so no lock is needed
         raise ValueError(f"event {event.name!r} is already in the catalog with different fields")
 
 
 def problems(name: str, fields: Mapping[str, object]) -> list[str]:
-    """Return what is wrong with an event's own fields, one line each; empty when nothing is.
+    """Return the faults of an event's own fields, one line each. For an application's tests.
 
-    `fields` is what the application passes as `extra=`; they are looked at as the handler would
-    send them (`success=True` is fine). The common fields are left out, and fields the catalog does
-    not know are allowed. Values are never shown. Meant for an application's own tests.
+    `fields` is what the application passes as `extra=`. Its values are first converted as by the
+    handler, so `success=True` is valid. Common fields are not checked, and fields that the catalog
+    does not know are allowed. No line contains a value.
     """
     event = find(name)
     if event is None:
@@ -256,7 +258,7 @@ def problems(name: str, fields: Mapping[str, object]) -> list[str]:
 
 
 def field_faults(event: EventType, attributes: Mapping[str, object]) -> Iterator[tuple[str, str]]:
-    """Yield (field name, what is wrong with it) for each faulty attribute of an event."""
+    """Yield the name and the fault of each invalid or missing field of an event."""
     for field in event.fields:
         value = attributes.get(field.name)
         if value is None:
@@ -270,7 +272,7 @@ def field_faults(event: EventType, attributes: Mapping[str, object]) -> Iterator
 
 
 def markdown(name: str | None = None) -> str:
-    """Return the catalog as Markdown tables, as README shows it, or the table of one event.
+    """Return the catalog as Markdown tables, or the table of one event.
 
     Raises:
         KeyError: the catalog has no event of that name.
@@ -291,7 +293,7 @@ def markdown(name: str | None = None) -> str:
 
 
 def meaning(field: Field) -> str:
-    """Return what is to know of a field beside its type and when it is there; may be empty."""
+    """Return the description of a field and its properties, or ""."""
     notes = [field.description] if field.description else []
     if field.computed:
         notes.append("computed when absent")

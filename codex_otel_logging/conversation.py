@@ -1,9 +1,8 @@
-"""The metadata every event of a conversation shares, and how it reaches the events.
+"""`Conversation`, the metadata that all events of one conversation share.
 
-Two ways: `bind()` for code that runs in the conversation's context (a task, a thread, a `with`
-block), `logger()` for code that holds on to the conversation itself (another thread, a callback).
-A logger's own conversation wins over the bound one. Either way an event keeps a reference to the
-conversation; its attributes are merged in when the event is sent.
+`bind()` attaches it to all events of a context (a `with` block, a task); `logger()` attaches it to
+the events of one logger, in any thread. The logger's conversation takes precedence over the bound
+one. An event refers to its conversation; the worker merges in the attributes when it exports it.
 """
 
 from __future__ import annotations
@@ -25,9 +24,9 @@ else:
     _LoggerAdapter = logging.LoggerAdapter
 
 RECORD_KEY = "_codex_conversation"
-"""The `LogRecord` attribute in which a conversation's logger passes it on; never sent."""
+"""The `LogRecord` attribute that holds the conversation of a `ConversationLogger`; never sent."""
 
-_ATTRIBUTES = {
+_FIELDS_BY_ATTRIBUTE = {
     "conversation.id": "id",
     "app.version": "app_version",
     "auth_mode": "auth_mode",
@@ -52,10 +51,10 @@ class ConversationChanges(TypedDict, total=False):
 
 @dataclasses.dataclass(frozen=True, slots=True, repr=False)
 class Conversation:
-    """The metadata of one conversation: immutable, safe to share between threads and tasks.
+    """The metadata of one conversation. Immutable; may be shared between threads and tasks.
 
-    `slug` defaults to `model`. What is None is left out of the events, or filled in by the handler
-    (`app_version`, `terminal_type`).
+    `slug` defaults to `model`. Fields that are None are omitted from the events, except for
+    `app_version` and `terminal_type`, for which the handler has defaults.
     """
 
     id: str
@@ -73,7 +72,7 @@ class Conversation:
             object.__setattr__(self, "slug", self.model)
         attributes = {
             key: attribute_value(key, value)
-            for key, name in _ATTRIBUTES.items()
+            for key, name in _FIELDS_BY_ATTRIBUTE.items()
             if (value := getattr(self, name)) is not None
         }
         object.__setattr__(self, "attributes", attributes)
@@ -82,12 +81,12 @@ class Conversation:
         return f"Conversation(id={self.id!r}, model={self.model!r})"
 
     def replace(self, **changes: Unpack[ConversationChanges]) -> Conversation:
-        """Return a copy with some fields changed, for example after the user switched the model.
+        """Return a copy with some fields changed, for example after the user switched models.
 
-        A `slug` that is the model's name follows a change of `model`.
+        If `slug` equals `model`, a new `model` changes both.
 
         Raises:
-            TypeError: a name is not one of the constructor's.
+            TypeError: a keyword is not a parameter of the constructor.
 
         """
         if "model" in changes and self.slug == self.model:
@@ -96,14 +95,15 @@ class Conversation:
 
     @contextmanager
     def bind(self) -> Iterator[Conversation]:
-        """Give this conversation to every event logged inside the `with` block.
+        """Attach this conversation to every event that is logged inside the `with` block.
 
-        Kept in a context variable: each asyncio task sees its own, tasks started inside the block
-        inherit it, blocks nest, and the one before is restored at the end. Threads do not inherit
-        it; use `logger` there, and in generators, whose steps may run in different contexts.
+        The conversation is kept in a context variable. Each asyncio task has its own; tasks started
+        inside the block inherit it. Blocks nest, and leaving one restores the outer conversation.
+        Threads do not inherit it: use `logger` there, and in generators, whose steps may run in
+        different contexts.
 
-        Never raises. A block that is left in another context than it was entered in, as frameworks
-        and the garbage collector do with generators, ends for all contexts that have it.
+        Never raises. A block that is left in another context than it was entered in ends in every
+        context that has inherited it.
         """
         binding = _Binding(self)
         token = _bindings.set((*_open_bindings(), binding))
@@ -111,15 +111,18 @@ class Conversation:
             yield self
         finally:
             others = tuple(each for each in _bindings.get() if each is not binding)
+            # Starlette runs each step of a response's generator in a new context, and the garbage
+            # collector closes generators in whichever context it runs. `reset` then raises, and the
+            # context in which the block was entered is out of reach: the flag ends it there.
             try:
                 _bindings.reset(token)
-            except ValueError:  # another context: the one it was entered in is out of reach
+            except ValueError:
                 binding.is_over = True
-            if others != _bindings.get():  # blocks are left in another order than entered
+            if others != _bindings.get():  # blocks were not left in the reverse order of entry
                 _bindings.set(others)
 
     def logger(self, name: str = "codex_otel") -> ConversationLogger:
-        """Return an adapter of the logger `name` whose events belong to this conversation."""
+        """Return an adapter of the logger `name` that attaches this conversation to its events."""
         return ConversationLogger(logging.getLogger(name), self)
 
 
@@ -127,20 +130,24 @@ Conversation.__module__ = "codex_otel_logging"
 
 
 class ConversationLogger(_LoggerAdapter):
-    """A `logging.LoggerAdapter` that passes its conversation on and keeps each call's `extra`."""
+    """A `logging.LoggerAdapter` that attaches its conversation to each record.
+
+    The call's own `extra` is kept, which a plain adapter replaces unless `merge_extra` (Python
+    3.13) is set.
+    """
 
     def __init__(self, logger: logging.Logger, conversation: Conversation) -> None:
         super().__init__(logger, {RECORD_KEY: conversation})
         self.conversation = conversation
 
     def process(self, msg: Any, kwargs: MutableMapping[str, Any]) -> tuple[Any, Any]:
-        """Return the call unchanged, but for the conversation added to its `extra`."""
+        """Add the conversation to the call's `extra`; the caller's dict is not changed."""
         kwargs["extra"] = {**(kwargs.get("extra") or {}), RECORD_KEY: self.conversation}
         return msg, kwargs
 
 
 class _Binding:
-    """One `with` block of `Conversation.bind`."""
+    """One `with` block of `Conversation.bind`, shared by all contexts that have inherited it."""
 
     __slots__ = ("conversation", "is_over")
 
@@ -150,14 +157,14 @@ class _Binding:
 
 
 _bindings: ContextVar[tuple[_Binding, ...]] = ContextVar("codex_otel_conversation", default=())
-"""The blocks that this context is in, the innermost one last.
+"""The blocks that this context is in, the innermost last.
 
-Not only the innermost conversation and a token that restores the one before: blocks in generators
-are left in any order, and in any context.
+The innermost conversation alone would not do: blocks in generators are left in any order and in any
+context, so the token of a block may restore one that has ended.
 """
 
 current_bindings = _bindings.get
-"""Return the blocks that this context is in. A C function, for the emit path."""
+"""Returns the blocks that this context is in. A C function, because it runs for every event."""
 
 
 def _open_bindings() -> tuple[_Binding, ...]:

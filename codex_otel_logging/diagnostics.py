@@ -1,7 +1,7 @@
-"""The package's own log messages, and the marker that keeps exports from feeding back.
+"""Logs the package's own warnings, and marks the threads whose log records must not be exported.
 
-The messages go to the logger `codex_otel_logging`. That name is not below `codex_otel`, so these
-are never events.
+Warnings go to the logger `codex_otel_logging`. It is not below `codex_otel`, so they are never
+events.
 """
 
 from __future__ import annotations
@@ -20,21 +20,20 @@ DIAGNOSTICS_LOGGER = "codex_otel_logging"
 _logger = logging.getLogger(DIAGNOSTICS_LOGGER)
 
 _pending: deque[tuple[str, tuple[object, ...]]] = deque(maxlen=100)
-"""What a thread has to say that must not take the locks of the application's handlers."""
+"""Warnings of threads that must not take the locks of the application's handlers."""
 
 
 def warn(message: str, *args: object) -> None:
-    """Log a warning, in any thread; blocks only as the application's own handlers do.
+    """Log a warning. May be called from any thread, and blocks if the application's handlers do.
 
-    Where threads are greenlets, what the worker has to say waits for `log_pending`.
-
-    `dictConfig` and `fileConfig` disable the loggers that exist and that they do not name, unless
-    told otherwise. That is never intended for this logger, so it is enabled again; to silence it,
-    raise its level. Never raises, whatever the application's filters and handlers do.
+    Never raises, whatever the application's filters and handlers do. A warning of the worker stays
+    pending where threads are greenlets, until `log_pending` is called.
     """
     if is_beside_greenlets():
         _pending.append((message, args))
         return
+    # `dictConfig` and `fileConfig` disable every existing logger that they do not name, by default.
+    # That is never intended for this logger, so it is enabled again. Its level can silence it.
     with suppress(Exception):
         _logger.disabled = False
         if _logger.isEnabledFor(logging.WARNING):
@@ -46,12 +45,12 @@ def warn(message: str, *args: object) -> None:
 
 
 def are_pending() -> bool:
-    """Return whether warnings wait to be logged by a thread of the application."""
+    """Return whether warnings are waiting for `log_pending`."""
     return bool(_pending)
 
 
 def log_pending() -> None:
-    """Log the warnings that wait, unless this thread must not either."""
+    """Log the pending warnings, unless the calling thread must not log either."""
     if not is_beside_greenlets():
         with suppress(IndexError):  # another thread may take them at the same time
             while _pending:
@@ -64,12 +63,13 @@ def _log(record: logging.LogRecord) -> None:
     if not any(map(_is_closed, handlers)):
         _logger.handle(record)
     elif _logger.filter(record):
-        # The worker may outlive a stream, such as pytest's: logging would print a traceback.
+        # The worker may outlive a stream, such as the one with which pytest captures stderr.
+        # Writing to it would print a traceback.
         for handler in handlers:
             if record.levelno >= handler.level and not _is_closed(handler):
                 handler.handle(record)
-    # Our handlers ignore what is not an event. Where there are no others, logging believes that
-    # the record is taken care of, and nobody would see it.
+    # This package's handlers ignore the record. If they are the only ones, logging does not use its
+    # last resort, and nobody would see the warning.
     if handlers and all(map(attachment.is_own, handlers)) and logging.lastResort is not None:
         logging.lastResort.handle(record)
 
@@ -83,7 +83,7 @@ _exporting = threading.local()
 
 @contextmanager
 def suppress_own_records() -> Iterator[None]:
-    """Mark what this thread does inside as caused by our own export; may be nested."""
+    """Mark this thread as exporting inside the `with` block; blocks may nest."""
     outer = is_own_export()
     _exporting.active = True
     try:

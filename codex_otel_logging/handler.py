@@ -1,6 +1,6 @@
-"""The handler: settings, events, delivery and exporters, put together under logging's contract.
+"""`CodexOtelHandler`, which connects settings, events, delivery and exporter.
 
-`from_toml`, `from_table` and `configure` build one; `flush` waits for all of them.
+`from_toml`, `from_table` and `configure` build a handler; `flush` flushes all handlers.
 """
 
 from __future__ import annotations
@@ -37,31 +37,31 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
 FLUSH_TIMEOUT_S = 10.0
-"""How long `CodexOtelHandler.flush()` waits when it is not told."""
+"""The default timeout of `flush()`, in seconds."""
 
 _sinks: list[Callable[[Event], object]] = []
-"""What takes the events of all handlers in place of their queues; only the last one gets them."""
+"""Functions that take the events instead of the handlers' queues; only the last one is called."""
 
 
 class CodexOtelHandler(logging.Handler):
-    """Sends the events logged under `codex_otel` to an OTLP collector.
+    """Exports the events logged under `codex_otel` to an OTLP collector.
 
-    Attach it to the logger `codex_otel` only. Building it imports nothing of OpenTelemetry, starts
-    no thread and opens no connection; the first event does. Logging through it never raises and
-    never blocks. All methods may be called from any thread.
+    Attach it to the logger `codex_otel` only. Building it does not import OpenTelemetry, start a
+    thread or open a connection; the worker does so after the first event. Logging through it never
+    raises and never waits for the network. All methods may be called from any thread.
 
     Args:
-        config: the path of a TOML file with an `[otel]` table, an `[otel]` table that is parsed
-            already, an `OtelConfig`, or None for the defaults, under which nothing is sent.
-        app_version: the application's version: the default of `app.version`, and the resource's
-            `service.version`.
-        missing_ok: whether a TOML file that does not exist means the defaults.
-        strict: whether an exporter whose package is not installed, a key that is not known, or an
-            environment variable that is invalid raises instead of being one warning.
-        level: the lowest level that is sent.
+        config: the path of a TOML file with an `[otel]` table, a parsed `[otel]` table, an
+            `OtelConfig`, or None for the defaults, with which nothing is exported.
+        app_version: the application's version, for `app.version` and `service.version`; None means
+            "unknown".
+        missing_ok: use the defaults if the TOML file does not exist.
+        strict: raise for an exporter whose package is not installed, an unknown key or an invalid
+            environment variable, instead of logging one warning.
+        level: the minimum level of exported events.
 
     Raises:
-        ConfigError: the settings have faults; all of them are in it.
+        ConfigError: the settings have faults; `faults` lists all of them.
 
     """
 
@@ -74,8 +74,9 @@ class CodexOtelHandler(logging.Handler):
         strict: bool = False,
         level: int | str = logging.NOTSET,
     ) -> None:
-        # All that can fail comes first: logging keeps a list of the handlers that were begun.
-        settings = _settings(config, missing_ok=missing_ok, strict=strict)
+        # Whatever can raise comes first: `Handler.__init__` adds the handler to a list of logging's
+        # that is flushed at exit, even if the rest of the construction fails.
+        settings = _load_settings(config, missing_ok=missing_ok, strict=strict)
         self._exporter_config = _usable_exporter(settings, strict=strict)
         self._pipeline: Pipeline | None = None
         super().__init__(level)
@@ -95,13 +96,14 @@ class CodexOtelHandler(logging.Handler):
         attachment.register(self, self._exporter_config)
         if self._exporter_config is not None:
             fork_gate.register()
-            self._pipeline = _pipeline(
+            self._pipeline = _build_pipeline(
                 self._exporter_config,
                 shared_attributes_of(settings, app_version),
                 settings,
                 self._checks,
             )
-            # A handler that nobody closed must not leave its thread behind.
+            # A handler that is collected without `close()` must not leave its thread behind. At
+            # exit, the exit hook closes the pipeline.
             weakref.finalize(self, self._pipeline.close).atexit = False
 
     def __repr__(self) -> str:
@@ -109,34 +111,36 @@ class CodexOtelHandler(logging.Handler):
         return f"<CodexOtelHandler {_destination(self._exporter_config)} ({level})>"
 
     def handle(self, record: logging.LogRecord) -> bool:
-        """Emit a record that passes the filters.
+        """Emit a record that passes the filters; return whether it did.
 
-        Takes no lock of its own, as `emit` needs none: `logging.shutdown` calls `flush` with the
-        handler's lock held, and no logging call may wait for that.
+        Unlike `logging.Handler.handle`, takes no lock.
         """
+        # `logging.shutdown` holds the handler's lock while it calls `flush`. No logging call may
+        # wait for that, and `emit` needs no lock: the queue has its own.
         if self._pipeline is None:
             return False
         passed: bool | logging.LogRecord = self.filter(record)
         if passed is not True:
             if not passed:
                 return False
-            if isinstance(passed, logging.LogRecord):
+            if isinstance(passed, logging.LogRecord):  # filters may replace a record since 3.12
                 record = passed
         self.emit(record)
         return True
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Queue the event that a record logs; a record that logs none is counted as ignored."""
+        """Queue the event that a record logs. Any other record is counted as ignored."""
         pipeline = self._pipeline
         if pipeline is None:
             return
         try:
             event = self._reader.read(record)
+            # Finds a fork that ran no Python hooks, such as one from a C library.
             if not PROCESS_MARK[0]:
                 reset_in_child()
             if event is not None:
                 if _sinks:
-                    _divert(event)
+                    _hand_to_sink(event)
                 else:
                     pipeline.worker.queue.put(event)
             elif record.name != diagnostics.DIAGNOSTICS_LOGGER and not is_own_export():
@@ -146,15 +150,20 @@ class CodexOtelHandler(logging.Handler):
             self.handleError(record)
 
     def flush(self, timeout: float | None = None) -> bool:  # type: ignore[override]
-        """Deliver what was logged before the call.
+        """Export what is queued and wait until it is settled.
 
-        Waits for at most `timeout` seconds (10 when None), and when the process is ending as the
-        exit hook does. True when all of it has been delivered or finally given up. When somebody
-        reconfigures logging it does not wait at all: the lock that logging holds meanwhile may be
-        the one that the worker needs to go on.
+        Blocks for at most `timeout` seconds (default: 10). At exit, `shutdown_timeout_ms` bounds
+        the wait instead. While this thread reconfigures logging, requests the flush without
+        waiting.
+
+        Returns:
+            True if every event accepted before the call was exported, rejected or dropped.
+
         """
         if self._pipeline is None:
             return True
+        # `dictConfig` flushes the old handlers while it holds logging's lock. The worker may need
+        # that lock, which `getLogger` and `isEnabledFor` take: waiting for it would be a deadlock.
         if _logging_is_locked_here():
             self._pipeline.request_flush()
             return self._pipeline.stats().queued == 0
@@ -164,16 +173,20 @@ class CodexOtelHandler(logging.Handler):
         return self._pipeline.flush(FLUSH_TIMEOUT_S if timeout is None else timeout)
 
     def close(self) -> None:
-        """Let the worker deliver what is queued, disconnect and end; does not wait for it.
+        """Request a final flush, after which the worker disconnects and ends; does not block.
 
-        The exit hook waits. A handler that is still attached works again with the next event.
+        The exit hook waits for that flush. A closed handler that is still attached works again with
+        the next event.
         """
         if self._pipeline is not None and not lifecycle.is_ending():
             self._pipeline.close()
         super().close()
 
     def stats(self) -> Stats:
-        """Return what became of the records so far; consistent at every moment."""
+        """Return the counts of records by outcome.
+
+        `accepted == exported + rejected + dropped + queued` holds in every result.
+        """
         if self._pipeline is None:
             return Stats()
         return self._pipeline.stats()
@@ -196,25 +209,37 @@ def from_toml(
 ) -> CodexOtelHandler:
     """Build a handler from the `[otel]` table of a TOML file; a factory for `dictConfig`.
 
-    `~`, `$NAME` and `${NAME:-default}` in the path are expanded. None means the Codex CLI's own
-    file, `$CODEX_HOME/config.toml` or else `~/.codex/config.toml`. `options` are the keyword
-    arguments of `CodexOtelHandler`, which also says what is raised.
+    Args:
+        path: the file; `~`, `$NAME`, `${NAME}` and `${NAME:-default}` are expanded. None means the
+            Codex CLI's file: `$CODEX_HOME/config.toml`, or `~/.codex/config.toml` if `CODEX_HOME`
+            is unset.
+        options: the keyword arguments of `CodexOtelHandler`.
+
+    Raises:
+        ConfigError: the settings have faults, or the file is missing and `missing_ok` is false.
+
     """
     return CodexOtelHandler(_default_path() if path is None else path, **options)
 
 
 def from_table(otel: Mapping[str, Any], **options: Unpack[HandlerOptions]) -> CodexOtelHandler:
-    """Build a handler from an `[otel]` table that is parsed already; a factory for `dictConfig`.
+    """Build a handler from a parsed `[otel]` table; a factory for `dictConfig`.
 
-    In a `dictConfig` dictionary, `"cfg://otel"` names the table under its key `otel`. `options` are
-    the keyword arguments of `CodexOtelHandler`, which also says what is raised.
+    Args:
+        otel: the contents of the table. In a `dictConfig` dictionary, `"cfg://otel"` refers to the
+            table under the dictionary's key `otel`.
+        options: the keyword arguments of `CodexOtelHandler`.
+
+    Raises:
+        ConfigError: the settings have faults.
+
     """
     return CodexOtelHandler(otel, **options)
 
 
 _configuring = threading.Lock()
 _configured: weakref.ref[CodexOtelHandler] | None = None
-"""The handler that `configure` attached last, while it exists."""
+"""The handler that `configure` attached last. A weak reference: the logger keeps it alive."""
 
 
 def configure(
@@ -224,23 +249,24 @@ def configure(
     """Build a handler and attach it to the logger `codex_otel`; for scripts and notebooks.
 
     Sets the logger's level to INFO and `propagate` to False, so that events reach no other handler.
-    A later call replaces the handler that an earlier one attached; the old one exports what it
-    holds. May be called from any thread; does not block. Applications that configure logging with
-    `dictConfig` or `fileConfig` add the handler there instead.
+    A later call replaces the handler of an earlier call, which exports what it has queued. May be
+    called from any thread; does not block. Applications that use `dictConfig` or `fileConfig` add
+    the handler to that configuration instead.
 
     Args:
-        config: the path of a TOML file with an `[otel]` table, an `[otel]` table that is parsed
-            already, or an `OtelConfig`. None means the file that `from_toml()` reads.
+        config: the path of a TOML file with an `[otel]` table, a parsed `[otel]` table, or an
+            `OtelConfig`. None means the file that `from_toml()` reads.
         options: the keyword arguments of `CodexOtelHandler`.
 
     Raises:
-        ConfigError: the settings have faults, or the file is missing and `missing_ok` is false; the
-            handler attached before stays.
+        ConfigError: the settings have faults, or the file is missing and `missing_ok` is false. The
+            handler of an earlier call stays attached.
 
     """
     global _configured
     handler = CodexOtelHandler(_default_path() if config is None else config, **options)
     logger = logging.getLogger(EVENT_LOGGER)
+    # A fork inside would leave the child with a lock that nobody releases.
     with fork_gate.hold_forks(), _configuring:
         before = None if _configured is None else _configured()
         logger.setLevel(logging.INFO)
@@ -255,11 +281,11 @@ def configure(
 
 @contextmanager
 def divert_events(sink: Callable[[Event], object]) -> Iterator[None]:
-    """Hand the events of all handlers to `sink` inside the `with` block, instead of queueing them.
+    """Pass the events of all handlers to `sink` inside the `with` block, instead of queueing them.
 
-    That includes handlers built inside the block. `sink` is called on the application thread that
-    logs, for each event a handler reads, as its settings redact it. Blocks may overlap in any
-    order; the one entered last gets the events.
+    Handlers built inside the block are included. `sink` is called on the application thread, once
+    for each event and handler, with the event as that handler's settings redact it. Blocks may
+    overlap in any order; the block entered last gets the events.
     """
     _sinks.append(sink)
     try:
@@ -268,29 +294,34 @@ def divert_events(sink: Callable[[Event], object]) -> Iterator[None]:
         _sinks.remove(sink)
 
 
-def _divert(event: Event) -> None:
-    for sink in _sinks[-1:]:  # another thread may have left its block meanwhile
+def _hand_to_sink(event: Event) -> None:
+    for sink in _sinks[-1:]:  # a slice: another thread may leave its block at this moment
         sink(event)
 
 
 def flush(timeout: float | None = None) -> bool:
-    """Export what all handlers of this process have queued, and wait until it is settled.
+    """Export what all handlers of this process have queued and wait until it is settled.
 
-    For the shutdown hook of a framework that ends the process without Python's exit hooks; in a
-    coroutine, `await asyncio.to_thread(codex_otel_logging.flush)`. Waits for at most `timeout`
-    seconds in all (10 when None). True when everything accepted before the call was exported or
-    finally given up. May be called from any thread.
+    For the shutdown hook of a framework that ends the process without Python's exit hooks. Blocks
+    for at most `timeout` seconds in all (default: 10); a coroutine calls
+    `await asyncio.to_thread(codex_otel_logging.flush)`. May be called from any thread.
+
+    Returns:
+        True if every event accepted before the call was exported, rejected or dropped.
+
     """
     return flush_all(lifecycle.watched(), FLUSH_TIMEOUT_S if timeout is None else timeout)
 
 
 def _default_path() -> str:
-    from .config.toml_file import default_path  # configured from a mapping, nothing reads TOML
+    from .config.toml_file import (
+        default_path,
+    )  # a handler that is built from a mapping needs no TOML
 
     return default_path()
 
 
-def _settings(config: object, *, missing_ok: bool, strict: bool) -> OtelConfig:
+def _load_settings(config: object, *, missing_ok: bool, strict: bool) -> OtelConfig:
     if config is None:
         return OtelConfig()
     if isinstance(config, OtelConfig):
@@ -310,7 +341,7 @@ def _settings(config: object, *, missing_ok: bool, strict: bool) -> OtelConfig:
 
 
 def _usable_exporter(settings: OtelConfig, *, strict: bool) -> ExporterConfig | None:
-    """Return the exporter of the settings, or None when nothing is to be sent or can be."""
+    """Return the exporter of the settings, or None if nothing should or can be exported."""
     exporter = settings.exporter
     if exporter is None or is_disabled(os.environ):
         return None
@@ -322,7 +353,7 @@ def _usable_exporter(settings: OtelConfig, *, strict: bool) -> ExporterConfig | 
     return None
 
 
-def _pipeline(
+def _build_pipeline(
     exporter: ExporterConfig, shared: SharedAttributes, settings: OtelConfig, checks: EventChecks
 ) -> Pipeline:
     def worker_starts() -> None:
@@ -339,12 +370,13 @@ def _pipeline(
             events=events,
         )
 
-    import_beside_greenlets(exporter)  # at the first event, all greenlets would wait for it
+    # Where threads are greenlets, importing at the first event would stop all of them meanwhile.
+    import_beside_greenlets(exporter)
     return Pipeline(worker_with)
 
 
 def shared_attributes_of(settings: OtelConfig, app_version: str | None) -> SharedAttributes:
-    """Return what all events have in common under these settings."""
+    """Return the attributes that all events share with these settings."""
     version = "unknown" if app_version is None else str(app_version)
     return SharedAttributes(
         resource={
@@ -358,16 +390,16 @@ def shared_attributes_of(settings: OtelConfig, app_version: str | None) -> Share
 
 
 def _logging_is_locked_here() -> bool:
-    """Return whether this thread holds the lock under which logging is reconfigured.
+    """Return whether this thread holds logging's module lock, as `dictConfig` does.
 
-    There is no public way to ask; where the private one is missing, the answer is no.
+    logging has no public function for that. False if a Python release renames the private names.
     """
     is_owned = getattr(getattr(logging, "_lock", None), "_is_owned", None)
     return is_owned is not None and bool(is_owned())
 
 
 def _terminal_type() -> str:
-    """Return the terminal as Codex reports it."""
+    """Return the terminal in the form in which the Codex CLI reports it."""
     program = os.environ.get("TERM_PROGRAM")
     version = os.environ.get("TERM_PROGRAM_VERSION")
     if program and version:

@@ -1,15 +1,14 @@
-"""The threads, locks and monotonic clock of the operating system, whatever replaces Python's.
+"""Native threads, locks and clocks, which monkey patching cannot replace.
 
-gevent and eventlet replace the functions of `_thread`, `threading` and `time` in place. A worker
-made with theirs would be a greenlet, which stops all others while it imports OpenTelemetry, encodes
-a batch or is inside gRPC; and as they patch at any time, a thread from before and a greenlet from
-after would share a lock that works for one of them. freezegun and many tests replace
-`time.monotonic`, freezegun even in every module that has imported it, and a wait that measures its
-end by a frozen clock never ends.
+gevent and eventlet replace functions of `_thread`, `threading` and `time` in place. A worker
+started with theirs would be a greenlet: while it imports OpenTelemetry, encodes a batch or waits in
+gRPC, all other greenlets stop. They may also patch after the worker has started, and then a lock
+would be shared by a thread and a greenlet, for one of which it does not work. freezegun and many
+tests replace `time.monotonic`, freezegun in every module that has imported it; a wait with a
+deadline by a frozen clock never ends.
 
-Therefore this package takes these functions from a second instance of the built-in modules, which
-no other code can reach through `sys.modules`. That needs no knowledge of who patches, and works
-before and after.
+So this package takes these functions from a private instance of the built-in modules, which is not
+in `sys.modules`. That works against any library, whether it patches before or after this import.
 """
 
 from __future__ import annotations
@@ -22,29 +21,30 @@ from types import BuiltinFunctionType
 from typing import Any
 
 
-def _second_instance(name: str) -> Any:
+def _private_instance(name: str) -> Any:
+    """Return a new instance of a built-in module."""
     spec = BuiltinImporter.find_spec(name)
-    if spec is None:  # an interpreter that has it elsewhere
+    if spec is None:  # an interpreter in which the module is not built in
         return __import__(name)
     module: Any = BuiltinImporter.create_module(spec)
     BuiltinImporter.exec_module(module)
     return module
 
 
-_own_thread = _second_instance("_thread")
-_own_time = _second_instance("time")
+_own_thread = _private_instance("_thread")
+_own_time = _private_instance("time")
 
 monotonic: Callable[[], float] = _own_time.perf_counter
-"""The monotonic clock, in seconds: for deadlines, backoff and waits.
+"""The monotonic clock for deadlines, backoff and waits, in seconds.
 
-The one with the highest resolution; on Linux and macOS it is the clock of `time.monotonic`.
+`perf_counter` has the highest resolution. On Linux and macOS it is the clock of `time.monotonic`.
 """
 
 wall_clock: Callable[[], float] = _own_time.time
-"""The time of day, in seconds since 1970."""
+"""The wall clock, in seconds since the epoch."""
 
 sleep: Callable[[float], None] = _own_time.sleep
-"""Blocks the whole thread, with all of its greenlets."""
+"""Blocks the thread with all of its greenlets."""
 
 RLock: Callable[[], threading.RLock] = _own_thread.RLock
 allocate_lock: Callable[[], threading.Lock] = _own_thread.allocate_lock
@@ -58,30 +58,30 @@ _native_threads: set[int] = set()
 
 
 def threads_are_greenlets() -> bool:
-    """Return whether `threading` starts greenlets: its function is no longer the built-in one."""
+    """Return whether `threading` starts greenlets, that is, whether its function was replaced."""
     return not isinstance(_thread.start_new_thread, BuiltinFunctionType)
 
 
 def is_beside_greenlets() -> bool:
     """Return whether this is a `NativeThread` in a process whose other threads are greenlets.
 
-    It must not take a lock of the application then, such as a logging handler's. A greenlet of one
-    thread and a greenlet of another cannot wait for each other: with both libraries, the one that
-    waited was not woken (measured), and the application hung.
+    Such a thread must not take a lock of the application, such as a logging handler's. Greenlets of
+    different threads cannot wait for each other: with gevent and with eventlet, the one that waited
+    was never woken, and the application hung.
     """
     return get_ident() in _native_threads and threads_are_greenlets()
 
 
 def start_in_application(target: Callable[[], object], name: str) -> None:
-    """Call `target` soon in a thread that may take locks of the application; does not block.
+    """Call `target` in a new thread that may take the application's locks; does not block.
 
-    Where threads are greenlets, it is one of the calling thread. `threading.Thread.start` would
-    switch to it at once, in the middle of whatever the caller does.
+    Where threads are greenlets, `target` runs as a greenlet of the calling thread.
 
     Raises:
-        RuntimeError: no thread can be started, as at exit.
+        RuntimeError: no thread can be started, for example at exit.
 
     """
+    # Not `threading.Thread.start`, which switches to the greenlet at once, wherever the caller is.
     if threads_are_greenlets():
         _thread.start_new_thread(target, ())
     else:
@@ -91,10 +91,10 @@ def start_in_application(target: Callable[[], object], name: str) -> None:
 class NativeThread:
     """A daemon thread of the operating system. All methods may be called from any thread.
 
-    In an ordinary process it is a `threading.Thread`, which has a name and can be enumerated.
+    In a process without greenlets it is a `threading.Thread`, with a name for debuggers.
 
     Args:
-        target: called in the thread.
+        target: the function that the thread calls.
         name: the name of the thread.
 
     """
@@ -107,20 +107,21 @@ class NativeThread:
 
     @classmethod
     def current(cls) -> NativeThread:
-        """Return an object for the calling thread; it cannot be started or joined."""
+        """Return an object for the calling thread, which cannot be started or joined."""
         thread = cls(lambda: None, "")
         thread._ident = get_ident()
         return thread
 
     def start(self, *, listed: bool = True) -> None:
-        """Start the thread; once only.
+        """Start the thread. Must be called at most once.
 
-        Unless `listed`, `threading` does not know it and none of its locks is taken.
+        If not `listed`, `threading` does not know the thread, and none of its locks is taken.
 
         Raises:
-            RuntimeError: no thread can be started, as at exit.
+            RuntimeError: no thread can be started, for example at exit.
 
         """
+        # Held while the thread runs: `join` waits for it, and `is_alive` looks at it.
         self._running.acquire()
         try:
             if listed and not threads_are_greenlets():
@@ -136,11 +137,11 @@ class NativeThread:
         return self._ident == get_ident()
 
     def is_alive(self) -> bool:
-        """Return whether the thread has been started and has not ended."""
+        """Return whether the thread has started and has not ended."""
         return self._running.locked()
 
     def join(self, timeout_s: float) -> None:
-        """Wait until the thread has ended, for at most `timeout_s` seconds."""
+        """Wait at most `timeout_s` seconds for the thread to end."""
         if self._running.acquire(timeout=timeout_s):
             self._running.release()
 

@@ -1,7 +1,8 @@
-"""The pytest fixture `codex_otel_events`: the events a test's application logs.
+"""The pytest fixture `codex_otel_events`, which captures the events that a test logs.
 
-pytest loads this module in every session of every project that has the package, so it imports
-nothing before the fixture is used. It needs no network, and nothing of OpenTelemetry.
+pytest loads this module in every session of every project that has the package installed, so it
+imports nothing else before the fixture is used. The fixture needs neither network nor
+OpenTelemetry.
 """
 
 from __future__ import annotations
@@ -14,18 +15,18 @@ import pytest
 if TYPE_CHECKING:
     from .testing import CapturedEvents
 
-_AUTOUSE = "codex_otel_events_autouse"
+_AUTOUSE_OPTION = "codex_otel_events_autouse"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add the ini option `codex_otel_events_autouse`."""
     text = "capture the events of every test, so that no test exports any (default: false)"
-    parser.addini(_AUTOUSE, text, type="bool", default=False)
+    parser.addini(_AUTOUSE_OPTION, text, type="bool", default=False)
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Register the autouse fixture where the option asks for it; elsewhere no test pays for it."""
-    if config.getini(_AUTOUSE):
+    """Register the autouse fixture only if the option is set, so that no other test pays for it."""
+    if config.getini(_AUTOUSE_OPTION):
         config.pluginmanager.register(_Autouse())
 
 
@@ -37,13 +38,14 @@ class _Autouse:
 
 @pytest.fixture
 def codex_otel_events() -> Iterator[CapturedEvents]:
-    """Events logged under `codex_otel` during the test, in order; nothing is exported meanwhile.
+    """Capture the events that the test logs under `codex_otel`; none of them is exported.
 
-    A test without this fixture exports as the application does. With the ini option
-    `codex_otel_events_autouse = true`, every test has it.
+    The list is in order. Each event has `name`, `attributes`, `logger` and `level`. The list also
+    has `names`, `named(name)`, `problems` (faults of the events) and `ignored` (records that are
+    not events).
 
-    Each has `name`, `attributes`, `logger` and `level`. The list also has `names`, `named(name)`,
-    `problems` (what the catalog finds wrong with them) and `ignored` (records that are no events).
+    A test without this fixture exports its events as the application does. The ini option
+    `codex_otel_events_autouse = true` adds it to every test.
     """
     from .testing import capture_events
 

@@ -1,12 +1,12 @@
-"""Captures the events that an application logs, instead of exporting them, for its tests.
+"""Captures the events that an application logs, for its tests, and keeps them from being exported.
 
-It wraps `logging.Logger.callHandlers`, through which every record passes that its logger's level
-and filters let through, whichever handlers there are: `dictConfig` and `fileConfig` take handlers
-away, a logger that does not propagate keeps its records to itself, and a record factory does not
-see `extra=` yet. Each record is read on the application thread that logs it, and goes on to the
-handlers. A `CodexOtelHandler` among them does all that it always does, filters and reports
-included, but hands its events to a sink that discards them instead of queueing them, so no worker
-is started and nothing is exported. Nothing of OpenTelemetry is imported.
+`capture_events` wraps `logging.Logger.callHandlers`, which is called with every record that passes
+its logger's level and filters. A handler would not see all of them: `dictConfig` and `fileConfig`
+remove handlers, and a logger may not propagate. A record factory would be too early: it runs before
+`extra=` is added.
+
+Records still reach the handlers. A `CodexOtelHandler` filters and reports as usual, but passes its
+events to a function that discards them, so no worker starts. OpenTelemetry is never imported.
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ from .events.redaction import REDACT_ALL, Redaction
 from .handler import divert_events, shared_attributes_of
 from .values import encodable_keys
 
-_MAX_SHOWN = 160
+_MAX_REPR_LENGTH = 160
 
-_short = reprlib.Repr()
-_short.maxstring = _short.maxother = 32
+_abbreviate = reprlib.Repr()
+_abbreviate.maxstring = _abbreviate.maxother = 32
 
 
 @dataclass(frozen=True, slots=True, repr=False)
 class CapturedEvent:
-    """One event: its name, all its attributes, and the logger and level it was logged with."""
+    """One event: its name, all its attributes, and its logger's name and level."""
 
     name: str
     attributes: Mapping[str, Any]
@@ -44,23 +44,23 @@ class CapturedEvent:
     level: int
 
     def __repr__(self) -> str:
-        """Return the name and the event's own attributes, shortened, without what is sensitive."""
+        """Return the name and the event's own attributes, shortened and redacted."""
         event = catalog.find(self.name)
         sensitive = REDACT_ALL.removed_fields(event) if event else ()
         own = (
-            f" {key}={'...' if key in sensitive else _short.repr(value)}"
+            f" {key}={'...' if key in sensitive else _abbreviate.repr(value)}"
             for key, value in self.attributes.items()
             if key not in catalog.COMMON_FIELD_NAMES
         )
         text = self.name + "".join(own)
-        return f"<{text if len(text) <= _MAX_SHOWN else text[:_MAX_SHOWN] + '...'}>"
+        return f"<{text if len(text) <= _MAX_REPR_LENGTH else text[:_MAX_REPR_LENGTH] + '...'}>"
 
 
 class CapturedEvents(list[CapturedEvent]):
-    """The events so far, in the order in which they were logged; grows as more are logged.
+    """The captured events in the order in which they were logged; grows with each event.
 
-    `ignored` says of each record that is no event where it was logged and what is wrong: a misspelt
-    name, or a message that is none. No handler would send these.
+    `ignored` has a line for each record on an event logger that is not an event: where it was
+    logged and what is wrong, such as a misspelt name. A handler would ignore these records, too.
     """
 
     def __init__(self) -> None:
@@ -73,29 +73,29 @@ class CapturedEvents(list[CapturedEvent]):
 
     @property
     def names(self) -> list[str]:
-        """The names of the events, in their order."""
+        """The names of the events, in order."""
         return [event.name for event in self]
 
     def named(self, name: str) -> list[CapturedEvent]:
-        """Return the events of that name, in their order."""
+        """Return the events of that name, in order."""
         return [event for event in self if event.name == name]
 
     @property
     def problems(self) -> list[str]:
-        """What `catalog.problems` says of them all, and of the ignored ones."""
+        """The faults that `catalog.problems` finds in the events, followed by `ignored`."""
         found = [line for event in self for line in catalog.problems(event.name, event.attributes)]
         return found + self.ignored
 
 
 @contextmanager
 def capture_events() -> Iterator[CapturedEvents]:
-    """Capture what is logged inside the `with` block; the fixture `codex_otel_events` is this.
+    """Capture the events that are logged inside the `with` block, in any thread or task.
 
-    An event has the attributes that a handler with default settings would send, but prompts are
-    not redacted. `app.version` is the conversation's or `"unknown"`: a handler's is not known here.
-    Takes events from any thread or task of this process, and never blocks. While nobody has given
-    the logger `codex_otel` a level, it is INFO; loggers that an earlier configuration disabled are
-    enabled, so that it does not matter which tests ran before.
+    Events have the attributes that a handler with default settings would send, but nothing is
+    redacted. `app.version` is the conversation's or `"unknown"`, because the handler's is not known
+    here. Loggers that an earlier configuration disabled are enabled, and `codex_otel` gets the
+    level INFO inside the block if it has none, so the result does not depend on other tests. Never
+    blocks.
     """
     events = CapturedEvents()
     ended = False
@@ -128,31 +128,32 @@ def capture_events() -> Iterator[CapturedEvents]:
 
     logging.Logger.callHandlers = capture  # type: ignore[assignment,method-assign]
     try:
-        with divert_events(_discard), _listening():
+        with divert_events(_discard), _enabled_loggers():
             yield events
     finally:
         ended = True
-        # Whoever has wrapped it since, as an error tracker does once in a process, stays.
+        # Another library may have wrapped `capture` meanwhile, as error trackers do once in a
+        # process. Restoring the old function would remove that wrapper for good.
         if logging.Logger.callHandlers is capture:
             logging.Logger.callHandlers = call_handlers  # type: ignore[method-assign]
 
 
 def _discard(event: Event) -> None:
-    """Take a handler's event: what it logs was read before, with prompts."""
+    """Discard a handler's redacted copy of an event; `capture` has read the record before."""
 
 
-class _Level(int):
-    """A level that can be told from the same one set by the application."""
+class _TemporaryLevel(int):
+    """A level that is distinguishable from the same level set by the application."""
 
 
 @contextmanager
-def _listening() -> Iterator[None]:
-    """Let events through their loggers: enabled, and with a level in a block where none is set."""
+def _enabled_loggers() -> Iterator[None]:
+    """Enable all event loggers, and let INFO through inside the block if no level is set."""
     logger = logging.getLogger(EVENT_LOGGER)
     for existing in list(logger.manager.loggerDict.values()):
         if isinstance(existing, logging.Logger) and is_event_logger(existing.name):
             existing.disabled = False
-    level = _Level(logging.INFO)
+    level = _TemporaryLevel(logging.INFO)
     if logger.level == logging.NOTSET and logger.getEffectiveLevel() > level:
         logger.setLevel(level)
     try:

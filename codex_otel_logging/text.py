@@ -1,4 +1,4 @@
-"""Text for people: values from outside on one visible line, and names that resemble another."""
+"""Formats values from outside for terminals and messages, and finds the name that a typo means."""
 
 from __future__ import annotations
 
@@ -9,78 +9,81 @@ _INVISIBLE = re.compile(
     "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180d\u180f\u2800\u3164\ufe00-\ufe0f\uffa0"
     "\U00013441\U00013442\U00016fe4\U0001d159\U000e0100-\U000e01ef]"
 )
-"""Characters that Python takes for printable although they show nothing, such as fillers.
+"""Characters that are printable to Python although they are invisible, such as fillers.
 
-Those of https://www.unicode.org/reports/tr44/#Default_Ignorable_Code_Point, and blank symbols.
+These are https://www.unicode.org/reports/tr44/#Default_Ignorable_Code_Point and blank symbols.
 """
 
-_BRIEF_CHARACTERS = 60
+_MAX_BRIEF_LENGTH = 60
 
 _MAX_TYPOS = 2
-"""A key that differs from a known one by at most this many edits is a misspelling of it."""
+"""Maximum edit distance at which an unknown key counts as a misspelling of a known one."""
 
 
 def shown(value: object) -> str:
-    """Return a value as text of one line that holds nothing but visible characters.
+    """Return a value as one line of visible characters.
 
-    Text that is empty or has blanks is quoted, so that it cannot be taken for several values.
+    Invisible characters are escaped. Text that is empty or has spaces is quoted, so that it reads
+    as one value.
     """
     text = str(value)
-    return text if text and is_visible(text) and " " not in text else _quoted(text)
+    return text if text and is_visible(text) and " " not in text else _quote(text)
 
 
 def shown_name(name: str) -> str:
-    """Return the name of a field as `shown` does, also quoted when it holds an equals sign."""
-    return _quoted(name) if "=" in name else shown(name)
+    """Return a field's name as `shown` does; a name with an equals sign is quoted, too."""
+    return _quote(name) if "=" in name else shown(name)
 
 
 def brief(value: object) -> str:
-    """Return what `shown` returns, of the first 60 characters only."""
+    """Return the first 60 characters of a value as `shown` does."""
     text = str(value)
-    if len(text) <= _BRIEF_CHARACTERS:
+    if len(text) <= _MAX_BRIEF_LENGTH:
         return shown(text)
-    return f"{shown(text[:_BRIEF_CHARACTERS])}..."
+    return f"{shown(text[:_MAX_BRIEF_LENGTH])}..."
 
 
 def printable(line: str) -> str:
-    """Return a line with escapes in place of what does not show; blanks stay."""
-    return "".join(c if is_visible(c) else _escaped(c) for c in line)
+    """Return a line with its invisible characters escaped; spaces stay."""
+    return "".join(c if is_visible(c) else _escape(c) for c in line)
 
 
 def is_visible(text: str) -> bool:
-    """Return whether all characters of a text show, or are blanks."""
+    """Return whether every character of a text is visible or a space."""
     return text.isprintable() and not _INVISIBLE.search(text)
 
 
-def _quoted(text: str) -> str:
-    return _INVISIBLE.sub(lambda match: _escaped(match[0]), repr(text))
+def _quote(text: str) -> str:
+    return _INVISIBLE.sub(lambda match: _escape(match[0]), repr(text))
 
 
-def _escaped(character: str) -> str:
+def _escape(character: str) -> str:
     return character.encode("unicode_escape").decode()
 
 
 def misspelt(name: str, known: Collection[str]) -> str | None:
-    """Return the name of `known` that `name` misspells, or None: at most two edits away.
+    """Return the known name that `name` differs from by at most two edits, or None.
 
-    Upper and lower case, hyphens and underscores make no difference.
+    Case, hyphens and underscores are ignored.
     """
-    written = _plain(name)
+    written = _normalized(name)
+    # Names of another length are skipped: a comparison takes time in proportion to both lengths,
+    # and a key from a file may be a megabyte long.
     distances = {
-        each: _distance(written, plain)
+        each: _edit_distance(written, plain)
         for each in sorted(known)
-        if abs(len(written) - len(plain := _plain(each))) <= _MAX_TYPOS
+        if abs(len(written) - len(plain := _normalized(each))) <= _MAX_TYPOS
     }
     best = min(distances, key=distances.__getitem__, default="")
     return best if best and distances[best] <= _MAX_TYPOS else None
 
 
-def _plain(name: str) -> str:
+def _normalized(name: str) -> str:
     return name.casefold().replace("-", "").replace("_", "")
 
 
-def _distance(one: str, other: str) -> int:
-    """Return the Levenshtein distance: how many insertions, deletions and substitutions."""
+def _edit_distance(one: str, other: str) -> int:
+    """Return the Levenshtein distance of two texts."""
     row = list(range(len(other) + 1))
     for above, a in enumerate(one, start=1):
         diagonal, row[0] = row[0], above
@@ -93,13 +96,13 @@ def _distance(one: str, other: str) -> int:
 
 
 def suggestion(name: str, known: Collection[str]) -> str:
-    """Return the end of a message on an unknown name: which one was meant, if any is near."""
-    import difflib  # only for a message
+    """Return "; did you mean ...?" with the known name that is most similar, or ""."""
+    import difflib  # slow to import, and only a message needs it
 
     matches = difflib.get_close_matches(name, sorted(known), n=1)
     return f"; did you mean {matches[0]!r}?" if matches else ""
 
 
 def nearest(name: str, known: Collection[str]) -> str:
-    """Return the end of a message on an unknown name: which one was meant, or which there are."""
+    """Return what `suggestion` does, or a list of all known names if none is similar."""
     return suggestion(name, known) or f"; known are {', '.join(sorted(known))}"

@@ -1,11 +1,11 @@
-"""The fields of each event as `TypedDict`s, so that a type checker knows what `extra=` should hold.
+"""The fields of each event as a `TypedDict`, so that a type checker can check `extra=`.
 
     logger.info("codex.turn_ttft", extra=TurnTtft(duration_ms=352))
 
-They are dicts when the program runs, and nothing is checked then. What an event always has is
-required, but for the common fields, which conversation and handler supply, and `prompt_length`,
-which is computed. A field that may be left out may also be None, which means the same. Derive a
-class to add fields of your own. Nothing else of the package is imported here.
+At run time these are plain dicts, and nothing is checked. Fields that are always present are
+required, except for the common fields, which the conversation and the handler supply, and
+`prompt_length`, which is computed. An optional field may also be None, which omits it. To add your
+own fields, derive a class. This module imports nothing else from the package.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from datetime import timedelta
 from typing import Literal, TypedDict
 
 Decision = Literal["approved", "approved_for_session", "denied", "abort"]
-"""What became of a tool call that had to be allowed."""
+"""The decision on a tool call that needed approval."""
 
 DecisionSource = Literal["config", "user"]
-"""Who decided on a tool call."""
+"""The source of a decision on a tool call."""
 
 CommonFields = TypedDict(
     "CommonFields",
@@ -90,7 +90,7 @@ _SseEventRequired = TypedDict("_SseEventRequired", {"event.kind": str})
 class SseEvent(_SseEventOptional, _SseEventRequired, CommonFields):
     """`codex.sse_event`: A server-sent event of a streamed response has arrived.
 
-    That a completed response has token counts is nothing a type can say.
+    Required as well are the token counts of a completed response, which a type cannot express.
     """
 
     duration_ms: float | timedelta

@@ -1,11 +1,11 @@
-"""Whatever an application logs becomes something OTLP can carry.
+"""Converts any value that an application logs to one that OTLP can carry.
 
-Two steps, because they run on different threads. `attribute_value` runs where the event is logged:
-it takes a value apart that could change or die before it is sent, so that only plain, immutable
-pieces (and new lists and dicts of them) are kept. `encodable` runs where the event is sent: it
-mends what protobuf refuses in plain pieces (lone surrogates, integers beyond 64 bits).
+The conversion has two steps, which run on different threads. On the application thread,
+`attribute_value` copies whatever could change before it is exported into plain, immutable values
+and new lists and dicts of these. On the worker thread, `encodable` replaces what protobuf rejects:
+lone surrogates and integers of more than 64 bits.
 
-Neither raises, whatever the value's class does.
+Neither step raises, whatever the value's class does.
 """
 
 from __future__ import annotations
@@ -27,35 +27,35 @@ from typing import Any, TypeAlias
 AttributeValue: TypeAlias = (
     "str | bool | int | float | bytes | list[AttributeValue] | dict[str, AttributeValue] | None"
 )
-"""What an attribute can hold: the cases of OTLP's `AnyValue`."""
+"""The types of an attribute's value: the cases of OTLP's `AnyValue`."""
 
 IMMUTABLE_TYPES = frozenset({str, int, float, bool, bytes, type(None)})
-"""The exact types that need no work when an event is logged."""
+"""The exact types whose values need no copy."""
 
 MAX_DEPTH = 16
-"""How deep arrays and maps may nest; what lies deeper is replaced by `CUT`."""
+"""Maximum depth of nested arrays and maps; anything deeper is replaced by `CUT`."""
 
 CUT = "..."
-"""What stands for the part of a value that was cut: too deep, too many elements, or a cycle."""
+"""Replaces the part of a value that is nested too deeply, has too many elements, or is a cycle."""
 
 MIN_INT64, MAX_INT64 = -(1 << 63), (1 << 63) - 1
-"""The integers that OTLP carries as such; others are sent as their text."""
+"""The range of integers in OTLP; other integers are sent as text."""
 
 ALLOCATION_SIZE = 4
-"""The bytes of memory that an object takes beyond its size, on average over many.
+"""Average number of bytes by which the memory of an object exceeds its size.
 
-Allocators round up to multiples of 16 bytes. Half of that is counted: the estimate is then between
-the memory that Python asks for and what the process grows by.
+Allocators round up to multiples of 16 bytes, which adds 8 on average. Half of that is counted, so
+that estimates lie between the memory that Python requests and the growth of the process.
 """
 
-_GREATEST_SHARED = 256
-"""CPython keeps one object of each integer up to this one."""
+_MAX_CACHED_INTEGER = 256
+"""CPython has one object for each integer from 0 to this one."""
 
-_MAX_KNOWN_CLASSES = 128
-"""For how many classes of the application's is remembered what they are."""
+_MAX_CACHED_CLASSES = 128
+"""Maximum number of the application's classes whose protocol is cached."""
 
 _MAX_KEY_ELEMENTS = 100
-"""How many elements of a tuple or a range are shown in the text of a key."""
+"""Maximum number of elements in the text of a key that is a tuple or a range."""
 
 _MILLISECOND = timedelta(milliseconds=1)
 _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
@@ -64,60 +64,67 @@ _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 def attribute_value(
     key: str, value: object, *, boolean_string: bool = False, max_elements: int = 0
 ) -> AttributeValue:
-    """Return `value` as an attribute that nothing can change later.
+    """Return `value` as a plain value that the application cannot change later; never raises.
 
-    Text, integers, floats, bytes and None stay. A bool stays, or becomes "true" or "false" where
-    `boolean_string` says so. A `timedelta` becomes whole milliseconds where the key ends in `_ms`,
-    enums become their value, sequences and sets lists, mappings dicts with text keys, other numbers
-    int or float. Scalars and arrays of numpy and of whatever has the same methods (`tolist`,
-    `shape`) become what they hold. Anything else (paths, dates, decimals, UUIDs, objects) becomes
-    its text.
+    - str, int, float, bool, bytes and None stay. A bool becomes "true" or "false" in a
+      `boolean_string` field.
+    - A `timedelta` becomes whole milliseconds if the key ends in `_ms`.
+    - An enum member becomes its value; other numbers become int or float.
+    - Sequences and sets become lists; mappings become dicts with keys of text.
+    - Scalars and arrays of numpy, and objects with the same methods (`tolist`, `shape`), become the
+      values they hold.
+    - Anything else (paths, dates, decimals, UUIDs, objects) becomes its text.
 
     Args:
         key: the attribute's name.
-        value: what the application logged; never changed.
-        boolean_string: the field holds "true" or "false".
-        max_elements: how many elements arrays and maps may have in all; 0 means any number. No more
-            than these are copied.
+        value: the value that the application logged; it is not changed.
+        boolean_string: whether the field holds "true" or "false".
+        max_elements: maximum number of elements in all arrays and maps together; 0 means no limit.
+            Further elements are not copied.
 
     """
     if type(value) in IMMUTABLE_TYPES:
-        taken: AttributeValue = value  # type: ignore[assignment]
+        copied: AttributeValue = value  # type: ignore[assignment]
     else:
-        taken = _Snapshot(max_elements, milliseconds=key.endswith("_ms")).take(value)
-    if boolean_string and type(taken) is bool:
-        return "true" if taken else "false"
-    return taken
+        copied = _ValueCopier(max_elements, milliseconds=key.endswith("_ms")).copy(value)
+    if boolean_string and type(copied) is bool:
+        return "true" if copied else "false"
+    return copied
 
 
-class _Snapshot:
-    """Copies one value, bounded in depth and number of elements."""
+class _ValueCopier:
+    """Copies one value, with a limited depth and number of elements.
+
+    Subclasses of built-in types are converted by the built-in type's own method, such as
+    `int.__int__`: a method of the application's class may raise, block, or return something else.
+    """
 
     def __init__(self, max_elements: int, *, milliseconds: bool = False) -> None:
-        self._left = max_elements if max_elements > 0 else None
+        self._elements_left = max_elements if max_elements > 0 else None
         self._milliseconds = milliseconds
-        self._open: set[int] = set()
+        self._enclosing: set[int] = set()
 
-    def take(self, value: object) -> AttributeValue:
+    def copy(self, value: object) -> AttributeValue:
         try:
-            return self._take(value)
-        except Exception:
+            return self._copy(value)
+        except Exception:  # even the text of the value cannot be made
             return _unprintable(value)
 
-    def _take(self, value: object) -> AttributeValue:
+    def _copy(self, value: object) -> AttributeValue:
         kind = type(value)
         if kind in IMMUTABLE_TYPES:
             return value  # type: ignore[return-value]
+        # Before str and int: a member of a StrEnum or an IntEnum is one of these, too.
         if isinstance(value, Enum):
-            return self.take(value.value)
+            return self.copy(value.value)
         if isinstance(value, str):
             return str.__str__(value)
         if isinstance(value, (bytes, bytearray)):
             return bytes(value)
         if isinstance(value, (list, tuple, AbstractSet)):
-            return self._nested(value, self._take_elements)
+            return self._copy_nested(value, self._copy_elements)
         if isinstance(value, Mapping):
-            return self._nested(value, self._take_entries)
+            return self._copy_nested(value, self._copy_entries)
         if isinstance(value, int):
             return int.__int__(value)
         if isinstance(value, float):
@@ -127,115 +134,124 @@ class _Snapshot:
         if isinstance(value, (datetime, date, time)):
             return str.__str__(value.isoformat())
         try:
-            return self._take_by_protocol(value)
-        except Exception:  # it does not keep to the protocol after all
+            return self._copy_by_protocol(value)
+        except Exception:  # a method of the class raised
             return str.__str__(str(value))
 
-    def _take_by_protocol(self, value: Any) -> AttributeValue:
-        """Take a value apart by what its class can do, without knowing the class."""
+    def _copy_by_protocol(self, value: Any) -> AttributeValue:
+        """Copy a value by the methods of its class.
+
+        numpy, PyTorch or pandas need not be installed, and must not be imported here.
+        """
         kind: Any = type(value)
-        protocol = _protocol(kind)
+        protocol = _protocol_of(kind)
         if protocol == "array":
             if isinstance(value, memoryview) and (value.ndim != 1 or value.format in _BYTE_FORMATS):
                 return bytes(value)
-            return self._nested(value, self._take_array)
+            return self._copy_nested(value, self._copy_array)
         if protocol == "sequence":
-            return self._nested(value, self._take_elements)
+            return self._copy_nested(value, self._copy_elements)
         if protocol == "C number":
-            return self.take(value.value)
+            return self.copy(value.value)
+        # TensorFlow's tensors have no `tolist`, and a boolean one refuses to be a number.
         if protocol == "tensor" and value.shape == () and "bool" in str(value.dtype):
             return bool(value)
-        return _number(value)
+        return _number_or_text(value)
 
-    def _take_array(self, array: Any) -> AttributeValue:
-        """Take an array apart, or a scalar that has the methods of one, such as numpy's.
+    def _copy_array(self, array: Any) -> AttributeValue:
+        """Copy an array, or a scalar that has the methods of an array, such as numpy's.
 
-        Only as much is converted as may be kept: it can have billions of elements.
+        Converts only the elements that are kept, because an array may have billions of them.
         """
         unit = getattr(getattr(array, "dtype", None), "kind", "")
         shape = getattr(array, "shape", None)
         if shape == ():
-            item = _time(array, unit) if unit in _TIMES else array.tolist()
-            return _number(item) if type(item) is type(array) else self.take(item)
-        if unit in _TIMES or (shape is not None and len(shape) > 1):
-            return self._take_elements(array)
-        return self._take_elements(array[: self._bound()].tolist())
+            item = _numpy_time(array, unit) if unit in _TIME_KINDS else array.tolist()
+            # `tolist` of numpy's longdouble returns itself: copying it would not end.
+            return _number_or_text(item) if type(item) is type(array) else self.copy(item)
+        if unit in _TIME_KINDS or (shape is not None and len(shape) > 1):
+            return self._copy_elements(array)  # row by row
+        return self._copy_elements(array[: self._copy_limit()].tolist())
 
-    def _nested(self, value: Any, take: Callable[[Any], AttributeValue]) -> AttributeValue:
-        if id(value) in self._open or len(self._open) >= MAX_DEPTH:
+    def _copy_nested(self, value: Any, copy: Callable[[Any], AttributeValue]) -> AttributeValue:
+        """Copy a container with `copy`, unless it contains itself or is nested too deeply."""
+        if id(value) in self._enclosing or len(self._enclosing) >= MAX_DEPTH:
             return CUT
-        self._open.add(id(value))
+        self._enclosing.add(id(value))
         try:
-            return take(value)
+            return copy(value)
         finally:
-            self._open.discard(id(value))
+            self._enclosing.discard(id(value))
 
-    def _take_entries(self, value: Mapping[Any, Any]) -> AttributeValue:
+    def _copy_entries(self, value: Mapping[Any, Any]) -> AttributeValue:
         entries: dict[str, AttributeValue] = {}
-        for key, item in list(islice(value.items(), self._bound())):
-            if not self._spend():
+        for key, item in list(islice(value.items(), self._copy_limit())):
+            if not self._count_element():
                 entries[CUT] = CUT
                 break
-            entries[key_text(key)] = item if type(item) in IMMUTABLE_TYPES else self.take(item)
+            entries[key_text(key)] = item if type(item) in IMMUTABLE_TYPES else self.copy(item)
         return entries
 
-    def _take_elements(self, value: Iterable[Any]) -> AttributeValue:
+    def _copy_elements(self, value: Iterable[Any]) -> AttributeValue:
         elements: list[AttributeValue] = []
-        for item in list(islice(value, self._bound())):
-            if not self._spend():
+        for item in list(islice(value, self._copy_limit())):
+            if not self._count_element():
                 elements.append(CUT)
                 break
-            elements.append(item if type(item) in IMMUTABLE_TYPES else self.take(item))
+            elements.append(item if type(item) in IMMUTABLE_TYPES else self.copy(item))
         return elements
 
-    def _bound(self) -> int | None:
-        """Return how many elements to copy: one more than is kept, which tells that there is one.
+    def _copy_limit(self) -> int | None:
+        """Return how many elements to take out of a container: one more than may be kept.
 
-        All are copied before the first is taken, as other threads may change a container meanwhile.
+        The additional one shows that elements are left out. All of them are taken at once, before
+        the first is copied, because other threads may change the container meanwhile.
         """
-        return None if self._left is None else min(max(self._left, 0) + 1, sys.maxsize)
+        left = self._elements_left
+        return None if left is None else min(max(left, 0) + 1, sys.maxsize)
 
-    def _spend(self) -> bool:
-        if self._left is None:
+    def _count_element(self) -> bool:
+        """Count an element; return whether it may be kept."""
+        if self._elements_left is None:
             return True
-        self._left -= 1
-        return self._left >= 0
+        self._elements_left -= 1
+        return self._elements_left >= 0
 
 
-_TIMES = ("m", "M")
-"""The kinds of a numpy dtype that `tolist` may turn into integers: durations, points in time."""
+_TIME_KINDS = ("m", "M")
+"""numpy's dtype kinds for durations and points in time, which `tolist` may turn into integers."""
 
 _BYTE_FORMATS = ("B", "b", "c")
-"""The formats of a memoryview whose elements are bytes."""
+"""The formats of memoryviews of bytes."""
 
-_C_NUMBERS = "?bBhHiIlLqQfdg"
-"""The codes of the number types of ctypes. Those of pointers are left out: one may dangle."""
+_CTYPES_NUMBER_CODES = "?bBhHiIlLqQfdg"
+"""The type codes of numbers in ctypes. Pointers are not among them, because one may dangle."""
 
 
-def _time(scalar: Any, kind: str) -> timedelta | str:
-    """Return a duration as a timedelta, a point in time (or neither) as its text."""
+def _numpy_time(scalar: Any, kind: str) -> timedelta | str:
+    """Return a numpy duration as a timedelta, and a point in time or NaT as text."""
     duration = scalar.astype("timedelta64[us]").tolist() if kind == "m" else None
     return duration if isinstance(duration, timedelta) else str(scalar)
 
 
-@lru_cache(maxsize=_MAX_KNOWN_CLASSES)
-def _protocol(kind: Any) -> str:
-    """Return as what the values of a class are taken apart."""
+@lru_cache(maxsize=_MAX_CACHED_CLASSES)
+def _protocol_of(kind: Any) -> str:
+    """Return the name of the protocol by which the values of a class are copied."""
     if hasattr(kind, "tolist"):
         return "array"
     if issubclass(kind, (Sequence, ValuesView)) and not issubclass(kind, UserString):
         return "sequence"
     ctypes: Any = sys.modules.get("_ctypes")
-    if ctypes and issubclass(kind, ctypes._SimpleCData) and kind._type_ in _C_NUMBERS:
+    if ctypes and issubclass(kind, ctypes._SimpleCData) and kind._type_ in _CTYPES_NUMBER_CODES:
         return "C number"
     return "tensor" if hasattr(kind, "shape") and hasattr(kind, "dtype") else "number"
 
 
-@lru_cache(maxsize=_MAX_KNOWN_CLASSES)
-def _number_type(kind: Any) -> type:
-    """Return as what the values of a class are sent: int, float, or else str.
+@lru_cache(maxsize=_MAX_CACHED_CLASSES)
+def _attribute_type(kind: Any) -> type:
+    """Return the type as which the values of a class are sent: int, float or str.
 
-    A decimal would lose digits as a float, a complex number one of its parts.
+    As a float, a decimal would lose digits and a complex number its imaginary part.
     """
     if issubclass(kind, (Decimal, Complex)) and not issubclass(kind, Real):
         return str
@@ -244,10 +260,10 @@ def _number_type(kind: Any) -> type:
     return float if hasattr(kind, "__float__") else str
 
 
-def _number(value: Any) -> AttributeValue:
-    """Return what is a number by its methods as one, anything else as its text."""
+def _number_or_text(value: Any) -> AttributeValue:
+    """Return an object with the methods of a number as a number, and any other as its text."""
     kind: Any = type(value)
-    number_type = _number_type(kind)
+    number_type = _attribute_type(kind)
     if number_type is int:
         return int.__int__(operator.index(value))
     if number_type is float:
@@ -256,12 +272,12 @@ def _number(value: Any) -> AttributeValue:
 
 
 def key_text(key: object) -> str:
-    """Return a key as exact text, whatever the application used."""
+    """Return a key of any type as an exact str."""
     if type(key) is str:
         return key
     if isinstance(key, bytes):
         return key.decode("utf-8", "replace")
-    text = _Snapshot(_MAX_KEY_ELEMENTS).take(key)
+    text = _ValueCopier(_MAX_KEY_ELEMENTS).copy(key)
     return text if isinstance(text, str) else str(text)
 
 
@@ -273,10 +289,10 @@ def _unprintable(value: object) -> str:
 
 
 def shorten(value: AttributeValue, max_length: int) -> tuple[AttributeValue, int]:
-    """Return `value` with no text longer than `max_length` characters, and the longest found.
+    """Return `value` with every text cut to `max_length` characters, and the longest text's length.
 
-    The second item is 0 when nothing was cut. Bytes are cut like text. New lists and dicts are
-    returned where something in them was cut.
+    The length is 0 if nothing was cut. Bytes are cut like text. Lists and dicts are not changed: if
+    anything inside was cut, a new one is returned.
     """
     longest = 0
     if isinstance(value, (str, bytes)):
@@ -296,12 +312,13 @@ def shorten(value: AttributeValue, max_length: int) -> tuple[AttributeValue, int
 
 
 def shorten_to_bytes(value: AttributeValue, max_bytes: int) -> tuple[AttributeValue, int]:
-    """Return a text with at most `max_bytes` of UTF-8, and its length in characters if it was cut.
+    """Return a text cut to `max_bytes` of UTF-8, and its original length in characters.
 
-    Other values come back as they are, with 0.
+    The length is 0 if nothing was cut. Values that are not text are returned unchanged.
     """
     if not isinstance(value, str):
         return value, 0
+    # Each character takes at least one byte, so the rest of a huge text need not be encoded.
     encoded = value[: max_bytes + 1].encode("utf-8", "surrogatepass")
     if len(encoded) <= max_bytes:
         return value, 0
@@ -309,11 +326,11 @@ def shorten_to_bytes(value: AttributeValue, max_bytes: int) -> tuple[AttributeVa
 
 
 def size_of(value: AttributeValue) -> int:
-    """Return an estimate of the bytes of memory that a value takes, with all that it holds.
+    """Return the estimated memory of a value and its contents, in bytes.
 
-    Objects that Python shares, such as small integers, take none.
+    Objects that CPython shares, such as small integers, count as 0.
     """
-    if value is None or (isinstance(value, int) and 0 <= value <= _GREATEST_SHARED):
+    if value is None or (isinstance(value, int) and 0 <= value <= _MAX_CACHED_INTEGER):
         return 0
     size = sys.getsizeof(value) + ALLOCATION_SIZE
     if isinstance(value, list):
@@ -324,10 +341,10 @@ def size_of(value: AttributeValue) -> int:
 
 
 def encoded_excess(value: AttributeValue) -> int:
-    """Return how many bytes more than in memory a value may take in a request, at most.
+    """Return an upper bound of the bytes by which a value's encoded size exceeds its `size_of`.
 
-    UTF-8 needs up to two bytes for what takes one in memory, and three for what takes two; an
-    integer beyond 64 bits is sent as its digits.
+    A character of one byte in memory takes up to two in UTF-8, and one of two bytes takes up to
+    three. An integer of more than 64 bits is sent as its digits.
     """
     if isinstance(value, str):
         return 0 if value.isascii() else len(value)
@@ -341,10 +358,9 @@ def encoded_excess(value: AttributeValue) -> int:
 
 
 def encodable(value: AttributeValue) -> AttributeValue:
-    """Return `value` as protobuf accepts it; the same object where nothing had to be mended.
+    """Return a result of `attribute_value` in a form that protobuf accepts.
 
-    Lone surrogates become U+FFFD, integers beyond 64 bits their text. Expects plain types, as
-    `attribute_value` returns them.
+    Lone surrogates become U+FFFD, and integers of more than 64 bits become text.
     """
     kind = type(value)
     if kind is str:
@@ -359,16 +375,16 @@ def encodable(value: AttributeValue) -> AttributeValue:
 
 
 def encodable_keys(attributes: Mapping[str, AttributeValue]) -> dict[str, AttributeValue]:
-    """Return attributes as protobuf accepts them, in a new mapping.
+    """Return attributes in a form that protobuf accepts, as a new dict.
 
-    https://opentelemetry.io/docs/specs/otel/common/#attribute wants keys that are not empty.
+    An attribute's key must not be empty: https://opentelemetry.io/docs/specs/otel/common/#attribute
     """
     return {encodable_text(key) or "<empty>": encodable(v) for key, v in attributes.items()}
 
 
 def encodable_text(text: str) -> str:
     """Return `text` with each lone surrogate replaced by U+FFFD."""
-    if text.isascii():
+    if text.isascii():  # without a pass over the text: CPython stores it
         return text
     try:
         text.encode()
@@ -380,5 +396,5 @@ def encodable_text(text: str) -> str:
 def _integer_text(value: int) -> str:
     try:
         return str(value)
-    except ValueError:  # beyond sys.get_int_max_str_digits(); hexadecimal has no such limit
+    except ValueError:  # more than sys.get_int_max_str_digits(), which does not limit hexadecimal
         return hex(value)

@@ -1,8 +1,7 @@
-"""Tells PyInstaller what a frozen application needs that no import statement names.
+"""Tells PyInstaller which files and modules a frozen application needs that no import names.
 
-PyInstaller finds the hook through the entry point `pyinstaller40`, in the process that freezes.
-Nothing else may import this package. See
-https://pyinstaller.org/en/stable/hooks.html#provide-hooks-with-package
+PyInstaller finds the hook through the entry point `pyinstaller40`. No other module may import this
+package: https://pyinstaller.org/en/stable/hooks.html#provide-hooks-with-package
 """
 
 from __future__ import annotations
@@ -11,5 +10,5 @@ from pathlib import Path
 
 
 def hook_folders() -> list[str]:
-    """Return the folders that hold hooks."""
+    """Return the folders that contain hooks."""
     return [str(Path(__file__).parent)]

@@ -1,4 +1,4 @@
-"""PyInstaller's hook for `codex_otel_logging`: its data files, and what it imports by name."""
+"""PyInstaller's hook for `codex_otel_logging`: its data files, and modules it imports by name."""
 
 from PyInstaller.utils.hooks import collect_data_files
 

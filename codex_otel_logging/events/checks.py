@@ -1,7 +1,7 @@
-"""Reports faults of an application's events to its developers, once each.
+"""Warns developers about faulty and ignored events, once for each fault.
 
-An event with a faulty field is sent as it is. No report shows a value or a message, as both may
-hold what redaction removes: only names from the catalog, and text that resembles one.
+An event with a faulty field is exported all the same. No warning contains a value or a message,
+because both may hold what redaction removes; it contains names only.
 """
 
 from __future__ import annotations
@@ -17,27 +17,29 @@ from .event import Event
 from .reader import is_event_logger, named_event
 
 _MAX_REPORTS = 100
-_EVENT_NAME = re.compile(r"\w{1,32}(\.\w{1,32}){1,3}", re.ASCII)
+"""Maximum warnings of a kind. Names that applications compose at run time would have no end."""
 
-_IN_EXTRA = "log the name alone and pass the values in extra="
-_BY_STRUCTLOG = (
+_EVENT_NAME_PATTERN = re.compile(r"\w{1,32}(\.\w{1,32}){1,3}", re.ASCII)
+
+_USE_EXTRA = "log the name alone and pass the values in extra="
+_RENDERED_BY_STRUCTLOG = (
     "structlog rendered the event into the message; make "
     "structlog.stdlib.render_to_log_kwargs its last processor"
 )
-_BY_FORMATTER = (
+_CHANGED_BY_FORMATTER = (
     "a formatter changed the message; remove it from the QueueHandler in front of this handler"
 )
-_ELSEWHERE = (
+_WRONG_LOGGER = (
     f"events must be logged under {EVENT_LOGGER!r}; rename the logger to '{EVENT_LOGGER}.<name>'"
 )
-_NO_EVENTS = f"its records are not events; attach the handler to the logger {EVENT_LOGGER!r} only"
+_NOT_EVENTS = f"its records are not events; attach the handler to the logger {EVENT_LOGGER!r} only"
 
 
 class EventChecks:
-    """Remembers what one handler has reported; after 100 reports of a kind it is silent.
+    """Reports the faults of one handler's events, at most 100 of a kind.
 
-    `check` is called on the worker thread only. The other methods may be called on any thread; two
-    threads at the same moment may both report.
+    `check` is called on the worker thread only. The other methods may be called on any thread. They
+    take no lock, so two threads may report the same fault at the same moment.
     """
 
     def __init__(self) -> None:
@@ -47,9 +49,9 @@ class EventChecks:
         self._without_conversation = False
 
     def check(self, event: Event) -> None:
-        """Report fields that are missing or have another type than the catalog says.
+        """Report missing fields, fields of a wrong type, and an event without a conversation.
 
-        Also reports, once per logger, that its events reach two handlers with one destination.
+        Also reports, once per logger, that two handlers export its events to the same destination.
         """
         name = event.logger_name
         if name not in self._loggers and len(self._loggers) < _MAX_REPORTS:
@@ -69,7 +71,7 @@ class EventChecks:
             )
 
     def field(self, event: str, field: str, fault: str) -> None:
-        """Report a fault of an event's field."""
+        """Report the fault of a field, once per event and field."""
         key = (event, field)
         if key not in self._fields and len(self._fields) < _MAX_REPORTS:
             self._fields.add(key)
@@ -78,67 +80,72 @@ class EventChecks:
     def ignored(self, record: logging.LogRecord) -> None:
         """Report a record that is not an event: where it was logged, and what to change.
 
-        Records of other loggers are reported once in all, unless they name an event. An event that
-        the settings leave out is not reported.
+        Not reported are events that the settings exclude, such as text deltas.
         """
-        what = _what(record)
+        what = _describe_source(record)
         names_event = named_event(record) is not None
+        # A handler on the root logger gets the records of every library. One report covers them
+        # all, except for those that name an event.
         key = what if names_event or is_event_logger(record.name) else ""
         left_out = names_event and is_event_logger(record.name)
         if left_out or key in self._ignored or len(self._ignored) >= _MAX_REPORTS:
             return
         self._ignored.add(key)
-        diagnostics.warn("ignored: %s: %s", what, _why(record))
+        diagnostics.warn("ignored: %s: %s", what, _describe_remedy(record))
 
 
 def ignored_record(record: logging.LogRecord) -> tuple[str, str]:
-    """Return where a record was logged that is not an event, and what to change."""
-    return _what(record), _why(record)
+    """Return where an ignored record was logged, and what to change."""
+    return _describe_source(record), _describe_remedy(record)
 
 
-def _what(record: logging.LogRecord) -> str:
+def _describe_source(record: logging.LogRecord) -> str:
     if not is_event_logger(record.name):
         return f"logger {record.name!r}"
-    name = _shown_name(record)
+    name = _safe_name(record)
     place = f"{record.filename}:{record.lineno}"
     return f"{place}: {name!r}" if name else f"{place}: message on logger {record.name!r}"
 
 
-def _why(record: logging.LogRecord) -> str:
+def _describe_remedy(record: logging.LogRecord) -> str:
     event = named_event(record)
     if not is_event_logger(record.name):
-        return _NO_EVENTS if event is None else f"logs {event.name!r}; {_ELSEWHERE}"
+        return _NOT_EVENTS if event is None else f"logs {event.name!r}; {_WRONG_LOGGER}"
     names = [event.name for event in catalog.events()]
-    name = _shown_name(record)
+    name = _safe_name(record)
     if name:
         return "unknown event" + suggestion(name, names)
-    return _about_message(record, names) or "must be the name of an event"
+    return _message_remedy(record, names) or "must be the name of an event"
 
 
-def _shown_name(record: logging.LogRecord) -> str:
-    """Return what a record has for an event's name, if it resembles one; otherwise nothing."""
+def _safe_name(record: logging.LogRecord) -> str:
+    """Return the name that a record logs if it looks like an event's name; otherwise "".
+
+    Anything else may be a prompt or a secret.
+    """
     name = record.__dict__.get("event.name", record.msg)
-    if not isinstance(name, str) or _EVENT_NAME.fullmatch(name) is None:
+    if not isinstance(name, str) or _EVENT_NAME_PATTERN.fullmatch(name) is None:
         return ""
     families = {event.name.partition(".")[0] for event in catalog.events()}
     return name if name.partition(".")[0] in families else ""
 
 
-def _about_message(record: logging.LogRecord, names: Iterable[str]) -> str:
-    """Return what to do about a message that holds an event's name and more; may be empty."""
+def _message_remedy(record: logging.LogRecord, names: Iterable[str]) -> str:
+    """Return how to fix a message that contains an event's name and more, or ""."""
     text = record.msg
     if not isinstance(text, str):
         return ""
-    for name in sorted(names, key=len, reverse=True):
+    for name in sorted(names, key=len, reverse=True):  # a name may begin with another one
         found = re.search(rf"(?<![\w.]){re.escape(name)}(?![\w.]*\w)", text)
         if found is None:
             continue
         if found.start() == 0:
-            return f"begins with {name!r}; {_IN_EXTRA}"
+            return f"begins with {name!r}; {_USE_EXTRA}"
+        # QueueHandler.prepare() stores the formatted text as both, and removes the arguments.
         if record.args is None and record.__dict__.get("message") == text:
-            return f"contains {name!r}; {_BY_FORMATTER}"
+            return f"contains {name!r}; {_CHANGED_BY_FORMATTER}"
         before = text[: found.start()]
         if before.lstrip().startswith("{") or before.endswith(("event=", "event='", 'event="')):
-            return f"contains {name!r}; {_BY_STRUCTLOG}"
-        return f"contains {name!r}; {_IN_EXTRA}"
+            return f"contains {name!r}; {_RENDERED_BY_STRUCTLOG}"
+        return f"contains {name!r}; {_USE_EXTRA}"
     return ""

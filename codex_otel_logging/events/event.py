@@ -1,7 +1,7 @@
-"""`Event`: one event as it waits to be exported, and what all events of a handler share.
+"""`Event`, the form in which an event is queued, and the attributes that all events share.
 
-`reader` builds events on the application thread, `delivery` queues them, `otlp` encodes them on the
-worker thread. Work that gives the same result later is left to the worker: merging in the
+`reader` builds events on the application thread, `delivery` queues them, and `otlp` encodes them on
+the worker thread. To keep logging calls cheap, whatever can wait is left to the worker: merging the
 conversation's attributes and formatting the timestamp (`Event.attributes_with`).
 """
 
@@ -26,25 +26,24 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 
 
 class SharedAttributes(NamedTuple):
-    """What all events of one handler share: resource attributes and default attributes."""
+    """The attributes that all events of one handler share: the resource's, and the defaults."""
 
     resource: Mapping[str, ResourceValue]
     defaults: Mapping[str, AttributeValue]
 
 
 class Event:
-    """One event as it waits to be exported.
+    """One event, redacted and independent of the application's objects.
 
-    `EventReader.read` builds events, and nothing assigns to one afterwards, although Python would
-    not prevent it: threads hand them on without a lock. The application cannot change one, as its
-    values are immutable or copies.
+    Only `EventReader.read` assigns attributes. Afterwards an event must not change, because threads
+    pass it on without a lock. The application cannot change it: its values are immutable or copies.
 
-    `values` are the fields' values in the order of `keys`, a tuple that many events share. `size`
-    estimates the bytes of memory that the event takes in a queue.
+    `values` holds the values of the fields in the order of `keys`, a tuple that many events share.
+    `size` is the estimated memory in bytes of the queued event.
     """
 
-    # No constructor: a call of `__init__` would add about 5 % to the cost of a logging call. And no
-    # NamedTuple: its attributes are slower to read, which makes encoding 5 % slower (measured on
+    # No constructor: calling `__init__` would add about 5 % to the cost of a logging call. Not a
+    # NamedTuple: reading its attributes is slower and makes encoding 5 % slower (measured on
     # CPython 3.13).
     __slots__ = (
         "conversation",
@@ -79,23 +78,23 @@ class Event:
 
     @property
     def request_size(self) -> int:
-        """Estimated bytes of the event's own attributes in a request."""
+        """Estimated encoded size of the event's own attributes in bytes; never too low."""
         return self.size + sum(map(encoded_excess, self.values))
 
     @property
     def time_ns(self) -> int:
-        """When the event was logged, in nanoseconds since the epoch.
+        """The time at which the event was logged, in nanoseconds since the epoch.
 
-        `created` is a float of seconds, which resolves whole microseconds. If it is not a valid
-        time, the time at which the event was read.
+        If an application replaced `record.created` by an invalid time: the time of the call.
         """
         try:
+            # A float of seconds resolves microseconds only; further digits would be noise.
             return min(max(round(self.created * 1e6) * 1000, 0), MAX_INT64)
         except (TypeError, ValueError, OverflowError):
             return self.observed_ns
 
     def attributes_with(self, defaults: Mapping[str, AttributeValue]) -> dict[str, AttributeValue]:
-        """Return all attributes: the common ones first, then the event's own.
+        """Return all attributes of the event, the common ones first.
 
         The event's own fields override its conversation's attributes, which override `defaults`.
         """
@@ -112,21 +111,22 @@ class Event:
 
 
 NUMBER_SIZE = sys.getsizeof(1 << 16)
-"""The bytes of memory of a number; a float is smaller, but its allocation has the same size."""
+"""Memory of a number in bytes. A float is smaller, but the allocator gives it the same size."""
 
 EVENT_SIZE = 8 + sum(
     sys.getsizeof(part) + ALLOCATION_SIZE for part in (Event(), 1.0, time.time_ns(), 1 << 16)
 )
-"""The bytes of memory of a queued event without its keys and values.
+"""Memory of a queued event in bytes, without its keys and values.
 
-They are its place in the queue, the object itself, and its own `created`, `observed_ns` and `size`.
+That is its place in the queue (8 bytes), the object itself, and the numbers that only this event
+has: `created`, `observed_ns` and `size`.
 """
 
 
 def timestamp_text(time_ns: int) -> str:
-    """Return a time in nanoseconds since the epoch as RFC 3339, UTC, with milliseconds."""
+    """Return a time, given in nanoseconds since the epoch, as RFC 3339 in UTC with milliseconds."""
     try:
         moment = _EPOCH + timedelta(microseconds=time_ns // 1000)
-    except OverflowError:
+    except OverflowError:  # after the year 9999
         moment = datetime.max.replace(tzinfo=timezone.utc)
     return moment.isoformat(timespec="milliseconds").removesuffix("+00:00") + "Z"

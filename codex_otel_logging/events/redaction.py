@@ -1,8 +1,9 @@
-"""Redacts sensitive fields, by name, before an event is queued.
+"""Redacts sensitive fields by name, before an event is queued.
 
-The catalog says which fields are sensitive, the settings which of those are sent; nothing is
-guessed from the text. A name in `catalog.SENSITIVE_FIELDS` is sensitive in every event and at any
-depth of its maps and arrays, an application's own in the event that declares it.
+The catalog defines which fields are sensitive, and the settings define which of these are sent. The
+text of a value is never inspected. A name in `catalog.SENSITIVE_FIELDS` is sensitive in every
+event, at any depth of maps and arrays. A sensitive field that an application registers is sensitive
+in its own event only.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ _SIZED = (str, bytes, bytearray, list, tuple, set, frozenset, dict)
 
 
 class Redaction:
-    """The settings' decision on sensitive fields; immutable. Without arguments, the defaults'."""
+    """Decides which sensitive fields are redacted. Immutable; the defaults are the settings'."""
 
     def __init__(
         self,
@@ -38,46 +39,49 @@ class Redaction:
         self._removed = frozenset(kind for kind in allowed if not allowed[kind])
 
     def removed_fields(self, event: EventType) -> frozenset[str]:
-        """Return the names of the fields whose values must not leave with this event."""
+        """Return the names of the fields that are redacted in this event."""
         own = {f.name: f.sensitive for f in event.fields if f.sensitive}
         sensitive = {**SENSITIVE_FIELDS, **own}
         return frozenset(name for name, kind in sensitive.items() if kind in self._removed)
 
 
 REDACT_ALL = Redaction(log_user_prompt=False, log_tool_payloads=False)
-"""Redacts every sensitive field: for what is shown to people, whatever is sent."""
+"""Redacts every sensitive field that tests and terminals show, whatever the settings say."""
 
 
 def redacted(
-    fields: Mapping[str, object], removed: Iterable[str], length_fields: Iterable[str] = ()
+    fields: Mapping[str, object], names: Iterable[str], length_fields: Iterable[str] = ()
 ) -> dict[str, object]:
-    """Return a copy of `fields` in which each field of `removed` is `REDACTED`.
+    """Return a copy of `fields` with `REDACTED` in place of the values of `names`.
 
-    `<name>_length` is added for these and for the `length_fields`, unless the application gave
-    a length of its own: the characters of a text, the bytes or elements of other values.
+    For these and for the `length_fields`, `<name>_length` is added unless the application logged
+    it: the number of characters of a text, else the number of bytes or elements.
     """
     result = dict(fields)
-    for name in (*removed, *length_fields):
+    for name in (*names, *length_fields):
         length = _length(fields.get(name))
         if length is not None and result.get(key := f"{name}_length") is None:
             result[key] = length
-    for name in removed:
+    for name in names:
         if result.get(name) is not None:
             result[name] = REDACTED
     return result
 
 
-def redacted_inside(value: AttributeValue, removed: Iterable[str]) -> AttributeValue:
-    """Return `value` with its maps redacted, at any depth; the same object where it has none."""
+def redacted_inside(value: AttributeValue, names: Iterable[str]) -> AttributeValue:
+    """Return `value` with every map inside it redacted, at any depth."""
     if isinstance(value, dict):
-        inside = {key: redacted_inside(item, removed) for key, item in value.items()}
-        return cast("AttributeValue", redacted(inside, removed))
+        inside = {key: redacted_inside(item, names) for key, item in value.items()}
+        return cast("AttributeValue", redacted(inside, names))
     if isinstance(value, list):
-        return [redacted_inside(item, removed) for item in value]
+        return [redacted_inside(item, names) for item in value]
     return value
 
 
 def _length(value: object) -> int | None:
-    """Return how long a value is, without running any code of the application's."""
+    """Return the length of a value, or None if it has none.
+
+    Calls the built-in type's own `__len__`: a subclass of the application could raise or block.
+    """
     kind = next((each for each in _SIZED if issubclass(type(value), each)), None)
     return None if kind is None else kind.__len__(value)  # type: ignore[arg-type]

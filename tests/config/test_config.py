@@ -595,7 +595,7 @@ class TestCodexFiles:
 
     def test_a_huge_key_is_compared_with_none(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """The comparison takes time in proportion to both lengths."""
-        monkeypatch.setattr(text, "_distance", lambda *_: pytest.fail("compared"))
+        monkeypatch.setattr(text, "_edit_distance", lambda *_: pytest.fail("compared"))
         assert len(OtelConfig.from_table({"x" * 1_000_000: 1}, environ={}).warnings) == 1
 
 
