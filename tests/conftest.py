@@ -1,4 +1,4 @@
-"""What every test has: logging as it was before, no settings from the outside, a collector."""
+"""Fixtures of all tests: restored logging, a clean environment, handlers, collectors, programs."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         type=float,
         default=3.0,
         metavar="SECONDS",
-        help="how long tests last that only grow more likely to find something (default: 3)",
+        help="how long stress tests run (default: 3)",
     )
 
 
@@ -47,8 +47,8 @@ def soak_s(request: pytest.FixtureRequest) -> float:
 def _no_signal_ignored_by_programs() -> Iterator[None]:
     """Give programs the default disposition of the signals that tests send.
 
-    A background job of a shell script ignores SIGINT. Programs inherit what is ignored, but no
-    handler: with one that does nothing, the session still ignores the signal, and they do not.
+    A background job of a shell script ignores SIGINT, and its programs inherit that. They do not
+    inherit handlers, so an empty handler makes only this session ignore the signal.
     """
     numbers = (signal.SIGINT, signal.SIGTERM)
     ignored = [number for number in numbers if signal.getsignal(number) is signal.SIG_IGN]
@@ -61,7 +61,7 @@ def _no_signal_ignored_by_programs() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def _clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Nothing that the package or its libraries read comes from the machine the tests run on."""
+    """Remove every variable of the machine that the package or its libraries read."""
     for name in list(os.environ):
         if name.startswith(
             ("OTEL_", "TERM", "GRPC_", "SSL_CERT_", "CODEX_HOME")
@@ -73,7 +73,7 @@ def _clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 @pytest.fixture(autouse=True)
 def _no_worker_left() -> Iterator[None]:
-    """No worker goes on trying to deliver while the next test counts, listens or opens files."""
+    """End all workers of the test, so that none retries while the next test counts threads."""
     before = lifecycle.watched()
     yield
     for worker in {*lifecycle.watched()} - {*before}:
@@ -87,7 +87,7 @@ def _no_worker_left() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def _restored_logging(_no_worker_left: None) -> Iterator[None]:
-    """Loggers a test configured do not reach the next one."""
+    """Restore the loggers that a test configured."""
     names = (None, "codex_otel", "codex_otel.tools", "codex_otel_logging")
     loggers = [logging.getLogger(name) for name in names]
     before = [
@@ -106,7 +106,7 @@ def _restored_logging(_no_worker_left: None) -> Iterator[None]:
 
 @pytest.fixture
 def own_catalog(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing that the test registers is in the catalog afterwards."""
+    """Remove the events that the test registers from the catalog afterwards."""
     monkeypatch.setattr(catalog, "_events", dict(catalog._events))
 
 
@@ -118,13 +118,13 @@ def receiver() -> Iterator[Receiver]:
 
 @pytest.fixture(params=["otlp-http", "otlp-grpc"])
 def exporter(request: pytest.FixtureRequest, receiver: Receiver) -> dict[str, Any]:
-    """The `exporter` setting for the receiver: once over HTTP, once over gRPC."""
+    """The `exporter` setting for the receiver: over HTTP, then over gRPC."""
     return over_http(receiver) if request.param == "otlp-http" else over_grpc(receiver)
 
 
 @pytest.fixture
 def gate(exporter: dict[str, Any]) -> Iterator[Gate]:
-    """Stands in front of the receiver, as the exporter's setting names it."""
+    """A proxy in front of the receiver that tests can close and open."""
     (settings,) = exporter.values()
     gate = Gate(settings["endpoint"])
     yield gate
@@ -133,28 +133,28 @@ def gate(exporter: dict[str, Any]) -> Iterator[Gate]:
 
 @pytest.fixture
 def gated(exporter: dict[str, Any], gate: Gate) -> dict[str, Any]:
-    """The `exporter` setting for the receiver behind its gate."""
+    """The `exporter` setting for the gate in front of the receiver."""
     (name,) = exporter
     return {name: {"endpoint": gate.endpoint}}
 
 
 @pytest.fixture
 def http_collector() -> Iterator[Callable[..., HttpCollector]]:
-    """Starts HTTP collectors that reply as they are told."""
+    """Starts HTTP collectors with scripted replies."""
     with _started(HttpCollector) as start:
         yield start
 
 
 @pytest.fixture
 def grpc_collector() -> Iterator[Callable[..., GrpcCollector]]:
-    """Starts gRPC collectors that reply as they are told."""
+    """Starts gRPC collectors with scripted replies."""
     with _started(GrpcCollector) as start:
         yield start
 
 
 @pytest.fixture(params=[HttpCollector, GrpcCollector], ids=["otlp-http", "otlp-grpc"])
 def scripted(request: pytest.FixtureRequest) -> Iterator[Scripted]:
-    """Starts collectors that reply as they are told: once over HTTP, once over gRPC."""
+    """Starts collectors with scripted replies: over HTTP, then over gRPC."""
     with _started(request.param) as start:
         yield start
 
@@ -174,7 +174,7 @@ def _started(kind: Any) -> Iterator[Any]:
 
 @pytest.fixture
 def attach() -> Iterator[HandlerFactory]:
-    """Builds a handler for an `[otel]` table, on the logger `codex_otel` and nowhere else."""
+    """Builds a handler from an `[otel]` table and attaches it to the logger `codex_otel`."""
     logger = logging.getLogger("codex_otel")
     handlers = []
 
@@ -197,9 +197,9 @@ def attach() -> Iterator[HandlerFactory]:
 
 @pytest.fixture
 def attach_to(attach: HandlerFactory) -> HandlerFactory:
-    """Builds a handler for a collector as `attach` does, with more settings by their names.
+    """Builds a handler for a collector as `attach` does; keywords are further settings.
 
-    To a `Receiver` it exports over HTTP.
+    A `Receiver` gets its events over HTTP.
     """
 
     def attach_to(
@@ -213,7 +213,7 @@ def attach_to(attach: HandlerFactory) -> HandlerFactory:
 
 @pytest.fixture
 def run_python(tmp_path: Path) -> RunPython:
-    """Runs a program in a fresh interpreter, in an empty folder that is its home as well."""
+    """Runs a program in a new interpreter, in an empty folder that is also its home directory."""
 
     def run_python(
         program: str, *arguments: str, python: str = sys.executable, **environment: str
@@ -232,7 +232,7 @@ def run_python(tmp_path: Path) -> RunPython:
 
 @pytest.fixture
 def run_tests(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> RunTests:
-    """Runs a file of tests in a pytest of its own, where the package is installed."""
+    """Runs a file of tests in a separate pytest process, in which the package is installed."""
     write_metadata(pytester.path)
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
 

@@ -1,4 +1,4 @@
-"""What keeps events away is reported once: level, logger's name, place of the handler, message."""
+"""Covers the warnings about missing, doubled and ignored events, and where warnings go."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ logger = logging.getLogger("codex_otel")
         ("logger.addHandler(handler); logging.root.setLevel('DEBUG')", None),
     ],
 )
-def test_a_process_that_logged_no_event_says_once_why(
+def test_process_without_events_logs_the_reason_once_at_exit(
     run_python: RunPython, lines: str, report: str | None
 ) -> None:
     done = run_python(PROGRAM + lines)
@@ -67,14 +67,12 @@ def test_a_process_that_logged_no_event_says_once_why(
     assert done.stderr == ("" if report is None else f"no event was logged: {report}\n")
 
 
-def test_without_an_exporter_nothing_is_said(run_python: RunPython) -> None:
+def test_process_without_exporter_logs_no_reason(run_python: RunPython) -> None:
     program = PROGRAM.replace('{"exporter": exporter}', "{}") + "logger.addHandler(handler)"
     assert run_python(program).stderr == ""
 
 
-def test_a_process_that_logged_events_says_nothing_of_levels(
-    run_python: RunPython, receiver: Receiver
-) -> None:
+def test_process_with_events_logs_no_reason(run_python: RunPython, receiver: Receiver) -> None:
     program = PROGRAM.replace("http://127.0.0.1:9/v1/logs", receiver.http_endpoint)
     lines = (
         "logger.addHandler(handler)\nlogger.error('codex.turn_ttft', extra=" + repr(FIELDS) + ")"
@@ -84,7 +82,7 @@ def test_a_process_that_logged_events_says_nothing_of_levels(
 
 
 @pytest.mark.parametrize("second", ["", "codex_otel"])
-def test_a_handler_attached_twice_is_reported_once(
+def test_events_exported_twice_are_reported_once(
     otel: dict[str, Any], receiver: Receiver, attach: HandlerFactory, second: str,
     caplog: pytest.LogCaptureFixture,
 ) -> None:  # fmt: skip
@@ -108,10 +106,10 @@ def test_a_handler_attached_twice_is_reported_once(
     ]
 
 
-def test_two_handlers_with_different_destinations_are_no_fault(
+def test_handlers_with_different_destinations_are_not_reported(
     otel: dict[str, Any], attach: HandlerFactory, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Also where only a header's value is another."""
+    """The destinations may differ by a header's value only."""
     ((name, settings),) = otel["exporter"].items()
     handlers = [
         attach({"exporter": {name: {**settings, "headers": {"tenant": tenant}}}})
@@ -135,8 +133,8 @@ logging.getLogger("app").warning("not an event")
 """
 
 
-def test_where_ours_is_the_only_handler_reports_go_to_stderr(run_python: RunPython) -> None:
-    """As `logging` itself does where no handler is found."""
+def test_warnings_go_to_stderr_if_no_other_handler_exists(run_python: RunPython) -> None:
+    """As the package's handlers ignore warnings, logging's last resort must print them."""
     done = run_python(ROOT_ONLY)
     typo, other = done.stderr.splitlines()
     assert typo.endswith("'codex.turn_tftf': unknown event; did you mean 'codex.turn_ttft'?")
@@ -146,17 +144,17 @@ def test_where_ours_is_the_only_handler_reports_go_to_stderr(run_python: RunPyth
     )
 
 
-def test_where_there_is_another_handler_reports_go_there_only(run_python: RunPython) -> None:
+def test_warnings_go_to_the_applications_handlers_only(run_python: RunPython) -> None:
     program = "import logging, sys; logging.basicConfig(stream=sys.stdout)\n" + ROOT_ONLY
     done = run_python(program)
     assert done.stderr == ""
     assert done.stdout.count("WARNING:codex_otel_logging:ignored: ") == 2
 
 
-def test_a_closed_stream_is_passed_over_in_silence(
+def test_handler_with_a_closed_stream_is_skipped_silently(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """As the streams of tests are that have ended: logging would print a traceback."""
+    """The stream of a finished test is closed; logging would print a traceback."""
     closed, kept = io.StringIO(), io.StringIO()
     logger = logging.Logger(diagnostics.DIAGNOSTICS_LOGGER)
     logger.addHandler(logging.StreamHandler(closed))
@@ -169,8 +167,8 @@ def test_a_closed_stream_is_passed_over_in_silence(
     assert capsys.readouterr().err == ""
 
 
-def test_a_late_report_after_pytest_is_silent(run_tests: Any) -> None:
-    """The worker's report of a faulty field comes at the exit, when pytest's streams are closed."""
+def test_warning_after_pytest_closed_its_streams_prints_no_traceback(run_tests: Any) -> None:
+    """The worker checks the field at exit, after pytest has closed its streams."""
     done = run_tests(
         """
 import logging, sys
@@ -212,7 +210,7 @@ NAME = "codex.user_prompt"
         ("s3cr3t", (), "must be the name of an event"),
     ],
 )
-def test_a_message_that_holds_more_than_the_name_is_told_what_to_do(
+def test_message_with_more_than_the_event_name_gets_a_hint(
     attach: HandlerFactory, caplog: pytest.LogCaptureFixture, otel: dict[str, Any],
     message: str, arguments: tuple[object, ...], report: str,
 ) -> None:  # fmt: skip
@@ -225,7 +223,7 @@ def test_a_message_that_holds_more_than_the_name_is_told_what_to_do(
     assert handler.stats() == Stats(ignored=2)
 
 
-def test_a_queue_handler_with_a_formatter_is_told_of(
+def test_message_changed_by_a_queue_handlers_formatter_gets_a_hint(
     attach: HandlerFactory, caplog: pytest.LogCaptureFixture, otel: dict[str, Any]
 ) -> None:
     handler = attach(otel)
@@ -241,7 +239,7 @@ def test_a_queue_handler_with_a_formatter_is_told_of(
     )
 
 
-def test_an_event_on_a_wrong_logger_is_reported_once_for_each(
+def test_event_on_another_logger_is_reported_once_per_logger(
     attach: HandlerFactory, caplog: pytest.LogCaptureFixture, otel: dict[str, Any]
 ) -> None:
     handler = attach(otel)
@@ -257,7 +255,7 @@ def test_an_event_on_a_wrong_logger_is_reported_once_for_each(
     assert handler.stats().ignored == 4
 
 
-def test_a_redacted_value_of_the_wrong_type_is_reported(
+def test_redacted_value_of_wrong_type_is_reported_once(
     attach: HandlerFactory, caplog: pytest.LogCaptureFixture, otel: dict[str, Any],
     receiver: Receiver,
 ) -> None:  # fmt: skip
@@ -290,10 +288,10 @@ def structlog_logger(*processors: Any) -> Any:
     ],
     ids=["render_to_log_kwargs", "wrap_for_formatter"],
 )
-def test_structlogs_events_arrive(
+def test_structlog_events_are_exported_without_structlogs_attributes(
     attach: HandlerFactory, otel: dict[str, Any], receiver: Receiver, last: Callable[[Any], Any],
 ) -> None:  # fmt: skip
-    """With their fields, and with no attribute that structlog adds for its own formatter."""
+    """Only structlog's own formatter needs the attributes `_logger` and `_name`."""
     handler = attach({**otel, "log_user_prompt": False})
     logger = structlog_logger(lambda s: s.stdlib.add_log_level, last)
     logger.info(NAME, prompt="s3cr3t", meta={"prompt": "s3cr3t"}, **{"conversation.id": "c"})
@@ -326,7 +324,7 @@ def test_structlogs_events_arrive(
     ],
     ids=["JSON", "key=value", "logfmt"],
 )
-def test_what_structlog_has_rendered_is_told_of(
+def test_message_rendered_by_structlog_gets_a_hint(
     attach: HandlerFactory, otel: dict[str, Any], caplog: pytest.LogCaptureFixture,
     renderer: Callable[[Any], Any],
 ) -> None:  # fmt: skip
@@ -339,7 +337,7 @@ def test_what_structlog_has_rendered_is_told_of(
     assert handler.stats() == Stats(ignored=2)
 
 
-def test_a_dict_as_the_message_is_read_whole_after_a_plain_record(
+def test_event_dict_keeps_its_fields_between_plain_records(
     attach: HandlerFactory, otel: dict[str, Any], receiver: Receiver
 ) -> None:
     handler = attach(otel)
@@ -350,7 +348,7 @@ def test_a_dict_as_the_message_is_read_whole_after_a_plain_record(
     assert [event.attributes.get("more") for event in receiver.wait_for(3)] == [None, 1, None]
 
 
-def test_deltas_that_the_settings_leave_out_are_counted_and_not_reported(
+def test_excluded_text_deltas_are_counted_as_ignored_and_not_reported(
     attach: HandlerFactory, otel: dict[str, Any], receiver: Receiver,
     caplog: pytest.LogCaptureFixture,
 ) -> None:  # fmt: skip
@@ -365,7 +363,7 @@ def test_deltas_that_the_settings_leave_out_are_counted_and_not_reported(
     assert [r for r in caplog.records if r.name == diagnostics.DIAGNOSTICS_LOGGER] == []
 
 
-def test_a_dict_as_the_message_is_an_event_only_with_an_event_in_it(
+def test_dict_message_without_a_known_event_is_ignored(
     attach: HandlerFactory, otel: dict[str, Any]
 ) -> None:
     handler = attach(otel)

@@ -1,3 +1,5 @@
+"""Covers the event catalog: built-in events, `problems`, and `register`."""
+
 import json
 from datetime import timedelta
 
@@ -39,26 +41,26 @@ SOURCE_EVENTS = {
 
 @pytest.fixture
 def own_event(own_catalog: None) -> EventType:
-    """An application's event, registered for one test."""
+    """An application's own event, registered for one test."""
     event = EventType("myapp.asked", "", (Field("steps", "integer"), Field("plan")))
     catalog.register(event)
     return event
 
 
 @pytest.mark.parametrize("name", SOURCE_EVENTS)
-def test_source_events_have_all_their_fields(name: str) -> None:
+def test_original_events_have_exactly_their_fields(name: str) -> None:
     event = catalog.find(name)
     assert event is not None
     assert [field.name for field in event.fields] == SOURCE_EVENTS[name]
 
 
-def test_later_events_are_there() -> None:
+def test_catalog_has_the_later_events() -> None:
     names = [event.name for event in catalog.events()]
     for name in ("codex.conversation_starts", "codex.turn_ttft", "codex.startup_phase"):
         assert name in names
 
 
-def test_common_fields_and_when_they_are_there() -> None:
+def test_common_fields_have_their_presence() -> None:
     assert {f.name: f.presence for f in catalog.COMMON_FIELDS} == {
         "event.name": "always",
         "event.timestamp": "always",
@@ -72,8 +74,8 @@ def test_common_fields_and_when_they_are_there() -> None:
     }
 
 
-def test_problems_of_a_right_event_are_none() -> None:
-    """Values are looked at as they would be sent."""
+def test_valid_event_has_no_problems() -> None:
+    """Values are converted as for export before they are checked."""
     fields = {
         "tool_name": "shell",
         "call_id": "1",
@@ -107,18 +109,18 @@ def test_problems_name_event_field_and_fault_but_no_value() -> None:
         ({"event.kind": "response.created", "duration_ms": "1"}, ["duration_ms"]),
     ],
 )
-def test_problems_know_when_a_field_must_be_there(
+def test_presence_decides_which_fields_may_be_missing(
     fields: dict[str, object], faulty: list[str]
 ) -> None:
     found = catalog.problems("codex.sse_event", fields)
     assert [line.split(": ")[1] for line in found] == faulty
 
 
-def test_a_length_that_is_computed_is_not_missed() -> None:
+def test_computed_length_may_be_missing() -> None:
     assert catalog.problems("codex.user_prompt", {"prompt": "hello"}) == []
 
 
-def test_problems_of_an_unknown_event() -> None:
+def test_unknown_event_is_a_problem() -> None:
     assert catalog.problems("codex.nothing", {}) == ["codex.nothing: unknown event"]
 
 
@@ -130,7 +132,7 @@ def test_registered_event_is_found_and_checked(own_event: EventType) -> None:
     ]
 
 
-def test_registering_again_is_fine_when_equal_and_an_error_when_not(own_event: EventType) -> None:
+def test_registering_a_taken_name_raises_unless_the_events_are_equal(own_event: EventType) -> None:
     catalog.register(EventType("myapp.asked", "", own_event.fields))
     with pytest.raises(ValueError, match=r"'myapp.asked' is already in the catalog"):
         catalog.register(EventType("myapp.asked"))
@@ -140,8 +142,8 @@ def test_registering_again_is_fine_when_equal_and_an_error_when_not(own_event: E
         catalog.register(EventType(""))
 
 
-def test_real_sessions_have_no_field_the_catalog_calls_faulty() -> None:
-    """The session of the demo was logged by a real agent."""
+def test_events_of_a_recorded_session_have_no_problems() -> None:
+    """The demo replays the session of a real agent."""
     from codex_otel_logging.cli.demo import recorded_session
 
     for event in recorded_session().events:

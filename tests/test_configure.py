@@ -1,4 +1,4 @@
-"""`configure` and the module's `flush`: one line for scripts, notebooks and shutdown hooks."""
+"""Covers `configure` and the package's `flush`, which flushes all handlers."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def otel(exporter: dict[str, Any]) -> dict[str, Any]:
     return {"exporter": exporter}
 
 
-def test_events_arrive_and_reach_no_other_handler(
+def test_configure_exports_events_to_no_other_handler(
     otel: dict[str, Any], receiver: Receiver, caplog: pytest.LogCaptureFixture
 ) -> None:
     handler = configure(otel)
@@ -40,7 +40,7 @@ def test_events_arrive_and_reach_no_other_handler(
     assert caplog.messages == []
 
 
-def test_settings_may_be_a_file_a_table_or_settings(
+def test_configure_accepts_a_path_a_table_or_a_config(
     tmp_path: Path, otel: dict[str, Any], receiver: Receiver
 ) -> None:
     ((name, settings),) = otel["exporter"].items()
@@ -55,7 +55,7 @@ def test_settings_may_be_a_file_a_table_or_settings(
     assert {event.attributes["app.version"] for event in receiver.events} == {"1.2.3"}
 
 
-def test_without_an_argument_it_reads_the_codex_clis_file(
+def test_configure_without_argument_reads_the_codex_config_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CODEX_HOME", str(tmp_path))
@@ -66,7 +66,7 @@ def test_without_an_argument_it_reads_the_codex_clis_file(
     assert "otlp-http" in repr(configure())
 
 
-def test_a_second_call_replaces_the_handler(otel: dict[str, Any], receiver: Receiver) -> None:
+def test_second_call_replaces_the_handler(otel: dict[str, Any], receiver: Receiver) -> None:
     first = configure(otel)
     log(first=1)
     second = configure(otel)
@@ -80,14 +80,14 @@ def test_a_second_call_replaces_the_handler(otel: dict[str, Any], receiver: Rece
         assert not thread.is_alive()
 
 
-def test_a_fault_leaves_the_handler_in_place(otel: dict[str, Any]) -> None:
+def test_fault_keeps_the_handler_of_the_earlier_call(otel: dict[str, Any]) -> None:
     handler = configure(otel)
     with pytest.raises(ConfigError):
         configure({"exportr": "none"})
     assert LOGGER.handlers == [handler]
 
 
-def test_handlers_of_the_application_stay(otel: dict[str, Any]) -> None:
+def test_configure_keeps_the_applications_handlers(otel: dict[str, Any]) -> None:
     own = logging.NullHandler()
     LOGGER.addHandler(own)
     configure(otel)
@@ -110,9 +110,7 @@ def from_table_entry(otel: dict[str, Any]) -> dict[str, Any]:
     return {"()": "codex_otel_logging.from_table", "otel": otel}
 
 
-def test_after_a_dictionary_that_says_nothing_of_it(
-    otel: dict[str, Any], receiver: Receiver
-) -> None:
+def test_configure_works_after_dictconfig(otel: dict[str, Any], receiver: Receiver) -> None:
     logging.config.dictConfig(dict_config())
     configure(otel)
     log(first=1)
@@ -120,9 +118,7 @@ def test_after_a_dictionary_that_says_nothing_of_it(
     assert numbers(receiver.wait_for(1)) == [1]
 
 
-def test_before_a_dictionary_that_says_nothing_of_it(
-    otel: dict[str, Any], receiver: Receiver
-) -> None:
+def test_configure_works_before_dictconfig(otel: dict[str, Any], receiver: Receiver) -> None:
     configure(otel)
     logging.config.dictConfig(dict_config())
     log(first=1)
@@ -130,7 +126,9 @@ def test_before_a_dictionary_that_says_nothing_of_it(
     assert numbers(receiver.wait_for(1)) == [1]
 
 
-def test_a_dictionary_with_a_handler_takes_over(otel: dict[str, Any], receiver: Receiver) -> None:
+def test_dictconfig_with_a_handler_replaces_the_configured_one(
+    otel: dict[str, Any], receiver: Receiver
+) -> None:
     configure(otel)
     logging.config.dictConfig(dict_config(otel))
     log(first=1)
@@ -138,7 +136,7 @@ def test_a_dictionary_with_a_handler_takes_over(otel: dict[str, Any], receiver: 
     assert numbers(receiver.wait_for(1)) == [1]
 
 
-def test_beside_a_handler_of_a_dictionary_the_doubling_is_reported(
+def test_configure_after_dictconfig_with_a_handler_reports_the_double_export(
     otel: dict[str, Any], receiver: Receiver, caplog: pytest.LogCaptureFixture
 ) -> None:
     logging.config.dictConfig(dict_config(otel))
@@ -153,10 +151,10 @@ def test_beside_a_handler_of_a_dictionary_the_doubling_is_reported(
     )
 
 
-def test_threads_may_configure_at_once(
+def test_concurrent_calls_attach_one_handler(
     otel: dict[str, Any], receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each thread gives the other every chance to attach a handler that neither replaces."""
+    """Without a lock, both threads would attach a handler that neither of them replaces."""
     both, add = threading.Barrier(2), LOGGER.addHandler
 
     def add_late(handler: logging.Handler) -> None:
@@ -187,7 +185,7 @@ def test_flush_waits_for_every_handler(receiver: Receiver) -> None:
     assert [handler.stats().queued for handler in handlers] == [0, 0]
 
 
-def test_flush_is_bounded_and_says_when_something_is_left() -> None:
+def test_flush_without_collector_is_bounded_and_returns_false() -> None:
     with Receiver() as receiver:
         endpoint = receiver.http_endpoint
     configure({"exporter": {"otlp-http": {"endpoint": endpoint}}})
@@ -195,13 +193,13 @@ def test_flush_is_bounded_and_says_when_something_is_left() -> None:
     assert codex_otel_logging.flush(0.2) is False
 
 
-def test_flush_without_any_handler(run_python: RunPython) -> None:
+def test_flush_without_handlers_returns_true(run_python: RunPython) -> None:
     done = run_python("import codex_otel_logging; print(codex_otel_logging.flush(5))")
     assert (done.stdout, done.stderr) == ("True\n", "")
 
 
-def test_a_forgotten_handler_is_collected(otel: dict[str, Any]) -> None:
-    """`configure` itself keeps none alive."""
+def test_removed_handler_is_garbage_collected(otel: dict[str, Any]) -> None:
+    """`configure` holds a weak reference only."""
     handler = configure(otel)
     LOGGER.removeHandler(handler)
     handler.close()
@@ -229,7 +227,9 @@ def file(tmp_path: Path, otel: dict[str, Any]) -> str:
     return str(file)
 
 
-def test_a_script_delivers_at_its_end(run_python: RunPython, file: str, receiver: Receiver) -> None:
+def test_script_exports_its_events_at_exit(
+    run_python: RunPython, file: str, receiver: Receiver
+) -> None:
     done = run_python(SCRIPT, file)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     (event,) = receiver.events
@@ -239,8 +239,10 @@ def test_a_script_delivers_at_its_end(run_python: RunPython, file: str, receiver
 IPYTHON = read_program("in_ipython")
 
 
-def test_under_ipython(run_python: RunPython, file: str, receiver: Receiver) -> None:
-    """A cell that ends with the call shows the handler, without a secret; run twice, it is once."""
+def test_configure_in_ipython_shows_the_handler_and_attaches_it_once(
+    run_python: RunPython, file: str, receiver: Receiver
+) -> None:
+    """A cell that ends with the call prints the handler's repr; running it twice attaches one."""
     pytest.importorskip("IPython")
     done = run_python(IPYTHON, file, PYTHONWARNINGS="ignore")
     assert done.returncode == 0, done.stderr

@@ -1,11 +1,11 @@
-"""The surroundings that every test gets."""
+"""Covers the environment that `conftest.py` gives to the programs of tests."""
 
 from __future__ import annotations
 
 from support.fixtures import RunPython
 
 
-def test_programs_ignore_no_signal(run_python: RunPython) -> None:
+def test_programs_have_default_signal_dispositions(run_python: RunPython) -> None:
     program = """
 import signal
 numbers = (signal.SIGINT, signal.SIGTERM)
@@ -14,8 +14,10 @@ print([number.name for number in numbers if signal.getsignal(number) is signal.S
     assert run_python(program).stdout == "[]\n"
 
 
-def test_programs_ignore_no_signal_in_a_session_that_does(run_python: RunPython) -> None:
-    """Such as a background job of a shell script: tests of Ctrl-C would wait in vain there."""
+def test_programs_have_default_dispositions_in_a_session_that_ignores_signals(
+    run_python: RunPython,
+) -> None:
+    """A background job of a shell script ignores SIGINT; tests of Ctrl-C would time out in it."""
     program = """
 import signal, sys
 import pytest
@@ -23,5 +25,7 @@ for number in (signal.SIGINT, signal.SIGTERM):
     signal.signal(number, signal.SIG_IGN)
 sys.exit(pytest.main(["--quiet", "-p", "no:cacheprovider", *sys.argv[1:]]))
 """
-    done = run_python(program, f"{__file__}::{test_programs_ignore_no_signal.__name__}")
+    done = run_python(
+        program, f"{__file__}::{test_programs_have_default_signal_dispositions.__name__}"
+    )
     assert done.returncode == 0, done.stdout

@@ -1,3 +1,5 @@
+"""Covers `Conversation`: its fields, and how `bind` and `logger` attach it to events."""
+
 import asyncio
 import gc
 import logging
@@ -28,7 +30,7 @@ def test_slug_defaults_to_the_model_and_follows_it() -> None:
     assert CONVERSATION.replace(model="gpt-5", slug="five").slug == "five"
 
 
-def test_replace_changes_nothing_else_and_refuses_unknown_names() -> None:
+def test_replace_changes_only_the_given_fields_and_rejects_unknown_names() -> None:
     conversation = Conversation("id", "m", auth_mode="ApiKey", account_id="a")
     changed = conversation.replace(app_version="2")
     assert changed.attributes == {**conversation.attributes, "app.version": "2"}
@@ -36,7 +38,7 @@ def test_replace_changes_nothing_else_and_refuses_unknown_names() -> None:
         conversation.replace(colour="red")  # type: ignore[call-arg]
 
 
-def test_it_is_frozen_comparable_and_survives_pickling() -> None:
+def test_conversation_is_frozen_hashable_and_survives_pickling() -> None:
     with pytest.raises(AttributeError):
         CONVERSATION.model = "other"  # type: ignore[misc]
     assert pickle.loads(pickle.dumps(CONVERSATION)) == CONVERSATION
@@ -48,7 +50,7 @@ def test_repr_does_not_show_the_account() -> None:
     assert shown == "Conversation(id='id', model='m')"
 
 
-def test_attributes_leave_out_what_is_not_known() -> None:
+def test_attributes_omit_unset_fields() -> None:
     assert CONVERSATION.attributes == {
         "conversation.id": "id-1",
         "model": "gpt-5-codex",
@@ -70,7 +72,7 @@ def test_attributes_leave_out_what_is_not_known() -> None:
     assert everything.attributes.keys() == catalog.COMMON_FIELD_NAMES - supplied_with_each_event
 
 
-def test_bind_nests_and_restores() -> None:
+def test_bind_nests_and_restores_the_outer_conversation() -> None:
     other = CONVERSATION.replace(id="id-2")
     assert bound_conversation() is None
     with CONVERSATION.bind() as bound:
@@ -87,8 +89,8 @@ def test_bind_restores_after_an_exception() -> None:
     assert bound_conversation() is None
 
 
-def test_blocks_may_be_left_in_another_order_than_entered() -> None:
-    """As two generators in one context are."""
+def test_blocks_may_be_left_in_order_of_entry() -> None:
+    """Two generators in one context leave their blocks in any order."""
     other = CONVERSATION.replace(id="id-2")
     first, second = CONVERSATION.bind(), other.bind()
     first.__enter__()
@@ -99,8 +101,8 @@ def test_blocks_may_be_left_in_another_order_than_entered() -> None:
     assert bound_conversation() is None
 
 
-def test_a_block_left_in_another_context_ends_everywhere() -> None:
-    """What `contextvars` refuses with a ValueError, and the garbage collector does."""
+def test_block_left_in_another_context_ends_in_every_context() -> None:
+    """`ContextVar.reset` raises ValueError there, as for a generator that is garbage-collected."""
     entered, elsewhere = copy_context(), copy_context()
     block = CONVERSATION.bind()
     entered.run(block.__enter__)
@@ -112,7 +114,7 @@ def test_a_block_left_in_another_context_ends_everywhere() -> None:
 
 
 def blocks_after_another() -> int:
-    """How many blocks a context remembers inside one: those that are over are forgotten."""
+    """Return how many blocks a context remembers inside a new one; ended ones are forgotten."""
     with CONVERSATION.bind():
         return len(current_bindings())
 
@@ -129,8 +131,8 @@ async def async_numbers() -> AsyncIterator[Conversation | None]:
         yield bound_conversation()
 
 
-def test_a_generator_may_be_advanced_and_closed_in_other_contexts() -> None:
-    """As Starlette does with the body of a response: each step runs in a context of its own."""
+def test_generator_may_be_advanced_and_closed_in_other_contexts() -> None:
+    """Starlette runs each step of a response's body in a new context."""
     generator = numbers()
     assert copy_context().run(next, generator) is CONVERSATION
     assert copy_context().run(next, generator) is None
@@ -138,7 +140,7 @@ def test_a_generator_may_be_advanced_and_closed_in_other_contexts() -> None:
     assert bound_conversation() is None
 
 
-def test_a_generator_may_be_collected_in_another_context() -> None:
+def test_generator_may_be_collected_in_another_context() -> None:
     kept: list[Iterator[Conversation | None]] = [numbers()]
     context = copy_context()
     assert context.run(next, kept[0]) is CONVERSATION
@@ -147,7 +149,7 @@ def test_a_generator_may_be_collected_in_another_context() -> None:
     assert context.run(bound_conversation) is None
 
 
-def test_a_generator_may_be_closed_in_another_thread() -> None:
+def test_generator_may_be_closed_in_another_thread() -> None:
     generator = numbers()
     assert next(generator) is CONVERSATION
     with ThreadPoolExecutor(1) as pool:
@@ -158,7 +160,7 @@ def test_a_generator_may_be_closed_in_another_thread() -> None:
     assert bound_conversation() is None
 
 
-def test_an_exit_stack_may_be_closed_in_another_thread() -> None:
+def test_exit_stack_may_be_closed_in_another_thread() -> None:
     stack = ExitStack()
     stack.enter_context(CONVERSATION.bind())
     with ThreadPoolExecutor(1) as pool:
@@ -167,10 +169,10 @@ def test_an_exit_stack_may_be_closed_in_another_thread() -> None:
 
 
 @pytest.mark.parametrize("how", ["closed", "in a task", "forgotten"])
-def test_an_async_generator_may_be_left_unfinished(
+def test_unfinished_async_generator_logs_no_error(
     how: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Asyncio closes a forgotten one in a task of its own; the loop would log what that raises."""
+    """An abandoned generator is closed in a new task; asyncio logs an exception that it raises."""
 
     async def close(generator: AsyncIterator[Any]) -> None:
         await generator.aclose()  # type: ignore[attr-defined]
@@ -192,7 +194,7 @@ def test_an_async_generator_may_be_left_unfinished(
     assert caplog.messages == []
 
 
-def test_tasks_keep_the_conversation_of_the_block_they_were_started_in() -> None:
+def test_task_keeps_the_conversation_of_the_block_it_was_started_in() -> None:
     async def main() -> tuple[Conversation | None, Conversation | None]:
         over = asyncio.Event()
 
@@ -209,7 +211,7 @@ def test_tasks_keep_the_conversation_of_the_block_they_were_started_in() -> None
 
 
 class Interleavings(RuleBasedStateMachine):
-    """Blocks entered and left in any order and any context; each context sees the right one."""
+    """Enters and leaves blocks in any order and any context, and checks every context's block."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -257,10 +259,10 @@ TestInterleavings = Interleavings.TestCase
 TestInterleavings.settings = settings(max_examples=100, deadline=None)
 
 
-def test_an_event_has_the_conversation_of_the_innermost_open_block(
+def test_event_has_the_conversation_of_the_innermost_open_block(
     attach_to: HandlerFactory, receiver: Receiver
 ) -> None:
-    """Also where the innermost block was left in another context."""
+    """A block that was left in another context no longer counts."""
     handler = attach_to(receiver)
     logger = logging.getLogger("codex_otel")
     with CONVERSATION.replace(id="outer").bind():
@@ -274,7 +276,9 @@ def test_an_event_has_the_conversation_of_the_innermost_open_block(
     assert [e.attributes["conversation.id"] for e in events] == ["id-1", "outer"]
 
 
-def test_each_asyncio_task_has_its_own(attach_to: HandlerFactory, receiver: Receiver) -> None:
+def test_each_asyncio_task_has_its_own_conversation(
+    attach_to: HandlerFactory, receiver: Receiver
+) -> None:
     handler = attach_to(receiver)
     logger = logging.getLogger("codex_otel")
     both_bound = asyncio.Barrier(2) if hasattr(asyncio, "Barrier") else None
@@ -301,7 +305,7 @@ def test_each_asyncio_task_has_its_own(attach_to: HandlerFactory, receiver: Rece
     ) == [(1, "task-1"), (1, "task-1"), (2, "task-2"), (2, "task-2")]
 
 
-def test_logger_takes_its_conversation_to_other_threads(
+def test_logger_attaches_its_conversation_in_other_threads(
     attach_to: HandlerFactory, receiver: Receiver
 ) -> None:
     handler = attach_to(receiver)
@@ -321,7 +325,7 @@ def test_logger_takes_its_conversation_to_other_threads(
     assert fields == {"duration_ms": 1, "own": "kept"}
 
 
-def test_a_loggers_conversation_wins_over_the_bound_one(
+def test_conversation_of_a_logger_overrides_the_bound_one(
     attach_to: HandlerFactory, receiver: Receiver
 ) -> None:
     handler = attach_to(receiver)
@@ -331,8 +335,10 @@ def test_a_loggers_conversation_wins_over_the_bound_one(
     assert receiver.wait_for(1)[0].attributes["conversation.id"] == "id-1"
 
 
-def test_a_logger_reports_the_callers_place(caplog: pytest.LogCaptureFixture) -> None:
-    """Other handlers see the record as if it had been logged without the adapter."""
+def test_record_of_a_conversation_logger_has_the_callers_location(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Other handlers get the record as if it had been logged without the adapter."""
     CONVERSATION.logger("app.codex").warning("codex.turn_ttft", extra={"duration_ms": 1})
     (record,) = caplog.records
     assert record.filename == "test_conversation.py"

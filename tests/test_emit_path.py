@@ -1,4 +1,4 @@
-"""What a logging call costs, told without a clock: calls made, modules imported, locks taken."""
+"""Covers the cost of a logging call without a clock: calls made, locks taken, modules imported."""
 
 from __future__ import annotations
 
@@ -32,18 +32,18 @@ PYTHON_CALLS = [
     "reader.read",
     "queue.put",
 ]
-"""The package's own functions that run for an event, once each, and no others."""
+"""The package's functions that run for an event, once each. No others may run."""
 
 C_CALLS = 9
-"""The maximum number of C functions that they call, not counting those for each field."""
+"""Maximum number of C functions that they call, in addition to one per field."""
 
 NOT_ALWAYS_REPORTED = {"isinstance", "__enter__"}
-"""C functions whose calls Python before 3.14 reports only until it has specialized the caller."""
+"""C functions whose calls Python before 3.14 stops reporting once it has specialized the caller."""
 
 
 @pytest.fixture
 def handler(attach: HandlerFactory) -> Iterator[CodexOtelHandler]:
-    """A handler whose worker never runs, and that has seen such an event before."""
+    """A handler whose worker never starts, and that has cached the layout of the event."""
     handler = attach({"exporter": {"otlp-http": {"endpoint": "http://127.0.0.1:9/v1/logs"}}})
     worker_of(handler).start = lambda: True  # type: ignore[method-assign]
     LOGGER.info("codex.tool_result", extra=EXTRA)
@@ -52,7 +52,7 @@ def handler(attach: HandlerFactory) -> Iterator[CodexOtelHandler]:
 
 
 def calls_of_one_event() -> tuple[list[str], Counter[str]]:
-    """Return the Python functions of the package that ran, and the C functions they called."""
+    """Return the package's Python functions that ran, and the C functions that they called."""
     python: list[str] = []
     c: Counter[str] = Counter()
 
@@ -74,7 +74,7 @@ def calls_of_one_event() -> tuple[list[str], Counter[str]]:
 
 
 @pytest.mark.usefixtures("handler")
-def test_an_event_takes_a_bounded_number_of_calls() -> None:
+def test_event_takes_a_bounded_number_of_calls() -> None:
     with Conversation("c", "m").bind():
         calls_of_one_event()
         python, c = calls_of_one_event()
@@ -85,7 +85,7 @@ def test_an_event_takes_a_bounded_number_of_calls() -> None:
     assert sum(c.values()) - c["__sizeof__"] <= C_CALLS + spans
 
 
-def test_a_full_queue_makes_no_call_dearer(handler: CodexOtelHandler) -> None:
+def test_full_queue_takes_no_more_calls(handler: CodexOtelHandler) -> None:
     worker_of(handler).queue._max_size = 1
     calls_of_one_event()
     python, c = calls_of_one_event()
@@ -94,9 +94,7 @@ def test_a_full_queue_makes_no_call_dearer(handler: CodexOtelHandler) -> None:
     assert handler.stats().dropped == 2
 
 
-def test_an_event_is_not_formatted(
-    handler: CodexOtelHandler, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_event_is_not_formatted(handler: CodexOtelHandler, monkeypatch: pytest.MonkeyPatch) -> None:
     def formatted(*_: object) -> str:
         raise AssertionError
 
@@ -109,8 +107,8 @@ def test_an_event_is_not_formatted(
     assert handler.stats().accepted == 2
 
 
-def test_an_event_takes_one_lock_once(handler: CodexOtelHandler) -> None:
-    """That of the queue, and not the handler's, which `logging.shutdown` holds while it flushes."""
+def test_event_takes_the_queues_lock_once_and_no_other(handler: CodexOtelHandler) -> None:
+    """`logging.shutdown` holds the handler's lock while it flushes; logging calls must not wait."""
     queue = worker_of(handler).queue
 
     class Counted:
@@ -133,7 +131,7 @@ def test_an_event_takes_one_lock_once(handler: CodexOtelHandler) -> None:
     assert (queues.times, own.times) == (1, 0)
 
 
-def test_a_start_imports_nothing_heavy(run_python: RunPython) -> None:
-    """Neither when the handler is built, nor on the caller's thread by the first event."""
+def test_handler_and_first_event_import_no_heavy_module(run_python: RunPython) -> None:
+    """The worker imports the exporter's libraries, not the application thread."""
     program = read_program("imports_of_a_start")
     assert run_python(program).stdout == "[] True\n"

@@ -1,3 +1,5 @@
+"""Covers `CodexOtelHandler`: its settings, what it exports, reports and counts, flush and close."""
+
 import logging
 import logging.handlers
 import queue
@@ -29,7 +31,7 @@ LOGGER = logging.getLogger("codex_otel")
 REPORTS = WORKER = "codex_otel_logging"
 
 
-def test_settings_come_as_path_table_config_or_not_at_all(tmp_path: Path) -> None:
+def test_handler_accepts_a_path_a_table_a_config_or_none(tmp_path: Path) -> None:
     file = tmp_path / "otel.toml"
     file.write_text('[otel]\nexporter = "otlp-http"')
     table = {"exporter": "otlp-http"}
@@ -47,28 +49,28 @@ def test_settings_come_as_path_table_config_or_not_at_all(tmp_path: Path) -> Non
     assert repr(CodexOtelHandler()) == "<CodexOtelHandler none (NOTSET)>"
 
 
-def test_other_settings_are_an_error() -> None:
+def test_config_of_another_type_raises() -> None:
     with pytest.raises(ConfigError, match=r"config: expected the path .*, got int"):
         CodexOtelHandler(5)  # type: ignore[arg-type]
 
 
-def test_a_bad_table_leaves_no_half_built_handler() -> None:
-    """Logging keeps a list of handlers, and would flush this one at the end of the process."""
+def test_bad_table_leaves_no_half_built_handler_in_logging() -> None:
+    """The list of all handlers in logging would keep it, and flush it at exit."""
     before = len(logging._handlerList)  # type: ignore[attr-defined]
-    with pytest.raises(ConfigError) as caught:  # which keeps alive what there is of the handler
+    with pytest.raises(ConfigError) as caught:  # its traceback keeps the handler alive
         CodexOtelHandler({"exportr": 1})
     assert len(logging._handlerList) == before  # type: ignore[attr-defined]
     assert caught.value.faults
 
 
-def test_level_and_options(tmp_path: Path) -> None:
+def test_level_and_missing_ok_are_accepted_as_options(tmp_path: Path) -> None:
     assert CodexOtelHandler(level="WARNING").level == logging.WARNING
     assert from_toml(tmp_path / "absent.toml", missing_ok=True, level=10).level == 10
     with pytest.raises(ConfigError, match="no such file"):
         from_toml(tmp_path / "absent.toml")
 
 
-def test_repr_shows_where_events_go_but_no_secret() -> None:
+def test_repr_shows_the_destination_without_secrets() -> None:
     handler = from_table(
         {
             "exporter": {
@@ -79,7 +81,7 @@ def test_repr_shows_where_events_go_but_no_secret() -> None:
     assert repr(handler) == "<CodexOtelHandler otlp-http https://c/v1 (NOTSET)>"
 
 
-def test_exporter_none_does_nothing(attach: HandlerFactory) -> None:
+def test_exporter_none_counts_nothing_and_starts_no_thread(attach: HandlerFactory) -> None:
     before = threading.active_count()
     handler = attach({})
     log()
@@ -89,7 +91,7 @@ def test_exporter_none_does_nothing(attach: HandlerFactory) -> None:
     assert threading.active_count() == before
 
 
-def test_the_sdk_can_be_disabled_as_a_whole(
+def test_otel_sdk_disabled_turns_the_handler_off(
     attach_to: HandlerFactory, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("OTEL_SDK_DISABLED", " True ")
@@ -100,7 +102,7 @@ def test_the_sdk_can_be_disabled_as_a_whole(
     assert receiver.events == []
 
 
-def test_events_are_counted(
+def test_stats_count_exported_and_ignored_records(
     attach: HandlerFactory, receiver: Receiver, exporter: dict[str, Any]
 ) -> None:
     handler = attach({"exporter": exporter})
@@ -112,15 +114,16 @@ def test_events_are_counted(
     assert numbers(receiver.events) == [0, 1, 2]
 
 
-def test_events_leave_without_being_asked(attach: HandlerFactory, receiver: Receiver) -> None:
-    """After `schedule_delay_ms`, and at once when a batch is full."""
+def test_events_are_exported_after_the_schedule_delay(
+    attach: HandlerFactory, receiver: Receiver
+) -> None:
     exporter = over_http(receiver)
     attach({"exporter": exporter, "batch": {"schedule_delay_ms": 10}})
     log()
     receiver.wait_for(1)
 
 
-def test_a_full_batch_does_not_wait(attach: HandlerFactory, receiver: Receiver) -> None:
+def test_full_batch_is_exported_at_once(attach: HandlerFactory, receiver: Receiver) -> None:
     otel = {
         "exporter": over_http(receiver),
         "batch": {"schedule_delay_ms": 600_000, "max_batch_size": 2},
@@ -142,7 +145,7 @@ def _records(request: Any) -> list[Any]:
     ]
 
 
-def test_handler_level_and_filters_decide(attach: HandlerFactory, receiver: Receiver) -> None:
+def test_level_and_filters_of_the_handler_apply(attach: HandlerFactory, receiver: Receiver) -> None:
     exporter = over_http(receiver)
     handler = attach({"exporter": exporter}, level=logging.INFO)
     handler.addFilter(lambda record: record.__dict__["duration_ms"] != 1)
@@ -153,8 +156,10 @@ def test_handler_level_and_filters_decide(attach: HandlerFactory, receiver: Rece
     assert numbers(receiver.events) == [2]
 
 
-def test_only_events_of_the_hierarchy_leave(attach: HandlerFactory, receiver: Receiver) -> None:
-    """Even where the handler was attached to everything."""
+def test_only_events_of_codex_otel_loggers_are_exported(
+    attach: HandlerFactory, receiver: Receiver
+) -> None:
+    """Even if the handler is attached to the root logger."""
     exporter = over_http(receiver)
     handler = attach({"exporter": exporter})
     root = logging.getLogger()
@@ -170,7 +175,7 @@ def test_only_events_of_the_hierarchy_leave(attach: HandlerFactory, receiver: Re
     assert {event.attributes["duration_ms"] for event in receiver.events} == {2}
 
 
-def test_what_is_ignored_is_reported_once_without_its_text(
+def test_ignored_records_are_reported_once_without_their_text(
     attach_to: HandlerFactory, receiver: Receiver, caplog: pytest.LogCaptureFixture
 ) -> None:
     handler = attach_to(receiver)
@@ -197,7 +202,7 @@ def test_what_is_ignored_is_reported_once_without_its_text(
     assert handler.stats() == Stats(ignored=5)
 
 
-def test_faulty_fields_are_reported_once_and_the_event_is_sent(
+def test_faulty_field_is_reported_once_and_its_event_exported(
     attach_to: HandlerFactory, receiver: Receiver, caplog: pytest.LogCaptureFixture
 ) -> None:
     handler = attach_to(receiver)
@@ -211,7 +216,7 @@ def test_faulty_fields_are_reported_once_and_the_event_is_sent(
     assert len(receiver.events) == 4
 
 
-def test_a_missing_conversation_is_reported_once_and_the_event_is_sent(
+def test_missing_conversation_is_reported_once_and_the_event_exported(
     attach_to: HandlerFactory, receiver: Receiver, caplog: pytest.LogCaptureFixture
 ) -> None:
     handler = attach_to(receiver)
@@ -227,8 +232,10 @@ def test_a_missing_conversation_is_reported_once_and_the_event_is_sent(
     assert len(receiver.events) == 3
 
 
-def test_reports_survive_dictconfig_disabling_loggers(caplog: pytest.LogCaptureFixture) -> None:
-    """`disable_existing_loggers` is on by default, and our logger exists before."""
+def test_warnings_are_logged_although_dictconfig_disabled_the_logger(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """`disable_existing_loggers` is true by default, and the package's logger exists already."""
     logging.getLogger(REPORTS).disabled = True
     CodexOtelHandler({"exporter": {"otlp-http": {"endpoint": "http://127.0.0.1:9/v1/logs"}}}).emit(
         logging.makeLogRecord({"name": "codex_otel", "msg": "codex.nothing"})
@@ -237,7 +244,7 @@ def test_reports_survive_dictconfig_disabling_loggers(caplog: pytest.LogCaptureF
 
 
 @pytest.mark.usefixtures("own_catalog")
-def test_an_applications_own_event_leaves_redacted(
+def test_registered_event_is_exported_redacted(
     attach_to: HandlerFactory, receiver: Receiver
 ) -> None:
     handler = attach_to(receiver)
@@ -261,7 +268,7 @@ def test_an_applications_own_event_leaves_redacted(
         ({"TERM": ""}, "unknown"),
     ],
 )
-def test_terminal_type(
+def test_terminal_type_comes_from_the_terminals_variables(
     attach_to: HandlerFactory,
     receiver: Receiver,
     monkeypatch: pytest.MonkeyPatch,
@@ -276,7 +283,7 @@ def test_terminal_type(
     assert receiver.events[0].attributes["terminal.type"] == terminal
 
 
-def test_a_closed_handler_ends_its_worker_and_works_again(
+def test_closed_handler_ends_its_worker_and_works_again(
     attach: HandlerFactory, receiver: Receiver, exporter: dict[str, Any]
 ) -> None:
     handler = attach({"exporter": exporter})
@@ -291,7 +298,7 @@ def test_a_closed_handler_ends_its_worker_and_works_again(
     assert handler.stats() == Stats(accepted=3, exported=3)
 
 
-def test_a_forgotten_handler_ends_its_worker(receiver: Receiver) -> None:
+def test_garbage_collected_handler_ends_its_worker(receiver: Receiver) -> None:
     handler = from_table({"exporter": over_http(receiver)})
     before = set(threading.enumerate())
     handler.emit(logging.makeLogRecord({"name": "codex_otel", "msg": "codex.turn_ttft"}))
@@ -302,7 +309,7 @@ def test_a_forgotten_handler_ends_its_worker(receiver: Receiver) -> None:
     assert not worker.is_alive()
 
 
-def test_flush_that_cannot_succeed_returns_in_time(attach: HandlerFactory) -> None:
+def test_flush_without_collector_returns_in_time(attach: HandlerFactory) -> None:
     with Receiver() as receiver:
         endpoint = receiver.http_endpoint
     exporter = {"otlp-http": {"endpoint": endpoint}}
@@ -314,7 +321,7 @@ def test_flush_that_cannot_succeed_returns_in_time(attach: HandlerFactory) -> No
     assert handler.stats() == Stats(accepted=1, dropped=1)
 
 
-def test_flush_from_a_handler_that_our_report_went_to_does_not_wait_for_itself(
+def test_flush_on_the_worker_thread_does_not_wait_for_itself(
     attach_to: HandlerFactory, receiver: Receiver
 ) -> None:
     handler = attach_to(receiver)
@@ -325,18 +332,18 @@ def test_flush_from_a_handler_that_our_report_went_to_does_not_wait_for_itself(
             flushed.append(handler.flush(timeout=60))
 
     logging.getLogger(REPORTS).addHandler(Flushing())
-    # With no conversation, so that the worker reports.
+    # Without a conversation, so that the worker logs a warning.
     LOGGER.info("codex.turn_ttft", extra={"duration_ms": 0})
     assert handler.flush()
     assert flushed == [False]
 
 
-def test_an_applications_broken_filter_harms_no_delivery(
+def test_applications_broken_filter_does_not_stop_exports(
     attach: HandlerFactory,
     http_collector: Callable[..., HttpCollector],
     capfd: pytest.CaptureFixture[str],
 ) -> None:
-    """What we report goes through the application's handlers, and those may raise."""
+    """Warnings go through the application's filters and handlers, which may raise."""
 
     def broken(record: logging.LogRecord) -> bool:
         raise AttributeError("request_id")
@@ -353,10 +360,10 @@ def test_an_applications_broken_filter_harms_no_delivery(
     assert capfd.readouterr().err == ""
 
 
-def test_a_handler_behind_a_queue_still_knows_the_event(
+def test_event_with_exception_from_a_queue_handler_is_exported(
     attach_to: HandlerFactory, receiver: Receiver
 ) -> None:
-    """`QueueHandler` puts the formatted exception behind the message."""
+    """`QueueHandler` appends the formatted exception to the message."""
     handler = attach_to(receiver)
     LOGGER.removeHandler(handler)
     records: queue.Queue[logging.LogRecord] = queue.Queue()
@@ -377,18 +384,20 @@ def test_a_handler_behind_a_queue_still_knows_the_event(
     assert event.attributes["conversation.id"] == "c"
 
 
-def test_shutting_logging_down_delivers(attach_to: HandlerFactory, receiver: Receiver) -> None:
-    """Also when the process does not end by itself, but by `os._exit` for example."""
+def test_logging_shutdown_flushes_the_handler(
+    attach_to: HandlerFactory, receiver: Receiver
+) -> None:
+    """An application may call it before `os._exit`, which runs no exit hooks."""
     handler = attach_to(receiver)
     log()
     logging.shutdown([weakref.ref(handler)])
     assert len(receiver.events) == 1
 
 
-def test_reconfiguring_logging_waits_for_nothing(
+def test_flush_under_loggings_lock_does_not_wait(
     attach: HandlerFactory, http_collector: Callable[..., HttpCollector]
 ) -> None:
-    """Logging holds its lock meanwhile, and the worker may need that to go on."""
+    """`dictConfig` holds logging's lock, which the worker may need to finish the flush."""
     collector = http_collector(UNAVAILABLE, OK)
     handler = attach({"exporter": {"otlp-http": {"endpoint": collector.endpoint}}})
     log()
@@ -397,10 +406,10 @@ def test_reconfiguring_logging_waits_for_nothing(
     assert handler.flush() is True
 
 
-def test_reading_the_record_never_raises_into_the_application(
+def test_unreadable_record_goes_to_handle_error(
     attach_to: HandlerFactory, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What nobody thought of goes to `handleError`, as logging wants it."""
+    """Unforeseen exceptions go to `handleError`, as logging requires."""
     handler = attach_to(receiver)
     handled: list[logging.LogRecord] = []
     monkeypatch.setattr(handler, "handleError", handled.append)

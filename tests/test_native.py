@@ -1,4 +1,4 @@
-"""Threads, locks and a clock that nobody replaces."""
+"""Covers the native threads and the clock, which monkey patching does not replace."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from codex_otel_logging import native
 from codex_otel_logging.native import NativeThread
 
 
-def test_the_clock_is_not_the_one_that_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_replaced_clock_functions_are_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("monotonic", "perf_counter", "sleep"):
         monkeypatch.setattr(time, name, lambda *_: 0.0)
     started = native.monotonic()
@@ -19,7 +19,7 @@ def test_the_clock_is_not_the_one_that_is_replaced(monkeypatch: pytest.MonkeyPat
     assert native.monotonic() - started >= 0.01
 
 
-def test_an_ordinary_process_lists_its_native_threads() -> None:
+def test_native_thread_is_enumerated_by_threading() -> None:
     go = threading.Event()
     thread = NativeThread(go.wait, "listed")
     assert not thread.is_alive()
@@ -33,7 +33,7 @@ def test_an_ordinary_process_lists_its_native_threads() -> None:
 
 
 @pytest.mark.parametrize("listed", [True, False])
-def test_a_native_thread_knows_itself(listed: bool) -> None:
+def test_native_thread_is_current_in_its_own_thread(listed: bool) -> None:
     found: list[bool] = []
     thread = NativeThread(lambda: found.append(thread.is_current()), "it")
     thread.start(listed=listed)
@@ -42,7 +42,7 @@ def test_a_native_thread_knows_itself(listed: bool) -> None:
     assert NativeThread.current().is_current()
 
 
-def test_a_native_thread_is_beside_greenlets_only_where_there_are_any(
+def test_native_thread_is_beside_greenlets_only_if_threads_are_greenlets(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     found: list[bool] = []

@@ -1,4 +1,4 @@
-"""The names people write, which must not change by accident."""
+"""Covers the public names and signatures, which must not change by accident."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def public(path: str) -> Any:
     return found
 
 
-def test_all_holds_the_public_names() -> None:
+def test_all_lists_exactly_the_public_names() -> None:
     assert codex_otel_logging.__all__ == [
         "CodexOtelHandler",
         "ConfigError",
@@ -73,8 +73,8 @@ def test_all_holds_the_public_names() -> None:
         public(name)
 
 
-def test_the_package_alone_imports_none_of_its_modules(run_python: RunPython) -> None:
-    """As pytest imports it wherever it is installed; completion has the names all the same."""
+def test_importing_the_package_imports_none_of_its_modules(run_python: RunPython) -> None:
+    """Every pytest session imports the package; completion must still offer its names."""
     program = """
 import sys
 import codex_otel_logging
@@ -103,8 +103,8 @@ print(codex_otel_logging.__version__)
     assert printed == ["False", "1" if installed else "0+unknown"]
 
 
-def test_nothing_else_is_public() -> None:
-    """What is imported for other reasons, modules among it, is not in the way of completion."""
+def test_package_has_no_other_public_names() -> None:
+    """Completion offers only public names, modules, and three names that typing needs."""
     others = {
         name
         for name, value in vars(codex_otel_logging).items()
@@ -116,11 +116,11 @@ def test_nothing_else_is_public() -> None:
 
 
 @pytest.mark.parametrize("name", SIGNATURES)
-def test_signatures(name: str) -> None:
+def test_public_signature_is_unchanged(name: str) -> None:
     assert str(inspect.signature(public(name))) == SIGNATURES[name]
 
 
-def test_type_checkers_know_all_keyword_arguments() -> None:
+def test_typed_dicts_have_all_keyword_arguments() -> None:
     def keywords(function: Any) -> list[str]:
         parameters = inspect.signature(function).parameters.values()
         return [p.name for p in parameters if p.name != "config"]
@@ -129,7 +129,7 @@ def test_type_checkers_know_all_keyword_arguments() -> None:
     assert list(ConversationChanges.__annotations__) == keywords(public("Conversation"))
 
 
-def test_everything_public_is_documented() -> None:
+def test_every_public_name_has_a_docstring() -> None:
     undocumented = []
     for name in codex_otel_logging.__all__:
         value = public(name)
@@ -144,9 +144,9 @@ def test_everything_public_is_documented() -> None:
     assert undocumented == []
 
 
-def test_errors_are_value_errors() -> None:
+def test_config_error_is_a_value_error() -> None:
     assert issubclass(codex_otel_logging.ConfigError, ValueError)
 
 
-def test_the_package_says_it_is_typed() -> None:
+def test_package_ships_py_typed() -> None:
     assert (Path(codex_otel_logging.__file__).parent / "py.typed").exists()

@@ -1,4 +1,4 @@
-"""The fixture `codex_otel_events`, as the tests of somebody's application use it."""
+"""Covers the pytest plugin in separate pytest sessions of an application."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_configured_before(codex_otel_events):
 
 
 @pytest.mark.parametrize("arguments", [(), ("-p", PLUGIN)], ids=["entry point", "entry point, -p"])
-def test_it_is_there_and_each_test_has_its_own(
+def test_fixture_captures_the_events_of_each_test(
     run_tests: RunTests, arguments: tuple[str, ...]
 ) -> None:
     done = run_tests(APPLICATION + USES, *arguments)
@@ -68,7 +68,7 @@ def test_it_is_there_and_each_test_has_its_own(
     assert done.stderr.lines == []
 
 
-def test_from_a_checkout(
+def test_plugin_can_be_loaded_by_name_without_entry_points(
     pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, run_tests: RunTests
 ) -> None:
     monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
@@ -76,7 +76,7 @@ def test_from_a_checkout(
     run_tests(APPLICATION + USES, "-p", PLUGIN).assert_outcomes(passed=4)
 
 
-def test_who_does_not_use_it_pays_for_two_small_modules(run_tests: RunTests) -> None:
+def test_unused_plugin_imports_two_modules_only(run_tests: RunTests) -> None:
     tests = """
 import sys
 
@@ -87,7 +87,7 @@ def test_imports():
     run_tests(tests).assert_outcomes(passed=1)
 
 
-def test_a_program_may_import_the_package_and_then_run_pytest(
+def test_import_before_pytest_causes_no_warning(
     pytester: pytest.Pytester, run_tests: RunTests
 ) -> None:
     run_tests(APPLICATION + USES)
@@ -97,7 +97,7 @@ def test_a_program_may_import_the_package_and_then_run_pytest(
     assert done.stderr.lines == []
 
 
-def test_it_needs_no_opentelemetry(pytester: pytest.Pytester, run_tests: RunTests) -> None:
+def test_fixture_needs_no_opentelemetry(pytester: pytest.Pytester, run_tests: RunTests) -> None:
     pytester.makeconftest(
         """
 import sys
@@ -107,7 +107,7 @@ sys.modules.update(dict.fromkeys(["opentelemetry", "google", "grpc", "requests"]
     run_tests(APPLICATION + USES).assert_outcomes(passed=4)
 
 
-def test_a_failure_shows_the_events_but_no_prompt(run_tests: RunTests) -> None:
+def test_failed_assertion_shows_the_events_without_prompts(run_tests: RunTests) -> None:
     tests = """
 def test_fails(codex_otel_events):
     logger = logging.getLogger("codex_otel")
@@ -163,7 +163,7 @@ class TestCase(unittest.TestCase):
 @pytest.mark.parametrize(
     ("option", "exported"), [("", [1, 3]), ("codex_otel_events_autouse = true", [])]
 )
-def test_tests_without_it_export_unless_the_option_makes_it_autouse(
+def test_other_tests_export_unless_the_autouse_option_is_set(
     pytester: pytest.Pytester, run_tests: RunTests, monkeypatch: pytest.MonkeyPatch,
     receiver: Receiver, option: str, exported: list[int],
 ) -> None:  # fmt: skip
@@ -173,6 +173,6 @@ def test_tests_without_it_export_unless_the_option_makes_it_autouse(
     assert numbers(receiver.events) == exported
 
 
-def test_the_option_and_the_fixture_are_listed(run_tests: RunTests) -> None:
+def test_pytest_lists_the_option_and_the_fixture(run_tests: RunTests) -> None:
     assert "codex_otel_events_autouse (bool)" in run_tests("", "--help").stdout.str()
     assert "codex_otel_events" in run_tests("", "--fixtures").stdout.str()

@@ -1,4 +1,4 @@
-"""The folders are the stages of an event's way, and import each other in one direction only."""
+"""Covers the structure of the package: who imports whom, folder docstrings, private names."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ NEVER_IMPORTED = {
     "otlp": {"cli"},
     "receiver": {"cli"},
 }
-"""For each folder, those whose modules none of its own imports."""
+"""The folders that each folder must not import from."""
 
 LIBRARIES = {"opentelemetry", "google", "grpc", "requests", "urllib3"}
 USES_LIBRARIES = {"otlp", "receiver"}
@@ -40,7 +40,7 @@ FOLDERS = {f"{PACKAGE}.{path.parent.name}" for path in (ROOT / PACKAGE).glob("*/
 
 
 def imports(module: str, *, at_start_only: bool = False) -> Iterator[str]:
-    """Yield what a module imports, but for type checkers; a name of a package may be a module."""
+    """Yield what a module imports at run time; an imported name may be a module of the package."""
     path = MODULES[module]
     package = module.split(".") if path.name == "__init__.py" else module.split(".")[:-1]
     pending: list[ast.AST] = [ast.parse(path.read_text(encoding="utf-8"))]
@@ -67,13 +67,13 @@ def test_folder_imports_no_later_stage(module: str) -> None:
 
 
 @pytest.mark.parametrize("module", MODULES)
-def test_only_otlp_and_receiver_import_what_the_extras_install(module: str) -> None:
+def test_only_otlp_and_receiver_import_libraries_of_the_extras(module: str) -> None:
     if folder(module) not in USES_LIBRARIES:
         assert {name.partition(".")[0] for name in imports(module)} & LIBRARIES == set()
 
 
-def test_no_module_imports_itself_through_others() -> None:
-    """Where a function imports later, Python does not mind, but a reader would."""
+def test_modules_have_no_import_cycle() -> None:
+    """An import inside a function counts: Python accepts such a cycle, but it confuses readers."""
     graph = {
         module: {name for name in imports(module) if name in MODULES and name != module}
         for module in MODULES
@@ -82,8 +82,8 @@ def test_no_module_imports_itself_through_others() -> None:
 
 
 @pytest.mark.parametrize("name", sorted(FOLDERS))
-def test_folder_says_what_happens_in_it(name: str) -> None:
-    """In one paragraph: what, on which thread, and who may import it."""
+def test_folder_has_a_descriptive_docstring(name: str) -> None:
+    """One paragraph says what happens in the folder, on which thread, and who may import it."""
     tree = ast.parse(MODULES[name].read_text(encoding="utf-8"))
     assert len((ast.get_docstring(tree) or "").splitlines()) >= 3
 
@@ -93,10 +93,10 @@ PRIVATE_NAMES = re.findall(r"^\| (`.*`) \| .* \| (`.*`) \| `(\w+\.py)` \|$", DES
 
 
 @pytest.mark.parametrize(("names", "modules", "test"), PRIVATE_NAMES)
-def test_private_names_of_other_packages_stand_where_the_design_says(
+def test_private_names_of_other_packages_are_used_where_the_design_lists_them(
     names: str, modules: str, test: str
 ) -> None:
-    """When a release renames one, the table names the module to change and the test that fails."""
+    """The design page names the module to change, and the test that fails, if one is renamed."""
     places = {ROOT / PACKAGE / module for module in re.findall(r"`([^`]+)`", modules)}
     for name in re.findall(r"`([^`]+)`", names):
         pattern = re.compile(rf"\b{re.escape(name)}\b")
@@ -110,7 +110,7 @@ def test_the_design_lists_private_names() -> None:
 
 
 def test_no_module_of_the_tests_imports_a_test_module() -> None:
-    """What several of them need, benchmarks among them, is in `tests/support`."""
+    """Code that several tests or benchmarks share belongs in `tests/support`."""
     imported = {
         (path.name, name)
         for path in (ROOT / "tests").rglob("*.py")
@@ -122,8 +122,8 @@ def test_no_module_of_the_tests_imports_a_test_module() -> None:
     assert [each for each in imported if each[1].startswith(("test_", "conftest"))] == []
 
 
-def test_programs_of_tests_import_what_is_there() -> None:
-    """No type checker reads them, and some run only where other libraries are installed."""
+def test_programs_of_tests_import_existing_names() -> None:
+    """The programs are not checked by mypy, and some run only if other libraries are installed."""
     for path in PROGRAMS.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.ImportFrom) and (node.module or "").startswith(PACKAGE):

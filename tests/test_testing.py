@@ -1,4 +1,4 @@
-"""The events of a block of code: all of them, as they would be sent, and none of them sent."""
+"""Covers `capture_events`: what it captures, and that nothing is exported meanwhile."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def ttft(duration_ms: object = 1, logger: logging.Logger = LOGGER) -> None:
     logger.info("codex.turn_ttft", extra={"duration_ms": duration_ms})
 
 
-def test_it_has_what_was_logged_in_order() -> None:
+def test_capture_has_the_events_in_order() -> None:
     with capture_events() as events, Conversation("c", "m", app_version="1.2").bind():
         LOGGER.info("codex.user_prompt", extra={"prompt": "Rename foo"})
         TOOLS.warning("codex.tool_decision", extra=DECISION)
@@ -59,7 +59,7 @@ ODD: dict[str, object] = {
 }
 
 
-def test_attributes_are_those_that_a_handler_sends(
+def test_captured_attributes_equal_the_exported_ones(
     attach: HandlerFactory, receiver: Receiver
 ) -> None:
     exporter = over_http(receiver)
@@ -82,7 +82,7 @@ def test_attributes_are_those_that_a_handler_sends(
     assert [event.attributes for event in events] == [event.attributes for event in received]
 
 
-def test_nothing_is_sent_meanwhile_and_everything_afterwards(
+def test_handler_exports_only_after_the_block(
     attach: HandlerFactory, exporter: dict[str, Any], receiver: Receiver
 ) -> None:
     handler = attach({"exporter": exporter})
@@ -99,7 +99,7 @@ def test_nothing_is_sent_meanwhile_and_everything_afterwards(
     assert len(events) == 1
 
 
-def test_a_handler_reports_as_always(
+def test_handler_reports_faults_inside_the_block(
     attach_to: HandlerFactory, receiver: Receiver, caplog: pytest.LogCaptureFixture
 ) -> None:
     attach_to(receiver)
@@ -126,7 +126,7 @@ def configure_by_file() -> None:
 
 
 @pytest.mark.parametrize("configure", [configure_by_dict, configure_by_file])
-def test_the_application_configures_logging_in_between(configure: Any) -> None:
+def test_capture_survives_reconfiguration_of_logging(configure: Any) -> None:
     with capture_events() as events:
         ttft(1)
         configure()
@@ -135,7 +135,7 @@ def test_the_application_configures_logging_in_between(configure: Any) -> None:
     assert [event.attributes["duration_ms"] for event in events] == [1, 2, 3]
 
 
-def test_without_a_level_it_is_info_and_is_not_afterwards() -> None:
+def test_level_is_info_inside_the_block_if_none_is_set() -> None:
     LOGGER.setLevel(logging.NOTSET)
     with capture_events() as events:
         LOGGER.debug("codex.turn_ttft")
@@ -144,7 +144,9 @@ def test_without_a_level_it_is_info_and_is_not_afterwards() -> None:
     assert LOGGER.level == logging.NOTSET
 
 
-def test_with_a_lower_one_above_it_stays_unset(caplog: pytest.LogCaptureFixture) -> None:
+def test_level_stays_unset_if_an_ancestor_lets_more_through(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     caplog.set_level(logging.DEBUG)
     with capture_events() as events:
         LOGGER.debug("codex.turn_ttft")
@@ -152,7 +154,7 @@ def test_with_a_lower_one_above_it_stays_unset(caplog: pytest.LogCaptureFixture)
 
 
 @pytest.mark.parametrize("before", [logging.NOTSET, logging.ERROR])
-def test_the_applications_own_level_stays(before: int) -> None:
+def test_level_set_by_the_application_is_kept(before: int) -> None:
     LOGGER.setLevel(before)
     with capture_events() as events:
         ttft()
@@ -162,7 +164,7 @@ def test_the_applications_own_level_stays(before: int) -> None:
     assert LOGGER.level == logging.INFO
 
 
-def test_loggers_an_earlier_configuration_disabled_are_enabled() -> None:
+def test_disabled_event_loggers_are_enabled() -> None:
     ttft(1, TOOLS)
     logging.config.dictConfig({"version": 1})
     assert LOGGER.disabled
@@ -173,7 +175,7 @@ def test_loggers_an_earlier_configuration_disabled_are_enabled() -> None:
     assert len(events) == 2
 
 
-def test_what_the_loggers_own_filters_hold_back_is_none() -> None:
+def test_events_rejected_by_a_loggers_filter_are_not_captured() -> None:
     def passes(record: logging.LogRecord) -> bool:
         return bool(record.__dict__["duration_ms"] != 1)
 
@@ -187,7 +189,7 @@ def test_what_the_loggers_own_filters_hold_back_is_none() -> None:
     assert len(events) == 1
 
 
-def test_logging_is_as_it_was_when_the_block_raises() -> None:
+def test_logging_is_restored_if_the_block_raises() -> None:
     before = logging.Logger.callHandlers
     with pytest.raises(KeyError), capture_events() as events:  # noqa: PT012
         ttft()
@@ -196,8 +198,8 @@ def test_logging_is_as_it_was_when_the_block_raises() -> None:
     assert len(events) == 1
 
 
-def test_who_wraps_logging_in_between_stays(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Error trackers do it once in a process; taking that away would silence them for good."""
+def test_wrapper_installed_inside_the_block_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Error trackers wrap it once in a process; removing the wrapper silences them for good."""
     seen = []
     monkeypatch.setattr(logging.Logger, "callHandlers", logging.Logger.callHandlers)  # restores it
     with capture_events() as events:
@@ -214,7 +216,7 @@ def test_who_wraps_logging_in_between_stays(monkeypatch: pytest.MonkeyPatch) -> 
     assert len(events) == 1
 
 
-def test_blocks_nest() -> None:
+def test_inner_block_captures_alone() -> None:
     with capture_events() as outer:
         with capture_events() as inner:
             ttft(1)
@@ -222,10 +224,10 @@ def test_blocks_nest() -> None:
     assert [len(inner), len(outer)] == [1, 2]
 
 
-def test_events_are_exported_after_blocks_left_in_another_order_than_entered(
+def test_events_are_exported_after_blocks_left_in_order_of_entry(
     attach: HandlerFactory, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As two threads' blocks may be."""
+    """The blocks of two threads may overlap like this."""
     monkeypatch.setattr(logging.Logger, "callHandlers", logging.Logger.callHandlers)  # restores it
     handler = attach({"exporter": {"otlp-http": {"endpoint": receiver.http_endpoint}}})
     first, second = capture_events(), capture_events()
@@ -240,7 +242,7 @@ def test_events_are_exported_after_blocks_left_in_another_order_than_entered(
     assert [event.attributes["duration_ms"] for event in receiver.wait_for(1)] == [2]
 
 
-def test_threads_and_tasks_with_their_conversations() -> None:
+def test_events_of_threads_and_tasks_have_their_conversations() -> None:
     async def converse(number: int) -> None:
         with Conversation(f"task {number}", "m").bind():
             ttft()
@@ -269,7 +271,7 @@ def test_threads_and_tasks_with_their_conversations() -> None:
     }
 
 
-def test_problems_and_what_was_ignored() -> None:
+def test_problems_include_faults_and_ignored_records() -> None:
     with capture_events() as events:
         TOOLS.info("codex.tool_decision", extra={**DECISION, "decision": "yes"})
         LOGGER.info("codex.tool_resutl")
@@ -289,7 +291,7 @@ def test_problems_and_what_was_ignored() -> None:
     assert events.ignored == [misspelt, other]
 
 
-def test_its_repr_is_short_and_shows_nothing_sensitive() -> None:
+def test_repr_is_short_and_redacted() -> None:
     with capture_events() as events:
         LOGGER.info("codex.user_prompt", extra={"prompt": "secret " * 1000, "why": "word " * 1000})
         LOGGER.info("codex.turn_ttft", extra={f"field_{number}": number for number in range(100)})
@@ -306,7 +308,7 @@ def test_its_repr_is_short_and_shows_nothing_sensitive() -> None:
     assert "secret" in prompt.attributes["prompt"]
 
 
-def test_a_record_that_cannot_be_read_is_reported_and_passed_on(
+def test_unreadable_record_is_reported_and_passed_on(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     def breaks(record: logging.LogRecord) -> bool:
@@ -329,7 +331,7 @@ def test_a_record_that_cannot_be_read_is_reported_and_passed_on(
     assert "AttributeError" in capsys.readouterr().err
 
 
-def test_nothing_of_opentelemetry_is_imported(run_python: RunPython) -> None:
+def test_capture_imports_no_opentelemetry(run_python: RunPython) -> None:
     program = """
 import logging, sys
 from codex_otel_logging import from_table

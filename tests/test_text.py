@@ -1,4 +1,4 @@
-"""Values from outside, as people see them."""
+"""Covers the formatting of values from outside for terminals and messages."""
 
 from __future__ import annotations
 
@@ -29,28 +29,28 @@ from codex_otel_logging.text import brief, is_visible, printable, shown, shown_n
         ("\ud800", r"'\ud800'"),
     ],
 )
-def test_shown(value: object, text: str) -> None:
+def test_shown_quotes_and_escapes_invisible_text(value: object, text: str) -> None:
     assert shown(value) == text
 
 
-def test_the_name_of_a_field_ends_at_the_equals_sign() -> None:
+def test_shown_name_quotes_names_with_an_equals_sign() -> None:
     assert shown_name("duration_ms") == "duration_ms"
     assert shown_name("a=b") == "'a=b'"
     assert shown_name("a\u3164=b") == r"'a\u3164=b'"
 
 
-def test_long_text_is_cut_before_it_is_shown() -> None:
+def test_brief_cuts_long_text_before_escaping() -> None:
     assert brief(60 * "x") == 60 * "x"
     assert brief(61 * "x") == 60 * "x" + "..."
     assert brief(59 * "x" + " x") == f"'{59 * 'x'} '..."
 
 
-def test_a_line_keeps_its_blanks() -> None:
+def test_printable_keeps_spaces_and_escapes_the_rest() -> None:
     assert printable("~/a file: \x1b[31mred\n\u3164") == r"~/a file: \x1b[31mred\n\u3164"
 
 
-def test_characters_that_do_not_show() -> None:
-    """Of those that Python takes for printable: fillers, variation selectors, blank symbols."""
+def test_is_visible_rejects_printable_characters_that_show_nothing() -> None:
+    """`str.isprintable` accepts fillers, variation selectors and blank symbols."""
     hidden = ("FILLER", "VARIATION SELECTOR", "BLANK", "NULL NOTEHEAD", "INHERENT", "JOINER")
     printable_ones = filter(str.isprintable, map(chr, range(sys.maxunicode + 1)))
     names = {

@@ -1,4 +1,4 @@
-"""The types of the events' fields say what the catalog says; mypy checks `typing_examples`."""
+"""Covers the `TypedDict`s: they match the catalog. mypy checks `typing_examples`."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def is_required(field: Field) -> bool:
 
 
 def python_type(field: Field) -> Any:
-    """What the handler takes for a field, as a type."""
+    """Return the Python type that the handler accepts for a field."""
     if field.type == "boolean string":
         taken: Any = bool | Literal[field.choices]
     elif field.choices:
@@ -39,7 +39,7 @@ def python_type(field: Field) -> Any:
 
 
 @pytest.mark.parametrize("event", EVENTS, ids=lambda event: event.name)
-def test_each_is_the_catalogs(event: EventType) -> None:
+def test_typed_dict_matches_the_catalog(event: EventType) -> None:
     fields_of_event = getattr(event_types, class_name(event))
     expected = COMMON_FIELDS + event.fields
     assert get_type_hints(fields_of_event) == {f.name: python_type(f) for f in expected}
@@ -48,7 +48,7 @@ def test_each_is_the_catalogs(event: EventType) -> None:
     assert documentation.startswith(f"`{event.name}`: {event.description}")
 
 
-def test_there_are_no_others() -> None:
+def test_every_typed_dict_belongs_to_an_event() -> None:
     found = {
         name
         for name, value in vars(event_types).items()
@@ -57,7 +57,7 @@ def test_there_are_no_others() -> None:
     assert found == {"CommonFields"} | {class_name(event) for event in EVENTS}
 
 
-def test_they_import_nothing_and_nothing_imports_them(run_python: RunPython) -> None:
+def test_typing_module_imports_nothing_and_is_imported_by_nothing(run_python: RunPython) -> None:
     program = """
 import sys
 def ours():

@@ -1,3 +1,5 @@
+"""Covers the conversion of values: copies, limits, cuts, and what protobuf accepts."""
+
 import ctypes
 import itertools
 import math
@@ -50,7 +52,7 @@ class Float:
 
 @Complex.register
 class Phasor(Float):
-    """As numpy's complex numbers: `float()` of one is its real part."""
+    """Like numpy's complex numbers: `float()` returns the real part."""
 
     def __repr__(self) -> str:
         return "phasor"
@@ -65,7 +67,7 @@ class Truth:
 
 
 class Flag(Truth):
-    """A boolean tensor without dimensions, which has no `tolist`, as TensorFlow's."""
+    """A 0-d boolean tensor without `tolist`, like TensorFlow's."""
 
     shape = ()
     dtype = "<dtype: 'bool'>"
@@ -75,7 +77,7 @@ class Flag(Truth):
 
 
 class Tensor:
-    """What PyTorch and its like have: `tolist`, `shape`, slices, and numbers by method."""
+    """A tensor like PyTorch's: with `tolist`, `shape`, slices and methods of numbers."""
 
     def __init__(self, *items: Any, shape: tuple[int, ...]) -> None:
         self.items = items
@@ -104,7 +106,7 @@ class Tensor:
 
 
 class SelfContained:
-    """`tolist` of a 0-d array that holds an object which is no number of Python's."""
+    """Like numpy's longdouble: `tolist` returns an object of the same class."""
 
     shape = ()
 
@@ -116,7 +118,7 @@ class SelfContained:
 
 
 class Endless:
-    """Two arrays that turn into each other."""
+    """A 0-d array whose `tolist` returns another such array, without end."""
 
     shape = ()
 
@@ -196,27 +198,27 @@ class NoSlices:
     ],
     ids=lambda value: type(value).__name__,
 )
-def test_values_become_what_an_attribute_can_hold(value: object, expected: object) -> None:
+def test_values_become_plain_values(value: object, expected: object) -> None:
     result = attribute_value("key", value)
     assert result == expected
     assert type(result) is type(expected)
 
 
-def test_milliseconds_for_a_field_that_says_so() -> None:
+def test_timedelta_becomes_milliseconds_in_fields_ending_in_ms() -> None:
     delta = timedelta(seconds=1, microseconds=2600)
     assert attribute_value("duration_ms", delta) == 1003
     assert attribute_value("duration", delta) == "0:00:01.002600"
     assert attribute_value("waits_ms", [delta, {"a": delta}]) == [1003, {"a": 1003}]
 
 
-def test_booleans_as_text_where_the_field_is_text() -> None:
+def test_boolean_becomes_text_in_a_boolean_string_field() -> None:
     assert attribute_value("success", True, boolean_string=True) == "true"
     assert attribute_value("success", False, boolean_string=True) == "false"
     assert attribute_value("success", "true", boolean_string=True) == "true"
     assert attribute_value("success", 1, boolean_string=True) == 1
 
 
-def test_nothing_the_application_changes_later_shows() -> None:
+def test_later_changes_do_not_reach_the_copy() -> None:
     inner = [1]
     value = {"a": inner}
     taken = attribute_value("key", value)
@@ -225,7 +227,7 @@ def test_nothing_the_application_changes_later_shows() -> None:
     assert taken == {"a": [1]}
 
 
-def test_cycles_and_depth_are_cut() -> None:
+def test_cycles_and_deep_nesting_are_cut() -> None:
     cycle: list[Any] = [1]
     cycle.append(cycle)
     assert attribute_value("key", cycle) == [1, CUT]
@@ -240,12 +242,12 @@ def test_cycles_and_depth_are_cut() -> None:
     assert depth == 16
 
 
-def test_the_same_list_twice_is_no_cycle() -> None:
+def test_same_list_twice_is_not_a_cycle() -> None:
     item = [1]
     assert attribute_value("key", [item, item]) == [[1], [1]]
 
 
-def test_elements_are_bounded() -> None:
+def test_elements_beyond_max_elements_are_cut() -> None:
     assert attribute_value("key", list(range(10)), max_elements=3) == [0, 1, 2, CUT]
     assert attribute_value("key", {"a": 1, "b": 2}, max_elements=1) == {"a": 1, CUT: CUT}
 
@@ -270,30 +272,30 @@ HUGE: dict[str, Callable[[], Any]] = {
 
 
 @pytest.mark.parametrize("name", HUGE)
-def test_only_as_much_of_a_huge_value_is_copied_as_is_kept(name: str) -> None:
-    """All of it would not fit into memory; `Tensor` fails the test by itself."""
+def test_huge_value_is_copied_up_to_the_limit_only(name: str) -> None:
+    """All elements would not fit into memory; `Tensor` asserts that it is sliced."""
     taken: Any = attribute_value("key", HUGE[name](), max_elements=10)
     assert len(taken) <= 11
     assert CUT in str(taken)
 
 
-def test_a_key_that_is_a_huge_range_is_shortened() -> None:
+def test_key_that_is_a_huge_range_is_cut() -> None:
     assert key_text(range(10**15)) == str([*range(100), CUT])
 
 
-def test_pointers_of_ctypes_are_not_followed() -> None:
-    """One may point to memory that is not there any more."""
+def test_ctypes_pointers_are_not_followed() -> None:
+    """A pointer may point to memory that has been freed."""
     assert str(attribute_value("key", ctypes.c_char_p(b"text"))).startswith("c_char_p(")
 
 
-def test_shorten_cuts_text_wherever_it_is_and_says_how_long_it_was() -> None:
+def test_shorten_cuts_nested_text_and_returns_the_longest_length() -> None:
     assert shorten("abc", 3) == ("abc", 0)
     assert shorten("abcd", 3) == ("abc", 4)
     assert shorten(["ab", {"k": "abcdef"}], 3) == (["ab", {"k": "abc"}], 6)
     assert shorten(12345, 3) == (12345, 0)
 
 
-def test_shorten_to_bytes_keeps_whole_characters() -> None:
+def test_shorten_to_bytes_cuts_at_a_character_boundary() -> None:
     assert shorten_to_bytes("äöü", 6) == ("äöü", 0)
     assert shorten_to_bytes("äöü", 5) == ("äö", 3)
     assert shorten_to_bytes(7, 1) == (7, 0)
@@ -310,13 +312,13 @@ def encoded(value: Any) -> bytes:
     ["\ud800", "a\udfffb", 1 << 63, -(1 << 63) - 1, 1 << 100_000, ["\ud800", {"\udc00": 1 << 64}]],
     ids=["surrogate", "inside", "large", "small", "huge", "nested"],
 )
-def test_what_protobuf_refuses_is_mended(value: Any) -> None:
+def test_encodable_value_is_accepted_by_protobuf(value: Any) -> None:
     with pytest.raises((ValueError, UnicodeError)):
         encoded(value)
     assert encoded(encodable(value))
 
 
-def test_mending_replaces_each_surrogate_and_keeps_the_rest() -> None:
+def test_encodable_replaces_only_surrogates_and_large_integers() -> None:
     assert encodable("a\ud800\ud800é☕") == "a\ufffd\ufffdé☕"
     assert encodable(1 << 63) == str(1 << 63)
     assert encodable(-(1 << 63)) == -(1 << 63)
@@ -341,14 +343,14 @@ ENCODED: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("name", ENCODED)
-def test_request_size_is_never_too_low(name: str) -> None:
-    """An event counts at least 40 bytes more than its value."""
+def test_estimated_request_size_is_never_too_low(name: str) -> None:
+    """An event's size exceeds its value's by at least 40 bytes."""
     value = ENCODED[name]
     size = size_of(value) + encoded_excess(value) + 40  # first: a text keeps what it is encoded to
     assert size >= len(encoded(encodable(value)))
 
 
-def test_key_text() -> None:
+def test_key_text_returns_text_for_any_key() -> None:
     assert key_text("a") == "a"
     assert key_text(b"a") == "a"
     assert key_text(Color.RED) == "red"

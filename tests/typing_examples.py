@@ -1,8 +1,8 @@
-"""What a type checker says to an application: read by mypy, never run.
+"""An application's code for mypy, which must accept or reject each line. It is never run.
 
-A line that mypy must refuse says so in a comment, and mypy refuses the comments that it does not
-need (https://mypy.readthedocs.io/en/stable/config_file.html#confval-warn_unused_ignores). So a
-number that is assigned from what is none shows that its type is known, and not `Any`.
+A line that mypy must reject has a `type: ignore` comment, and mypy rejects unused ones:
+https://mypy.readthedocs.io/en/stable/config_file.html#confval-warn_unused_ignores. Assigning a
+value of another type to `number` shows that the value's type is known and is not `Any`.
 """
 
 from __future__ import annotations

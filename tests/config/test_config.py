@@ -1,3 +1,5 @@
+"""Covers `OtelConfig`: keys, defaults, `${NAME}`, faults and warnings, files, TLS, Codex files."""
+
 import os
 import pickle
 import sys
@@ -27,13 +29,13 @@ def parse(toml: str, **environ: str) -> OtelConfig:
 
 
 def faults(otel: str | Mapping[str, Any], **environ: str) -> list[str]:
-    """The faults of a table, without the `[otel] ` they all begin with."""
+    """Return the faults of a table, without the prefix `[otel] `."""
     table = loads(otel) if isinstance(otel, str) else otel
     return faults_of(lambda: OtelConfig.from_table(table, environ=environ))
 
 
 def strict_faults(otel: Mapping[str, Any]) -> list[str]:
-    """The same of strict reading, with no variable set."""
+    """Return the faults of strict reading, with no variable set."""
     return faults_of(lambda: OtelConfig.from_table(otel, strict=True, environ={}))
 
 
@@ -46,10 +48,10 @@ def faults_of(read: Callable[[], OtelConfig]) -> list[str]:
 
 
 class TestDocumentedExamples:
-    def test_none(self) -> None:
+    def test_example_without_exporter_is_parsed(self) -> None:
         assert parse(NONE_EXAMPLE) == OtelConfig(environment="staging")
 
-    def test_http_over_several_lines(self) -> None:
+    def test_http_example_with_multiline_inline_table_is_parsed(self) -> None:
         assert parse(HTTP_EXAMPLE, OTLP_TOKEN="t-1") == OtelConfig(
             exporter=ExporterConfig(
                 "otlp-http",
@@ -59,7 +61,7 @@ class TestDocumentedExamples:
             )
         )
 
-    def test_grpc_over_several_lines(self) -> None:
+    def test_grpc_example_with_multiline_inline_table_is_parsed(self) -> None:
         assert parse(GRPC_EXAMPLE) == OtelConfig(
             exporter=ExporterConfig(
                 "otlp-grpc", "https://otel.example.com:4317", {"x-otlp-meta": "abc123"}
@@ -68,13 +70,13 @@ class TestDocumentedExamples:
 
     @pytest.mark.skipif(sys.version_info >= (3, 15), reason="tomllib reads TOML 1.1")
     @pytest.mark.parametrize("example", [HTTP_EXAMPLE, GRPC_EXAMPLE])
-    def test_python_cannot_read_them_by_itself(self, example: str) -> None:
-        """Why the package needs tomli: this is TOML 1.1."""
+    def test_tomllib_rejects_the_examples_before_python_3_15(self, example: str) -> None:
+        """They are TOML 1.1, which is why the package needs tomli."""
         tomllib = pytest.importorskip("tomllib", reason="tomllib is new in Python 3.11")
         with pytest.raises(tomllib.TOMLDecodeError):
             tomllib.loads(example)
 
-    def test_a_real_codex_file_with_its_other_tables_and_keys(self, tmp_path: Path) -> None:
+    def test_codex_config_file_loads_and_its_other_tables_are_ignored(self, tmp_path: Path) -> None:
         file = tmp_path / "config.toml"
         file.write_text(REAL_CODEX_CONFIG)
         assert OtelConfig.from_toml(file, environ={"OTLP_TOKEN": "t-1"}) == OtelConfig(
@@ -88,7 +90,7 @@ class TestDocumentedExamples:
 
 
 class TestDefaults:
-    def test_an_empty_table_gives_the_documented_defaults(self) -> None:
+    def test_empty_table_gives_the_documented_defaults(self) -> None:
         config = OtelConfig.from_table({})
         assert config == OtelConfig()
         assert config.environment == "dev"
@@ -107,7 +109,7 @@ class TestDefaults:
             shutdown_timeout_ms=2000,
         )
 
-    def test_an_exporters_defaults(self) -> None:
+    def test_exporter_table_with_endpoint_only_gives_the_documented_defaults(self) -> None:
         exporter = OtelConfig.from_table(http()).exporter
         assert exporter is not None
         assert (exporter.protocol, exporter.compression, exporter.timeout_ms, exporter.tls) == (
@@ -117,7 +119,7 @@ class TestDefaults:
             None,
         )
 
-    def test_the_config_is_frozen(self) -> None:
+    def test_config_is_frozen_and_survives_pickling(self) -> None:
         config = OtelConfig.from_table(http(headers={"a": "b"}))
         assert config.exporter is not None
         with pytest.raises(AttributeError):
@@ -126,7 +128,7 @@ class TestDefaults:
 
 
 class TestKeys:
-    def test_every_key_is_read(self) -> None:
+    def test_every_key_sets_its_field(self) -> None:
         config = parse(
             """
             [otel]
@@ -170,7 +172,7 @@ class TestKeys:
             ),
         )
 
-    def test_sub_table_spelling_is_the_same_as_inline(self) -> None:
+    def test_subtable_dotted_key_and_inline_table_are_equivalent(self) -> None:
         assert (
             parse('[otel.exporter.otlp-grpc]\nendpoint = "c:4317"')
             == parse('[otel]\nexporter.otlp-grpc.endpoint = "c:4317"')
@@ -178,7 +180,7 @@ class TestKeys:
         )
 
     @pytest.mark.parametrize("endpoint", ["https://c:4317", "http://c:4317/", "c:4317", "[::1]:1"])
-    def test_grpc_addresses(self, endpoint: str) -> None:
+    def test_grpc_endpoint_is_kept_as_written(self, endpoint: str) -> None:
         exporter = OtelConfig.from_table(grpc(endpoint=endpoint)).exporter
         assert exporter is not None
         assert exporter.endpoint == endpoint
@@ -189,7 +191,7 @@ class TestKeys:
         assert exporter.headers == {"x-api-key": "k"}
 
 
-class TestVariables:
+class TestVariableExpansion:
     @pytest.mark.parametrize(
         ("text", "expanded"),
         [
@@ -205,13 +207,13 @@ class TestVariables:
             ("${NESTED}", "${TOKEN}"),
         ],
     )
-    def test_are_expanded(self, text: str, expanded: str) -> None:
+    def test_variables_in_header_values_are_expanded(self, text: str, expanded: str) -> None:
         environ = {"TOKEN": "t", "EMPTY": "", "NESTED": "${TOKEN}"}
         config = OtelConfig.from_table(http(headers={"x": text}), environ=environ)
         assert config.exporter is not None
         assert config.exporter.headers == {"x": expanded}
 
-    def test_in_every_string_under_the_exporter_and_nowhere_else(self) -> None:
+    def test_variables_are_expanded_under_the_exporter_only(self) -> None:
         table = http(endpoint="${URL}", compression="${ZIP}", headers={"x": "${TOKEN}"})
         table["environment"] = "${ENV}"
         environ = {"URL": "http://c/v1/logs", "ZIP": "gzip", "TOKEN": "t"}
@@ -223,14 +225,14 @@ class TestVariables:
             ),
         )
 
-    def test_one_that_is_not_set_is_named(self) -> None:
+    def test_unset_variable_is_a_fault_that_names_it(self) -> None:
         assert faults(http(headers={"x-key": "${OTLP_TOKEN}"})) == [
             "exporter.otlp-http.headers.x-key: environment variable OTLP_TOKEN is not set; "
             "set it or give a default: ${OTLP_TOKEN:-...}"
         ]
 
     @pytest.mark.parametrize("text", ["${", "${}", "${A B}", "${A", "x${1}", "${A:-${B}}"])
-    def test_what_is_no_variable_is_a_fault(self, text: str) -> None:
+    def test_invalid_variable_is_a_fault(self, text: str) -> None:
         (fault,) = faults(http(headers={"x": text}))
         assert fault == (
             "exporter.otlp-http.headers.x: "
@@ -240,26 +242,26 @@ class TestVariables:
 
 class TestFaults:
     @pytest.mark.parametrize(("table", "fault"), BAD_TABLES)
-    def test_each_has_its_own_message(self, table: dict[str, Any], fault: str) -> None:
-        """Also those that are only a warning unless reading is strict."""
+    def test_bad_table_has_exactly_its_own_fault(self, table: dict[str, Any], fault: str) -> None:
+        """Some of these faults are warnings unless reading is strict."""
         assert strict_faults(table) == [fault]
 
     @pytest.mark.parametrize(
         "value", [f"0x{100_000 * 'f'}", "9223372036854775808", "[1, -9223372036854775809]"]
     )
-    def test_an_integer_that_otlp_cannot_carry(self, value: str) -> None:
-        """A hexadecimal one may be too long for Python to write it in decimal."""
+    def test_resource_attribute_of_more_than_64_bits_is_a_fault(self, value: str) -> None:
+        """Python refuses to format a long hexadecimal integer in decimal."""
         table = loads(f"resource_attributes = {{ a = {value} }}")
         assert strict_faults(table) == [
             "resource_attributes.a: integers must fit in 64 bits",
         ]
 
-    def test_the_largest_integers_that_otlp_can_carry(self) -> None:
+    def test_resource_attributes_of_64_bits_are_accepted(self) -> None:
         limits = [-(1 << 63), (1 << 63) - 1]
         config = OtelConfig.from_table({"resource_attributes": {"a": limits}})
         assert config.resource_attributes["a"] == limits
 
-    def test_all_are_reported_at_once_in_the_order_of_the_file(self) -> None:
+    def test_all_faults_are_reported_at_once_in_file_order(self) -> None:
         table = loads(
             """
             exportr = 1
@@ -291,7 +293,7 @@ class TestFaults:
             "environment: expected a string, got an array",
         ]
 
-    def test_no_message_shows_what_may_be_secret(self) -> None:
+    def test_faults_contain_no_secret(self) -> None:
         secret = "s3cr3t"
         table = http(
             endpoint=f"ftp://user:{secret}@c/?key={secret}",
@@ -314,11 +316,11 @@ class TestFiles:
         assert OtelConfig.from_toml("$FOLDER/otel.toml").environment == "found"
         assert OtelConfig.from_toml(tmp_path / "otel.toml").environment == "found"
 
-    def test_a_file_without_the_table_gives_the_defaults(self, tmp_path: Path) -> None:
+    def test_file_without_otel_table_gives_the_defaults(self, tmp_path: Path) -> None:
         (tmp_path / "otel.toml").write_text('model = "gpt-5"')
         assert OtelConfig.from_toml(tmp_path / "otel.toml") == OtelConfig()
 
-    def test_a_missing_file(self, tmp_path: Path) -> None:
+    def test_missing_file_is_a_fault_unless_missing_ok(self, tmp_path: Path) -> None:
         file = tmp_path / "absent.toml"
         assert OtelConfig.from_toml(file, missing_ok=True) == OtelConfig()
         with pytest.raises(ConfigError, match="no such file; create it, or pass missing_ok=True"):
@@ -335,7 +337,9 @@ class TestFiles:
             (b"[otel]\nexportr = 1", "[otel] exportr: unknown key; did you mean 'exporter'?"),
         ],
     )
-    def test_a_bad_file_is_named(self, tmp_path: Path, content: bytes, fault: str) -> None:
+    def test_fault_of_a_file_begins_with_its_path(
+        self, tmp_path: Path, content: bytes, fault: str
+    ) -> None:
         file = tmp_path / "otel.toml"
         file.write_bytes(content)
         with pytest.raises(ConfigError) as caught:
@@ -353,7 +357,7 @@ class TestFiles:
             'exporter = "none"\nexporter = "otlp-http"',
         ],
     )
-    def test_an_exporter_that_is_set_twice_is_named(self, tmp_path: Path, content: str) -> None:
+    def test_exporter_set_twice_gets_a_hint(self, tmp_path: Path, content: str) -> None:
         file = tmp_path / "otel.toml"
         file.write_text(f"[otel]\n{content}")
         with pytest.raises(ConfigError) as caught:
@@ -363,15 +367,13 @@ class TestFiles:
             "[otel.exporter.otlp-http], or the line exporter = ..., and delete the other"
         )
 
-    def test_another_key_that_is_set_twice_is_not_taken_for_the_exporter(
-        self, tmp_path: Path
-    ) -> None:
+    def test_other_key_set_twice_gets_no_exporter_hint(self, tmp_path: Path) -> None:
         file = tmp_path / "otel.toml"
         file.write_text('[otel.exporter.otlp-http]\nendpoint = "a"\n[x]\ny = 1\ny = 2\n')
         with pytest.raises(ConfigError, match=r"a value \(at line 5, column \d+\)$"):
             OtelConfig.from_toml(file)
 
-    def test_a_byte_order_mark_is_no_fault(self, tmp_path: Path) -> None:
+    def test_byte_order_mark_is_accepted(self, tmp_path: Path) -> None:
         file = tmp_path / "otel.toml"
         file.write_bytes(b'\xef\xbb\xbf[otel]\nenvironment = "found"')
         assert OtelConfig.from_toml(file).environment == "found"
@@ -390,7 +392,7 @@ class TestFiles:
         ],
         ids=["NUL", "surrogate", "home of nobody", "folder that is a file", "long name"],
     )
-    def test_a_file_that_cannot_exist_is_missing(self, path: str, why: str) -> None:
+    def test_path_that_cannot_exist_counts_as_missing(self, path: str, why: str) -> None:
         assert OtelConfig.from_toml(path, missing_ok=True) == OtelConfig()
         with pytest.raises(ConfigError) as caught:
             OtelConfig.from_toml(path)
@@ -398,10 +400,10 @@ class TestFiles:
         assert str(caught.value).endswith("create it, or pass missing_ok=True to run without it")
 
     @pytest.mark.parametrize("home", ["/nonexistent", "/dev/null", None])
-    def test_the_default_file_is_missing_where_there_is_no_home(
+    def test_default_file_counts_as_missing_without_a_home_directory(
         self, home: str | None, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """As for the random user of a container: HOME=/dev/null, or no HOME and no passwd entry."""
+        """Containers run as users with HOME=/dev/null, or without HOME and passwd entry."""
 
         def not_found(_uid: int) -> None:
             raise KeyError("uid not found")
@@ -415,7 +417,7 @@ class TestFiles:
         with pytest.raises(ConfigError, match=r"^~/\.codex/config\.toml: no such file"):
             OtelConfig.from_toml()
 
-    def test_a_folder_is_no_file(self, tmp_path: Path) -> None:
+    def test_folder_is_a_fault_even_if_missing_ok(self, tmp_path: Path) -> None:
         with pytest.raises(ConfigError, match="cannot be read: not a regular file"):
             OtelConfig.from_toml(tmp_path, missing_ok=True)
 
@@ -428,7 +430,7 @@ class TestTls:
         (certificates / "odd.pem").write_text("this is no certificate")
         return tmp_path
 
-    def test_files_that_hold_no_certificate(self, folder: Path) -> None:
+    def test_file_without_certificate_is_a_fault(self, folder: Path) -> None:
         file = folder / "otel.toml"
         file.write_text(
             '[otel.exporter.otlp-http]\nendpoint = "https://c/v1/logs"\n'
@@ -449,20 +451,22 @@ class TestTls:
             ("client-private-key", "client-certificate"),
         ],
     )
-    def test_half_a_client_certificate(self, folder: Path, given: str, missing: str) -> None:
+    def test_client_certificate_without_key_or_key_without_certificate_is_a_fault(
+        self, folder: Path, given: str, missing: str
+    ) -> None:
         table = http(tls={given: str(folder / "certs" / "odd.pem")})
         assert faults(table) == [
             f"exporter.otlp-http.tls.{missing}: "
             "missing; set the client certificate and its key together"
         ]
 
-    def test_the_systems_authorities_are_the_default(self) -> None:
+    def test_empty_tls_table_trusts_the_systems_authorities(self) -> None:
         exporter = OtelConfig.from_table(http(tls={})).exporter
         assert exporter is not None
         assert exporter.tls == TlsConfig()
 
 
-def test_repr_masks_header_values_and_the_addresss_secrets() -> None:
+def test_repr_masks_header_values_and_secrets_of_the_endpoint() -> None:
     config = OtelConfig.from_table(
         http(endpoint="https://user:s3cr3t@c:1/v1/logs?key=s3cr3t", headers={"x-key": "s3cr3t"})
     )
@@ -471,7 +475,7 @@ def test_repr_masks_header_values_and_the_addresss_secrets() -> None:
     assert "'https://c:1/v1/logs'" in repr(config)
 
 
-def test_repr_shows_variables_as_they_were_written(tmp_path: Path) -> None:
+def test_repr_shows_variables_unexpanded(tmp_path: Path) -> None:
     file = tmp_path / "s3cr3t.pem"
     table = http(endpoint="https://${HOST}/${KEY}/v1/logs", tls={"ca-certificate": "${FILE}"})
     file.write_text("")
@@ -488,7 +492,7 @@ def test_repr_shows_variables_as_they_were_written(tmp_path: Path) -> None:
     assert repr(TlsConfig("s3cr3t.pem")) == "TlsConfig(ca_certificate=...)"
 
 
-def test_the_environment_of_the_process_is_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_variables_are_looked_up_in_os_environ_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(os.environ, "OTLP_TOKEN", "from the process")
     config = OtelConfig.from_table(http(headers={"x": "${OTLP_TOKEN}"}))
     assert config.exporter is not None
@@ -508,12 +512,12 @@ CODEX_KEYS = {
     "span_attributes": {"team": "x"},
     "tracestate": {"vendor": {"key": "value"}},
 }
-"""Every key of the `[otel]` table of Codex CLI 0.169.0, none with its default."""
+"""Every key of the `[otel]` table of Codex CLI 0.169.0, with values other than the defaults."""
 
 
 class TestCodexFiles:
     @pytest.mark.parametrize("exporter", ["none", "otlp-http", "otlp-grpc", "statsig"])
-    def test_every_key_loads_with_any_exporter(self, exporter: str) -> None:
+    def test_every_codex_key_loads_with_any_exporter(self, exporter: str) -> None:
         config = OtelConfig.from_table({**CODEX_KEYS, "exporter": exporter}, environ={})
         assert (config.log_user_prompt, config.max_output_bytes) == (True, 100)
         assert (config.log_agent_responses, config.log_guardian_assessments) == (True, True)
@@ -521,7 +525,7 @@ class TestCodexFiles:
         assert len(config.warnings) == (exporter == "statsig")
 
     @pytest.mark.parametrize("key", ["log_agent_responses", "log_sse_deltas"])
-    def test_a_key_of_the_wrong_type_is_a_fault(self, key: str) -> None:
+    def test_codex_key_of_wrong_type_is_a_fault(self, key: str) -> None:
         assert faults({key: 1}) == [f"{key}: expected true or false, got an integer"]
 
     @pytest.mark.parametrize(
@@ -537,9 +541,7 @@ class TestCodexFiles:
             ),
         ],
     )
-    def test_a_key_that_no_release_knows_is_one_warning(
-        self, table: dict[str, Any], warning: str
-    ) -> None:
+    def test_unknown_key_is_one_warning(self, table: dict[str, Any], warning: str) -> None:
         config = OtelConfig.from_table(table, environ={})
         assert config.warnings == (f"[otel] {warning}",)
         without = http() if "exporter" in table else {}
@@ -558,7 +560,7 @@ class TestCodexFiles:
             ("trace_exportr", "trace_exporter"),
         ],
     )
-    def test_a_misspelt_key_stays_a_fault(self, key: str, meant: str) -> None:
+    def test_misspelt_key_is_a_fault(self, key: str, meant: str) -> None:
         assert faults({key: 1}) == [f"{key}: unknown key; did you mean {meant!r}?"]
 
     @pytest.mark.parametrize(
@@ -584,41 +586,47 @@ class TestCodexFiles:
             ),
         ],
     )
-    def test_a_key_in_the_wrong_table_is_a_fault_that_says_where_it_belongs(
+    def test_misplaced_key_is_a_fault_that_names_its_table(
         self, table: dict[str, Any], fault: str
     ) -> None:
         assert faults(table) == [fault]
 
-    def test_keys_of_headers_and_attributes_are_the_users(self) -> None:
+    def test_keys_of_headers_and_resource_attributes_are_not_checked_for_typos(self) -> None:
         table = {**http(headers={"enviroment": "x"}), "resource_attributes": {"exportr": "y"}}
         assert OtelConfig.from_table(table, environ={}).warnings == ()
 
-    def test_a_huge_key_is_compared_with_none(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """The comparison takes time in proportion to both lengths."""
+    def test_huge_key_is_not_compared_with_known_keys(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Comparing takes time in proportion to both lengths."""
         monkeypatch.setattr(text, "_edit_distance", lambda *_: pytest.fail("compared"))
         assert len(OtelConfig.from_table({"x" * 1_000_000: 1}, environ={}).warnings) == 1
 
 
 class TestDefaultPath:
-    def test_it_is_in_the_home(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def test_default_path_is_in_the_home_directory(
+        self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
         monkeypatch.delenv("CODEX_HOME", raising=False)
         assert default_path() == "~/.codex/config.toml"
         (tmp_path / ".codex").mkdir()
         (tmp_path / ".codex" / "config.toml").write_text('[otel]\nenvironment = "home"')
         assert OtelConfig.from_toml().environment == "home"
 
-    def test_codex_home_moves_it(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def test_codex_home_replaces_the_default_folder(
+        self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
         monkeypatch.setenv("CODEX_HOME", str(tmp_path))
         assert default_path() == f"{tmp_path}/config.toml"
         (tmp_path / "config.toml").write_text('[otel]\nenvironment = "moved"')
         assert OtelConfig.from_toml().environment == "moved"
         assert from_toml().stats() == Stats()
 
-    def test_an_empty_codex_home_is_unset(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_empty_codex_home_counts_as_unset(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("CODEX_HOME", "")
         assert default_path() == "~/.codex/config.toml"
 
-    def test_a_path_may_have_variables_with_defaults(
+    def test_variables_with_defaults_in_the_path_are_expanded(
         self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     ) -> None:
         (tmp_path / "otel.toml").write_text('[otel]\nenvironment = "there"')
@@ -628,7 +636,7 @@ class TestDefaultPath:
         with pytest.raises(ConfigError, match="no such file"):
             OtelConfig.from_toml("${NOT_SET}/otel.toml")
 
-    def test_strict_reading_and_warnings_reach_the_handler(
+    def test_handler_logs_warnings_and_raises_them_if_strict(
         self, tmp_path: Path, caplog: pytest.LogCaptureFixture
     ) -> None:
         file = tmp_path / "otel.toml"

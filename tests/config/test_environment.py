@@ -1,4 +1,4 @@
-"""The standard variables mean what the specification says, for every exporter.
+"""Covers the `OTEL_*` variables: their meaning, invalid values, and agreement with the exporters.
 
 https://opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables/
 https://opentelemetry.io/docs/specs/otel/protocol/exporter/
@@ -35,19 +35,19 @@ SECRET = "s3cr3t"
 
 
 def read(name: str, environ: Mapping[str, str]) -> OtelConfig:
-    """The settings of an exporter that is a bare name."""
+    """Return the settings for an exporter that is only a name."""
     return OtelConfig.from_table({"exporter": name}, environ=environ)
 
 
 def bare(name: str, environ: Mapping[str, str]) -> ExporterConfig:
-    """The exporter of these settings."""
+    """Return the exporter of these settings."""
     exporter = read(name, environ).exporter
     assert exporter is not None
     return exporter
 
 
 def expand(*rows: tuple[str, str, Any]) -> list[tuple[dict[str, str], dict[str, Any]]]:
-    """Rows of (variables, setting, value), where `*` stands for the two spellings of a variable."""
+    """Return rows of (variables, {setting: value}); `*` stands for both prefixes of a variable."""
     return [
         (
             dict(pair.split("=", 1) for pair in text.replace("*", prefix).split(" | ") if pair),
@@ -112,7 +112,7 @@ IGNORED = expand(
         f"x={SECRET}%00", f"x={SECRET}%E2%82%AC", f"x={SECRET}%FF%FF",
     )),
 )  # fmt: skip
-"""Variables that are invalid, and the setting that results."""
+"""Invalid variables, and the setting that results."""
 
 HARMLESS = [
     *(each for each, _ in VALID if {"", "0"} & {*each.values()}),
@@ -149,7 +149,7 @@ class TestBareNames:
         assert " ignored: " in warning
         assert SECRET not in warning
 
-    def test_header_in_utf_8_is_ignored_where_it_cannot_be_sent(self) -> None:
+    def test_header_outside_ascii_is_sent_over_http_and_ignored_over_grpc(self) -> None:
         environ = {"OTEL_EXPORTER_OTLP_HEADERS": "team=caf%C3%A9"}
         assert bare(HTTP, environ).headers == {"team": "café"}
         assert read(HTTP, environ).warnings == ()
@@ -158,7 +158,7 @@ class TestBareNames:
 
     @over_each_exporter
     @pytest.mark.parametrize("header", ["content-type=x", "Content-Length=1", "grpc-timeout=1S"])
-    def test_headers_of_the_protocol_are_left_to_it(self, name: str, header: str) -> None:
+    def test_headers_reserved_by_the_protocol_are_ignored(self, name: str, header: str) -> None:
         headers = bare(name, {"OTEL_EXPORTER_OTLP_HEADERS": f"{header},a=1"}).headers
         assert "content-type" not in headers or name == GRPC
         assert "content-length" not in headers or name == GRPC
@@ -205,7 +205,9 @@ class TestEndpoint:
         ],
         ids=str,
     )
-    def test_over_http(self, environ: dict[str, str], endpoint: str) -> None:
+    def test_http_endpoint_follows_from_the_variables(
+        self, environ: dict[str, str], endpoint: str
+    ) -> None:
         prefixed = {f"OTEL_EXPORTER_OTLP_{name}": value for name, value in environ.items()}
         assert bare(HTTP, prefixed).endpoint == endpoint
 
@@ -236,7 +238,9 @@ class TestEndpoint:
         ],
         ids=str,
     )
-    def test_over_grpc(self, environ: dict[str, str], endpoint: str, uses_tls: bool) -> None:
+    def test_grpc_endpoint_and_tls_follow_from_the_variables(
+        self, environ: dict[str, str], endpoint: str, uses_tls: bool
+    ) -> None:
         prefixed = {f"OTEL_EXPORTER_OTLP_{name}": value for name, value in environ.items()}
         exporter = bare(GRPC, prefixed)
         assert (exporter.endpoint, exporter.uses_tls) == (endpoint, uses_tls)
@@ -283,7 +287,7 @@ class TestEndpoint:
 class TestCertificates:
     @pytest.fixture
     def files(self, tmp_path: Path) -> dict[str, str]:
-        """PEM files: an authority, a certificate, its key, and the last two in one file."""
+        """PEM files: an authority, a certificate, its key, and a file with the last two."""
         authority = trustme.CA()
         client = authority.issue_cert("client@example.com")
         files = {
@@ -300,7 +304,9 @@ class TestCertificates:
 
     @over_each_exporter
     @pytest.mark.parametrize("prefix", ["", "LOGS_"])
-    def test_files_of_the_connection(self, files: dict[str, str], name: str, prefix: str) -> None:
+    def test_tls_files_are_read_from_the_variables(
+        self, files: dict[str, str], name: str, prefix: str
+    ) -> None:
         environ = {
             "OTEL_EXPORTER_OTLP_ENDPOINT": "https://c:1",
             f"OTEL_EXPORTER_OTLP_{prefix}CERTIFICATE": files["authority"],
@@ -335,7 +341,7 @@ class TestCertificates:
         )
 
     @over_each_exporter
-    def test_files_are_not_read_for_plaintext(self, name: str) -> None:
+    def test_tls_files_are_not_read_for_a_plaintext_endpoint(self, name: str) -> None:
         environ = {"OTEL_EXPORTER_OTLP_CERTIFICATE": "absent.pem"}
         assert bare(name, environ).tls is None
 
@@ -379,12 +385,12 @@ class TestResource:
             ("a%2Cb=1", {"a,b": "1"}),
         ],
     )
-    def test_attributes(self, text: str, attributes: dict[str, str]) -> None:
+    def test_resource_attributes_are_decoded(self, text: str, attributes: dict[str, str]) -> None:
         config = read(HTTP, {"OTEL_RESOURCE_ATTRIBUTES": text})
         assert config.resource_attributes == attributes
         assert config.warnings == ()
 
-    def test_attributes_are_the_lowest_layer(self) -> None:
+    def test_table_overrides_resource_attributes_of_the_environment(self) -> None:
         table = {"exporter": HTTP, "resource_attributes": {"b": "table's"}}
         environ = {"OTEL_RESOURCE_ATTRIBUTES": "a=1,b=2"}
         config = OtelConfig.from_table(table, environ=environ)
@@ -408,14 +414,16 @@ class TestResource:
             ({"service_name": "own"}, "from-environment", "own"),
         ],
     )
-    def test_service_name(self, table: dict[str, Any], value: str, name: str) -> None:
+    def test_service_name_of_the_table_overrides_the_environment(
+        self, table: dict[str, Any], value: str, name: str
+    ) -> None:
         environ = {"OTEL_SERVICE_NAME": value}
         config = OtelConfig.from_table({"exporter": HTTP, **table}, environ=environ)
         assert config.service_name == name
 
 
 class TestBatch:
-    def test_variables_stand_in_for_absent_keys(self) -> None:
+    def test_batch_variables_replace_absent_keys_only(self) -> None:
         environ = {
             "OTEL_BLRP_SCHEDULE_DELAY": "50",
             "OTEL_BLRP_MAX_QUEUE_SIZE": "100",
@@ -464,14 +472,14 @@ class TestBatch:
             ({"max_queue_size": 10}, "", "", (10, 10)),
         ],
     )
-    def test_batch_fits_into_the_queue(
+    def test_batch_size_and_queue_size_are_adjusted_to_each_other(
         self, table: dict[str, int], queue: str, batch: str, expected: tuple[int, int]
     ) -> None:
         environ = {"OTEL_BLRP_MAX_QUEUE_SIZE": queue, "OTEL_BLRP_MAX_EXPORT_BATCH_SIZE": batch}
         config = OtelConfig.from_table({"exporter": HTTP, "batch": table}, environ=environ).batch
         assert (config.max_queue_size, config.max_batch_size) == expected
 
-    def test_variables_do_nothing_where_nothing_is_exported(self) -> None:
+    def test_variables_are_not_read_without_an_exporter(self) -> None:
         environ = {"OTEL_BLRP_SCHEDULE_DELAY": "soon", "OTEL_RESOURCE_ATTRIBUTES": "odd"}
         config = OtelConfig.from_table({}, environ=environ)
         assert config == OtelConfig()
@@ -482,13 +490,13 @@ class TestBatch:
     ("value", "disabled"),
     [("true", True), (" True ", True), ("", False), ("false", False), ("1", False), ("yes", False)],
 )
-def test_only_true_disables_the_sdk(value: str, disabled: bool) -> None:
+def test_only_true_disables_export(value: str, disabled: bool) -> None:
     assert is_disabled({"OTEL_SDK_DISABLED": value}) == disabled
 
 
 @pytest.fixture
 def deliver(attach: HandlerFactory) -> Callable[[Any], None]:
-    """Sends one event over an exporter's setting."""
+    """Exports one event with the given `exporter` setting."""
 
     def deliver(exporter: Any) -> None:
         handler = attach({"exporter": exporter, "batch": {"retry_for_ms": 0}})
@@ -523,7 +531,7 @@ class TestDelivery:
         assert len(receiver.events) == 1
 
     @over_each_exporter
-    def test_variables_reach_the_request(
+    def test_headers_and_compression_of_variables_reach_the_request(
         self,
         deliver: Callable[[Any], None],
         receiver: Receiver,
@@ -570,14 +578,14 @@ WELL_FORMED: list[dict[str, str]] = [
 
 @pytest.mark.parametrize("environ", WELL_FORMED, ids=str)
 class TestOfficialExporters:
-    """Well-formed variables mean what the official exporters make of them."""
+    """Valid variables mean the same as to OpenTelemetry's exporters for Python."""
 
     @pytest.fixture(autouse=True)
     def variables(self, monkeypatch: pytest.MonkeyPatch, environ: dict[str, str]) -> None:
         for name, value in environ.items():
             monkeypatch.setenv(f"OTEL_EXPORTER_OTLP_{name}", value)
 
-    def test_over_http(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_http_exporter_agrees(self, monkeypatch: pytest.MonkeyPatch) -> None:
         sent: list[tuple[Any, float]] = []
 
         def send(_: Any, request: Any, *, timeout: float, **__: Any) -> Any:
@@ -600,7 +608,7 @@ class TestOfficialExporters:
         assert names - own == exporter.headers.keys()
         assert {name: request.headers[name] for name in exporter.headers} == exporter.headers
 
-    def test_over_grpc(self) -> None:
+    def test_grpc_exporter_agrees(self) -> None:
         official: Any = OfficialGrpcExporter()
         try:
             exporter = OtelConfig.from_table({"exporter": GRPC}).exporter

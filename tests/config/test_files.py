@@ -1,4 +1,4 @@
-"""A file that settings name is read only if it is a regular one of limited size."""
+"""Covers the files that settings name: only regular files of limited size are read."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ NOT_REGULAR = ["fifo", "folder", "/dev/zero", "/dev/null"]
 
 @pytest.fixture(params=NOT_REGULAR)
 def odd(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
-    """What is no regular file; to open the first would wait for a writer."""
+    """An irregular file. Opening a FIFO would wait for a writer."""
     path = tmp_path / "odd.toml"
     if request.param == "fifo":
         os.mkfifo(path)
@@ -31,7 +31,7 @@ def odd(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
 
 
 def within(seconds: float, call: Callable[[], Any]) -> None:
-    """Fail when a call takes longer, rather than wait for it."""
+    """Fail if a call takes longer, instead of waiting for it."""
     failures: list[BaseException] = []
 
     def run() -> None:
@@ -48,7 +48,7 @@ def within(seconds: float, call: Callable[[], Any]) -> None:
         raise failures[0]
 
 
-def test_toml_must_be_a_regular_file(odd: Path) -> None:
+def test_toml_file_must_be_a_regular_file(odd: Path) -> None:
     with pytest.raises(ConfigError) as caught:
         within(10, lambda: OtelConfig.from_toml(odd, missing_ok=True))
     assert str(caught.value) == f"{odd}: cannot be read: not a regular file"
@@ -81,13 +81,15 @@ def test_files_of_variables_must_be_regular_files(odd: Path, variable: str, name
     )
 
 
-def test_check_says_so_too(odd: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_check_command_reports_an_irregular_file(
+    odd: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main(["check", str(odd)]) == 2
     assert "not a regular file" in capsys.readouterr().err
 
 
 class TestSize:
-    def test_settings_file_has_at_most_1_mib(self, tmp_path: Path) -> None:
+    def test_settings_file_of_more_than_1_mib_is_a_fault(self, tmp_path: Path) -> None:
         file = tmp_path / "otel.toml"
         text = "[otel]\nenvironment = 'found'\n"
         file.write_text(text + "#" * (LARGEST_TOML - len(text)))
@@ -97,7 +99,7 @@ class TestSize:
         with pytest.raises(ConfigError, match="cannot be read: larger than 1 MiB"):
             OtelConfig.from_toml(file)
 
-    def test_certificates_have_at_most_16_mib(self, tmp_path: Path) -> None:
+    def test_certificate_file_of_more_than_16_mib_is_a_fault(self, tmp_path: Path) -> None:
         with (tmp_path / "ca.pem").open("wb") as file:
             file.truncate(LARGEST_PEM + 1)  # takes no space
         tls = {"ca-certificate": str(tmp_path / "ca.pem")}
@@ -106,10 +108,10 @@ class TestSize:
             OtelConfig.from_table(table)
 
 
-def test_fifo_that_takes_a_files_place_is_not_waited_for(
+def test_fifo_that_replaces_a_file_does_not_block(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Between the look at the file and its opening."""
+    """The FIFO takes the file's place after the check and before the file is opened."""
     path = tmp_path / "otel.toml"
     os.mkfifo(path)
     monkeypatch.setattr("codex_otel_logging.config.files.stat.S_ISREG", lambda _: True)

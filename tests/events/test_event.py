@@ -1,4 +1,4 @@
-"""An event as it waits to be exported: its attributes, its time, and the memory it takes."""
+"""Covers `Event`: its merged attributes, its timestamp, and the estimate of its memory."""
 
 import json
 import subprocess
@@ -45,7 +45,7 @@ def test_timestamps_have_milliseconds_and_end_in_z(seconds: float, text: str) ->
 
 
 @pytest.mark.parametrize("created", [float("nan"), float("inf"), "odd", None, -5.0, 1e300])
-def test_an_odd_time_stops_nothing(created: Any) -> None:
+def test_invalid_creation_time_is_replaced(created: Any) -> None:
     event = read()
     event.created = created
     assert 0 <= event.time_ns < 1 << 63
@@ -53,7 +53,7 @@ def test_an_odd_time_stops_nothing(created: Any) -> None:
 
 
 def measure(*kinds: str) -> dict[str, tuple[int, int]]:
-    """Return the estimated and the real bytes of events, by kind; see `event_sizes`."""
+    """Return the estimated and the actual bytes of events, by kind; see `event_sizes`."""
     done = subprocess.run(
         [sys.executable, event_sizes.__file__, *kinds],
         env={"PYTHONPATH": str(ROOT)},
@@ -74,7 +74,7 @@ def allocations() -> dict[str, tuple[int, int]]:
 def test_size_is_within_a_tenth_of_the_memory_allocated(
     allocations: dict[str, tuple[int, int]], kind: str
 ) -> None:
-    """Otherwise the queue's limit in bytes would mean nothing."""
+    """`max_queue_bytes` limits memory only if the estimate is right."""
     estimated, allocated = allocations[kind]
     assert 0.9 * allocated <= estimated <= 1.1 * allocated
 
@@ -82,12 +82,12 @@ def test_size_is_within_a_tenth_of_the_memory_allocated(
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux's /proc")
 @pytest.mark.parametrize("kind", ["short text", "tool result", "long text, 2 bytes", "50 integers"])
 def test_size_is_within_a_tenth_of_what_the_process_grows_by(kind: str) -> None:
-    """Includes what the allocators keep for themselves."""
+    """The growth includes the overhead of the allocators."""
     estimated, grown = measure(kind)[kind]
     assert 0.9 * grown <= estimated <= 1.1 * grown
 
 
 def test_size_counts_shared_text_as_if_it_were_not_shared() -> None:
-    """To find out what is shared would cost the application thread too much."""
+    """Finding out what is shared would cost the application thread too much."""
     own = read(extra={"tool_name": "".join(["sh", "ell"])})
     assert read(extra={"tool_name": sys.intern("shell")}).size == own.size

@@ -1,4 +1,4 @@
-"""The fast path of reading a record gives the same event as the slow one, or does not apply."""
+"""Covers the cached field layouts: the fast path gives the same event as the slow path."""
 
 import copy
 import logging
@@ -21,7 +21,7 @@ from support.odd_keys import Incomparable, OddKey, OwnStr
 from support.records import record
 
 
-def test_a_record_put_together_in_another_order_is_read_whole() -> None:
+def test_record_with_keys_in_another_order_keeps_all_fields() -> None:
     """A record factory may set attributes of its own before the standard ones."""
     made = record(extra={"tool_name": "shell"})
     reordered = logging.makeLogRecord({})
@@ -32,8 +32,8 @@ def test_a_record_put_together_in_another_order_is_read_whole() -> None:
     assert event.fields == {"request_id": "r-1", "tool_name": "shell"}
 
 
-def test_records_with_as_many_attributes_but_others_are_read_whole() -> None:
-    """Whichever comes after the other, and whatever of theirs is no field."""
+def test_records_with_the_same_number_of_other_keys_keep_all_fields() -> None:
+    """Whichever record comes first, and even if one of the keys is not a field."""
     reader = EventReader(Redaction())
     alike: list[dict[str, Any]] = [
         {"tool_name": "a", "call_id": "b"},
@@ -55,7 +55,7 @@ def test_records_with_as_many_attributes_but_others_are_read_whole() -> None:
             assert (event.conversation is None) == (RECORD_KEY not in extra)
 
 
-def test_a_record_that_lost_an_attribute_is_read_whole() -> None:
+def test_record_without_a_standard_attribute_keeps_all_fields() -> None:
     made = record(extra={"tool_name": "shell", "call_id": "1"})
     del made.stack_info
     event = EventReader(Redaction()).read(made)
@@ -63,8 +63,8 @@ def test_a_record_that_lost_an_attribute_is_read_whole() -> None:
     assert event.fields == {"tool_name": "shell", "call_id": "1"}
 
 
-def test_an_attribute_removed_and_a_field_added_hide_nothing() -> None:
-    """As many attributes as before, and all of the fields that were there before."""
+def test_field_that_replaces_a_standard_attribute_is_read() -> None:
+    """The number of attributes and the earlier fields are the same as in the record before."""
     reader = EventReader(Redaction())
     assert reader.read(record("codex.turn_ttft", extra={"duration_ms": 1})) is not None
     made = record("codex.turn_ttft", extra={"duration_ms": 2, "added": "kept"})
@@ -74,7 +74,7 @@ def test_an_attribute_removed_and_a_field_added_hide_nothing() -> None:
     assert event.fields == {"duration_ms": 2, "added": "kept"}
 
 
-def test_a_name_that_cannot_be_compared_loses_nothing() -> None:
+def test_record_with_a_key_that_cannot_be_compared_keeps_all_fields() -> None:
     reader = EventReader(Redaction())
     for name in ("other", "odd", Incomparable("odd")):
         made = record("codex.turn_ttft", extra={"duration_ms": 2})
@@ -85,7 +85,7 @@ def test_a_name_that_cannot_be_compared_loses_nothing() -> None:
 
 
 NEEDED = {"name", "msg", "args", "exc_info", "levelno", "levelname", "created"}
-"""Attributes without which logging itself fails, or a record logs nothing."""
+"""Attributes without which logging fails, or the record is not an event."""
 STANDARD = st.sampled_from(sorted({*vars(record())} - NEEDED))
 NAMES = st.sampled_from(["duration_ms", "a", "b", "prompt", "message", "event.name", "from_filter"])
 KEYS = st.one_of(
@@ -110,7 +110,7 @@ Change = Callable[[logging.LogRecord], logging.LogRecord]
 
 
 def added(key: Any, value: Any) -> Change:
-    """An attribute that a filter or a record factory sets; replaces one of that name."""
+    """Set an attribute as a filter or a record factory does."""
 
     def change(made: logging.LogRecord) -> logging.LogRecord:
         made.__dict__[key] = value
@@ -120,7 +120,7 @@ def added(key: Any, value: Any) -> Change:
 
 
 def added_first(key: Any, value: Any) -> Change:
-    """An attribute that a record factory sets before the standard ones."""
+    """Set an attribute before the standard ones, as a record factory may."""
 
     def change(made: logging.LogRecord) -> logging.LogRecord:
         contents = {key: value, **{k: v for k, v in made.__dict__.items() if k is not key}}
@@ -149,7 +149,7 @@ def moved_last(name: str) -> Change:
 
 
 def renamed(before: str, after: Any) -> Change:
-    """As many attributes as before, at the same places, but one with another key."""
+    """Replace one key; the number and the order of the attributes stay."""
 
     def change(made: logging.LogRecord) -> logging.LogRecord:
         contents = {after if key == before else key: v for key, v in made.__dict__.items()}
@@ -161,7 +161,7 @@ def renamed(before: str, after: Any) -> Change:
 
 
 def disguised(name: str, kind: type[str]) -> Change:
-    """An attribute whose key another class of text replaces."""
+    """Replace a key by an equal one of a subclass of str."""
     return renamed(name, kind(name))
 
 
@@ -188,7 +188,7 @@ def pickled(made: logging.LogRecord) -> logging.LogRecord:
 
 
 def sent_over_a_socket(made: logging.LogRecord) -> logging.LogRecord:
-    """What a `SocketHandler` sends, and its server makes of that."""
+    """Return the record that the server of a `SocketHandler` makes."""
     payload = logging.handlers.SocketHandler("localhost", 0).makePickle(made)
     return logging.makeLogRecord(pickle.loads(payload[4:]))
 
@@ -205,11 +205,14 @@ CHANGES = st.one_of(
 MAX_LENGTH = 400
 REDACTIONS = [Redaction(), Redaction(log_user_prompt=True)]
 WARMED = {each: EventReader(each, max_attribute_length=MAX_LENGTH) for each in REDACTIONS}
-"""One reader for all examples, so that it knows the layouts of many other records."""
+"""Readers that all examples share, so that they have cached the layouts of other records."""
 
 
 def contents_of(event: Event | None) -> str | None:
-    """All that is exported of an event but when it was read; a repr tells 1 from 1.0 and True."""
+    """Return everything that is exported of an event, except for the time at which it was read.
+
+    The repr distinguishes 1, 1.0 and True.
+    """
     if event is None:
         return None
     return repr([[*event.attributes_with({}).items()], event.logger_name, event.levelno])
@@ -222,15 +225,15 @@ def contents_of(event: Event | None) -> str | None:
     changes=st.lists(CHANGES, max_size=4),
 )
 @settings(max_examples=1000, deadline=None)
-def test_a_record_gives_the_same_attributes_by_the_fast_path_and_by_the_slow_one(
+def test_fast_path_and_slow_path_give_the_same_attributes(
     event: str, redaction: Redaction, fields: dict[str, Any], changes: list[Change]
 ) -> None:
-    """Whatever filters, factories, formatters, queues and sockets did to it on its way."""
+    """Whatever filters, factories, formatters, queues and sockets did to the record before."""
     made = record(event, extra={"duration_ms": 1, "a": "text", "b": 2.5})
     made.__dict__.update(fields)
     records = [made]
     for change in changes:
-        # What fails here fails in the application, and the record never reaches a handler.
+        # A change that raises would raise in the application; the record never reaches a handler.
         with suppress(Exception):
             made = change(copy.copy(made))
             records.append(made)

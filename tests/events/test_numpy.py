@@ -1,4 +1,4 @@
-"""Scalars and arrays of numpy, which this package never imports."""
+"""Covers numpy's scalars and arrays as field values; the package itself never imports numpy."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ VALUES: list[tuple[Any, Any]] = [
 
 
 def exact(value: Any) -> Any:
-    """Return a value with the types of all it holds."""
+    """Return a value in which each scalar is paired with its type."""
     if isinstance(value, list):
         return [exact(item) for item in value]
     if isinstance(value, dict):
@@ -67,7 +67,7 @@ def exact(value: Any) -> Any:
 
 
 @pytest.mark.parametrize(("value", "expected"), VALUES, ids=lambda value: repr(value)[:40])
-def test_values_become_what_they_hold(value: Any, expected: Any) -> None:
+def test_numpy_values_become_plain_values(value: Any, expected: Any) -> None:
     assert exact(attribute_value("key", value)) == exact(expected)
 
 
@@ -82,11 +82,13 @@ def test_values_become_what_they_hold(value: Any, expected: Any) -> None:
     ],
     ids=repr,
 )
-def test_durations_become_milliseconds_in_a_field_that_says_so(value: Any, expected: Any) -> None:
+def test_numpy_durations_become_milliseconds_in_fields_ending_in_ms(
+    value: Any, expected: Any
+) -> None:
     assert exact(attribute_value("duration_ms", value)) == exact(expected)
 
 
-def test_boolean_becomes_text_in_a_field_that_is_text() -> None:
+def test_numpy_boolean_becomes_text_in_a_boolean_string_field() -> None:
     assert attribute_value("success", np.bool_(True), boolean_string=True) == "true"
     assert attribute_value("success", np.array(False), boolean_string=True) == "false"
 
@@ -100,14 +102,14 @@ HUGE: dict[str, Callable[[], Any]] = {
 
 
 @pytest.mark.parametrize("name", HUGE)
-def test_only_as_much_of_a_huge_array_is_copied_as_is_kept(name: str) -> None:
-    """Numpy makes no array of them all: they would not fit into memory."""
+def test_huge_array_is_copied_up_to_the_limit_only(name: str) -> None:
+    """Broadcast arrays: all of their elements would not fit into memory."""
     taken: Any = attribute_value("key", HUGE[name](), max_elements=10)
     assert len(taken) <= 11
     assert CUT in str(taken)
 
 
-def test_array_changed_right_after_the_call_is_sent_as_it_was() -> None:
+def test_later_change_of_an_array_does_not_change_the_event() -> None:
     value = np.array([1, 2])
     taken = attribute_value("key", value)
     value[0] = 3
@@ -142,7 +144,7 @@ def test_event_with_numpy_values_is_exported(
     )
 
 
-def test_the_package_does_not_import_numpy(run_python: RunPython) -> None:
+def test_conversion_does_not_import_numpy(run_python: RunPython) -> None:
     program = """
 import sys
 from codex_otel_logging.values import attribute_value

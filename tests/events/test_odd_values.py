@@ -1,4 +1,4 @@
-"""Nothing an application logs can hurt it, the event, or the event's neighbours."""
+"""Covers odd values, keys, messages and loggers: none harms the application or another event."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def deep() -> list[Any]:
 
 
 class HostileNumber:
-    """What looks like a number and an array, and fails whenever it is used as one."""
+    """Has the methods of a number and of an array, all of which raise."""
 
     def _fail(self, *_arguments: object) -> Any:
         raise RuntimeError
@@ -88,7 +88,7 @@ def receiver() -> Iterator[Receiver]:
 
 @pytest.fixture(params=["otlp-http", "otlp-grpc"], scope="module")
 def handler(request: pytest.FixtureRequest, receiver: Receiver) -> Iterator[CodexOtelHandler]:
-    """A handler whose `handleError` is an error: nothing may get there."""
+    """A handler whose `handleError` raises, because nothing may reach it."""
     endpoint = receiver.http_endpoint if request.param == "otlp-http" else receiver.grpc_endpoint
     handler = CodexOtelHandler({"exporter": {request.param: {"endpoint": endpoint}}})
 
@@ -101,7 +101,7 @@ def handler(request: pytest.FixtureRequest, receiver: Receiver) -> Iterator[Code
 
 
 def deliver(handler: CodexOtelHandler, receiver: Receiver, log: Callable[[], object]) -> list[Any]:
-    """Log something between two ordinary events; return all that arrived for it."""
+    """Log something between two ordinary events; return the events that arrived."""
     before = len(receiver.events)
     stats = handler.stats()
     LOGGER.addHandler(handler)
@@ -116,7 +116,7 @@ def deliver(handler: CodexOtelHandler, receiver: Receiver, log: Callable[[], obj
         LOGGER.removeHandler(handler)
     assert handler.flush()
     assert handler.stats() == Stats(stats.accepted + 3, stats.exported + 3)
-    # Each logger's events stand together in a request; by time they are in order.
+    # A request groups events by logger; sorting by time restores their order.
     arrived = sorted(
         receiver.events[before:], key=lambda e: (e.time_unix_nano, e.observed_time_unix_nano)
     )
@@ -125,7 +125,9 @@ def deliver(handler: CodexOtelHandler, receiver: Receiver, log: Callable[[], obj
 
 
 @pytest.mark.parametrize("name", VALUES)
-def test_as_a_field(handler: CodexOtelHandler, receiver: Receiver, name: str) -> None:
+def test_odd_field_value_is_exported_and_harms_no_other_event(
+    handler: CodexOtelHandler, receiver: Receiver, name: str
+) -> None:
     value = VALUES[name]()
     extra = {"duration_ms": 2, "odd": value, "prompt": value, "success": value}
     _, event, _ = deliver(handler, receiver, lambda: LOGGER.info("codex.tool_result", extra=extra))
@@ -133,12 +135,14 @@ def test_as_a_field(handler: CodexOtelHandler, receiver: Receiver, name: str) ->
     assert event.attributes.get("prompt", "[REDACTED]") == "[REDACTED]"
 
 
-# What raises when asked for its class raises already out of logging itself.
+# An object that raises when it is asked for its class makes logging itself raise.
 NOT_HOSTILE = [name for name in VALUES if name != "hostile"]
 
 
 @pytest.mark.parametrize("name", NOT_HOSTILE)
-def test_as_an_argument(handler: CodexOtelHandler, receiver: Receiver, name: str) -> None:
+def test_odd_message_argument_harms_no_event(
+    handler: CodexOtelHandler, receiver: Receiver, name: str
+) -> None:
     value = VALUES[name]()
     extra = {"event.name": "codex.turn_ttft", "duration_ms": 2}
     for arguments in ((value,), (value, value), ({"k": value},)):
@@ -150,20 +154,24 @@ def test_as_an_argument(handler: CodexOtelHandler, receiver: Receiver, name: str
 
 
 @pytest.mark.parametrize("name", NOT_HOSTILE)
-def test_as_the_message(handler: CodexOtelHandler, receiver: Receiver, name: str) -> None:
+def test_odd_message_harms_no_event(
+    handler: CodexOtelHandler, receiver: Receiver, name: str
+) -> None:
     value = VALUES[name]()
     extra = {"event.name": "codex.turn_ttft", "duration_ms": 2}
     deliver(handler, receiver, lambda: LOGGER.info(value, extra=extra))
 
 
 @pytest.mark.parametrize("key", ["a\ud800", "", " ", "a.b.c", "é☕", "x" * 10_000], ids=ascii)
-def test_as_a_key(handler: CodexOtelHandler, receiver: Receiver, key: str) -> None:
+def test_odd_key_is_exported(handler: CodexOtelHandler, receiver: Receiver, key: str) -> None:
     extra = {"duration_ms": 2, key: "value"}
     _, event, _ = deliver(handler, receiver, lambda: LOGGER.info("codex.turn_ttft", extra=extra))
     assert "value" in event.attributes.values()
 
 
-def test_as_the_loggers_name(handler: CodexOtelHandler, receiver: Receiver) -> None:
+def test_lone_surrogate_in_a_loggers_name_is_replaced(
+    handler: CodexOtelHandler, receiver: Receiver
+) -> None:
     logger = logging.getLogger("codex_otel.a\ud800")
     arrived = deliver(
         handler, receiver, lambda: logger.info("codex.turn_ttft", extra={"duration_ms": 2})
@@ -171,7 +179,9 @@ def test_as_the_loggers_name(handler: CodexOtelHandler, receiver: Receiver) -> N
     assert "codex_otel.a\ufffd" in {event.scope for event in arrived}
 
 
-def test_lists_changed_right_after_the_call(handler: CodexOtelHandler, receiver: Receiver) -> None:
+def test_later_change_of_a_container_does_not_change_the_event(
+    handler: CodexOtelHandler, receiver: Receiver
+) -> None:
     items, inner = [1], {"a": [1]}
 
     def log() -> None:
@@ -184,7 +194,9 @@ def test_lists_changed_right_after_the_call(handler: CodexOtelHandler, receiver:
     assert event.attributes["inner"] == {"a": [1]}
 
 
-def test_other_handlers_see_the_record_whole(handler: CodexOtelHandler, receiver: Receiver) -> None:
+def test_other_handlers_get_the_record_unchanged(
+    handler: CodexOtelHandler, receiver: Receiver
+) -> None:
     seen: list[dict[str, Any]] = []
 
     class Other(logging.Handler):
@@ -231,7 +243,7 @@ RESERVED = frozenset({*logging.makeLogRecord({}).__dict__, "message", "asctime",
     fields=st.dictionaries(TEXTS.filter(lambda key: key not in RESERVED), ANYTHING, max_size=6),
     name=st.sampled_from(["codex.turn_ttft", "codex.tool_result", "codex.user_prompt"]),
 )
-def test_anything_at_all(
+def test_event_with_any_fields_is_exported(
     handler: CodexOtelHandler, receiver: Receiver, fields: dict[str, Any], name: str
 ) -> None:
     extra = {**fields, "marker": 2}
@@ -240,7 +252,7 @@ def test_anything_at_all(
 
 
 class CountedList(list[int]):
-    """Counts how many of its million elements are looked at."""
+    """A list of a million elements that records how many of them were read."""
 
     seen = 0
 
@@ -249,7 +261,7 @@ class CountedList(list[int]):
             yield self.seen
 
 
-def test_a_long_list_is_not_copied_to_see_whether_it_names_an_event(attach: HandlerFactory) -> None:
+def test_long_list_as_message_is_not_copied_to_find_an_event_name(attach: HandlerFactory) -> None:
     message = CountedList()
     handler = attach({"exporter": {"otlp-http": {"endpoint": "http://127.0.0.1:9/"}}})
     LOGGER.info(message)
@@ -257,7 +269,7 @@ def test_a_long_list_is_not_copied_to_see_whether_it_names_an_event(attach: Hand
     assert message.seen <= 1
 
 
-def test_a_long_list_is_not_copied_to_see_what_is_wrong_with_it(attach: HandlerFactory) -> None:
+def test_long_list_is_copied_up_to_the_limit_to_check_its_type(attach: HandlerFactory) -> None:
     prompt = CountedList()
     table = {"max_attribute_length": 50, "exporter": {"otlp-http": {"endpoint": "http://[::1]:9/"}}}
     handler = attach(table)

@@ -1,4 +1,4 @@
-"""A log record becomes an event: which records do, and what becomes of their attributes."""
+"""Covers `EventReader`: which records are events, and what their attributes become."""
 
 import logging
 import sys
@@ -15,20 +15,20 @@ from support.odd_values import Hostile
 from support.records import read, record
 
 
-def test_every_extra_becomes_a_field_and_nothing_else_does() -> None:
+def test_only_extra_becomes_fields() -> None:
     fields = {"tool_name": "shell", "duration_ms": 1.5, "attempt": 2, "anything": "else"}
     assert read(extra=fields).fields == fields
 
 
-def test_the_record_is_not_changed() -> None:
-    """Other handlers see the record whole."""
+def test_record_is_not_changed() -> None:
+    """Other handlers get the same record."""
     original = record("codex.user_prompt", extra={"prompt": "secret", "l": [1], "n": None})
     before = dict(original.__dict__)
     EventReader(Redaction()).read(original)
     assert original.__dict__ == before
 
 
-def test_what_a_formatter_before_us_added_is_no_field() -> None:
+def test_attributes_added_by_a_formatter_are_not_fields() -> None:
     made = record(extra={"tool_name": "shell"})
     logging.Formatter("%(asctime)s %(message)s").format(made)
     event = EventReader(Redaction()).read(made)
@@ -47,7 +47,9 @@ def test_what_a_formatter_before_us_added_is_no_field() -> None:
     ],
     ids=["message", "extra", "arguments", "wrong arguments", "subclass"],
 )
-def test_what_names_an_event(msg: str, args: tuple[object, ...], extra: dict[str, str]) -> None:
+def test_event_is_named_by_message_extra_or_arguments(
+    msg: str, args: tuple[object, ...], extra: dict[str, str]
+) -> None:
     event = read(msg, *args, extra=extra)
     assert event.type is catalog.find("codex.turn_ttft")
     assert "event.name" not in event.fields
@@ -67,19 +69,19 @@ def test_what_names_an_event(msg: str, args: tuple[object, ...], extra: dict[str
         {"name": "root"},
     ],
 )
-def test_what_is_no_event(options: dict[str, Any]) -> None:
+def test_unknown_name_or_other_logger_is_not_an_event(options: dict[str, Any]) -> None:
     args = options.pop("args", ())
     msg = options.pop("msg", "codex.turn_ttft")
     assert EventReader(Redaction()).read(record(msg, *args, **options)) is None
 
 
 @pytest.mark.parametrize("name", ["codex_otel", "codex_otel.x", "codex_otel.x.y"])
-def test_the_hierarchy(name: str) -> None:
+def test_codex_otel_and_its_children_are_event_loggers(name: str) -> None:
     assert is_event_logger(name)
 
 
 @pytest.mark.parametrize("key", [b"prompt", OddKey("prompt")], ids=["bytes", "subclass"])
-def test_no_odd_key_gets_a_prompt_past_redaction(key: Any) -> None:
+def test_prompt_under_an_odd_key_is_redacted(key: Any) -> None:
     made = record("codex.tool_decision")
     made.__dict__[key] = "secret"
     event = EventReader(Redaction()).read(made)
@@ -88,7 +90,7 @@ def test_no_odd_key_gets_a_prompt_past_redaction(key: Any) -> None:
 
 
 @pytest.mark.parametrize("key", [None, 5, 2.5, ("a", 1), b"\xff"], ids=repr)
-def test_odd_keys_become_text(key: Any) -> None:
+def test_keys_of_other_types_become_text(key: Any) -> None:
     made = record()
     made.__dict__[key] = 1
     event = EventReader(Redaction()).read(made)
@@ -100,13 +102,13 @@ def test_odd_keys_become_text(key: Any) -> None:
 
 
 @pytest.mark.parametrize("field", ["success", "prompt", "other"])
-def test_objects_that_raise_whatever_is_asked_of_them(field: str) -> None:
+def test_hostile_field_value_is_replaced(field: str) -> None:
     fields = read("codex.tool_result", extra={field: Hostile()}).fields
     assert fields[field] == ("[REDACTED]" if field == "prompt" else "<unprintable>")
 
 
 @pytest.mark.parametrize("attribute", ["exc_info", "event.name", RECORD_KEY, "levelname", "name"])
-def test_hostile_objects_where_logging_keeps_its_own(attribute: str) -> None:
+def test_hostile_record_attribute_does_not_raise(attribute: str) -> None:
     made = record("codex.turn_ttft", extra={"duration_ms": 1})
     made.__dict__[attribute] = Hostile()
     event = EventReader(Redaction()).read(made)
@@ -117,28 +119,28 @@ def test_hostile_objects_where_logging_keeps_its_own(attribute: str) -> None:
         assert event.fields == {"duration_ms": 1}
 
 
-def test_a_field_that_is_none_is_left_out() -> None:
+def test_field_that_is_none_is_omitted() -> None:
     assert read(extra={"call_id": None, "tool_name": "shell"}).fields == {"tool_name": "shell"}
 
 
-def test_booleans_of_a_boolean_string_field_become_text() -> None:
+def test_boolean_becomes_text_in_a_boolean_string_field_only() -> None:
     fields = read("codex.tool_result", extra={"success": False, "other": True}).fields
     assert fields == {"success": "false", "other": True}
 
 
-def test_a_prompt_is_redacted_and_measured() -> None:
+def test_prompt_is_redacted_and_its_length_sent() -> None:
     fields = read("codex.user_prompt", extra={"prompt": "Say hello, naïve café ☕"}).fields
     assert fields == {"prompt": "[REDACTED]", "prompt_length": 23}
 
 
-def test_a_prompt_that_may_leave_is_measured_too() -> None:
+def test_length_of_an_unredacted_prompt_is_sent_too() -> None:
     reader = EventReader(Redaction(log_user_prompt=True))
     event = reader.read(record("codex.user_prompt", extra={"prompt": "abc"}))
     assert event is not None
     assert event.fields == {"prompt": "abc", "prompt_length": 3}
 
 
-def test_tool_payloads_are_redacted_when_they_must_not_leave() -> None:
+def test_tool_payloads_are_redacted_if_log_tool_payloads_is_false() -> None:
     reader = EventReader(Redaction(log_tool_payloads=False))
     extra = {"tool_name": "shell", "arguments": '{"a": 1}', "output": "secret"}
     event = reader.read(record("codex.tool_result", extra=extra))
@@ -152,7 +154,7 @@ def test_tool_payloads_are_redacted_when_they_must_not_leave() -> None:
     }
 
 
-def test_long_text_is_cut_and_says_so() -> None:
+def test_long_text_is_cut_and_its_length_sent() -> None:
     reader = EventReader(Redaction(), max_attribute_length=5)
     event = reader.read(record(extra={"a": "123456789", "b": "12345", "c": ["123456"]}))
     assert event is not None
@@ -165,14 +167,14 @@ def test_long_text_is_cut_and_says_so() -> None:
     }
 
 
-def test_output_is_cut_to_bytes() -> None:
+def test_output_is_cut_to_max_output_bytes() -> None:
     reader = EventReader(Redaction(), max_attribute_length=100, max_output_bytes=5)
     event = reader.read(record("codex.tool_result", extra={"output": "äöü", "arguments": "äöü"}))
     assert event is not None
     assert event.fields == {"output": "äö", "output.truncated_length": 3, "arguments": "äöü"}
 
 
-def test_an_exception_becomes_attributes() -> None:
+def test_exception_becomes_attributes() -> None:
     try:
         raise TimeoutError("too slow")
     except TimeoutError:
@@ -189,7 +191,7 @@ def test_an_exception_becomes_attributes() -> None:
     }
 
 
-def test_an_own_error_message_wins_over_the_exceptions() -> None:
+def test_logged_error_message_overrides_the_exceptions() -> None:
     error = ValueError("theirs")
     fields = read(
         "codex.api_request",
@@ -201,11 +203,11 @@ def test_an_own_error_message_wins_over_the_exceptions() -> None:
 
 
 @pytest.mark.parametrize("exc_info", [(None, None, None), True, "odd"])
-def test_no_exception_adds_nothing(exc_info: Any) -> None:
+def test_exc_info_without_an_exception_adds_no_attributes(exc_info: Any) -> None:
     assert read(extra={"a": 1}, exc_info=exc_info).fields == {"a": 1}
 
 
-def test_the_current_span_is_noted_and_its_absence_too() -> None:
+def test_event_has_the_context_of_the_current_span_if_any() -> None:
     from opentelemetry.sdk.trace import TracerProvider
 
     tracer = TracerProvider().get_tracer("app")
@@ -215,7 +217,7 @@ def test_the_current_span_is_noted_and_its_absence_too() -> None:
     assert read().span_context is None
 
 
-def test_text_deltas_are_left_out_when_the_settings_say_so() -> None:
+def test_text_deltas_are_excluded_if_log_sse_deltas_is_false() -> None:
     reader = EventReader(Redaction(), log_sse_deltas=False)
     delta = {"event.kind": "response.output_text.delta"}
     assert reader.read(record("codex.sse_event", extra=delta)) is None
@@ -227,7 +229,7 @@ def test_text_deltas_are_left_out_when_the_settings_say_so() -> None:
     assert EventReader(Redaction()).read(record("codex.sse_event", extra=delta)) is not None
 
 
-def test_a_prompt_inside_a_map_is_redacted() -> None:
+def test_prompt_inside_a_map_is_redacted_in_a_copy() -> None:
     meta = {"x": [{"prompt": "s3cr3t", "n": 1}]}
     assert read("codex.turn_ttft", extra={"meta": meta}).fields == {
         "meta": {"x": [{"prompt": "[REDACTED]", "prompt_length": 6, "n": 1}]}
@@ -236,7 +238,7 @@ def test_a_prompt_inside_a_map_is_redacted() -> None:
 
 
 @pytest.mark.parametrize("max_length", [0, 1, 65_536, sys.maxsize])
-def test_an_array_within_the_limit_arrives_whole(max_length: int) -> None:
+def test_array_within_the_limit_is_complete(max_length: int) -> None:
     reader = EventReader(Redaction(), max_attribute_length=max_length)
     event = reader.read(record("codex.turn_ttft", extra={"a": [1], "b": {"c": 2}, "d": range(1)}))
     assert event is not None

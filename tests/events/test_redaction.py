@@ -1,3 +1,5 @@
+"""Covers redaction: which fields the settings redact, their lengths, and values inside maps."""
+
 import pytest
 
 from codex_otel_logging import catalog
@@ -24,39 +26,39 @@ def event(name: str) -> EventType:
     ],
 )
 @pytest.mark.parametrize("name", ["codex.user_prompt", "codex.tool_result", "codex.turn_ttft"])
-def test_settings_decide_for_every_event(
+def test_settings_decide_which_fields_are_redacted_in_every_event(
     log_user_prompt: bool, log_tool_payloads: bool, removed: set[str], name: str
 ) -> None:
-    """A sensitive name is sensitive also where the catalog does not expect it."""
+    """A sensitive name is sensitive even in events that do not declare it."""
     redaction = Redaction(log_user_prompt=log_user_prompt, log_tool_payloads=log_tool_payloads)
     always = {"response", "rationale"}
     assert redaction.removed_fields(event(name)) == removed | always
 
 
-def test_an_applications_own_sensitive_field_is_removed_from_its_event_only() -> None:
+def test_registered_sensitive_field_is_redacted_in_its_own_event_only() -> None:
     assert Redaction().removed_fields(OWN) == {"prompt", "response", "rationale", "plan"}
     assert "plan" not in Redaction().removed_fields(event("codex.user_prompt"))
     assert Redaction(log_user_prompt=True).removed_fields(OWN) == {"response", "rationale"}
 
 
-def test_every_sensitive_field_of_the_catalog_has_a_setting_that_removes_it() -> None:
+def test_every_sensitive_field_of_the_catalog_can_be_redacted() -> None:
     nothing_leaves = Redaction(log_user_prompt=False, log_tool_payloads=False)
     for each in catalog.events():
         sensitive = {field.name for field in each.fields if field.sensitive}
         assert sensitive <= nothing_leaves.removed_fields(each)
 
 
-def test_redacted_is_a_copy_with_lengths() -> None:
+def test_redacted_returns_a_copy_with_lengths() -> None:
     fields: dict[str, object] = {"prompt": "naïve ☕", "other": 1}
     assert redacted(fields, ["prompt"]) == {"prompt": REDACTED, "other": 1, "prompt_length": 7}
     assert fields == {"prompt": "naïve ☕", "other": 1}
 
 
-def test_measured_text_stays() -> None:
+def test_length_field_keeps_its_text() -> None:
     assert redacted({"prompt": "abc"}, [], ["prompt"]) == {"prompt": "abc", "prompt_length": 3}
 
 
-def test_an_applications_own_length_wins() -> None:
+def test_logged_length_overrides_the_computed_one() -> None:
     assert redacted({"prompt": "abc", "prompt_length": 9}, ["prompt"])["prompt_length"] == 9
 
 
@@ -64,7 +66,7 @@ def test_an_applications_own_length_wins() -> None:
     ("value", "length"),
     [(["a", "secret"], 2), ({"text": "secret"}, 1), (b"secret", 6), (bytearray(3), 3), ((1,), 1)],
 )
-def test_any_value_of_a_sensitive_field_is_redacted_and_measured(
+def test_sensitive_value_of_any_type_is_redacted_with_its_length(
     value: object, length: int
 ) -> None:
     expected = {"prompt": REDACTED, "prompt_length": length}
@@ -72,7 +74,7 @@ def test_any_value_of_a_sensitive_field_is_redacted_and_measured(
 
 
 @pytest.mark.parametrize("value", [5, 1.5, True, object()])
-def test_a_sensitive_value_without_a_length_is_redacted(value: object) -> None:
+def test_sensitive_value_without_length_is_redacted(value: object) -> None:
     assert redacted({"prompt": value}, ["prompt"]) == {"prompt": REDACTED}
 
 
@@ -91,6 +93,6 @@ def test_maps_are_redacted_at_any_depth() -> None:
     assert inner == {"prompt": "abc", "kept": 1, "arguments": [1, 2]}
 
 
-def test_what_is_absent_stays_absent() -> None:
+def test_absent_field_stays_absent() -> None:
     assert redacted({"a": 1}, ["prompt"], ["prompt"]) == {"a": 1}
     assert redacted({"prompt": None}, ["prompt"]) == {"prompt": None}
