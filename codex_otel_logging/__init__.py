@@ -2,7 +2,7 @@
 
 An application logs events with `logger.info(name, extra={...})` on loggers under `codex_otel`;
 `configure()` or `logging.config` attaches the handler, which exports in a background thread.
-PYTEST_DONT_REWRITE, or pytest would warn in programs that import this package before pytest runs.
+PYTEST_DONT_REWRITE prevents a warning in programs that import this package and then run pytest.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from .config.settings import ExporterConfig
 
 EVENT_LOGGER = "codex_otel"
-"""The logger for events; those of its child loggers are events, too."""
+"""The logger for events. Its child loggers are for events, too."""
 
 _exporters: weakref.WeakKeyDictionary[logging.Handler, ExporterConfig | None]
 _exporters = weakref.WeakKeyDictionary()
@@ -41,7 +41,7 @@ def handlers_of(name: str) -> Iterator[tuple[logging.Logger, logging.Handler]]:
     """
     logger: logging.Logger | None = _existing_logger(name)
     while logger is not None:
-        for handler in list(logger.handlers):
+        for handler in list(logger.handlers):  # another thread may reconfigure logging meanwhile
             yield logger, handler
         logger = logger.parent if logger.propagate else None
 
@@ -64,6 +64,7 @@ def attached_twice(name: str) -> str | None:
     """
     own = [(logger, handler) for logger, handler in handlers_of(name) if is_own(handler)]
     for _, first in own:
+        # Equal exporters have the same destination: endpoint, headers and all.
         exporter = exporter_of(first)
         found = [(lo, h) for lo, h in own if exporter_of(h) == exporter]
         if exporter is None or len(found) == 1 or first in _reported:
@@ -79,6 +80,8 @@ def attached_twice(name: str) -> str | None:
 
 def why_silent() -> str | None:
     """Return what keeps events from reaching any handler and how to fix it, or None."""
+    # The checks are in the order of `Logger.isEnabledFor`, so the first one that fails is the
+    # cause.
     logger = logging.getLogger(EVENT_LOGGER)
     if logger.disabled:
         return (
@@ -100,6 +103,6 @@ def why_silent() -> str | None:
 
 
 def _is_misnamed(name: str) -> bool:
-    """Return whether a logger's name resembles `codex_otel`, as "codex.app" and "CodexOtel" do."""
+    """Return whether a logger seems to be meant for events, such as "codex.app" or "CodexOtel"."""
     family = name.partition(".")[0].casefold().replace("-", "").replace("_", "")
     return family in ("codex", "codexotel") and name.partition(".")[0] != EVENT_LOGGER

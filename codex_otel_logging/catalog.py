@@ -48,7 +48,8 @@ class Field(NamedTuple):
     computed: bool = False
 
     def problem(self, value: object) -> str | None:
-        """Return what is wrong with a value of this field, or None. Never contains the value."""
+        """Return what is wrong with a value of this field, or None. The value is not shown."""
+        # To Python, but not to the catalog, a bool is an int.
         if not isinstance(value, _PYTHON_TYPES[self.type]) or (
             isinstance(value, bool) and self.type in ("integer", "number")
         ):
@@ -221,7 +222,7 @@ def find(name: str) -> EventType | None:
 
 def events() -> Iterator[EventType]:
     """Iterate over all events: the built-in ones, then the registered ones in order."""
-    return iter(tuple(_events.values()))
+    return iter(tuple(_events.values()))  # a copy: another thread may register an event meanwhile
 
 
 def register(event: EventType) -> None:

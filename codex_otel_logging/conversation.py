@@ -70,6 +70,7 @@ class Conversation:
     def __post_init__(self) -> None:
         if self.slug is None:
             object.__setattr__(self, "slug", self.model)
+        # Converted once for all events of the conversation.
         attributes = {
             key: attribute_value(key, value)
             for key, name in _FIELDS_BY_ATTRIBUTE.items()
@@ -78,6 +79,7 @@ class Conversation:
         object.__setattr__(self, "attributes", attributes)
 
     def __repr__(self) -> str:
+        # Without the account: reprs appear in tracebacks and in the application's logs.
         return f"Conversation(id={self.id!r}, model={self.model!r})"
 
     def replace(self, **changes: Unpack[ConversationChanges]) -> Conversation:
@@ -159,8 +161,8 @@ class _Binding:
 _bindings: ContextVar[tuple[_Binding, ...]] = ContextVar("codex_otel_conversation", default=())
 """The blocks that this context is in, the innermost last.
 
-The innermost conversation alone would not do: blocks in generators are left in any order and in any
-context, so the token of a block may restore one that has ended.
+The innermost conversation alone is not enough: blocks in generators are left in any order and in
+any context, so a block's token may restore a conversation whose block has ended.
 """
 
 current_bindings = _bindings.get

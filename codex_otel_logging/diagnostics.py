@@ -20,7 +20,10 @@ DIAGNOSTICS_LOGGER = "codex_otel_logging"
 _logger = logging.getLogger(DIAGNOSTICS_LOGGER)
 
 _pending: deque[tuple[str, tuple[object, ...]]] = deque(maxlen=100)
-"""Warnings of threads that must not take the locks of the application's handlers."""
+"""Warnings of threads that must not take the locks of the application's handlers.
+
+A deque, because its methods are atomic. Bounded, in case no thread ever calls `log_pending`.
+"""
 
 
 def warn(message: str, *args: object) -> None:
@@ -93,5 +96,9 @@ def suppress_own_records() -> Iterator[None]:
 
 
 def is_own_export() -> bool:
-    """Return whether this thread is exporting; its own log records are then ignored."""
+    """Return whether this thread is exporting; its log records are then ignored, not reported.
+
+    A handler on the root logger also gets the records that the exporters' libraries log while they
+    send.
+    """
     return getattr(_exporting, "active", False)

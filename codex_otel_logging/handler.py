@@ -266,7 +266,8 @@ def configure(
     global _configured
     handler = CodexOtelHandler(_default_path() if config is None else config, **options)
     logger = logging.getLogger(EVENT_LOGGER)
-    # A fork inside would leave the child with a lock that nobody releases.
+    # Without the lock, two threads could each attach a handler that neither replaces. Without the
+    # gate, a fork could leave the child with a lock that nobody releases.
     with fork_gate.hold_forks(), _configuring:
         before = None if _configured is None else _configured()
         logger.setLevel(logging.INFO)
@@ -314,9 +315,8 @@ def flush(timeout: float | None = None) -> bool:
 
 
 def _default_path() -> str:
-    from .config.toml_file import (
-        default_path,
-    )  # a handler that is built from a mapping needs no TOML
+    # Imported here, because a handler that is built from a mapping needs no TOML parser.
+    from .config.toml_file import default_path
 
     return default_path()
 

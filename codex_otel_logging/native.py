@@ -55,6 +55,7 @@ start_new_thread: Callable[[Callable[..., object], tuple[object, ...]], int] = (
 
 
 _native_threads: set[int] = set()
+"""The identifiers of the running `NativeThread`s."""
 
 
 def threads_are_greenlets() -> bool:
@@ -128,7 +129,7 @@ class NativeThread:
                 threading.Thread(target=self._run, name=self._name, daemon=True).start()
             else:
                 start_new_thread(self._run, ())
-        except BaseException:
+        except BaseException:  # also Ctrl-C; a thread that is not running must not look alive
             self._running.release()
             raise
 

@@ -97,45 +97,55 @@ def capture_events() -> Iterator[CapturedEvents]:
     level INFO inside the block if it has none, so the result does not depend on other tests. Never
     blocks.
     """
-    events = CapturedEvents()
+    recorder = _Recorder()
     ended = False
-    settings = OtelConfig()
-    defaults = shared_attributes_of(settings, None).defaults
-    reader = EventReader(
-        Redaction(log_user_prompt=True, log_agent_responses=True, log_guardian_assessments=True),
-        max_attribute_length=settings.max_attribute_length,
-    )
     errors = logging.NullHandler()
     call_handlers = logging.Logger.callHandlers
 
-    def keep(record: logging.LogRecord) -> None:
-        event = reader.read(record)
-        if event is not None:
-            attributes = encodable_keys(event.attributes_with(defaults))
-            events.append(
-                CapturedEvent(event.type.name, attributes, event.logger_name, event.levelno)
-            )
-        elif is_event_logger(record.name):
-            events.ignored.append(": ".join(ignored_record(record)))
-
     def capture(logger: logging.Logger, record: logging.LogRecord) -> None:
-        if not ended:
+        if not ended:  # a wrapper around `capture` calls it after the block, too
             try:
-                keep(record)
+                recorder.add(record)
             except Exception:
-                errors.handleError(record)
+                errors.handleError(record)  # prints it, unless logging.raiseExceptions is false
         call_handlers(logger, record)
 
     logging.Logger.callHandlers = capture  # type: ignore[assignment,method-assign]
     try:
         with divert_events(_discard), _enabled_loggers():
-            yield events
+            yield recorder.events
     finally:
         ended = True
         # Another library may have wrapped `capture` meanwhile, as error trackers do once in a
         # process. Restoring the old function would remove that wrapper for good.
         if logging.Logger.callHandlers is capture:
             logging.Logger.callHandlers = call_handlers  # type: ignore[method-assign]
+
+
+class _Recorder:
+    """Reads records as a handler with default settings does, without redaction."""
+
+    def __init__(self) -> None:
+        settings = OtelConfig()
+        self.events = CapturedEvents()
+        self._defaults = shared_attributes_of(settings, None).defaults
+        self._reader = EventReader(
+            Redaction(
+                log_user_prompt=True, log_agent_responses=True, log_guardian_assessments=True
+            ),
+            max_attribute_length=settings.max_attribute_length,
+        )
+
+    def add(self, record: logging.LogRecord) -> None:
+        """Add the record's event to the list, or the reason why it is ignored."""
+        event = self._reader.read(record)
+        if event is not None:
+            attributes = encodable_keys(event.attributes_with(self._defaults))
+            self.events.append(
+                CapturedEvent(event.type.name, attributes, event.logger_name, event.levelno)
+            )
+        elif is_event_logger(record.name):
+            self.events.ignored.append(": ".join(ignored_record(record)))
 
 
 def _discard(event: Event) -> None:
@@ -153,6 +163,7 @@ def _enabled_loggers() -> Iterator[None]:
     for existing in list(logger.manager.loggerDict.values()):
         if isinstance(existing, logging.Logger) and is_event_logger(existing.name):
             existing.disabled = False
+    # The test may set a level inside the block, even INFO; only this one is removed afterwards.
     level = _TemporaryLevel(logging.INFO)
     if logger.level == logging.NOTSET and logger.getEffectiveLevel() > level:
         logger.setLevel(level)

@@ -99,7 +99,7 @@ def suggestion(name: str, known: Collection[str]) -> str:
     """Return "; did you mean ...?" with the known name that is most similar, or ""."""
     import difflib  # slow to import, and only a message needs it
 
-    matches = difflib.get_close_matches(name, sorted(known), n=1)
+    matches = difflib.get_close_matches(name, sorted(known), n=1)  # sorted: messages must repeat
     return f"; did you mean {matches[0]!r}?" if matches else ""
 
 

@@ -90,7 +90,7 @@ _SseEventRequired = TypedDict("_SseEventRequired", {"event.kind": str})
 class SseEvent(_SseEventOptional, _SseEventRequired, CommonFields):
     """`codex.sse_event`: A server-sent event of a streamed response has arrived.
 
-    Required as well are the token counts of a completed response, which a type cannot express.
+    A completed response must also have token counts, which a type cannot express.
     """
 
     duration_ms: float | timedelta

@@ -42,10 +42,10 @@ MIN_INT64, MAX_INT64 = -(1 << 63), (1 << 63) - 1
 """The range of integers in OTLP; other integers are sent as text."""
 
 ALLOCATION_SIZE = 4
-"""Average number of bytes by which the memory of an object exceeds its size.
+"""Estimated bytes by which the memory of an object exceeds its size.
 
-Allocators round up to multiples of 16 bytes, which adds 8 on average. Half of that is counted, so
-that estimates lie between the memory that Python requests and the growth of the process.
+Allocators round up to multiples of 16 bytes, which adds 8 on average. Only half of that is counted,
+so that estimates lie between the memory that Python requests and the growth of the process.
 """
 
 _MAX_CACHED_INTEGER = 256
@@ -146,6 +146,7 @@ class _ValueCopier:
         kind: Any = type(value)
         protocol = _protocol_of(kind)
         if protocol == "array":
+            # A memoryview of several dimensions cannot be sliced.
             if isinstance(value, memoryview) and (value.ndim != 1 or value.format in _BYTE_FORMATS):
                 return bytes(value)
             return self._copy_nested(value, self._copy_array)
@@ -175,6 +176,7 @@ class _ValueCopier:
 
     def _copy_nested(self, value: Any, copy: Callable[[Any], AttributeValue]) -> AttributeValue:
         """Copy a container with `copy`, unless it contains itself or is nested too deeply."""
+        # Only the enclosing containers count: the same list twice in a list is not a cycle.
         if id(value) in self._enclosing or len(self._enclosing) >= MAX_DEPTH:
             return CUT
         self._enclosing.add(id(value))
@@ -230,6 +232,7 @@ _CTYPES_NUMBER_CODES = "?bBhHiIlLqQfdg"
 
 def _numpy_time(scalar: Any, kind: str) -> timedelta | str:
     """Return a numpy duration as a timedelta, and a point in time or NaT as text."""
+    # In nanoseconds, `tolist` would return an int, without its unit.
     duration = scalar.astype("timedelta64[us]").tolist() if kind == "m" else None
     return duration if isinstance(duration, timedelta) else str(scalar)
 
@@ -237,10 +240,13 @@ def _numpy_time(scalar: Any, kind: str) -> timedelta | str:
 @lru_cache(maxsize=_MAX_CACHED_CLASSES)
 def _protocol_of(kind: Any) -> str:
     """Return the name of the protocol by which the values of a class are copied."""
+    # Cached, because these checks are slow. Bounded, because applications may create classes
+    # without end, and the cache keeps them alive.
     if hasattr(kind, "tolist"):
         return "array"
     if issubclass(kind, (Sequence, ValuesView)) and not issubclass(kind, UserString):
         return "sequence"
+    # Not imported: without the module there are no such values.
     ctypes: Any = sys.modules.get("_ctypes")
     if ctypes and issubclass(kind, ctypes._SimpleCData) and kind._type_ in _CTYPES_NUMBER_CODES:
         return "C number"
@@ -249,7 +255,7 @@ def _protocol_of(kind: Any) -> str:
 
 @lru_cache(maxsize=_MAX_CACHED_CLASSES)
 def _attribute_type(kind: Any) -> type:
-    """Return the type as which the values of a class are sent: int, float or str.
+    """Return the type that values of a class are converted to: int, float or str.
 
     As a float, a decimal would lose digits and a complex number its imaginary part.
     """
@@ -261,7 +267,7 @@ def _attribute_type(kind: Any) -> type:
 
 
 def _number_or_text(value: Any) -> AttributeValue:
-    """Return an object with the methods of a number as a number, and any other as its text."""
+    """Convert an object with the methods of a number to a number, and any other to text."""
     kind: Any = type(value)
     number_type = _attribute_type(kind)
     if number_type is int:
@@ -275,7 +281,7 @@ def key_text(key: object) -> str:
     """Return a key of any type as an exact str."""
     if type(key) is str:
         return key
-    if isinstance(key, bytes):
+    if isinstance(key, bytes):  # `b"prompt"` must be redacted like "prompt"
         return key.decode("utf-8", "replace")
     text = _ValueCopier(_MAX_KEY_ELEMENTS).copy(key)
     return text if isinstance(text, str) else str(text)
@@ -289,9 +295,9 @@ def _unprintable(value: object) -> str:
 
 
 def shorten(value: AttributeValue, max_length: int) -> tuple[AttributeValue, int]:
-    """Return `value` with every text cut to `max_length` characters, and the longest text's length.
+    """Return `value` with each text cut to `max_length` characters, and the longest text's length.
 
-    The length is 0 if nothing was cut. Bytes are cut like text. Lists and dicts are not changed: if
+    The length is 0 if nothing was cut. Bytes are cut like text. Lists and dicts are not changed; if
     anything inside was cut, a new one is returned.
     """
     longest = 0
@@ -384,7 +390,7 @@ def encodable_keys(attributes: Mapping[str, AttributeValue]) -> dict[str, Attrib
 
 def encodable_text(text: str) -> str:
     """Return `text` with each lone surrogate replaced by U+FFFD."""
-    if text.isascii():  # without a pass over the text: CPython stores it
+    if text.isascii():  # fast for any length: CPython stores the answer with the text
         return text
     try:
         text.encode()

@@ -52,8 +52,8 @@ NEVER_READ = {
 _MIN_MILLISECONDS = 100
 """A smaller timeout is read as seconds.
 
-The specification says milliseconds, but the official Python exporters read seconds, so both kinds
-of values are in use. A timeout below 100 ms, or above 100 s, is unlikely to be meant.
+The specification says milliseconds, but OpenTelemetry's exporters for Python read seconds, so both
+kinds of values are in use. Fewer than 100 are hardly meant as milliseconds, and more as seconds.
 """
 
 _DECIMAL_NUMBER = re.compile(r"\d+\.?\d*|\.\d+", re.ASCII)
@@ -61,6 +61,8 @@ _DECIMAL_NUMBER = re.compile(r"\d+\.?\d*|\.\d+", re.ASCII)
 
 def is_disabled(environ: Mapping[str, str]) -> bool:
     """Return whether `OTEL_SDK_DISABLED` is true; any other value counts as false."""
+    # "Any value not explicitly defined here as a true value, including unset and empty values, MUST
+    # be interpreted as false": that includes "1" and "yes".
     return environ.get(SDK_DISABLED, "").strip().lower() == "true"
 
 
@@ -154,6 +156,7 @@ class _ExporterVariables:
             timeout_ms=self._timeout_ms(),
             insecure=insecure,
         )
+        # Without TLS the files are not read: a stale variable must not make the settings invalid.
         return replace(exporter, tls=self._tls()) if exporter.uses_tls else exporter
 
     def _values_of(self, name: str) -> Iterator[tuple[str, str]]:
@@ -210,7 +213,7 @@ class _ExporterVariables:
     def _insecure(self, endpoint: str) -> bool:
         for variable, text in self._values_of("INSECURE"):
             self._mark_decided("endpoint", endpoint, variable)
-            if text.lower() not in ("true", "false"):
+            if text.lower() not in ("true", "false"):  # counts as false, so the connection is TLS
                 self._ignore(variable, "expected true or false")
             return text.lower() == "true"
         return False
@@ -220,11 +223,13 @@ class _ExporterVariables:
             if text.lower() in get_args(Compression):
                 self._mark_decided("compression", variable)
                 return cast("Compression", text.lower())
+            # No return: an invalid variable for logs gives way to the one for all signals.
             self._ignore(variable, f"expected {' or '.join(get_args(Compression))}")
         return "none"
 
     def _timeout_ms(self) -> int:
         for variable, text in self._values_of("TIMEOUT"):
+            # float() alone would accept "nan", "inf", "1_000" and digits of other scripts.
             number = float(text) if _DECIMAL_NUMBER.fullmatch(text) else -1.0
             if 0 <= number <= LARGEST:
                 self._mark_decided("timeout_ms", variable)
@@ -239,8 +244,8 @@ class _ExporterVariables:
         for variable, text in self._values_of("HEADERS"):
             for number, pair in _list_items(text):
                 name, equals, value = (part.strip() for part in pair.partition("="))
-                # Values are percent-encoded, but many people paste "Bearer <token>" as it is. A
-                # space shows that; decoding would damage a token that contains a '%'.
+                # Values should be percent-encoded, but many people paste "Bearer <token>" as it is.
+                # The space shows that it is not encoded; decoding would damage a '%' in the token.
                 if " " not in value:
                     name, value = unquote(name).strip(), unquote(value).strip()
                 problem = problem_of(name, value) if equals else "expected key=value"
@@ -264,6 +269,7 @@ class _ExporterVariables:
                     paths[field.name], variables[field.name] = path, variable
                     self._mark_decided(f"tls.{key.name}", variable)
                 break
+        # requests and the official exporters accept a certificate file that also holds the key.
         if "client_certificate" in paths:
             paths.setdefault("client_private_key", paths["client_certificate"])
         elif paths.pop("client_private_key", None):

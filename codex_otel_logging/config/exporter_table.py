@@ -62,7 +62,7 @@ class ExporterTable:
             name = table.string("exporter", "none")
             if name in EXPORTERS[1:]:
                 return self._variables.exporter(cast("ExporterName", name))
-            if name == "statsig":
+            if name == "statsig":  # valid for the Codex CLI, so a file with it must load here
                 table.warn("exporter", _STATSIG)
             elif name is not None and name != "none":
                 table.fault("exporter", _unknown_exporter(name))
@@ -74,6 +74,7 @@ class ExporterTable:
         if name not in EXPORTERS[1:]:
             table.fault("exporter", _unknown_exporter(str(name)))
             return None
+        # Only the strings in an exporter's table may contain variables.
         outer = table.table("exporter")
         inner = outer and outer.table(name, environ=self._environ)
         if inner is None:
@@ -91,6 +92,7 @@ class ExporterTable:
             problem = (http_endpoint_problem if over_http else grpc_endpoint_problem)(endpoint)
             if problem:
                 table.fault("endpoint", problem)
+        # Built even after a fault, so that the faults of the other keys are found as well.
         config = ExporterConfig(
             name=name,
             endpoint=endpoint or "",
@@ -117,6 +119,7 @@ class ExporterTable:
         seen: set[str] = set()
         for key in table.names():
             value = table.string(key)
+            # One of them would silently replace the other.
             if key.lower() in seen:
                 table.fault(key, "duplicate header; names are case-insensitive")
             elif value is not None and (problem := problem_of(key, value)):

@@ -204,7 +204,7 @@ class _OtelTable:
         table = self._table
         defaults = OtelConfig()
         for key in OTHER_SIGNALS:
-            table.get(key)
+            table.get(key)  # the key counts as known
         # `from_table(tomllib.load(file))` passes the whole document; "unknown key" would not help.
         if "otel" in table:
             table.get("otel")
@@ -233,6 +233,7 @@ class _OtelTable:
         return self._variables.service_name() or default
 
     def _resource_attributes(self) -> dict[str, ResourceValue]:
+        # The lowest layer of the resource; the table's attributes override it.
         attributes: dict[str, ResourceValue] = {**self._variables.resource_attributes()}
         table = self._table.table("resource_attributes")
         for key in table.names() if table else ():
@@ -275,7 +276,7 @@ class _OtelTable:
                 variable = self._variables.batch_setting(each.name, key)
                 values[each.name] = default if variable is None else variable
         if table is not None:
-            # A key that is absent has not been read yet; suggestions name only keys that were.
+            # Makes absent keys known, so that `finish` can suggest them for an unknown one.
             for name in BatchConfig.__slots__:
                 table.get(name)
             table.finish()
@@ -285,6 +286,8 @@ class _OtelTable:
 
     def _fit_batch_into_queue(self, values: dict[str, int], written: Container[str]) -> None:
         """Limit the batch size to the queue size, by changing the size that the table omits."""
+        # A size from the table is never changed. A default or a variable gives way, so that it is
+        # never a fault to set only one of the two.
         batch, queue = values["max_batch_size"], values["max_queue_size"]
         if "max_batch_size" not in written:
             values["max_batch_size"] = queue
@@ -317,7 +320,7 @@ def _misplaced_key_fault(key: str) -> str | None:
 
 
 def _fits_64_bits(value: object) -> bool:
-    """Return whether every integer fits in 64 bits, as OTLP requires and TOML readers do not."""
+    """Return whether every integer fits in 64 bits. OTLP requires that; TOML readers do not."""
     return all(
         MIN_INT64 <= item <= MAX_INT64
         for item in (value if isinstance(value, list) else [value])

@@ -58,7 +58,7 @@ def schema() -> Schema:
         "type": "object",
         "properties": {"otel": _otel()},
         "additionalProperties": True,
-        "x-tombi-toml-version": "v1.1.0",  # for inline tables over several lines
+        "x-tombi-toml-version": "v1.1.0",  # allows inline tables over several lines
     }
 
 
@@ -86,6 +86,7 @@ def _properties(settings: type, exporter: ExporterName | None = None) -> Schema:
     for field, key in keys_of(settings):
         if key.exporter not in (None, exporter):
             continue
+        # A dotted name is a key in a table of its own, such as tool_result.max_bytes.
         table, _, name = (key.name or field.name).rpartition(".")
         entry = {"description": _description(key), **_default(field)}
         entry |= _schema_of_special_key(field.name, exporter) or _schema_of_type(
@@ -112,7 +113,7 @@ def _default(field: Field[Any]) -> Schema:
 def _schema_of_type(kind: Any, key: Key, exporter: ExporterName | None) -> Schema:
     """Return the schema of a Python type; `X | None` means X, because TOML has no null."""
     kinds = [each for each in get_args(kind) if each is not type(None)]
-    if get_origin(kind) is Literal:
+    if get_origin(kind) is Literal:  # only exporters have such keys, so variables are allowed
         return {"type": "string", "anyOf": [{"enum": list(get_args(kind))}, _VARIABLE]}
     if kinds:
         (kind,) = kinds

@@ -134,11 +134,14 @@ class ExporterConfig:
         default=10_000, metadata=setting("timeout of one request in milliseconds")
     )
     tls: TlsConfig | None = field(default=None, metadata=setting("files of the TLS connection"))
+    # Not compared: exporters are equal if they export to the same place in the same way, however
+    # that is written. `attachment` finds events that are exported twice by comparing exporters.
     written_endpoint: str | None = field(default=None, compare=False)
     replaced: tuple[str, ...] = field(default=(), compare=False)
     insecure: bool = False
 
     def __repr__(self) -> str:
+        # Tracebacks and debuggers show it: no value of a header, and no secret of the endpoint.
         names = ", ".join(f"{name!r}: '***'" for name in self.headers)
         return (
             f"ExporterConfig(name={self.name!r}, endpoint={self.safe_endpoint!r}, "
@@ -149,6 +152,7 @@ class ExporterConfig:
     @property
     def safe_endpoint(self) -> str:
         """The endpoint as written, without the parts that may be secret: user, password, query."""
+        # As written, `${NAME}` included: the value of a variable in the path may be a key.
         endpoint = self.written_endpoint or self.endpoint
         if userinfo := userinfo_of(endpoint):
             endpoint = endpoint.replace(f"{userinfo}@", "", 1)

@@ -110,6 +110,7 @@ class TableReader:
         self._environ = environ
         self._misplaced = misplaced
         self._read_keys: set[str] = set()
+        # TOML has string keys only, but `from_table` accepts any mapping.
         for key in self._order:
             if not isinstance(key, str):
                 self.fault(key, "keys must be strings")
@@ -209,8 +210,8 @@ class TableReader:
         for key in self.names():
             if key in self._read_keys:
                 continue
-            if (place := self._misplaced(key)) is not None:
-                self.fault(key, place)
+            if (fault := self._misplaced(key)) is not None:
+                self.fault(key, fault)
             elif (meant := misspelt(key, self._read_keys)) is not None:
                 self.fault(key, f"unknown key; did you mean {meant!r}?")
             elif self._faults.strict:
@@ -260,6 +261,7 @@ def expand(text: str, environ: Mapping[str, str]) -> str:
             )
         return value
 
+    # In one pass: a value that contains "${" itself, such as a password, must stay as it is.
     return _VARIABLE.sub(replacement, text)
 
 

@@ -25,6 +25,7 @@ def default_path() -> str:
 def _expand(path: str | os.PathLike[str]) -> str:
     """Expand the variables of a path; an unset one without a default stays as it is."""
     text = os.fsdecode(path)
+    # `expandvars` knows no defaults.
     text = re.sub(r"\$\{(\w+):-([^}]*)\}", lambda found: os.environ.get(found[1]) or found[2], text)
     return os.path.expandvars(text)
 
@@ -46,7 +47,7 @@ def _read_file(name: str) -> tuple[Path, bytes]:
     except ValueError:  # a NUL, or a lone surrogate
         raise FileNotFoundError(errno.EINVAL, "invalid path") from None
     except OSError as error:
-        if error.errno in (errno.ENOTDIR, errno.ENAMETOOLONG):
+        if error.errno in (errno.ENOTDIR, errno.ENAMETOOLONG):  # then missing_ok applies, too
             raise FileNotFoundError(error.errno, error.strerror) from None
         raise
 
@@ -55,7 +56,7 @@ _EXPORTER_LINE = re.compile(r"""[\s\["']*(otel["'\s]*\.[\s"']*)?exporter\b""")
 
 
 def _duplicate_exporter_hint(fault: str, text: str) -> str:
-    """Return how to mend a file that sets the exporter twice; empty for any other TOML fault.
+    """Return how to fix a file that sets the exporter twice, or "" for any other TOML fault.
 
     The parser's message names neither the key nor the line that sets it first.
     """

@@ -17,7 +17,7 @@ from .event import Event
 from .reader import is_event_logger, named_event
 
 _MAX_REPORTS = 100
-"""Maximum warnings of a kind. Names that applications compose at run time would have no end."""
+"""Maximum number of warnings of a kind; applications may compose names at run time without end."""
 
 _EVENT_NAME_PATTERN = re.compile(r"\w{1,32}(\.\w{1,32}){1,3}", re.ASCII)
 
@@ -80,15 +80,15 @@ class EventChecks:
     def ignored(self, record: logging.LogRecord) -> None:
         """Report a record that is not an event: where it was logged, and what to change.
 
-        Not reported are events that the settings exclude, such as text deltas.
+        Events that the settings exclude, such as text deltas, are not reported.
         """
         what = _describe_source(record)
         names_event = named_event(record) is not None
         # A handler on the root logger gets the records of every library. One report covers them
         # all, except for those that name an event.
         key = what if names_event or is_event_logger(record.name) else ""
-        left_out = names_event and is_event_logger(record.name)
-        if left_out or key in self._ignored or len(self._ignored) >= _MAX_REPORTS:
+        is_excluded = names_event and is_event_logger(record.name)
+        if is_excluded or key in self._ignored or len(self._ignored) >= _MAX_REPORTS:
             return
         self._ignored.add(key)
         diagnostics.warn("ignored: %s: %s", what, _describe_remedy(record))

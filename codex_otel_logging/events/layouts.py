@@ -65,8 +65,8 @@ NON_FIELD_KEYS = frozenset(
 )
 """Keys of a record that are not fields of its event.
 
-The standard attributes come from a blank record, because Python releases add some (`taskName` in
-3.12). `message` and `asctime` are not among them: a formatter adds these later.
+The standard attributes are those of a blank record, because Python releases add some (`taskName` in
+3.12). A blank record lacks `message` and `asctime`, which a formatter adds.
 """
 
 _MAX_LAYOUTS = 64
@@ -84,6 +84,8 @@ class FieldLayout:
 
     def __init__(self, record_keys: list[str], field_keys: Iterable[str]) -> None:
         self.record_keys = record_keys
+        # All events with this layout share this tuple. The encoder uses it as part of a dict's key,
+        # and interned strings are compared by identity first.
         self.field_keys = tuple(map(sys.intern, field_keys))
         self.values_in = _values_getter(self.field_keys)
         self.size = EVENT_SIZE + sys.getsizeof(self.field_keys)

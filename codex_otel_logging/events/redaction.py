@@ -40,6 +40,7 @@ class Redaction:
 
     def removed_fields(self, event: EventType) -> frozenset[str]:
         """Return the names of the fields that are redacted in this event."""
+        # The event's own declaration overrides that of another event.
         own = {f.name: f.sensitive for f in event.fields if f.sensitive}
         sensitive = {**SENSITIVE_FIELDS, **own}
         return frozenset(name for name, kind in sensitive.items() if kind in self._removed)
@@ -57,6 +58,7 @@ def redacted(
     For these and for the `length_fields`, `<name>_length` is added unless the application logged
     it: the number of characters of a text, else the number of bytes or elements.
     """
+    # All lengths are taken before the values are replaced. None counts as absent, as everywhere.
     result = dict(fields)
     for name in (*names, *length_fields):
         length = _length(fields.get(name))
