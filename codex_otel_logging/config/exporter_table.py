@@ -55,7 +55,7 @@ class ExporterTable:
         self._environ = environ
 
     def read(self) -> ExporterConfig | None:
-        """Return the exporter; None for `"none"`, and after a fault that leaves no exporter."""
+        """Return the exporter; None for `"none"` and for anything that is not an exporter."""
         table = self._table
         value = table.get("exporter")
         if not isinstance(value, Mapping):

@@ -55,7 +55,7 @@ class EventReader:
         max_output_bytes: maximum UTF-8 bytes of a tool's `output`; None means no limit.
         log_sse_deltas: whether streamed text deltas are events.
         report: called on the application thread with an event's name, a redacted field's name and
-            the fault of its value, which nobody can see later.
+            the fault of its value, which cannot be found later.
 
     """
 
@@ -138,8 +138,8 @@ class EventReader:
             size = EVENT_SIZE + 2 * (sys.getsizeof(keys) + ALLOCATION_SIZE)
             size += sum(map(size_of, values))
 
-        # The conversation of the logger wins over the bound one. `issubclass` and `type`, because
-        # isinstance() asks the object for its `__class__`, which runs the application's code.
+        # The logger's conversation overrides the bound one. Not isinstance(), which asks the object
+        # for its `__class__` and so may run the application's code.
         conversation: Conversation | None = None
         if RECORD_KEY in contents and issubclass(type(contents[RECORD_KEY]), Conversation):
             conversation = contents[RECORD_KEY]
