@@ -1,7 +1,7 @@
 """Builds the exporter that the settings name, if it is installed.
 
-`missing_package` imports nothing, so a handler calls it while it is built. `connect` imports
-OpenTelemetry, which takes long, and is therefore called on the worker thread.
+`missing_package` imports nothing, so a handler can call it in its constructor. `connect` imports
+OpenTelemetry, which is slow, so it runs on the worker thread.
 """
 
 from __future__ import annotations
@@ -20,22 +20,20 @@ from .fork_gate import hold_forks
 
 
 class _Implementation(NamedTuple):
-    """Where an exporter comes from: our module, the official package, the extra that installs it.
-
-    Both are imported by name, which nothing that reads the source for imports can see.
-    """
+    """The origin of an exporter: our module, the official package, and the extra to install."""
 
     module: str
     package: str
     extra: str
 
     def imports(self) -> tuple[str, str]:
-        """Return the modules that `connect` imports, in their order."""
+        """Return the modules that `connect` imports, in that order."""
         return f"{self.package}._log_exporter", self.module
 
     def remedy(self, option: str = "") -> str:
-        """Return what to do about a package that is missing or, with pip's `option`, broken."""
+        """Return how to install the package; pip's `option` is for one that is broken."""
         requirement = f"'codex_otel_logging[{self.extra}]'"
+        # pip cannot add packages to a frozen application; it must be built again.
         if getattr(sys, "frozen", False):
             return (
                 f"build the frozen application with {requirement} installed; it must contain "
@@ -51,24 +49,24 @@ _IMPLEMENTATIONS = {
     ("otlp-http", "json"): _Implementation(_HTTP, f"{_OFFICIAL}.json.http", "json"),
     ("otlp-grpc", "binary"): _Implementation(_GRPC, f"{_OFFICIAL}.proto.grpc", "grpc"),
 }
-"""For each exporter and protocol, its implementation."""
+"""The implementation of each exporter and protocol."""
 
 
 def missing_package(config: ExporterConfig) -> str | None:
-    """Return what to tell a user whose exporter is not installed, or None when it is."""
+    """Return a message that says how to install the exporter, or None if it is installed."""
     implementation = _IMPLEMENTATIONS[config.name, config.protocol]
     if is_installed(implementation.package):
         return None
     return (
-        f"exporter {_called(config)} needs an extra package: {implementation.remedy()}; "
-        "until then no event is sent"
+        f"exporter {_quoted_name(config)} needs an extra package: {implementation.remedy()}; "
+        "no events are exported until then"
     )
 
 
 def imported_by_name() -> list[str]:
-    """Return the modules that `connect` imports by name, for each exporter that is installed.
+    """Return the modules that `connect` imports by name, for every installed exporter.
 
-    A freezer that looks for import statements does not find them.
+    A freezer such as PyInstaller must be given this list: it only finds import statements.
     """
     return sorted(
         {
@@ -80,12 +78,14 @@ def imported_by_name() -> list[str]:
     )
 
 
-def _called(config: ExporterConfig) -> str:
+def _quoted_name(config: ExporterConfig) -> str:
     return repr(config.name) + (" with protocol 'json'" if config.protocol == "json" else "")
 
 
 def is_installed(package: str) -> bool:
-    """Look for a package without importing it or, where it lies in folders, those around it."""
+    """Return whether a package can be imported, without importing it."""
+    # `importlib.util.find_spec` imports the parents of a package, here `opentelemetry.exporter`.
+    # So the usual case, packages in folders, is looked up level by level.
     path: list[str] | None = None
     for name in package.split("."):
         spec = PathFinder.find_spec(name, path)
@@ -94,25 +94,27 @@ def is_installed(package: str) -> bool:
         path = list(spec.submodule_search_locations or ())
     else:
         return True
-    try:  # a frozen application has importers of its own
+    try:  # a frozen application has its own importers, which only this function asks
         return importlib.util.find_spec(package) is not None
     except ImportError:
         return False
 
 
 def connect(config: ExporterConfig, shared: SharedAttributes) -> Exporter:
-    """Build the exporter of the settings. Imports OpenTelemetry; opens no connection yet.
+    """Build the exporter of the settings. Imports OpenTelemetry; opens no connection.
+
+    Blocks while it imports. No message contains a secret.
 
     Raises:
         ImportError: the exporter's package is broken or too old; the message says what to do.
-        RuntimeError: the exporter cannot be built. No message contains a secret.
+        RuntimeError: the exporter cannot be built.
 
     """
     implementation = _IMPLEMENTATIONS[config.name, config.protocol]
     build = "HttpExporter" if config.over_http else "GrpcExporter"
     try:
         with hold_forks():
-            # Only the worker needs these.
+            # Imported here, because only the worker needs them.
             from .importing import import_exporter
             from .noise import quiet_import
 
@@ -121,30 +123,30 @@ def connect(config: ExporterConfig, shared: SharedAttributes) -> Exporter:
                 return cast("Exporter", getattr(module, build)(config, shared))
     except ImportError as error:
         raise ImportError(
-            f"exporter {_called(config)} cannot be imported ({_reason(str(error), config)}); "
-            f"{implementation.remedy('--force-reinstall ')}"
-        ) from None
+            f"exporter {_quoted_name(config)} cannot be imported "
+            f"({_safe_reason(str(error), config)}); {implementation.remedy('--force-reinstall ')}"
+        ) from None  # the cause's message may contain a secret
     except Exception as error:
-        raise RuntimeError(_reason(f"{type(error).__name__}: {error}", config)) from None
+        raise RuntimeError(_safe_reason(f"{type(error).__name__}: {error}", config)) from None
     finally:
-        greenlets.let_go(id(config))
+        greenlets.release_imports(id(config))
 
 
-def _reason(text: str, config: ExporterConfig) -> str:
-    from .reasons import safe_reason  # a start without failures does without
+def _safe_reason(text: str, config: ExporterConfig) -> str:
+    from .reasons import safe_reason  # imported only after a failure, to keep a start short
 
     return safe_reason(text, config)
 
 
 def import_beside_greenlets(config: ExporterConfig) -> bool:
-    """Import what `connect` needs where gevent or eventlet is in use; return whether one is.
+    """Import what `connect` needs if gevent or eventlet is imported; return whether one is.
 
-    To be called by a thread of the application, which takes as long as the import; see `greenlets`.
+    Call it on an application thread; it blocks for as long as the import. `greenlets` says why.
     """
-    if not greenlets.may_happen_now():
+    if not greenlets.is_patching_library_imported():
         return False
     implementation = _IMPLEMENTATIONS[config.name, config.protocol]
-    with suppress(Exception), hold_forks():  # `connect` tries again, and reports
+    with suppress(Exception), hold_forks():  # `connect` tries again and reports the failure
         from .importing import import_exporter
         from .noise import quiet_import
 
@@ -154,6 +156,6 @@ def import_beside_greenlets(config: ExporterConfig) -> bool:
 
 
 def prepare(config: ExporterConfig) -> None:
-    """Make it safe that another thread calls `connect` soon; to be called by the application's."""
+    """Make it safe for another thread to call `connect` soon. Call it on an application thread."""
     if not import_beside_greenlets(config):
-        greenlets.hold_back(id(config))
+        greenlets.hold_imports(id(config))

@@ -1,4 +1,4 @@
-"""Converts the answers of OTLP/gRPC collectors to outcomes.
+"""Converts answers of OTLP/gRPC collectors to outcomes.
 
 Follows https://opentelemetry.io/docs/specs/otlp/#otlpgrpc-response.
 """
@@ -19,10 +19,10 @@ from .reasons import PERHAPS_CLIENT_CERTIFICATE, delivered, safe_reason, tls_fai
 LARGE_REQUEST = 512 * 1024
 """The encoded size in bytes from which a request may be too large for a collector.
 
-RESOURCE_EXHAUSTED without a time to wait means that the message is too large or that a quota is
-exhausted. gRPC's default limit is 4 MiB, and 1 MiB is the smallest that an OpenTelemetry Collector
-can be set to. So for a smaller request it means a quota, and sending halves would only use up more
-of it.
+RESOURCE_EXHAUSTED without RetryInfo means either that the message is too large or that a quota is
+exhausted. gRPC's default limit is 4 MiB, and the smallest limit of an OpenTelemetry Collector is
+1 MiB. So for a smaller request the code means a quota, and sending halves would only use more of
+it.
 """
 
 _RETRYABLE = (
@@ -33,20 +33,21 @@ _RETRYABLE = (
     grpc.StatusCode.UNAVAILABLE,
     grpc.StatusCode.DATA_LOSS,
 )
+"""The specification's retryable codes, except RESOURCE_EXHAUSTED, which depends on RetryInfo."""
 
 _TOO_LARGE = re.compile(
     "larger than max|exceeds (the )?maximum (configured message )?size|message length too large"
 )
 """How gRPC implementations report a message that exceeds their limit.
 
-With RESOURCE_EXHAUSTED: C++, Python, Node, Go; Java, .NET. With OUT_OF_RANGE: Rust's tonic.
+With RESOURCE_EXHAUSTED: C++, Python, Node, Go, Java, .NET. With OUT_OF_RANGE: Rust's tonic.
 """
 
 _HTTP_STATUS = re.compile(r"Received http2 header with status: (?P<status>\d+)")
 """How gRPC's C core reports an HTTP error, typically of a proxy."""
 
 _HTTP_VERDICTS: dict[str, Verdict] = {"400": "invalid", "413": "too large"}
-"""The HTTP statuses for which gRPC's code would lead to another verdict."""
+"""The HTTP statuses that gRPC maps to a code with another verdict."""
 
 _NOT_RESOLVED = re.compile(
     r"(?:errors resolving|DNS resolution failed for) .*: (?P<why>[^:\]]+)\]?", re.DOTALL
@@ -61,11 +62,11 @@ _HUNG_UP = re.compile("Socket closed|Connection reset by peer|Broken pipe")
 
 
 def judge(call: Any, size: int, config: ExporterConfig) -> Outcome:
-    """Return the outcome of a call whose request had `size` bytes."""
+    """Return the outcome of a completed call; `size` is the encoded size of its request."""
     code = call.code()
     if code is grpc.StatusCode.OK:
         response = call.result()
-        if response is None:  # the status came without a response
+        if response is None:  # a status without a response; the status is final
             return DELIVERED
         success = response.partial_success
         return delivered(success.rejected_log_records, success.error_message, config)
@@ -88,8 +89,8 @@ def _verdict(code: grpc.StatusCode, details: str, size: int, *, wait: bool) -> V
     if code is grpc.StatusCode.RESOURCE_EXHAUSTED:
         if wait:
             return "retry"
-        # A quota is a permanent refusal: the specification allows a retry only if the server
-        # signals with RetryInfo that it can recover.
+        # An exhausted quota is a permanent refusal: the specification allows a retry only if the
+        # server signals with RetryInfo that it can recover.
         return "too large" if too_large or size >= LARGE_REQUEST else "refused"
     if code is grpc.StatusCode.OUT_OF_RANGE and too_large:
         return "too large"
@@ -101,10 +102,10 @@ def _verdict(code: grpc.StatusCode, details: str, size: int, *, wait: bool) -> V
 def what_failed(details: str, config: ExporterConfig) -> str:
     """Return the details of a failed call; for a failed connection, a short description.
 
-    Host names and addresses are left out, because they may come from a variable.
+    The description contains no host name or address, because a `${NAME}` may have supplied them.
     """
     if found := _NOT_RESOLVED.match(details):
-        return f"no address: {found['why']}"
+        return f"host name not resolved: {found['why']}"
     found = _NOT_CONNECTED.match(details)
     if not found:
         return details
@@ -112,13 +113,17 @@ def what_failed(details: str, config: ExporterConfig) -> str:
     if _OTHER_HOST in why:
         return tls_failure("certificate verify failed", "hostname mismatch")
     if found := _OPENSSL.search(why):
+        # Only a failed verification is followed by a reason of its own.
         verifying = found["what"] == "CERTIFICATE_VERIFY_FAILED"
         return tls_failure(found["what"], (verifying and found["why"]) or "")
     return why + (PERHAPS_CLIENT_CERTIFICATE if config.uses_tls and _HUNG_UP.search(why) else "")
 
 
 def _retry_after_s(call: Any) -> float | None:
-    """Return the delay of `RetryInfo` in seconds, if a failed call has one."""
+    """Return the delay of `RetryInfo` in seconds, or None if the call has none.
+
+    https://opentelemetry.io/docs/specs/otlp/#otlpgrpc-throttling
+    """
     try:
         for key, value in call.trailing_metadata() or ():
             if key == "grpc-status-details-bin":

@@ -1,4 +1,4 @@
-"""Converts the answers of OTLP/HTTP collectors, or the errors of failed requests, to outcomes.
+"""Converts answers of OTLP/HTTP collectors, and errors of failed requests, to outcomes.
 
 Follows https://opentelemetry.io/docs/specs/otlp/#otlphttp-response.
 """
@@ -23,7 +23,7 @@ from ..delivery.exporter import Outcome, Verdict
 from .reasons import PERHAPS_CLIENT_CERTIFICATE, delivered, safe_reason, tls_failure
 
 CONTENT_TYPES = {"binary": "application/x-protobuf", "json": "application/json"}
-"""The media type of requests and answers, by the protocol of the settings."""
+"""The media type of requests and answers for each `protocol` of the settings."""
 
 _VERDICTS: dict[int, Verdict] = {
     400: "invalid",
@@ -33,20 +33,25 @@ _VERDICTS: dict[int, Verdict] = {
     503: "retry",
     504: "retry",
 }
-"""The statuses that are neither 2xx nor `refused`."""
+"""The verdict for each status that is neither a success nor `refused`.
+
+The specification makes 429, 502, 503 and 504 retryable, and no other status. 400 and 413 lead to
+smaller requests: one invalid event must not cost the whole batch.
+"""
 
 _HTML = ("text/html", "application/xhtml+xml")
 _PAGE = re.compile(
     rb"(?:\xef\xbb\xbf)?\s*(?:<\?xml[^>]*>\s*)?<(?:!doctype\s+html|html)\b", re.IGNORECASE
 )
-"""The beginning of a web page, which may come with any media type."""
+"""The beginning of a web page, which login pages and captive portals send with any media type."""
 
 _HUNG_UP = (ssl.SSLEOFError, ssl.SSLZeroReturnError, ConnectionResetError, BrokenPipeError)
+"""Errors that mean that the peer closed the connection."""
 
 
 @dataclass(slots=True)
 class Answer:
-    """The answer of a collector; `body` is limited to its beginning."""
+    """The answer of a collector. Of a long body, `body` holds only the beginning."""
 
     status: int
     reason: str
@@ -69,12 +74,15 @@ def judge(answer: Answer, config: ExporterConfig) -> Outcome:
     status = f"HTTP {answer.status} {answer.reason or ''}".strip()
     if 200 <= answer.status < 300:
         if answer.is_web_page:
-            said = safe_reason(f"{status}, {answer.media_type or 'HTML'}", config)
-            return Outcome("delivered", said, status=answer.status, web_page=True)
+            # Most likely a proxy's login page. The status is what counts in OTLP, so the events
+            # count as exported, and the sender reports the page once.
+            page = safe_reason(f"{status}, {answer.media_type or 'HTML'}", config)
+            return Outcome("delivered", page, status=answer.status, web_page=True)
         return delivered(*_partial_success(answer), config)
     reason = status
     if 300 <= answer.status < 400:
-        reason += ", a redirect; give the address it leads to as endpoint"
+        # A redirect is never followed: it would send events and headers to another host.
+        reason += ": redirects are not followed; set endpoint to the address of the redirect"
     elif message := _message(answer):
         reason += f": {message}"
     verdict = _VERDICTS.get(answer.status, "refused")
@@ -87,7 +95,7 @@ def judge(answer: Answer, config: ExporterConfig) -> Outcome:
 
 
 def unanswered(error: Exception, config: ExporterConfig) -> Outcome:
-    """Return the outcome of a request that failed with an error."""
+    """Return the outcome of a request that failed with an error before an answer arrived."""
     return Outcome("retry", safe_reason(_what_failed(error, config), config))
 
 
@@ -98,6 +106,7 @@ def _partial_success(answer: Answer) -> tuple[int, str]:
     """
     try:
         if answer.media_type == CONTENT_TYPES["json"]:
+            # In OTLP/JSON, 64-bit numbers are strings, and null means the default.
             partial = json.loads(answer.body or b"{}").get("partialSuccess") or {}
             rejected = int(partial.get("rejectedLogRecords") or 0)
             return rejected, str(partial.get("errorMessage") or "")
@@ -108,7 +117,7 @@ def _partial_success(answer: Answer) -> tuple[int, str]:
 
 
 def _message(answer: Answer) -> str:
-    """Return the message of a collector that rejected a request."""
+    """Return the message of a collector that refused a request, or an empty string."""
     try:
         if answer.media_type == CONTENT_TYPES["json"]:
             return str(json.loads(answer.body)["message"])
@@ -122,7 +131,7 @@ def _message(answer: Answer) -> str:
 
 
 def _retry_after_s(answer: Answer) -> float | None:
-    """Return `Retry-After` in seconds; its value is a number or a date (RFC 9110, 10.2.3)."""
+    """Return `Retry-After` in seconds; the value is a number or a date (RFC 9110, 10.2.3)."""
     value = answer.headers.get("Retry-After", "").strip()
     try:
         if value.isdecimal():
@@ -136,7 +145,8 @@ def _retry_after_s(answer: Answer) -> float | None:
 
 
 def _what_failed(error: Exception, config: ExporterConfig) -> str:
-    """Return a short description of why there is no answer."""
+    """Return a short description of why no answer arrived."""
+    # Only the innermost cause is shown: requests and urllib3 add addresses and names of objects.
     within = f" within {config.timeout_ms / 1000:g} s"
     if isinstance(error, requests.ConnectTimeout):
         return f"no connection{within}"
@@ -148,17 +158,20 @@ def _what_failed(error: Exception, config: ExporterConfig) -> str:
     if isinstance(cause, ssl.SSLError) and cause.reason:
         return tls_failure(cause.reason, getattr(cause, "verify_message", ""))
     if isinstance(cause, BadStatusLine) and not isinstance(cause, RemoteDisconnected):
-        return "no connection: what came is not HTTP"  # the cause quotes the answer
+        return "no connection: the answer is not HTTP"  # the cause would quote the answer
     if isinstance(cause, TimeoutError):
         return f"no answer{within}"
     what = "TLS failed" if isinstance(error, requests.exceptions.SSLError) else "no connection"
     text = (isinstance(cause, OSError) and cause.strerror) or str(cause) or type(cause).__name__
-    text = text.partition(" (_ssl.c:")[0]
+    text = text.partition(" (_ssl.c:")[0]  # the position in CPython's source
     hint = PERHAPS_CLIENT_CERTIFICATE if config.uses_tls and isinstance(cause, _HUNG_UP) else ""
     return f"{what}: {text}{hint}"
 
 
 def _cause_of(error: BaseException) -> BaseException | None:
-    """Return the direct cause of an error; requests and urllib3 wrap errors in several ways."""
+    """Return the direct cause of an error, or None.
+
+    requests passes it as an argument, urllib3 as `reason`, and both raise errors from others.
+    """
     wrapped = (getattr(error, "reason", None), *error.args, error.__cause__, error.__context__)
     return next((e for e in wrapped if isinstance(e, BaseException) and e is not error), None)

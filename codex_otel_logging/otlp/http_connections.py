@@ -1,12 +1,12 @@
 """HTTP connections with one deadline for a whole request.
 
-requests and urllib3 apply their timeouts to single socket operations. Here the timeout of each
+requests and urllib3 apply their timeouts to single socket operations. Here, the timeout of each
 operation is the time left for the request: connecting, the CONNECT request to a proxy, the TLS
 handshake, sending, and reading the answer. This needs no watchdog thread, which would have to be
 restarted after a fork and could not be started at exit.
 
-`socket.sendall` and the operations of `ssl.SSLSocket` read or write several times; their timeout
-limits all of it.
+Setting the timeout before each Python call is enough: `socket.sendall` and the methods of
+`ssl.SSLSocket` may read or write several times, but apply the timeout to the call as a whole.
 """
 
 from __future__ import annotations
@@ -34,9 +34,12 @@ _SWITCHING_PROTOCOLS = 101
 
 
 class DeadlineAdapter(HTTPAdapter):
-    """Sends each request within `deadline`, and with no headers but its own.
+    """Sends requests within a deadline, without headers that tracing agents add.
 
-    The session starts the deadline before each request. `headers` are those of the settings.
+    Args:
+        deadline: limits each request; the session starts it before each one.
+        headers: the headers of the settings, which are sent in any case.
+
     """
 
     def __init__(self, deadline: Deadline, headers: Mapping[str, str]) -> None:
@@ -57,7 +60,9 @@ class DeadlineAdapter(HTTPAdapter):
         return manager
 
     def _limit(self, manager: PoolManager) -> None:
-        """Make the manager create connections with the deadline, whatever their scheme."""
+        """Make the manager create connections with the deadline, for every scheme."""
+        # urllib3 creates the connections, and looks up their class here. The new classes derive
+        # from the existing ones, which differ for a SOCKS proxy. Other managers keep their own.
         classes: dict[str, Any] = manager.pool_classes_by_scheme
         pools = {}
         for scheme, pool in classes.items():
@@ -70,6 +75,7 @@ class DeadlineAdapter(HTTPAdapter):
 class _DeadlineConnection(HTTPConnection):
     """A connection whose operations time out at the deadline."""
 
+    # Set on the class by `DeadlineAdapter`, because urllib3 creates the connections.
     deadline: Deadline
     _in_headers = False
     _headers = b""
@@ -89,16 +95,17 @@ class _DeadlineConnection(HTTPConnection):
             raise
 
     def request(self, *args: Any, **kwargs: Any) -> None:
-        """Send a request: the headers and the body at once.
-
-        Python releases the GIL for each send, and a thread that has work to do takes it for 5 ms.
-        """
+        """Send a request, its headers and body in one system call if possible."""
+        # Python releases the GIL for each send. A busy application thread then takes it and keeps
+        # it for the switch interval of 5 ms. So `endheaders` keeps the headers, and the first
+        # `send` of the body sends both.
         super().request(*args, **kwargs)
-        if self._headers:  # there is no body
+        if self._headers:  # the request has no body
             self.send(b"")
 
     def endheaders(self, *args: Any, **kwargs: Any) -> None:
         """Keep the headers until the body is sent."""
+        # The base class calls `send` with the headers, maybe after it has connected.
         self._headers = b""
         self._in_headers = True
         try:
@@ -120,9 +127,13 @@ class _DeadlineConnection(HTTPConnection):
     def _new_conn(self) -> socket.socket:
         self.timeout = self.deadline.left_s()
         inherited: Any = super()._new_conn
-        if inherited.__func__ is not HTTPConnection._new_conn:  # connects through a SOCKS proxy
+        # urllib3's class for SOCKS proxies has its own `_new_conn`: it connects to the proxy and
+        # negotiates, within `self.timeout`.
+        if inherited.__func__ is not HTTPConnection._new_conn:
             return limited(inherited(), self.deadline)
         try:
+            # Excluded from the deadline: Python cannot interrupt `getaddrinfo`, and a slow resolver
+            # must not make every request fail.
             with self.deadline.paused():
                 host = self._dns_host.strip("[]")
                 found = socket.getaddrinfo(host, self.port, type=socket.SOCK_STREAM)
@@ -135,13 +146,15 @@ class _DeadlineConnection(HTTPConnection):
 
     def _connect_tls_proxy(self, *args: Any, **kwargs: Any) -> ssl.SSLSocket:
         connection: Any = super()._connect_tls_proxy(*args, **kwargs)  # type: ignore[misc]
+        # `ssl` creates the socket, in a context that requests and urllib3 choose. Its class can
+        # only be changed afterwards.
         connection.__class__ = _ProxySocket
         connection.deadline = self.deadline
         return cast("_ProxySocket", connection)
 
     def _tunnel(self) -> None:
         super()._tunnel()
-        self.deadline.limit(self.sock)  # for the TLS handshake, which comes next
+        self.deadline.limit(self.sock)  # the TLS handshake comes next
 
 
 def _close_abandoned(error: OSError) -> None:
@@ -158,10 +171,10 @@ def _close_abandoned(error: OSError) -> None:
 
 
 class _ProxySocket(ssl.SSLSocket):
-    """A connection to an HTTPS proxy, whose operations time out at the deadline.
+    """A connection to an HTTPS proxy whose operations time out at the deadline.
 
-    urllib3 implements TLS inside TLS in Python, on top of this socket: it reads several times for
-    one handshake or one record, without setting the timeout in between.
+    urllib3 implements TLS inside TLS in Python, on top of this socket. It reads several times for
+    one handshake or record without setting the timeout in between.
     """
 
     deadline: Deadline
@@ -182,6 +195,8 @@ class _DeadlineResponse(HTTPResponse):
 
     def __init__(self, deadline: Deadline, sock: socket.socket, *args: Any, **kwargs: Any) -> None:
         super().__init__(sock, *args, **kwargs)
+        # `fp` reads several times for one line. Inserting a raw reader below its buffer sets the
+        # timeout before each of these reads.
         self.fp = io.BufferedReader(_DeadlineReader(deadline, sock, self.fp.detach()))
 
     def begin(self) -> None:
@@ -191,13 +206,11 @@ class _DeadlineResponse(HTTPResponse):
             self.will_close = True  # the connection no longer carries HTTP/1
 
     def _read_status(self) -> tuple[str, int, str]:
-        """Read the status line of the final answer.
-
-        A client must be able to skip interim (1xx) answers, even unexpected ones, but `http.client`
-        skips only 100: https://www.rfc-editor.org/rfc/rfc9110#section-15.2. If it returned an
-        interim answer as the final one, the final one would be taken for the answer to the next
-        request. 101 is final: it ends HTTP on this connection, although no upgrade was requested.
-        """
+        """Read the status line of the final answer, skipping interim (1xx) answers."""
+        # A client must be able to skip interim answers, even unexpected ones
+        # (https://www.rfc-editor.org/rfc/rfc9110#section-15.2), but `http.client` skips only 100.
+        # If 103 counted as the answer, the final answer would be read as that of the next request.
+        # 101 is final: it ends HTTP on this connection, although no upgrade was requested.
         while True:
             version, status, reason = super()._read_status()  # type: ignore[misc]
             if not 100 <= status < 200 or status == _SWITCHING_PROTOCOLS:
@@ -206,7 +219,7 @@ class _DeadlineResponse(HTTPResponse):
 
 
 class _DeadlineReader(io.RawIOBase):
-    """Reads from the file of a socket within the deadline."""
+    """Reads from a socket's file within the deadline."""
 
     def __init__(self, deadline: Deadline, sock: socket.socket, file: io.RawIOBase) -> None:
         self._deadline = deadline

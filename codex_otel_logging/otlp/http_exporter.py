@@ -1,11 +1,11 @@
-"""Events over OTLP/HTTP, as protobuf or JSON, through the official exporters.
+"""Exports events over OTLP/HTTP, as protobuf or JSON, through the official exporters.
 
-The official exporter knows the address, the headers and the compression. But its `export` returns
-only success or failure, retries on its own, and takes a redirect for success. Therefore it posts
-with our `requests.Session` (`http_session`, on the connections of `http_connections`), and
-`http_answers` converts the answer to an outcome. The official protobuf encoder takes longer than
-everything else together; that exporter gets an empty batch, and the session posts the request
-that `encoder` built.
+The official exporter handles the address, the headers and the compression. But its `export` returns
+only success or failure, retries on its own, and counts a redirect as success. So it posts with our
+`requests.Session` (`http_session`, on the connections of `http_connections`), and `http_answers`
+converts the answer to an outcome. The official protobuf encoder takes longer than everything else
+together, so that exporter gets an empty batch and the session posts the request that `encoder`
+built.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ class HttpExporter:
 
     def __init__(self, config: ExporterConfig, shared: SharedAttributes) -> None:
         self._config = config
+        # JSON is encoded by the official exporter, from the SDK's log records.
         self._records = OtlpRecords(shared) if config.protocol == "json" else None
         self._requests = OtlpRequests(shared)
         self._session = Session(config)
@@ -41,8 +42,15 @@ class HttpExporter:
 
     @isolated
     def export(self, events: Sequence[Event], timeout_s: float | None = None) -> Outcome:
-        """Post the events in one request and judge the answer."""
-        self._session.forget(timeout_s)
+        """Post the events in one request and return the outcome.
+
+        Blocks for at most the timeout of the settings, or `timeout_s` if that is shorter.
+
+        Raises:
+            ValueError: the events cannot be encoded.
+
+        """
+        self._session.reset(timeout_s)
         if self._records is not None:
             self._exporter.export(self._records.batch(events))
         else:
@@ -50,7 +58,7 @@ class HttpExporter:
             self._exporter.export(())
         if (error := self._session.error) is not None:
             return unanswered(error, self._config)
-        if (answer := self._session.answer) is None:
+        if (answer := self._session.answer) is None:  # the exporter sent nothing
             raise ValueError("the exporter could not encode the events")
         return judge(answer, self._config)
 
@@ -73,8 +81,8 @@ def _protobuf_exporter(config: ExporterConfig, session: Session) -> LogRecordExp
 
 
 def _json_exporter(config: ExporterConfig, session: Session) -> LogRecordExporter:
-    # This exporter has no session argument. A transport is what it can be given, though only under
-    # a private name, as the module that makes transports is private too.
+    # This exporter has no `session` argument. It takes a transport, but only as a private argument,
+    # and the module with the transports is private as well. A test notices when either changes.
     from opentelemetry.exporter.http.transport._requests import RequestsHTTPTransport
     from opentelemetry.exporter.otlp.common.http import Compression
     from opentelemetry.exporter.otlp.json.http._log_exporter import OTLPLogExporter

@@ -1,7 +1,7 @@
-"""Lets an HTTP request carry its own headers only.
+"""Drops HTTP headers that tracing agents add to a request.
 
-Tracing agents add headers at every layer: to the request, to the connection pool's call, or while
-the connection writes the request. All of them pass the connection's `putheader`.
+Agents add headers at every layer: to the request, to the connection pool's call, or while the
+connection writes the request. All of them end up in the connection's `putheader`.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+# An allowlist: which headers the agents of the future add is not known.
 _PROTOCOL_HEADERS = (
     "accept",
     "accept-encoding",
@@ -25,17 +26,17 @@ _PROTOCOL_HEADERS = (
 
 
 def own_headers(headers: Mapping[str, str]) -> Mapping[str, tuple[str]]:
-    """Return the headers of the settings as `OwnHeaders` compares them."""
+    """Return the headers of the settings in the form that `OwnHeaders` compares with."""
     return {name.lower(): (value,) for name, value in headers.items()}
 
 
 class OwnHeaders:
-    """Mixed into a connection: writes the headers that HTTP needs and those in `own_headers`."""
+    """A mixin for connections: writes the headers of the protocol and those in `own_headers`."""
 
     own_headers: Mapping[str, tuple[str]]
 
     def putheader(self, header: str | bytes, *values: Any) -> None:
-        """Write a header of the request, or drop it."""
+        """Write a header of the request, or drop it if it is not the request's own."""
         name = (header.decode("latin-1") if isinstance(header, bytes) else header).lower()
         if name in _PROTOCOL_HEADERS or self.own_headers.get(name) == values:
             super().putheader(header, *values)  # type: ignore[misc]

@@ -1,7 +1,7 @@
 """The `requests.Session` that the official exporters post with.
 
-It applies the settings to each request, keeps the answer for `http_answers`, and returns a plain
-400 to the exporter whenever the exporter would start to retry.
+It applies the settings to each request and keeps the answer for `http_answers`. To the exporter it
+returns 400 for every failure, because the exporter never retries that one.
 """
 
 from __future__ import annotations
@@ -21,27 +21,32 @@ from .deadlines import Deadline
 from .http_answers import CONTENT_TYPES, Answer
 from .http_connections import DeadlineAdapter
 
-_SHOWN_REFUSAL = 400
+_NOT_RETRIED = 400
+"""The status that the exporter gets for every failure."""
 
 _USER_AGENT = f"OTel-OTLP-Exporter-Python/{sdk_version}"
+"""https://opentelemetry.io/docs/specs/otel/protocol/exporter/#user-agent"""
 
 _MAX_BODY = 65_536
+"""About how many bytes of an answer are read."""
 
 
 class Session(requests.Session):
     """Posts with the settings, keeps the answer, and never lets the exporter retry.
 
-    `body`, if set, replaces the exporter's body. The settings' timeout limits a request as a whole.
+    `body`, if set, replaces the exporter's body. The timeout of the settings limits a request as a
+    whole. After a request, `answer` or `error` is set.
 
-    The environment adds neither headers nor client certificates: what the exporter itself reads of
-    `OTEL_EXPORTER_OTLP_*` is ignored, and so is `.netrc`. Proxies and `REQUESTS_CA_BUNDLE` belong
-    to the machine and apply.
+    The environment adds neither headers nor client certificates: `OTEL_EXPORTER_OTLP_*`, which the
+    exporter reads itself, and `.netrc` are ignored. Proxies and `REQUESTS_CA_BUNDLE` belong to the
+    machine, and apply.
     """
 
     def __init__(self, config: ExporterConfig) -> None:
         super().__init__()
         self._config = config
-        self.auth = _basic_auth  # without any auth, requests reads .netrc
+        self.auth = _basic_auth  # without an `auth`, requests reads .netrc
+        # Cookies, such as a load balancer's, are not part of OTLP.
         self.cookies.set_policy(DefaultCookiePolicy(allowed_domains=()))
         self.answer: Answer | None = None
         self.error: Exception | None = None
@@ -51,18 +56,19 @@ class Session(requests.Session):
         for scheme in ("http://", "https://"):
             self.mount(scheme, DeadlineAdapter(self._deadline, config.headers))
 
-    def forget(self, timeout_s: float | None) -> None:
-        """Reset the session for the next request, which is also limited to `timeout_s`."""
+    def reset(self, timeout_s: float | None) -> None:
+        """Forget the last answer; limit the next request to `timeout_s` seconds as well."""
         self.answer = self.error = None
         self._timeout_s = timeout_s
 
     def request(  # type: ignore[override]
         self, method: str, url: str, *args: Any, **kwargs: Any
     ) -> requests.Response:
-        """Send one request; return only success or failure to the exporter."""
+        """Send one request; return its status on success, otherwise 400."""
+        # `stream` leaves the body to `_body`, which reads a limited part of it.
         kwargs |= {"allow_redirects": False, "stream": True}
-        # Not the exporter's, which it computes from `time.time` in two steps: where that clock is
-        # set in between, the timeout is negative, or hours too long.
+        # The exporter's own timeout is not used. It is computed from two readings of `time.time`:
+        # if the clock is set in between, it is negative, or hours too long.
         kwargs["timeout"] = self._config.timeout_ms / 1000
         if self._timeout_s is not None:
             kwargs["timeout"] = min(kwargs["timeout"], self._timeout_s)
@@ -72,13 +78,14 @@ class Session(requests.Session):
             kwargs["data"] = gzip.compress(self.body) if is_gzip else self.body
             self.body = None
         shown = requests.Response()
-        shown.status_code, shown.url = _SHOWN_REFUSAL, url
+        shown.status_code, shown.url = _NOT_RETRIED, url
         self._deadline.start(kwargs["timeout"])
         try:
             with super().request(method, url, *args, **kwargs) as response:
                 self.answer = Answer(response.status_code, response.reason, response.headers)
                 self.answer.body = _body(response)
-        except Exception as error:  # from requests, urllib3, ssl, or a missing file
+        except Exception as error:  # from requests, urllib3, ssl, or a missing certificate file
+            # Once there is a status, it is final: what happens to the body does not matter.
             self.error = None if self.answer else error
         if self.answer and 200 <= self.answer.status < 300:
             shown.status_code = self.answer.status
@@ -86,6 +93,8 @@ class Session(requests.Session):
 
     def _apply_settings(self, kwargs: dict[str, Any]) -> None:
         config = self._config
+        # None removes a header: those that the exporter set on the session or passes here may come
+        # from OTEL_EXPORTER_OTLP_HEADERS.
         headers: dict[str, Any] = dict.fromkeys((*self.headers, *kwargs.get("headers", ())))
         headers |= default_headers()
         headers["User-Agent"] = _USER_AGENT
@@ -96,22 +105,23 @@ class Session(requests.Session):
         given.update(config.headers)
         kwargs["headers"] = given
         tls = config.tls or TlsConfig()
-        # Passed with the request, because REQUESTS_CA_BUNDLE takes precedence over the session's.
+        # Passed with the request, because REQUESTS_CA_BUNDLE takes precedence over the session's
+        # `verify`. True means the default, which that variable may replace.
         kwargs["verify"] = tls.ca_certificate or True
-        self.cert = None
+        self.cert = None  # requests uses the session's if the request has none
         if tls.client_certificate and tls.client_private_key:
             self.cert = (tls.client_certificate, tls.client_private_key)
         kwargs["cert"] = self.cert
 
 
 def _basic_auth(request: requests.PreparedRequest) -> requests.PreparedRequest:
-    """Add the user and password of the endpoint, if it has any."""
+    """Add the endpoint's user and password, if it has any."""
     user, password = get_auth_from_url(request.url or "")
     return requests.auth.HTTPBasicAuth(user, password)(request) if user else request
 
 
 def _body(response: requests.Response) -> bytes:
-    """Return the beginning of an answer's body, as far as it can be read."""
+    """Return the beginning of an answer's body, or as much of it as can be read."""
     body = b""
     with suppress(Exception):  # the status is final, whatever happens to the body
         for chunk in response.iter_content(_MAX_BODY):

@@ -1,6 +1,6 @@
-"""Imports an exporter: silently, and also while the interpreter is ending.
+"""Imports an exporter without log output, even at interpreter shutdown.
 
-Itself imported by `factory` only when an exporter is needed.
+`factory` imports this module only when an exporter is needed.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from ..diagnostics import is_own_export, suppress_own_records
 
 
 def import_exporter(official: str, ours: str) -> Any:
-    """Import an exporter's modules; return ours.
+    """Import the official exporter's module and ours; return ours.
 
     Raises:
-        ImportError: one of them is missing, or fails as only a damaged or too old one does.
-        OSError, RuntimeError, MemoryError: for want of files, threads or memory at the moment.
+        ImportError: a module is missing, damaged or too old. Retrying is of little use.
+        OSError, RuntimeError, MemoryError: no files, threads or memory are available now.
 
     """
     try:
@@ -27,18 +27,16 @@ def import_exporter(official: str, ours: str) -> Any:
         return import_with_sdk(ours)
     except (OSError, RuntimeError, MemoryError):
         raise
-    except Exception as error:
+    except Exception as error:  # modules of different releases raise AttributeError, TypeError, ...
         raise ImportError(f"{type(error).__name__}: {error}") from None
 
 
 def import_with_sdk(module: str) -> ModuleType:
-    """Import a module that needs the SDK: silently, and also while the interpreter is ending.
-
-    `import opentelemetry.sdk._logs` detects the process's resource in a thread pool, for a default
-    that is not used here. Those threads are silenced like this one. Once the main thread has ended,
-    Python starts no more threads, and an event that was logged just before would be lost; detection
-    is then left out, which nobody can notice any more.
-    """
+    """Import a module that needs the SDK, without log output, even at interpreter shutdown."""
+    # `import opentelemetry.sdk._logs` detects the resource of the process in a thread pool, for a
+    # default that is not used here. What those threads log must be suppressed as well. And once the
+    # main thread has ended, Python starts no more threads: the import would fail, and an event
+    # logged just before would be dropped. Detection is then skipped.
     resources: Any = importlib.import_module("opentelemetry.sdk.resources")
     detect = resources.get_aggregated_resources
 
@@ -61,7 +59,7 @@ def import_with_sdk(module: str) -> ModuleType:
 
 
 class _SilentDetector:
-    """A detector of resources whose log records are those of our export, in any thread."""
+    """A resource detector whose log records are suppressed, on whichever thread it runs."""
 
     def __init__(self, detector: Any) -> None:
         self._detector = detector

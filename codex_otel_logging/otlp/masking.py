@@ -1,8 +1,8 @@
-"""Masks secrets in text that comes from a collector or a library.
+"""Masks secrets in text from a collector or a library before it is logged or printed.
 
-Secrets are header values, credentials and query of the endpoint, what `${NAME}` was replaced by in
-it, and the credentials of the environment's proxies. Each is masked as a whole, in its parts, and
-in the spellings in which a collector or a library may repeat it.
+Secrets are header values, the endpoint's credentials and query, values that replaced a `${NAME}`,
+and the credentials of proxies in the environment. Each is masked as a whole, in its parts, and in
+every encoding in which a collector or a library may repeat it.
 """
 
 from __future__ import annotations
@@ -21,14 +21,16 @@ from ..config.settings import ExporterConfig
 
 MASK = "***"
 
-_SHORTEST = 4
-"""Shorter strings are no secrets, and every other word may contain them."""
+_MIN_LENGTH = 4
+"""Shorter strings are not masked: they protect nothing, and are part of many ordinary words."""
 
+# Anything that is not printable ASCII separates parts, and so does punctuation. A collector that
+# rejects a header such as "api-key=s3cret; org=acme" may repeat only one part of it.
 _HEADER_SEPARATORS = re.compile(r"[^!-~]+|[,;:=\"']+")
 _URL_SEPARATORS = re.compile(r"[^!-~]+|[/?&=#@:,;]+")
 
 _PUBLIC_WORDS = frozenset(("basic", "bearer", "http", "https", "logs", "token"))
-"""Parts of a secret that are not secret: schemes, and the standard path."""
+"""Parts that stay readable: authentication and URL schemes, and words of the standard path."""
 
 
 def mask(text: str, config: ExporterConfig) -> str:
@@ -39,43 +41,49 @@ def mask(text: str, config: ExporterConfig) -> str:
 
 
 def secrets_of(config: ExporterConfig) -> list[str]:
-    """Return the strings to mask, the longest first."""
-    found = {*_of_headers(config.headers.values()), *_of_address(config.endpoint)}
+    """Return the strings to mask, longest first.
+
+    The order matters: a secret that contains another one must be replaced before it.
+    """
+    found = {*_in_headers(config.headers.values()), *_in_url(config.endpoint)}
     for value in config.replaced:
         found |= {value, *_parts(value, _URL_SEPARATORS)}
+    # Read at each call: requests and gRPC read the variables when they connect.
     for name, value in os.environ.items():
         if name.lower().endswith("_proxy"):
             found.update(_credentials(userinfo_of(value)))
-    spelled = {s for secret in _long(found) for s in _spellings(secret)}
-    return sorted(_long(spelled), key=lambda s: (-len(s), s))
+    encoded = {s for secret in _long_enough(found) for s in _encodings(secret)}
+    return sorted(_long_enough(encoded), key=lambda s: (-len(s), s))
 
 
-def _long(strings: Iterable[str]) -> Iterator[str]:
-    return (s for s in strings if len(s) >= _SHORTEST)
+def _long_enough(strings: Iterable[str]) -> Iterator[str]:
+    return (s for s in strings if len(s) >= _MIN_LENGTH)
 
 
 def _parts(text: str, separators: re.Pattern[str]) -> Iterator[str]:
     return (part for part in separators.split(text) if part.lower() not in _PUBLIC_WORDS)
 
 
-def _of_headers(values: Iterable[str]) -> Iterator[str]:
+def _in_headers(values: Iterable[str]) -> Iterator[str]:
     for value in values:
         yield value
         yield from _parts(value, _HEADER_SEPARATORS)
         scheme, _, credentials = value.partition(" ")
         if scheme.lower() == "basic":
+            # A collector decodes these and may name the user, or quote the pair.
             with suppress(binascii.Error, UnicodeDecodeError):
                 yield from _credentials(base64.b64decode(credentials).decode())
 
 
-def _of_address(address: str) -> Iterator[str]:
-    """Yield what is secret in an address: user, password, and the query with its values."""
-    yield from _credentials(userinfo_of(address))
-    with suppress(ValueError):
-        query = urlsplit(address).query
+def _in_url(url: str) -> Iterator[str]:
+    """Yield the secrets in a URL: user, password, the query, and the query's values."""
+    yield from _credentials(userinfo_of(url))
+    with suppress(ValueError):  # not a valid URL
+        query = urlsplit(url).query
         yield query
         for pair in re.split("[&;]", query):
             name, equals, value = pair.partition("=")
+            # Without "=" the name is the value, as in "?s3cret".
             yield from (value, unquote_plus(value)) if equals else (name,)
 
 
@@ -85,12 +93,12 @@ def _credentials(userinfo: str) -> Iterator[str]:
     pair = f"{unquote(user)}:{unquote(password)}"
     yield from (userinfo, user, password)
     if userinfo:
-        for encoding in ("utf-8", "latin-1"):  # libraries differ
+        for encoding in ("utf-8", "latin-1"):  # requests uses Latin-1, RFC 7617 suggests UTF-8
             encoded = base64.b64encode(pair.encode(encoding, "replace")).decode()
             yield from (encoded, encoded.rstrip("="))
 
 
-def _spellings(secret: str) -> Iterator[str]:
-    """Yield a secret as it is, percent-decoded, percent-encoded, and escaped."""
+def _encodings(secret: str) -> Iterator[str]:
+    """Yield a secret unchanged, percent-decoded, percent-encoded, and as in a JSON string."""
     yield from (secret, unquote(secret), quote(secret), quote(secret, safe=""), quote_plus(secret))
     yield json.dumps(secret)[1:-1]

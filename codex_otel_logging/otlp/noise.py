@@ -1,7 +1,8 @@
-"""Keeps what the exporters' libraries write about our exports away from the application.
+"""Silences the exporters' libraries while they work for this package.
 
-Only this package's own threads are concerned: what the same libraries log or warn of in the
-application's own requests reaches its handlers as ever.
+An application's handlers should not receive urllib3's or gRPC's log records about exports. Nothing
+changes for the application's own use of these libraries: each record and warning is suppressed by
+the thread that causes it.
 """
 
 from __future__ import annotations
@@ -19,7 +20,10 @@ from ..diagnostics import is_own_export, suppress_own_records
 
 @contextmanager
 def quiet_import() -> Iterator[None]:
-    """Silence the libraries that this thread imports and sets up inside."""
+    """Silence the libraries that this thread imports and uses inside.
+
+    Loggers of these libraries stay silent for this package's exports afterwards.
+    """
     _filter_loggers()
     with suppress_own_records(), _quiet_core(), _quiet_warnings():
         yield
@@ -29,25 +33,26 @@ _LIBRARIES = ("opentelemetry", "urllib3", "requests", "grpc", "charset_normalize
 
 
 def _filter_loggers() -> None:
-    """Filter our records out of the libraries' loggers: those that exist, and those to come.
-
-    A filter counts only for the very logger that it is added to, so each logger that our import
-    creates needs its own, before its first record. `Manager.loggerClass` is the hook for that. It
-    stays in place: to restore it would undo what another thread has set meanwhile.
-    """
+    """Filter records of our exports out of the libraries' loggers, existing and future ones."""
+    # Logger filters are not inherited: `logging` asks only the filters of the logger that was
+    # called. So every logger that our import creates needs the filter before its first record, and
+    # `Manager.loggerClass` is the only hook that comes early enough.
     manager = logging.root.manager
     for name, logger in list(manager.loggerDict.items()):
         if isinstance(logger, logging.Logger) and name.partition(".")[0] in _LIBRARIES:
-            logger.addFilter(_not_own_export)  # a second time changes nothing
-    before: Any = manager.loggerClass
+            logger.addFilter(_not_own_export)  # does nothing if it is there already
+    original_class: Any = manager.loggerClass
 
     def filtered(name: str) -> logging.Logger:
-        logger: logging.Logger = (before or logging.getLoggerClass())(name)
+        # None means the class of `logging.setLoggerClass`, which may change at any time.
+        logger: logging.Logger = (original_class or logging.getLoggerClass())(name)
         if is_own_export():
             logger.addFilter(_not_own_export)
         return logger
 
-    if getattr(before, "__module__", "") != __name__:
+    # The hook is never removed: restoring the attribute would undo a change that another thread has
+    # made meanwhile. A second hook would only add a call, so an existing one is kept.
+    if getattr(original_class, "__module__", "") != __name__:
         manager.loggerClass = filtered  # type: ignore[assignment]
 
 
@@ -57,11 +62,10 @@ def _not_own_export(_record: logging.LogRecord) -> bool:
 
 @contextmanager
 def _quiet_warnings() -> Iterator[None]:
-    """Show no warning of this thread.
-
-    Not with `warnings.catch_warnings`, which replaces the filters of all threads. Where another
-    thread does that meanwhile, it may put our function back later, which then only passes on.
-    """
+    """Hide warnings that this thread causes inside."""
+    # `warnings.catch_warnings` would replace the filters of all threads. If another thread uses it
+    # meanwhile, it may restore `show_others` after this context has ended; that is harmless, as
+    # `show_others` then passes every warning on.
     show = warnings.showwarning
 
     def show_others(*args: Any, **kwargs: Any) -> None:
@@ -84,9 +88,10 @@ _VERBOSITY = "GRPC_VERBOSITY"
 def _quiet_core() -> Iterator[None]:
     """Keep gRPC's C core, which is about to be imported, from writing to stderr.
 
-    It writes lines about each attempt to connect that fails, and reads how much to write only once.
-    An application that has imported gRPC before, or that sets the variable, keeps its own level.
+    An application that has already imported gRPC, or that sets the variable, keeps its own level.
     """
+    # The core writes lines to stderr for each failed attempt to connect. It reads the variable only
+    # once, when it is loaded, so the variable is removed afterwards: no child process inherits it.
     if "grpc" in sys.modules or os.environ.get(_VERBOSITY):
         yield
         return

@@ -1,4 +1,4 @@
-"""Words for why a request failed: one short line without the secrets of the settings."""
+"""Describes why a request failed: one short line, with the settings' secrets masked."""
 
 from __future__ import annotations
 
@@ -8,44 +8,50 @@ from ..config.settings import ExporterConfig
 from ..delivery.exporter import DELIVERED, Outcome
 
 _MAX_REASON = 200
+"""Maximum length of a reason in characters. A collector may answer with a whole document."""
 
 
 def delivered(rejected: int, message: str, config: ExporterConfig) -> Outcome:
-    """Return the outcome of a delivered request, of which a collector may have left events out."""
+    """Return the outcome of a delivered request, with the events that the collector rejected."""
     if not rejected and not message:
         return DELIVERED
     return Outcome("delivered", safe_reason(message, config), max(rejected, 0))
 
 
 def safe_reason(text: str, config: ExporterConfig) -> str:
-    """Return what a collector or a library said as one short line without the settings' secrets."""
-    from .masking import mask  # here, because a start without failures does without
+    """Return text from a collector or a library as one short printable line, secrets masked."""
+    from .masking import mask  # imported only after a failure, to keep a start short
 
+    # Masked before it is cut: half a secret would no longer be recognized.
     text = mask(text, config)
     line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
     return line if len(line) <= _MAX_REASON else line[:_MAX_REASON] + "..."
 
 
-_CLIENT_CERTIFICATE = "the collector wants a client certificate that it accepts"
+_CLIENT_CERTIFICATE = "the collector requires a client certificate that it trusts"
 
 _TLS_HINTS = (
-    ("local issuer", "its authority is not known here, see ca-certificate"),
-    ("self.signed certificate", "its authority is not known here, see ca-certificate"),
-    ("mismatch", "it is for another host than the endpoint's"),
-    ("wrong version number|record layer failure", "the collector does not speak TLS there"),
+    ("local issuer", "unknown certificate authority, set ca-certificate"),
+    ("self.signed certificate", "unknown certificate authority, set ca-certificate"),
+    ("mismatch", "the certificate must name the endpoint's host"),
+    ("wrong version number|record layer failure", "the collector does not use TLS on this port"),
     ("alert .*(certificate|unknown ca)", _CLIENT_CERTIFICATE),
 )
-"""What OpenSSL's words about a certificate, or about a connection, mean to a reader."""
+"""Patterns of messages of OpenSSL, or of BoringSSL in gRPC, each with a hint."""
 
 PERHAPS_CLIENT_CERTIFICATE = f"; perhaps {_CLIENT_CERTIFICATE}"
-"""What may be behind a collector that hangs up over TLS; it need not say why."""
+"""The hint for a collector that closes a TLS connection; it may do so without a reason."""
 
 
 def tls_failure(what: str, why: str = "") -> str:
-    """Return in words why TLS failed, from OpenSSL's name for what failed and its reason for it.
+    """Return a description of a TLS failure.
 
-    Without the host's name, which a variable may hold.
+    Args:
+        what: OpenSSL's name for the failure, such as `CERTIFICATE_VERIFY_FAILED`.
+        why: OpenSSL's reason for it, if there is one.
+
     """
+    # What follows is the host name, which a `${NAME}` may have supplied.
     why = why.partition(", certificate is not valid for")[0]
     text = ": ".join(filter(None, (what.lower().replace("_", " "), why)))
     hint = next((hint for words, hint in _TLS_HINTS if re.search(words, text)), "")

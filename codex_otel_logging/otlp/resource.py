@@ -1,4 +1,4 @@
-"""The attributes of the resource that name this SDK."""
+"""The resource attributes that identify the SDK."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""The way to a collector: its address, whether with TLS, and through which proxy.
+"""Determines the route to a collector: its address, whether TLS is used, and the proxy.
 
-It is found as the exporters find it: `requests` for HTTP, gRPC's own variables for gRPC.
+Follows the rules of the exporters: those of `requests` for HTTP, and gRPC's own for gRPC.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from ..config.settings import ExporterConfig
 
 
 class Address(NamedTuple):
-    """A host's name or number, and a port."""
+    """A host name or IP address, and a port."""
 
     host: str
     port: int
@@ -30,10 +30,10 @@ class Address(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Proxy:
-    """A proxy, and the environment variable that names it.
+    """A proxy, and the environment variable that sets it.
 
-    One that is `opaque` opens no tunnel to the collector: it takes requests itself, or is no plain
-    HTTP proxy.
+    An `opaque` proxy opens no tunnel to the collector: it forwards requests itself, or it is not a
+    plain HTTP proxy (HTTPS, SOCKS).
     """
 
     address: Address
@@ -44,9 +44,10 @@ class Proxy:
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """The way to a collector.
+    """The route to a collector.
 
-    `host_shown` is its host as the settings have it, before `${NAME}` is replaced.
+    `host_shown` is the host as written in the settings, with `${NAME}` not replaced: it may be
+    printed.
     """
 
     collector: Address
@@ -56,18 +57,19 @@ class Route:
 
     @property
     def first(self) -> Address:
-        """Where the connection goes."""
+        """The address that the connection goes to: the proxy's, if there is one."""
         return self.proxy.address if self.proxy else self.collector
 
     @property
     def setting(self) -> str:
-        """What names that address: a variable of the environment, or the exporter's `endpoint`."""
+        """The source of that address: an environment variable, or the exporter's `endpoint`."""
         return self.proxy.variable if self.proxy else "endpoint"
 
 
 def route_to(exporter: ExporterConfig) -> Route | None:
-    """Return the way of an exporter's requests, or None if its address has no host and port."""
+    """Return the route of an exporter's requests, or None if its endpoint has no host and port."""
     endpoint = exporter.endpoint or ""
+    # gRPC targets such as "unix:/path" or "dns:name" name a resolver; the rest is not a host.
     if "://" not in endpoint if exporter.over_http else endpoint.startswith(GRPC_SCHEMES):
         return None
     try:
@@ -80,6 +82,7 @@ def route_to(exporter: ExporterConfig) -> Route | None:
     if parts.scheme not in ("http", "https") or not collector.host:
         return None
     proxy = _http_proxy(endpoint) if exporter.over_http else _grpc_proxy(collector.host)
+    # Not with `urlsplit`: it would write `${HOST}` in lower case, and reject `${PORT}`.
     netloc = (exporter.safe_endpoint or "").rpartition("://")[2].partition("/")[0]
     return Route(collector, re.sub(r":[^:\]]*$", "", netloc), tls, proxy)
 
@@ -93,34 +96,36 @@ def _http_proxy(endpoint: str) -> Proxy | None:
     scheme = urlsplit(endpoint).scheme
     names = [f"{scheme}_proxy", f"{scheme}_PROXY".upper(), "all_proxy", "ALL_PROXY"]
     variable = next((name for name in names if os.environ.get(name)), "the system's settings")
-    return _proxy(url, variable, tunnels=scheme == "https")
+    return _parse_proxy(url, variable, tunnels=scheme == "https")
 
 
 def _grpc_proxy(host: str) -> Proxy | None:
-    """Return the proxy that gRPC takes.
+    """Return the proxy that gRPC uses, if any.
 
     https://github.com/grpc/grpc/blob/master/doc/environment_variables.md
     """
     for name in ("no_grpc_proxy", "no_proxy"):
-        if exceptions := os.environ.get(name):
-            if any(_is_exception(host, each.strip()) for each in exceptions.split(",")):
+        if patterns := os.environ.get(name):
+            if any(_bypasses_proxy(host, each.strip()) for each in patterns.split(",")):
                 return None
-            break
+            break  # gRPC reads only the first variable that is set
     for name in ("grpc_proxy", "https_proxy", "http_proxy"):
         if url := os.environ.get(name):
-            return _proxy(url, name, tunnels=True) if url.startswith("http://") else None
+            # gRPC supports plain HTTP proxies only, and ignores others.
+            return _parse_proxy(url, name, tunnels=True) if url.startswith("http://") else None
     return None
 
 
-def _is_exception(host: str, exception: str) -> bool:
-    if not exception:
+def _bypasses_proxy(host: str, pattern: str) -> bool:
+    """Return whether an entry of `no_proxy`, an IP network or a suffix, matches the host."""
+    if not pattern:
         return False
     with suppress(ValueError):
-        return ipaddress.ip_address(host) in ipaddress.ip_network(exception, strict=False)
-    return host.lower().endswith(exception.lower())
+        return ipaddress.ip_address(host) in ipaddress.ip_network(pattern, strict=False)
+    return host.lower().endswith(pattern.lower())
 
 
-def _proxy(url: str, variable: str, *, tunnels: bool) -> Proxy | None:
+def _parse_proxy(url: str, variable: str, *, tunnels: bool) -> Proxy | None:
     try:
         parts = urlsplit(url if "://" in url else f"http://{url}")
         address = Address(parts.hostname or "", parts.port or 80)
@@ -135,9 +140,10 @@ def _proxy(url: str, variable: str, *, tunnels: bool) -> Proxy | None:
 
 
 def usual_authorities(exporter: ExporterConfig) -> str | None:
-    """Return the file of the authorities that the exporter trusts when the settings name none.
+    """Return the file with the certificate authorities that the exporter trusts by default.
 
-    gRPC brings its own; this machine's stand for them.
+    gRPC has built-in ones and no file for them. None then means Python's default authorities, which
+    are usually the same.
     """
     if not exporter.over_http:
         return os.environ.get("GRPC_DEFAULT_SSL_ROOTS_FILE_PATH")

@@ -1,9 +1,9 @@
-"""An `Event` becomes the log record that OpenTelemetry's exporters take.
+"""Converts events to the SDK's log records, which the official JSON exporter requires.
 
-The mapping follows the logs data model:
-https://opentelemetry.io/docs/specs/otel/logs/data-model/
-Body and event name are the event's name, never the formatted message: consumers of Codex telemetry
-look for it there, and a message could carry a redacted prompt.
+The mapping follows the logs data model: https://opentelemetry.io/docs/specs/otel/logs/data-model/
+
+Body and event name are both the event's name, never the formatted message: consumers of Codex
+telemetry look for it there, and a message could contain a prompt that redaction removed.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from .resource import SDK_ATTRIBUTES
 from .severities import severity_number, severity_text
 
 _NO_CONTEXT = Context({"codex_otel_logging": "none"})
-"""Stands for no context at all: an empty one would be replaced by the worker's own."""
+"""A context without a span. `LogRecord` replaces an empty one, which is falsy, with the current."""
 
 
 class OtlpRecords:
-    """Maps events to log records, for one handler: one resource, one scope for each logger."""
+    """Converts the events of one handler: one resource, and one scope for each logger."""
 
     def __init__(self, shared: SharedAttributes) -> None:
         self._defaults = shared.defaults
@@ -36,7 +36,7 @@ class OtlpRecords:
         self._scopes: dict[str, InstrumentationScope] = {}
 
     def batch(self, events: Sequence[Event]) -> list[ReadableLogRecord]:
-        """Return the log records of the events, in their order."""
+        """Return the log records of the events, in the same order."""
         return [self._record(event) for event in events]
 
     def _record(self, event: Event) -> ReadableLogRecord:
@@ -51,6 +51,7 @@ class OtlpRecords:
             event_name=name,
             attributes=encodable_keys(event.attributes_with(self._defaults)),
         )
+        # The span of the application thread that logged, not of the worker that exports.
         if event.span_context is not None:
             record.trace_id = event.span_context.trace_id
             record.span_id = event.span_context.span_id

@@ -233,7 +233,7 @@ class TestNothingIsSent:
         monkeypatch.setattr(factory, "is_installed", lambda _package: False)
         return str(file), (
             "exporter 'otlp-grpc' needs an extra package: "
-            "pip install 'codex_otel_logging[grpc]'; until then no event is sent"
+            "pip install 'codex_otel_logging[grpc]'; no events are exported until then"
         )
 
     def test_and_that_is_a_failure_if_an_exporter_is_set(

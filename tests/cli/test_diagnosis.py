@@ -388,7 +388,7 @@ class TestNoAnswer:
 class TestOtherProtocols:
     def test_http_to_the_port_for_grpc(self, send: Send, receiver: Receiver) -> None:
         sent = send(HTTP, f"{receiver.grpc_endpoint}/v1/logs")
-        assert sent.text("answer") == "no connection: what came is not HTTP"
+        assert sent.text("answer") == "no connection: the answer is not HTTP"
         assert sent.text("port") == "speaks gRPC without TLS"
         assert sent.advice == (
             "use exporter otlp-grpc, or the collector's port for HTTP, usually 4318"

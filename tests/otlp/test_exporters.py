@@ -61,7 +61,8 @@ PARTIAL = ExportLogsServiceResponse(
             (307, {"Location": "http://127.0.0.1:9/"}, b""),
             Outcome(
                 "refused",
-                "HTTP 307 Temporary Redirect, a redirect; give the address it leads to as endpoint",
+                "HTTP 307 Temporary Redirect: redirects are not followed; set endpoint to the "
+                "address of the redirect",
             ),
         ),
         ((400, TEXT, b"bad\nrequest"), Outcome("invalid", "HTTP 400 Bad Request: bad request")),
@@ -201,7 +202,7 @@ def test_http_to_a_port_that_speaks_grpc() -> None:
         connected(ExporterConfig("otlp-http", receiver.grpc_endpoint)) as exporter,
     ):
         outcome = exporter.export([event()])
-    assert outcome == Outcome("retry", "no connection: what came is not HTTP")
+    assert outcome == Outcome("retry", "no connection: the answer is not HTTP")
 
 
 def test_http_collector_that_hangs_up(http_collector: Callable[..., HttpCollector]) -> None:

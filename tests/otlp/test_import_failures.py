@@ -193,5 +193,5 @@ def test_frozen_application_without_the_exporter_is_told_what_it_must_contain(
         "application with 'codex_otel_logging[json]' installed; it must contain "
         "opentelemetry.exporter.otlp.json.http._log_exporter and "
         "codex_otel_logging.otlp.http_exporter; "
-        "until then no event is sent"
+        "no events are exported until then"
     )

@@ -179,14 +179,14 @@ class Bad:
     grpc: str = ""
 
 
-HANGS_UP = "perhaps the collector wants a client certificate that it accepts"
+HANGS_UP = "perhaps the collector requires a client certificate that it trusts"
 OVER_HTTP_IT_HANGS_UP = (
     "((TLS failed: EOF occurred in violation of protocol"
     "|no connection: (Connection reset by peer|Broken pipe|Remote end closed .*)"
     f"); {HANGS_UP}"
     "|TLS failed: (tlsv13 alert certificate required|tlsv1 alert unknown ca"
     "|sslv3 alert certificate expired|sslv3 alert bad certificate)"
-    "; the collector wants a client certificate that it accepts)"
+    "; the collector requires a client certificate that it trusts)"
 )
 OVER_GRPC_IT_HANGS_UP = f"(Socket closed|.*Connection reset by peer|.*Broken pipe); {HANGS_UP}"
 
@@ -194,7 +194,7 @@ BAD = {
     "unknown authority": Bad(
         lambda c: Tls(c.unknown),
         "TLS failed: certificate verify failed: unable to get local issuer certificate; "
-        "its authority is not known here, see ca-certificate",
+        "unknown certificate authority, set ca-certificate",
     ),
     "expired": Bad(
         lambda c: Tls(c.expired),
@@ -208,12 +208,12 @@ BAD = {
     "for another host": Bad(
         lambda c: Tls(c.elsewhere),
         "TLS failed: certificate verify failed: (IP address|Hostname|hostname) mismatch; "
-        "it is for another host than the endpoint's",
+        "the certificate must name the endpoint's host",
     ),
     "no TLS": Bad(
         lambda _: None,
         "TLS failed: (wrong version number|record layer failure); "
-        "the collector does not speak TLS there",
+        "the collector does not use TLS on this port",
     ),
     "no client certificate": Bad(
         lambda c: Tls(c.good, c.authority),
@@ -337,18 +337,18 @@ def test_a_renewed_certificate_ends_the_outage(
         (
             "CERTIFICATE_VERIFY_FAILED",
             "Hostname mismatch, certificate is not valid for 's3cr3t.example.com'.",
-            "Hostname mismatch; it is for another host than the endpoint's",
+            "Hostname mismatch; the certificate must name the endpoint's host",
         ),
         (
             "CERTIFICATE_VERIFY_FAILED",
             "self-signed certificate in certificate chain",
             "self-signed certificate in certificate chain; "
-            "its authority is not known here, see ca-certificate",
+            "unknown certificate authority, set ca-certificate",
         ),
         (
             "CERTIFICATE_VERIFY_FAILED",
             "self signed certificate",
-            "self signed certificate; its authority is not known here, see ca-certificate",
+            "self signed certificate; unknown certificate authority, set ca-certificate",
         ),
         ("CERTIFICATE_VERIFY_FAILED", "", None),
     ],
@@ -366,12 +366,12 @@ def test_words(what: str, why: str, text: str | None) -> None:
         (
             "errors resolving s3cr3t.example.com:4317: [field:hostname lookup error:address lookup "
             "failed for s3cr3t.example.com:4317: Domain name not found]",
-            "no address: Domain name not found",
+            "host name not resolved: Domain name not found",
         ),
         (
             "DNS resolution failed for s3cr3t.example.com:4317: C-ares status is not ARES_SUCCESS "
             "qtype=A name=s3cr3t.example.com is_balancer=0: Domain name not found",
-            "no address: Domain name not found",
+            "host name not resolved: Domain name not found",
         ),
         (
             "failed to connect to all addresses; last error: UNKNOWN: ipv6:%5B::1%5D:4317: "
