@@ -1,6 +1,6 @@
-"""A local OTLP log receiver: HTTP (protobuf and JSON, gzip or not) and gRPC in one object.
+"""A local receiver of OTLP logs: HTTP (protobuf or JSON, with or without gzip) and gRPC.
 
-The demo, the command `listen` and tests, an application's own included, use it as a collector:
+The demo, the command `listen` and tests use it as a collector. So can an application's own tests:
 
     with Receiver() as receiver:
         ...  # log to receiver.http_endpoint or receiver.grpc_endpoint
@@ -8,10 +8,11 @@ The demo, the command `listen` and tests, an application's own included, use it 
     assert [event.name for event in events] == [...]
     assert events[0].attributes["prompt"] == "[REDACTED]"
 
-It listens on loopback and keeps everything in memory, unless `on_request` takes it. It is not a
-collector for production. Each HTTP connection has a thread; gRPC has a pool of four. Nothing of
-OpenTelemetry is imported before a `Receiver` is built. Modules of the commands and tests may
-import this package; it imports none of them.
+It listens on loopback and keeps all requests in memory, unless `on_request` is given. It is not a
+production collector.
+
+Each HTTP connection has a thread; gRPC has a pool of four. OpenTelemetry is imported when a
+`Receiver` is built. This package may be imported by `cli` and imports nothing of it.
 """
 
 from ..config.endpoints import LOGS_PATH
@@ -29,6 +30,7 @@ __all__ = [
     "events_of",
 ]
 
+# Tracebacks and pickles show the names that applications import, wherever the classes are defined.
 Receiver.__module__ = "codex_otel_logging"
 for _public in (PortError, ReceivedEvent, ReceivedRequest, RefusedRequest):
     _public.__module__ = __name__

@@ -1,6 +1,6 @@
-"""Receives OTLP/HTTP, as https://opentelemetry.io/docs/specs/otlp/#otlphttp has it.
+"""Receives OTLP/HTTP (https://opentelemetry.io/docs/specs/otlp/#otlphttp).
 
-Whatever can be refused is refused before the body is read.
+A request is refused before its body is read, if its line and headers are enough to tell.
 """
 
 from __future__ import annotations
@@ -25,10 +25,11 @@ from .received import Transport
 from .refusals import OTHER_SIGNALS, RefusalError, Refuse, other_signal
 
 REQUEST_TIMEOUT_S = 30.0
-"""How long a request may take to arrive as a whole."""
+"""How long a whole request may take to arrive."""
 
 _LINGER_S = 2.0
 _LINGER_BYTES = 16 << 20
+"""How long, and up to which size, a refused body is read so that the client sees the answer."""
 _TEXT = "text/plain; charset=utf-8"
 _TRANSPORTS: Mapping[str, Transport] = {
     "application/x-protobuf": "http/protobuf",
@@ -51,38 +52,40 @@ class _HttpHandler(BaseHTTPRequestHandler):
     request: socket.socket
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
-    # Where a connection does not begin with a request, the base class has set none of these.
+    # The base class sets these only once it has read a request line; answers need them before.
     requestline = command = ""
     raw_requestline = b""
     _unread = False
-    """Whether the client may have sent something that was not read, such as a body."""
+    """Whether the client may have sent bytes that were not read, such as a body."""
     _awaits_continue = False
-    """Whether the client sends the body only when it is asked to."""
+    """Whether the client waits for 100 Continue before it sends the body."""
 
     def setup(self) -> None:
-        """Begin to serve the connection, for as long as it may be idle."""
+        """Begin to serve the connection, with the idle timeout."""
         super().setup()
-        self.server.hang_up_in(self.request, connections.IDLE_TIMEOUT_S)
+        self.server.disconnect_after(self.request, connections.IDLE_TIMEOUT_S)
 
     def handle_one_request(self) -> None:
-        """Serve one request, or end a connection that does not begin as HTTP does."""
+        """Serve one request, or refuse a TLS connection."""
         self._unread = self._awaits_continue = False
+        # Blocks until the first byte. The time limit of a request begins with it, however long the
+        # connection was idle.
         first = self.rfile.peek(1)  # type: ignore[attr-defined]
-        self.server.hang_up_in(self.request, REQUEST_TIMEOUT_S)
+        self.server.disconnect_after(self.request, REQUEST_TIMEOUT_S)
         if first.startswith(TLS_HANDSHAKE):
             self._refuse_connection(RefusalError(400, refusals.TLS, refusals.USE_HTTP_PLAINTEXT))
         else:
             super().handle_one_request()
 
     def handle_expect_100(self) -> bool:
-        """Do not ask for the body yet, as the base class would: it may be refused."""
+        """Postpone 100 Continue until the request is known to be acceptable."""
         self._awaits_continue = True
         return True
 
     def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
-        """Refuse what the base class does not take for a POST request."""
+        """Refuse what the base class rejects: other methods, and anything but HTTP/1."""
         if self.raw_requestline.startswith(HTTP2_PREFACE):
-            reason = "HTTP/2, which gRPC uses, at the port for OTLP/HTTP"
+            reason = "HTTP/2, which gRPC uses, on the OTLP/HTTP port"
             refusal = RefusalError(code, reason, refusals.USE_OTHER_HTTP)
         elif code == HTTPStatus.NOT_IMPLEMENTED:
             reason = f"{brief(self.command)} {_path(self.path)}: OTLP requests use POST"
@@ -93,43 +96,43 @@ class _HttpHandler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         """Receive one export request."""
+        # Repeated headers are joined (RFC 9110, 5.3), so that none of them hides another: two
+        # Content-Length headers must be as invalid as "2, 3".
         headers: dict[str, str] = {}
         for name, value in self.headers.items():
             known = headers.get(name.lower())
             headers[name.lower()] = value if known is None else f"{known}, {value}"
         self._unread = has_body(headers)
         try:
-            self._check_names(headers)
+            self._check_host_and_origin(headers)
             self._check_path()
             transport = _transport(headers)
             decompress = _decompressor(headers)
             body = self._read_body(headers)
-            self._take(transport, headers, body, decompress)
+            self._accept(transport, headers, body, decompress)
         except RefusalError as refusal:
-            self.close_connection |= self._unread  # where the next request begins is not known
+            # An unread body may hold a second request that a proxy did not see.
+            self.close_connection |= self._unread
             self._refuse(refusal)
 
     def finish(self) -> None:
-        """Flush the answer, and let the client read it.
-
-        A connection that is closed with unread data is reset, and the answer with it.
-        https://www.rfc-editor.org/rfc/rfc9112#section-9.6
-        """
+        """Flush the answer and give the client time to read it."""
         super().finish()
         if not self._unread:
             return
-        self.server.hang_up_in(self.request, _LINGER_S)
+        # Closing a connection with unread data resets it, and the client may lose the answer
+        # (https://www.rfc-editor.org/rfc/rfc9112#section-9.6). So the rest is read and discarded.
+        self.server.disconnect_after(self.request, _LINGER_S)
         left = _LINGER_BYTES
-        with suppress(OSError):  # the client was faster
+        with suppress(OSError):  # the client has already closed it
             self.request.shutdown(socket.SHUT_WR)
             while left > 0 and (data := self.request.recv(65_536)):
                 left -= len(data)
 
-    def _check_names(self, headers: Mapping[str, str]) -> None:
-        """Refuse what a web page makes a browser send, under a name that its author controls.
-
-        Such a name may lead to a loopback address although it belongs to somebody else.
-        """
+    def _check_host_and_origin(self, headers: Mapping[str, str]) -> None:
+        """Refuse requests that a web page makes a browser send to a loopback address."""
+        # DNS rebinding: the author of a web page can let a name of theirs resolve to 127.0.0.1. The
+        # browser then takes the receiver for part of that site, but it sends the name as `Host`.
         if not self.server.is_local:
             return
         host, origin = headers.get("host"), headers.get("origin")
@@ -165,23 +168,23 @@ class _HttpHandler(BaseHTTPRequestHandler):
         self._unread = False
         return body
 
-    def _take(
+    def _accept(
         self,
         transport: Transport,
         headers: Mapping[str, str],
         body: bytes,
         decompress: Callable[[bytes, int], bytes] | None,
     ) -> None:
-        """Hand on a request and answer it."""
-        self.server.hang_up_in(self.request, float("inf"))  # `on_request` takes its time
+        """Hand over a request and answer it."""
+        self.server.disconnect_after(self.request, float("inf"))  # `on_request` has no time limit
         try:
-            self.server.intake.take(transport, headers, body, decompress)
+            self.server.intake.accept(transport, headers, body, decompress)
         except RefusalError:
             raise
         except Full:
             self._answer(503, _TEXT, f"{refusals.BUSY}\n".encode(), ("Retry-After", "1"))
         except BaseException:
-            self._answer(500, _TEXT, b"the receiver failed\n")
+            self._answer(500, _TEXT, b"the receiver failed; see its standard error\n")
             raise
         else:
             if transport == "http/json":
@@ -190,8 +193,8 @@ class _HttpHandler(BaseHTTPRequestHandler):
                 self._answer(200, "application/x-protobuf", messages.EMPTY_RESPONSE)
 
     def _refuse_connection(self, refusal: RefusalError) -> None:
-        """Refuse, and hang up: where the next request begins is not known."""
-        self.request_version = self.protocol_version  # answer with a status line in any case
+        """Refuse a request and end the connection: the next request's position is unknown."""
+        self.request_version = self.protocol_version  # HTTP/0.9 would get no status line
         self.close_connection = self._unread = True
         self._refuse(refusal)
 
@@ -200,7 +203,7 @@ class _HttpHandler(BaseHTTPRequestHandler):
         self._answer(refusal.status, _TEXT, f"{refused}\n".encode(), *refusal.headers)
 
     def _answer(self, status: int, content_type: str, body: bytes, *more: tuple[str, str]) -> None:
-        self.server.hang_up_in(self.request, connections.IDLE_TIMEOUT_S)
+        self.server.disconnect_after(self.request, connections.IDLE_TIMEOUT_S)
         self.send_response(status)
         for name, value in more:
             self.send_header(name, value)
@@ -234,5 +237,5 @@ def _decompressor(headers: Mapping[str, str]) -> Callable[[bytes, int], bytes] |
 
 
 def _path(target: str) -> str:
-    """Return a request's path for people: a query may hold a secret, and so may a whole URL."""
+    """Return a request's path for a message. A query or a whole URL may hold a secret."""
     return brief(target.partition("?")[0]) if target.startswith("/") else "(not a path)"

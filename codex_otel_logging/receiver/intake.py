@@ -1,4 +1,4 @@
-"""Decodes requests, a few at a time, and hands them on."""
+"""Decodes requests, a few at a time, and hands them over."""
 
 from __future__ import annotations
 
@@ -14,45 +14,46 @@ if TYPE_CHECKING:
     from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 
 AT_ONCE = 4
-"""How many requests are decoded at once; each takes up to a hundred times its size meanwhile."""
+"""How many requests are decoded at once. Each takes up to a hundred times its size in memory."""
 
-_BYTES_PER_ITEM = 40
-"""No real log record is smaller. One of two bytes takes 700 bytes in Python."""
+_MIN_BYTES_PER_ITEM = 40
+"""The number of records is limited to `max_bytes` divided by this. No real record is smaller, but
+an empty one takes two bytes in a request and 700 in memory."""
 
 
 class Intake:
-    """Decodes requests and hands them to `receive`.
+    """Decodes requests and hands them over.
 
     Args:
-        receive: called with each request, from several threads at once.
-        max_bytes: how large a request may be, as sent and as decompressed.
+        on_request: called with each request, from several threads at once.
+        max_bytes: maximum size of a request, as sent and as decompressed.
 
     """
 
-    def __init__(self, receive: Callable[[ReceivedRequest], object], max_bytes: int) -> None:
+    def __init__(self, on_request: Callable[[ReceivedRequest], object], max_bytes: int) -> None:
         self.max_bytes = max_bytes
-        self._receive = receive
+        self._on_request = on_request
         self._slots = threading.BoundedSemaphore(AT_ONCE)
 
-    def take(
+    def accept(
         self,
         transport: Transport,
         headers: Mapping[str, str],
         body: bytes,
         decompress: Callable[[bytes, int], bytes] | None,
     ) -> None:
-        """Decode a request and hand it on; blocks while too many others are decoded.
+        """Decode a request and hand it over. Blocks while `AT_ONCE` others are being handled.
 
         `decompress` is a function of `bodies`, or None if the body is not compressed.
 
         Raises:
-            RefusalError: it is too large or malformed.
-            Exception: what `receive` raises.
+            RefusalError: the request is too large or malformed.
+            Exception: raised by `on_request`.
 
         """
         with self._slots:
             message = self._decode(transport, body, decompress)
-            self._receive(ReceivedRequest(transport, headers, message))
+            self._on_request(ReceivedRequest(transport, headers, message))
 
     def _decode(
         self,
@@ -66,16 +67,17 @@ class Intake:
             message = messages.parse(body, transport)
         except RefusalError:
             raise
-        except Exception as error:
-            reason = f"the body cannot be read: {type(error).__name__}"
+        except Exception as error:  # json, protobuf and zlib raise many types, RecursionError too
+            # Only the type is reported: the text may quote the body.
+            reason = f"invalid body: {type(error).__name__}"
             raise RefusalError(400, reason, refusals.SEND_LOGS) from error
-        if not _has_at_most(self.max_bytes // _BYTES_PER_ITEM, message):
+        if not _has_at_most(self.max_bytes // _MIN_BYTES_PER_ITEM, message):
             raise RefusalError(413, *refusals.too_large(self.max_bytes))
         return message
 
 
 def _has_at_most(limit: int, message: ExportLogsServiceRequest) -> bool:
-    """Return whether a request has at most `limit` resources, scopes and log records in all."""
+    """Return whether a request has at most `limit` resources, scopes and log records in total."""
     left = limit
     for resource in message.resource_logs:
         left -= 1 + len(resource.scope_logs)

@@ -1,4 +1,4 @@
-"""Reads and writes the messages of OTLP; the one module here that imports protobuf."""
+"""Decodes and encodes OTLP messages. The only module here that imports protobuf."""
 
 from __future__ import annotations
 
@@ -17,32 +17,36 @@ from .refusals import RefusalError, other_signal
 _OTHER_SIGNALS = {"resourceSpans": "traces", "resourceMetrics": "metrics"}
 
 EMPTY_RESPONSE = ExportLogsServiceResponse().SerializeToString()
-"""The answer to a request that was received as a whole, in protobuf."""
+"""The protobuf answer to a request that was received completely."""
 
 
 def parse(body: bytes, transport: Transport) -> ExportLogsServiceRequest:
-    """Return the request that a body holds.
+    """Return the request in a body.
 
     Raises:
-        RefusalError: it holds traces or metrics.
-        Exception: it is malformed.
+        RefusalError: the body contains traces or metrics.
+        Exception: the body is malformed.
 
     """
     if transport == "http/json":
         document = json.loads(body)
         for key, signal in _OTHER_SIGNALS.items():
-            if key in document:  # other unknown keys are ignored, as OTLP has it
+            if key in document:  # other unknown keys must be ignored
                 raise RefusalError(400, *other_signal("the body", signal))
         return request_from_json(document)
     return ExportLogsServiceRequest.FromString(body)
 
 
 def request_from_json(document: dict[str, Any]) -> ExportLogsServiceRequest:
-    """Return an OTLP/JSON request as protobuf, with its ids, which OTLP/JSON has in hexadecimal.
+    """Return an OTLP/JSON request as protobuf.
 
     https://opentelemetry.io/docs/specs/otlp/#json-protobuf-encoding
     """
-    request = ParseDict(_prepared(document), ExportLogsServiceRequest(), ignore_unknown_fields=True)
+    # OTLP writes trace and span ids in hexadecimal, but protobuf's JSON reader expects base64. So
+    # they are removed before it reads the document, and set afterwards.
+    request = ParseDict(
+        _for_protobuf(document), ExportLogsServiceRequest(), ignore_unknown_fields=True
+    )
     documents = (
         record
         for resource in document.get("resourceLogs", ())
@@ -64,20 +68,18 @@ def request_from_json(document: dict[str, Any]) -> ExportLogsServiceRequest:
 _URL_SAFE = str.maketrans("+/", "-_")
 
 
-def _prepared(value: Any) -> Any:
-    """Return a copy of a JSON document that `ParseDict` reads: without ids and nulls.
-
-    OTLP writes ids in hexadecimal, and ignores nulls. Bytes are in either alphabet of base64, and
-    get the URL-safe one here: Python 3.15 warns of the other, which protobuf's reader passes on.
-    """
+def _for_protobuf(value: Any) -> Any:
+    """Return a copy of a JSON document that `ParseDict` accepts: without ids and nulls."""
     if isinstance(value, dict):
+        # Bytes may be in either alphabet of base64. `ParseDict` passes the standard one to the
+        # URL-safe decoder, for which Python 3.15 warns.
         return {
             key: item.translate(_URL_SAFE)
             if key == "bytesValue" and isinstance(item, str)
-            else _prepared(item)
+            else _for_protobuf(item)
             for key, item in value.items()
             if key not in ("traceId", "spanId") and item is not None
         }
     if isinstance(value, list):
-        return [_prepared(item) for item in value]
+        return [_for_protobuf(item) for item in value]
     return value

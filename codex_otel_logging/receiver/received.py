@@ -1,4 +1,4 @@
-"""What a receiver hands out: requests, the events in them, and requests that it refused."""
+"""The values that a receiver returns: requests, the events in them, and refused requests."""
 
 from __future__ import annotations
 
@@ -18,11 +18,16 @@ if TYPE_CHECKING:
 Transport = Literal["http/protobuf", "http/json", "grpc"]
 
 _MAX_NAMES = 20
+"""Maximum number of names in a message."""
 
 
 @dataclass(frozen=True, slots=True, repr=False)
 class ReceivedEvent:
-    """One log record as received. Ids are hexadecimal text, empty when absent."""
+    """One log record as received.
+
+    `attributes` and `resource` hold plain Python values. Times are in nanoseconds since 1970. The
+    ids are hexadecimal strings, empty if absent.
+    """
 
     event_name: str
     body: Any
@@ -39,11 +44,16 @@ class ReceivedEvent:
 
     @property
     def name(self) -> str:
-        """The event's name, wherever the sender put it: attribute, event name or body."""
+        """The event's name: the attribute `event.name`, the record's event name, or its body."""
         return str(self.attributes.get("event.name") or self.event_name or self.body or "")
 
     def __repr__(self) -> str:
-        """Return name and own attributes on one line, long values cut, sensitive ones hidden."""
+        """Return one line: the name, and attributes with long values cut and sensitive ones hidden.
+
+        Attributes that all events have in common are omitted.
+        """
+        # A failed assertion prints this into a CI log, so prompts and outputs are hidden even if
+        # the sender did not redact them.
         name = self.name
         sensitive = REDACT_ALL.removed_fields(catalog.find(name) or catalog.EventType(name))
         fields = (
@@ -61,7 +71,7 @@ def _hidden(value: Any) -> str:
 
 @dataclass(frozen=True, slots=True)
 class ReceivedRequest:
-    """One export request: its transport, its headers (names in lower case), and its message."""
+    """One export request: its transport, headers (names in lower case), and protobuf message."""
 
     transport: Transport
     headers: Mapping[str, str] = field(repr=False)
@@ -70,10 +80,10 @@ class ReceivedRequest:
 
 @dataclass(frozen=True, slots=True)
 class RefusedRequest:
-    """A request that was not received.
+    """A request that was refused.
 
-    `transport` is the protocol of the port it was sent to, `reason` what is wrong with it, `advice`
-    what to change at the sender. Both are single lines of printable text.
+    `transport` is the protocol of the port it was sent to. `reason` says what is wrong, `advice`
+    what to change at the sender; both are single lines of printable text.
     """
 
     transport: Literal["http", "grpc"]
@@ -85,7 +95,7 @@ class RefusedRequest:
 
 
 def events_of(request: ReceivedRequest) -> Iterator[ReceivedEvent]:
-    """Yield the events of a request, in their order."""
+    """Yield the events of a request, in the order they have there."""
     for resource_logs in request.message.resource_logs:
         resource = _attributes(resource_logs.resource.attributes)
         for scope_logs in resource_logs.scope_logs:
@@ -107,7 +117,7 @@ def events_of(request: ReceivedRequest) -> Iterator[ReceivedEvent]:
 
 
 def names_of(events: Iterable[ReceivedEvent]) -> str:
-    """Return the names of events for a message, each once, most frequent first; at most 20."""
+    """Return the distinct names of events for a message, most frequent first; at most 20."""
     counts = Counter(event.name for event in events)
     names = [
         brief(name) + (f" ({count} times)" if count > 1 else "")
@@ -123,7 +133,7 @@ def _attributes(pairs: Iterable[KeyValue]) -> dict[str, Any]:
 
 
 def _value(value: AnyValue) -> Any:
-    """Return an OTLP value as the Python value it came from."""
+    """Return an OTLP value as a plain Python value."""
     kind = value.WhichOneof("value")
     if kind is None:
         return None

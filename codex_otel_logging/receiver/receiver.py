@@ -1,4 +1,4 @@
-"""The receiver as applications see it: its endpoints, and the events that have arrived."""
+"""The class `Receiver`: its endpoints, and the events that have arrived."""
 
 from __future__ import annotations
 
@@ -16,29 +16,29 @@ from .received import ReceivedEvent, ReceivedRequest, RefusedRequest, events_of,
 class Receiver:
     """Receives log records over OTLP/HTTP and OTLP/gRPC; a context manager.
 
-    It listens as soon as it is built, over gRPC only where the package `grpcio` is installed. All
-    methods may be called from any thread. Connections that stay idle for a minute are ended. While
-    it listens on a loopback address, HTTP requests with a `Host` or `Origin` other than a loopback
-    name are refused: a web page can make a browser send those.
+    It listens as soon as it is built; over gRPC only if the package `grpcio` is installed. All
+    methods are thread-safe. Connections that are idle for a minute are ended. On a loopback
+    address, HTTP requests whose `Host` or `Origin` is not a loopback name are refused, because a
+    web page could make a browser send them.
 
     Args:
-        host: address to listen on.
-        http_port: port for HTTP; 0 takes a free one.
-        grpc_port: port for gRPC; 0 takes a free one.
-        on_request: called with each request, instead of keeping it: `events` and `requests` stay
-            empty, memory use does not grow, and the function keeps what it needs of `events_of` the
-            request. It is called from the receiver's threads, several at once, and the sender is
-            answered when it returns. If it raises `queue.Full`, the sender is asked to send the
-            request again (HTTP 503, gRPC UNAVAILABLE), so the `put_nowait` of a `queue.Queue` is
-            enough. Any other exception fails the request for good and is printed on stderr.
-        on_refused: called with each request that is refused, such as one to another path, before
-            the sender is answered. It is called from the receiver's threads, several at once. An
-            exception that it raises is printed on stderr, and the sender gets no answer.
-        max_request_bytes: how large a request may be, as sent and as decompressed; larger ones are
-            refused. The default of 4 MiB is that of gRPC.
+        host: the address to listen on.
+        http_port: the port for HTTP; 0 selects a free one.
+        grpc_port: the port for gRPC; 0 selects a free one.
+        on_request: called with each request instead of storing it. `events` and `requests` stay
+            empty, and memory use does not grow. The function runs on the receiver's threads,
+            several at once, and the sender gets its answer when the function returns. If it raises
+            `queue.Full`, the sender is asked to retry (HTTP 503, gRPC UNAVAILABLE), so the
+            `put_nowait` of a `queue.Queue` is enough. Any other exception fails the request
+            permanently and is printed to stderr.
+        on_refused: called with each refused request, such as one to another path, before the sender
+            is answered. It runs on the receiver's threads, several at once. An exception is printed
+            to stderr, and the sender gets no answer.
+        max_request_bytes: the maximum size of a request, as sent and as decompressed; larger ones
+            are refused. The default is 4 MiB, as in gRPC.
 
     Raises:
-        PortError: a port is taken, or not allowed; an `OSError`.
+        PortError: a port is taken or not allowed; a subclass of `OSError`.
         ImportError: the packages of the extra `[otel]` are not installed.
 
     """
@@ -53,7 +53,7 @@ class Receiver:
         on_refused: Callable[[RefusedRequest], object] | None = None,
         max_request_bytes: int = 4 << 20,
     ) -> None:
-        try:  # here, so that the class can be imported and documented without the extra
+        try:  # imported here, so that the class can be imported without the extra
             from .grpc_server import GrpcServer
             from .http_server import HttpServer
             from .intake import Intake
@@ -71,18 +71,19 @@ class Receiver:
         try:
             self._grpc = GrpcServer((host, grpc_port), intake, partial(self._refuse, "grpc"))
         except BaseException:
-            self._http.stop()
+            self._http.stop()  # free the port
             raise
+        # Only now, because advice about refused requests names both endpoints.
         self._http.start()
 
     @property
     def http_endpoint(self) -> str:
-        """The address for an `otlp-http` exporter."""
+        """The `endpoint` for an `otlp-http` exporter."""
         return f"http://{url_host(self._host)}:{self._http.port}{LOGS_PATH}"
 
     @property
     def grpc_endpoint(self) -> str:
-        """The address for an `otlp-grpc` exporter.
+        """The `endpoint` for an `otlp-grpc` exporter.
 
         Raises:
             ImportError: the package `grpcio` is not installed.
@@ -92,21 +93,23 @@ class Receiver:
 
     @property
     def events(self) -> list[ReceivedEvent]:
-        """The events that have arrived so far, in the order of their arrival; a copy."""
+        """The events received so far, in order of arrival; a copy."""
         with self._arrival:
             return list(self._events)
 
     @property
     def requests(self) -> list[ReceivedRequest]:
-        """The requests that have arrived so far; a copy."""
+        """The requests received so far, in order of arrival; a copy."""
         with self._arrival:
             return list(self._requests)
 
     def wait_for(self, count: int, timeout: float = 10.0) -> list[ReceivedEvent]:
-        """Wait until `count` events have arrived in all, and return all that have.
+        """Wait until `count` events have arrived in total, and return all events received so far.
+
+        Blocks for at most `timeout` seconds.
 
         Raises:
-            TimeoutError: fewer arrived within `timeout` seconds; says how many, and their names.
+            TimeoutError: fewer events arrived; the message has their number and names.
 
         """
         with self._arrival:
@@ -117,9 +120,12 @@ class Receiver:
             return list(self._events)
 
     def close(self) -> None:
-        """Stop listening and close the connections. Blocks for about three seconds at most."""
+        """Stop listening and end all connections. Blocks for at most about three seconds.
+
+        gRPC calls in progress get a second to end. What has been received stays available.
+        """
         self._http.stop()
-        self._http.hang_up()
+        self._http.disconnect_all()
         self._grpc.stop()
 
     def __enter__(self) -> Receiver:  # noqa: PYI034 - Self is not in 3.10
@@ -136,11 +142,11 @@ class Receiver:
     def _refuse(
         self, transport: Literal["http", "grpc"], reason: str, advice: str
     ) -> RefusedRequest:
-        """Report a refused request, and return it with this receiver's endpoints in the advice."""
+        """Report a refused request and return it, with this receiver's endpoints in the advice."""
         try:
             grpc = self.grpc_endpoint
         except ImportError:
-            grpc = "a collector that receives OTLP/gRPC"
+            grpc = "a collector that accepts OTLP/gRPC"
         http = self.http_endpoint
         base = http.removesuffix(LOGS_PATH)
         refused = RefusedRequest(transport, reason, advice.format(http=http, base=base, grpc=grpc))

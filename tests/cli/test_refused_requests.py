@@ -113,29 +113,29 @@ def http_request(line: str, headers: str = "", body: bytes = b"") -> bytes:
         pytest.param(
             http_request("POST /v1/traces", JSON, b"{}"),
             404,
-            "POST /v1/traces: traces are not received, only logs",
-            "turn off the sender's exporter of traces, or point it at a collector for them",
+            "POST /v1/traces: traces are not accepted, only logs",
+            "turn off the sender's traces exporter, or point it at a collector for traces",
             id="traces",
         ),
         pytest.param(
             http_request("POST /v1/metrics", JSON, b"{}"),
             404,
-            "POST /v1/metrics: metrics are not received, only logs",
-            "turn off the sender's exporter of metrics, or point it at a collector for them",
+            "POST /v1/metrics: metrics are not accepted, only logs",
+            "turn off the sender's metrics exporter, or point it at a collector for metrics",
             id="metrics",
         ),
         pytest.param(
             http_request("GET /v1/logs"),
             405,
             "GET /v1/logs: OTLP requests use POST",
-            "browsers and health checks get no other answer; a sender must use POST",
+            "browsers and health checks always get this answer; a sender must use POST",
             id="GET",
         ),
         pytest.param(
             http_request("GET /?token=secret"),
             405,
             "GET /: OTLP requests use POST",
-            "browsers and health checks get no other answer; a sender must use POST",
+            "browsers and health checks always get this answer; a sender must use POST",
             id="GET with a query, which is not repeated",
         ),
         pytest.param(
@@ -149,7 +149,7 @@ def http_request(line: str, headers: str = "", body: bytes = b"") -> bytes:
             http_request("HEAD /"),
             405,
             "HEAD /: OTLP requests use POST",
-            "browsers and health checks get no other answer; a sender must use POST",
+            "browsers and health checks always get this answer; a sender must use POST",
             id="HEAD",
         ),
         pytest.param(
@@ -176,42 +176,42 @@ def http_request(line: str, headers: str = "", body: bytes = b"") -> bytes:
         pytest.param(
             http_request("POST /v1/logs", JSON, b"{"),
             400,
-            "the body cannot be read: JSONDecodeError",
-            "send an ExportLogsServiceRequest in the encoding that its Content-Type names",
+            "invalid body: JSONDecodeError",
+            "send an ExportLogsServiceRequest encoded as its Content-Type says",
             id="unreadable JSON",
         ),
         pytest.param(
             http_request("POST /v1/logs", JSON, b'{"resourceSpans": []}'),
             400,
-            "the body: traces are not received, only logs",
-            "turn off the sender's exporter of traces, or point it at a collector for them",
+            "the body: traces are not accepted, only logs",
+            "turn off the sender's traces exporter, or point it at a collector for traces",
             id="traces at the path for logs",
         ),
         pytest.param(
             http_request("POST /v1/logs", f"{JSON}Content-Encoding: gzip\r\n", b"{}"),
             400,
-            "the body cannot be read: BadGzipFile",
-            "send an ExportLogsServiceRequest in the encoding that its Content-Type names",
+            "invalid body: BadGzipFile",
+            "send an ExportLogsServiceRequest encoded as its Content-Type says",
             id="unreadable gzip",
         ),
         pytest.param(
             f"POST /v1/logs HTTP/1.1\r\n{JSON}Content-Length: x\r\n\r\n".encode(),
             400,
             "invalid Content-Length x",
-            "the sender, or a proxy in between, writes malformed HTTP",
+            "the sender, or a proxy in between, sends malformed HTTP",
             id="length",
         ),
         pytest.param(
             HTTP2_PREFACE,
             505,
-            "HTTP/2, which gRPC uses, at the port for OTLP/HTTP",
+            "HTTP/2, which gRPC uses, on the OTLP/HTTP port",
             "set the sender's protocol to http/protobuf, or its endpoint to {grpc}",
             id="gRPC",
         ),
         pytest.param(
             CLIENT_HELLO,
             400,
-            "TLS at a plaintext port",
+            "TLS on a plaintext port",
             "set the sender's endpoint to {http}, without TLS",
             id="TLS",
         ),
@@ -273,7 +273,7 @@ def test_a_tls_client_at_the_port_for_http(receiver: Receiver, refused: Refused)
         pytest.raises(ssl.SSLError),
     ):
         context.wrap_socket(connection, server_hostname="localhost")
-    assert refused.first().reason == "TLS at a plaintext port"
+    assert refused.first().reason == "TLS on a plaintext port"
 
 
 @pytest.mark.parametrize(
@@ -283,15 +283,15 @@ def test_a_tls_client_at_the_port_for_http(receiver: Receiver, refused: Refused)
             TRACES,
             b"",
             grpc.StatusCode.UNIMPLEMENTED,
-            "TraceService/Export: traces are not received, only logs",
-            "turn off the sender's exporter of traces, or point it at a collector for them",
+            "TraceService/Export: traces are not accepted, only logs",
+            "turn off the sender's traces exporter, or point it at a collector for traces",
         ),
         (
             METRICS,
             b"",
             grpc.StatusCode.UNIMPLEMENTED,
-            "MetricsService/Export: metrics are not received, only logs",
-            "turn off the sender's exporter of metrics, or point it at a collector for them",
+            "MetricsService/Export: metrics are not accepted, only logs",
+            "turn off the sender's metrics exporter, or point it at a collector for metrics",
         ),
         (
             "/a.B/C",
@@ -304,8 +304,8 @@ def test_a_tls_client_at_the_port_for_http(receiver: Receiver, refused: Refused)
             LOGS,
             b"\xff",
             grpc.StatusCode.INVALID_ARGUMENT,
-            "the body cannot be read: DecodeError",
-            "send an ExportLogsServiceRequest in the encoding that its Content-Type names",
+            "invalid body: DecodeError",
+            "send an ExportLogsServiceRequest encoded as its Content-Type says",
         ),
     ],
     ids=["traces", "metrics", "unknown method", "unreadable message"],
@@ -339,7 +339,7 @@ def test_grpc_to_the_port_for_http(receiver: Receiver, refused: Refused) -> None
         channel.unary_unary(LOGS)(b"", timeout=10)
     assert refused.first() == RefusedRequest(
         "http",
-        "HTTP/2, which gRPC uses, at the port for OTLP/HTTP",
+        "HTTP/2, which gRPC uses, on the OTLP/HTTP port",
         f"set the sender's protocol to http/protobuf, or its endpoint to {receiver.grpc_endpoint}",
     )
 
@@ -349,17 +349,17 @@ def test_grpc_to_the_port_for_http(receiver: Receiver, refused: Refused) -> None
     [
         (
             http_request("POST /v1/logs", JSON, b"{}"),
-            "HTTP/1 at the port for OTLP/gRPC",
+            "HTTP/1 on the OTLP/gRPC port",
             "set the sender's protocol to grpc, or its endpoint to {http}",
         ),
         (
             CLIENT_HELLO,
-            "TLS at a plaintext port",
+            "TLS on a plaintext port",
             "set the sender's endpoint to {grpc}, without TLS",
         ),
         (
             bytes(100),
-            "neither HTTP nor TLS at the port for OTLP/gRPC",
+            "neither HTTP nor TLS on the OTLP/gRPC port",
             "set the sender's endpoint to {grpc}",
         ),
     ],
@@ -383,7 +383,7 @@ def test_a_protocol_is_recognized_byte_by_byte(receiver: Receiver, refused: Refu
                 connection.sendall(bytes([byte]))
             except ConnectionError:  # gRPC has seen enough
                 break
-        assert refused.first().reason == "HTTP/1 at the port for OTLP/gRPC"
+        assert refused.first().reason == "HTTP/1 on the OTLP/gRPC port"
 
 
 def test_without_grpc_no_endpoint_is_named_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -393,7 +393,7 @@ def test_without_grpc_no_endpoint_is_named_for_it(monkeypatch: pytest.MonkeyPatc
         exchange(receiver.http_endpoint, HTTP2_PREFACE)
     assert refused[0].advice == (
         "set the sender's protocol to http/protobuf, "
-        "or its endpoint to a collector that receives OTLP/gRPC"
+        "or its endpoint to a collector that accepts OTLP/gRPC"
     )
 
 
@@ -436,8 +436,8 @@ def test_listen_shows_the_first_of_each_kind_and_counts_the_others(listening: Co
     day, *lines = shown.splitlines()
     assert len(day) == 10
     assert [line.partition("  ")[2] for line in lines] == [
-        "-   request refused     http: POST /v1/traces: traces are not received, only logs",
-        15 * " " + " turn off the sender's exporter of traces, or point it at a collector for them",
+        "-   request refused     http: POST /v1/traces: traces are not accepted, only logs",
+        15 * " " + " turn off the sender's traces exporter, or point it at a collector for traces",
         "-   request refused     http: POST /v1/log: unknown path",
         15 * " " + f" set the sender's endpoint to {endpoint}/v1/logs",
         "-   x.last             ",
@@ -446,7 +446,7 @@ def test_listen_shows_the_first_of_each_kind_and_counts_the_others(listening: Co
     assert total.startswith("1 event in 0 conversations\n")
     assert total.endswith(
         "\n\n13 requests refused\n"
-        "     12  http: POST /v1/traces: traces are not received, only logs\n"
+        "     12  http: POST /v1/traces: traces are not accepted, only logs\n"
         "      1  http: POST /v1/log: unknown path\n"
     )
 

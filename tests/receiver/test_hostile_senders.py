@@ -38,9 +38,9 @@ PROGRAM = PROGRAMS / "receiver_process.py"
 LOGS = "/opentelemetry.proto.collector.logs.v1.LogsService/Export"
 JSON = "Content-Type: application/json\r\n"
 PROTOBUF = "Content-Type: application/x-protobuf\r\n"
-MALFORMED = "the sender, or a proxy in between, writes malformed HTTP"
+MALFORMED = "the sender, or a proxy in between, sends malformed HTTP"
 TOO_LARGE = RefusedRequest(
-    "http", "the request has more than 4,194,304 bytes", "lower the sender's batch size"
+    "http", "the request is larger than 4,194,304 bytes", "lower the sender's batch size"
 )
 
 
@@ -181,7 +181,7 @@ class TestSize:
         for limit, status in ((1000, b"200"), (999, b"413")):
             with Receiver(max_request_bytes=limit, on_refused=refused.append) as limited:
                 assert exchange(limited.http_endpoint, sent)[9:12] == status
-        assert [each.reason for each in refused] == ["the request has more than 999 bytes"]
+        assert [each.reason for each in refused] == ["the request is larger than 999 bytes"]
 
     @pytest.mark.parametrize("compression", [grpc.Compression.Gzip, grpc.Compression.Deflate])
     def test_the_limit_is_exact_for_compressed_messages(
@@ -203,7 +203,7 @@ class TestSize:
                 if limit == len(body)
                 else (grpc.StatusCode.RESOURCE_EXHAUSTED, [])
             )
-        reason = f"the request has more than {len(body) - 1:,} bytes"
+        reason = f"the request is larger than {len(body) - 1:,} bytes"
         assert refused == [RefusedRequest("grpc", reason, "lower the sender's batch size")]
 
     @pytest.mark.parametrize("body", [b"\x1f\x8b", b"\x78\x9c", zlib.compress(b"x" * 99)[:-1]])
@@ -232,7 +232,7 @@ class TestSize:
             )
         reason = (
             "the call ended without a message: it was cancelled, "
-            f"or the message has more than {len(body) - 1} bytes"
+            f"or the message is larger than {len(body) - 1} bytes"
         )
         expected = RefusedRequest("grpc", reason, "lower the sender's batch size")
         assert refused.get(timeout=20) == expected

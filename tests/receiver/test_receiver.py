@@ -312,7 +312,7 @@ def test_a_queue_that_is_full_tells_the_sender_to_come_again(
     receiver = handing(requests.put_nowait)
     assert send(receiver, transport)[0] in (200, 0)
     status, text = send(receiver, transport)
-    assert (status, text.strip()) == (busy, "not now; send it again")
+    assert (status, text.strip()) == (busy, "busy; send the request again")
     requests.get_nowait()
     assert send(receiver, transport)[0] in (200, 0)
     assert capfd.readouterr().err == ""
