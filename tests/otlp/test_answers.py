@@ -1,4 +1,4 @@
-"""Unusual answers: which of them mean success, and to which request they belong."""
+"""Judging unusual answers: interim (1xx) answers, odd successes, web pages, odd gRPC calls."""
 
 from __future__ import annotations
 
@@ -43,11 +43,11 @@ INTERIM["one many times"] = INTERIM["102"] * 50
 
 
 class TestInterimAnswers:
-    """A client must be able to skip them, even unexpected ones: RFC 9110, 15.2."""
+    """A client must be able to skip interim answers, even unexpected ones (RFC 9110, 15.2)."""
 
     @pytest.mark.parametrize("protocol", HTTP)
     @pytest.mark.parametrize("interim", INTERIM)
-    def test_they_are_skipped(self, protocol: Any, interim: str) -> None:
+    def test_interim_answers_are_skipped(self, protocol: Any, interim: str) -> None:
         """Each request gets the final answer that follows, on one connection."""
         final = OK.replace(b"200 OK", b"401 Unauthorized")
         answers = [INTERIM[interim] + answer for answer in (OK, final, OK)]
@@ -61,7 +61,9 @@ class TestInterimAnswers:
 
     @pytest.mark.parametrize("protocol", HTTP)
     @pytest.mark.parametrize("interim", ["100", "103"])
-    def test_they_are_skipped_byte_by_byte(self, protocol: Any, interim: str) -> None:
+    def test_interim_answers_that_arrive_byte_by_byte_are_skipped(
+        self, protocol: Any, interim: str
+    ) -> None:
         def serve(connection: Any) -> None:
             while True:
                 read_request(connection)
@@ -76,7 +78,7 @@ class TestInterimAnswers:
 
     @pytest.mark.parametrize("protocol", HTTP)
     @pytest.mark.parametrize("interim", ["100", "102", "103"])
-    def test_every_event_is_exported_once(
+    def test_events_are_exported_once_despite_interim_answers(
         self, attach: HandlerFactory, protocol: Any, interim: str
     ) -> None:
         with Peer(answering(INTERIM[interim] + OK)) as peer:
@@ -91,7 +93,7 @@ class TestInterimAnswers:
             assert peer.connections == 1
 
     @pytest.mark.parametrize("protocol", HTTP)
-    def test_those_of_a_proxy_are_skipped(
+    def test_interim_answers_of_a_proxy_are_skipped(
         self, monkeypatch: pytest.MonkeyPatch, protocol: Any
     ) -> None:
         refusal = b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n"
@@ -104,7 +106,7 @@ class TestInterimAnswers:
 
     @pytest.mark.parametrize("protocol", HTTP)
     def test_switching_protocols_is_a_failure(self, protocol: Any) -> None:
-        """It was not requested, and the connection no longer carries HTTP."""
+        """No upgrade was requested, and the connection no longer carries HTTP."""
         switching = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: odd\r\n\r\n"
         with Peer(answering(switching + OK), answering(OK)) as peer:
             url = f"http://127.0.0.1:{peer.port}"
@@ -150,7 +152,7 @@ PAGES: dict[str, tuple[int, dict[str, str], bytes]] = {
 
 @pytest.mark.parametrize("protocol", HTTP)
 @pytest.mark.parametrize("answer", SUCCESSES.values(), ids=SUCCESSES)
-def test_odd_successes_are_successes(
+def test_2xx_status_is_a_success_whatever_the_body(
     http_collector: Callable[..., HttpCollector], protocol: Any, answer: Any
 ) -> None:
     collector = http_collector(answer)
@@ -215,7 +217,7 @@ OK_CALLS: dict[str, Serve] = {
 
 
 @pytest.mark.parametrize("serve", OK_CALLS.values(), ids=OK_CALLS)
-def test_call_whose_status_is_ok_is_a_success(serve: Serve) -> None:
+def test_grpc_status_ok_is_a_success_whatever_the_response(serve: Serve) -> None:
     with Peer(serve) as peer, connected(grpc(peer)) as exporter:
         assert [exporter.export([event()]) for _ in range(2)] == [DELIVERED] * 2
         assert peer.connections == 1
@@ -243,8 +245,10 @@ def _with_status(status: int) -> Serve:
         (504, "retry"),
     ],
 )
-def test_web_page_in_place_of_a_call_means_what_its_status_says(status: int, verdict: str) -> None:
-    """A proxy without gRPC support sends it; it is never a success."""
+def test_web_page_instead_of_a_grpc_answer_is_judged_by_its_http_status(
+    status: int, verdict: str
+) -> None:
+    """Proxies without gRPC support send one. It is never a success, not even with status 200."""
     with Peer(_with_status(status)) as peer, connected(grpc(peer)) as exporter:
         outcome = exporter.export([event()])
     assert outcome.verdict == verdict

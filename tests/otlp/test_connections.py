@@ -1,4 +1,4 @@
-"""A dead connection, or an expired certificate, fails one request; the next attempt recovers."""
+"""Dead connections and renewed certificates: at most one request fails, and no event is lost."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ TRANSPORTS = ["binary", "json", "grpc"]
 
 
 def exporter(transport: str, endpoint: str, **more: Any) -> dict[str, Any]:
-    """The `exporter` setting: over HTTP with a protocol, or over gRPC."""
+    """Return the `exporter` setting for a transport."""
     if transport == "grpc":
         return {"otlp-grpc": {"endpoint": endpoint, **more}}
     if transport == "json":
@@ -57,7 +57,7 @@ def gate(transport: str, receiver: Receiver) -> Any:
 def test_connection_that_goes_silent_fails_one_request(
     attach: HandlerFactory, receiver: Receiver, transport: str, gate: Gate
 ) -> None:
-    """A proxy or a firewall dropped its state: neither side is notified."""
+    """As when a proxy or firewall drops its state: neither side is notified."""
     handler = attach({"exporter": exporter(transport, gate.endpoint, timeout_ms=1000)})
     for round_ in range(3):
         log(first=2 * round_)
@@ -72,7 +72,7 @@ def test_connection_that_goes_silent_fails_one_request(
 def test_handlers_do_not_share_a_silent_connection(
     attach: HandlerFactory, receiver: Receiver, transport: str, gate: Gate
 ) -> None:
-    """By default, gRPC shares a connection between all channels to an address."""
+    """By default, all gRPC channels to an address share a connection."""
     handlers = [
         attach({"exporter": exporter(transport, gate.endpoint, timeout_ms=1000)}) for _ in range(2)
     ]
@@ -84,7 +84,7 @@ def test_handlers_do_not_share_a_silent_connection(
     assert numbers(receiver.events) == [0, 0, 1, 1]
 
 
-def test_connection_that_the_peer_closes_while_idle_loses_nothing(
+def test_connection_closed_while_idle_costs_no_event(
     attach: HandlerFactory,
     receiver: Receiver,
     caplog: pytest.LogCaptureFixture,
@@ -102,10 +102,10 @@ def test_connection_that_the_peer_closes_while_idle_loses_nothing(
 
 
 @pytest.mark.parametrize("transport", ["binary", "json"], indirect=True)
-def test_stale_connection_of_the_pool_loses_nothing(
+def test_connection_closed_as_a_request_arrives_costs_no_event(
     attach: HandlerFactory, caplog: pytest.LogCaptureFixture, transport: str
 ) -> None:
-    """The peer closes it when the next request arrives."""
+    """The connection pool cannot notice that before it sends."""
     with Peer(once(OK_ANSWER), once(OK_ANSWER), answering(OK_ANSWER)) as peer:
         handler = attach({"exporter": exporter(transport, f"http://127.0.0.1:{peer.port}")})
         for number in range(4):
@@ -117,10 +117,10 @@ def test_stale_connection_of_the_pool_loses_nothing(
 
 
 @pytest.mark.parametrize("processed", [False, True])
-def test_peer_that_goes_away_loses_nothing(
+def test_goaway_costs_no_event(
     attach: HandlerFactory, caplog: pytest.LogCaptureFixture, processed: bool
 ) -> None:
-    """Whether or not it has answered the call."""
+    """Whether or not the peer answers the call before it sends GOAWAY."""
 
     def leave(stream: int) -> bytes:
         return (
@@ -137,7 +137,7 @@ def test_peer_that_goes_away_loses_nothing(
     assert caplog.messages == []
 
 
-def test_server_that_limits_the_age_of_connections_loses_nothing(
+def test_limited_connection_age_costs_no_event(
     attach_to: HandlerFactory, grpc_collector: Callable[..., GrpcCollector]
 ) -> None:
     collector = grpc_collector(OK, options=[("grpc.max_connection_age_ms", 50)])
@@ -150,10 +150,10 @@ def test_server_that_limits_the_age_of_connections_loses_nothing(
 
 
 @pytest.mark.parametrize("protocol", TRANSPORTS[:2])
-def test_request_is_sent_at_once(
+def test_request_is_sent_in_one_piece(
     attach: HandlerFactory, monkeypatch: pytest.MonkeyPatch, receiver: Receiver, protocol: str
 ) -> None:
-    """Each send releases the GIL, which a thread that logs at full speed then keeps for 5 ms."""
+    """Each send releases the GIL; a thread that logs at full speed then keeps it for 5 ms."""
     sent: list[bytes] = []
     send = http.client.HTTPConnection.send
 
@@ -172,7 +172,7 @@ def test_request_is_sent_at_once(
 
 
 @pytest.mark.parametrize("body", [b"", b"x"])
-def test_request_without_a_body_is_sent_too(body: bytes) -> None:
+def test_request_without_a_body_is_sent(body: bytes) -> None:
     with Peer(answering(OK_ANSWER)) as peer, requests.Session() as session:
         session.mount("http://", DeadlineAdapter(Deadline(10), {}))
         assert session.post(f"http://127.0.0.1:{peer.port}/", data=body).ok
@@ -210,7 +210,7 @@ def test_connection_reset_before_the_tls_handshake_leaves_no_socket_open(
 
 
 class TestRenewedCertificates:
-    """The files are read again after a failed handshake."""
+    """The certificate files are read again after a failed handshake."""
 
     @pytest.fixture
     def start(self, transport: str) -> Any:
@@ -226,7 +226,7 @@ class TestRenewedCertificates:
             collector.stop()
 
     @pytest.mark.parametrize("renewed", ["client", "authority"])
-    def test_new_files_end_an_outage(
+    def test_renewed_certificate_files_end_an_outage(
         self,
         attach: HandlerFactory,
         tmp_path: Path,
@@ -273,14 +273,14 @@ class TestRenewedCertificates:
         assert handler.stats() == Stats(accepted=2, exported=2)
         assert (numbers(before.events), numbers(after.events)) == ([0], [1])
 
-    def test_temporarily_missing_files_lose_nothing(
+    def test_temporarily_missing_certificate_files_cost_no_event(
         self,
         attach: HandlerFactory,
         tmp_path: Path,
         transport: str,
         start: Callable[[Tls], Any],
     ) -> None:
-        """For example, while they are replaced."""
+        """As while the files are replaced."""
         authority = trustme.CA()
         file, away = tmp_path / "ca.pem", tmp_path / "ca.away"
         authority.cert_pem.write_to_path(file)

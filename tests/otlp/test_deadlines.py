@@ -1,7 +1,7 @@
 """`timeout_ms` limits a whole request, whatever the peer does to prolong it.
 
-No test measures seconds. Peers that send one byte at a time succeed after some seconds; a timeout
-for each operation would let them.
+No test measures time. A slow peer completes its answer after some seconds, one byte at a time. If
+the timeout applied to single operations, the request would succeed.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ def test_slow_answer_over_tls_fails_at_the_timeout(
 
 
 @pytest.mark.parametrize("protocol", [*HTTP, "grpc"])
-def testslow_handshake_fails_at_the_timeout(protocol: str, trusted: TlsConfig) -> None:
+def test_slow_handshake_fails_at_the_timeout(protocol: str, trusted: TlsConfig) -> None:
     with (
         Peer(slow_handshake) as peer,
         connected_over(protocol, _url(peer, "https"), tls=trusted) as exporter,
@@ -101,7 +101,7 @@ def testslow_handshake_fails_at_the_timeout(protocol: str, trusted: TlsConfig) -
 def test_request_that_is_read_slowly_fails_at_the_timeout(
     protocol: str, secure: bool, tls: Tls, trusted: TlsConfig
 ) -> None:
-    """The request exceeds the buffers of a connection."""
+    """The request is larger than the connection's buffers, so sending blocks."""
     large = event(text="x" * 16_000_000)
     with (
         Peer(reading_slowly, tls=tls if secure else None) as peer,
@@ -113,7 +113,7 @@ def test_request_that_is_read_slowly_fails_at_the_timeout(
 
 
 @pytest.mark.parametrize("protocol", HTTP)
-def test_request_gets_the_time_that_the_handshake_has_left(
+def test_sending_gets_the_time_left_by_the_handshake(
     tls: Tls, trusted: TlsConfig, protocol: str
 ) -> None:
     given_up, in_time = threading.Event(), threading.Event()
@@ -121,7 +121,7 @@ def test_request_gets_the_time_that_the_handshake_has_left(
     def serve(connection: socket.socket) -> None:
         threading.Event().wait(0.6)
         with tls.context().wrap_socket(connection, server_side=True):
-            if given_up.wait(0.8):  # with a second of its own, sending would go on
+            if given_up.wait(0.8):  # with a timeout of its own, sending would still be going on
                 in_time.set()
 
     with Peer(serve) as peer:
@@ -158,10 +158,10 @@ def test_slow_answer_through_a_proxy_fails_at_the_timeout(
 
 
 @pytest.mark.parametrize("protocol", HTTP)
-def test_handshake_gets_the_time_that_the_tunnel_has_left(
+def test_handshake_gets_the_time_left_by_the_tunnel(
     monkeypatch: pytest.MonkeyPatch, tls: Tls, trusted: TlsConfig, protocol: str
 ) -> None:
-    """The tunnel and the handshake are each within the timeout, but not together."""
+    """The tunnel and the handshake are each within the timeout, but not both together."""
     shaken = threading.Event()
 
     def serve(connection: socket.socket) -> None:
@@ -191,7 +191,7 @@ class TestHttpsProxy:
 
     @pytest.mark.parametrize("protocol", HTTP)
     @pytest.mark.parametrize("answer", [OK, OK.replace(b"\r\n", b"\r\nConnection: close\r\n", 1)])
-    def test_answer_arrives(
+    def test_answer_arrives_through_an_https_proxy(
         self, tls: Tls, trusted: TlsConfig, protocol: str, answer: bytes
     ) -> None:
         with (
@@ -201,7 +201,7 @@ class TestHttpsProxy:
             assert [exporter.export([event()]) for _ in range(2)] == [DELIVERED] * 2
 
     @pytest.mark.parametrize("protocol", HTTP)
-    def testslow_handshake_fails_at_the_timeout(self, trusted: TlsConfig, protocol: str) -> None:
+    def test_slow_handshake_fails_at_the_timeout(self, trusted: TlsConfig, protocol: str) -> None:
         with (
             Peer(slow_handshake) as peer,
             connected_over(protocol, _url(peer, "https"), tls=trusted) as exporter,
@@ -220,7 +220,7 @@ class TestHttpsProxy:
 
 
 @pytest.mark.parametrize("slow", SLOW_CALLS)
-def test_slow_answer_to_a_call_fails_at_the_timeout(slow: str) -> None:
+def test_slow_grpc_answer_fails_at_the_timeout(slow: str) -> None:
     with Peer(SLOW_CALLS[slow]) as peer, connected_over("grpc", _url(peer)) as exporter:
         outcome = exporter.export([event()])
     assert outcome.verdict == "retry"
@@ -238,10 +238,10 @@ def test_slow_answer_to_a_call_fails_at_the_timeout(slow: str) -> None:
     ],
     ids=["200", "503", "400"],
 )
-def test_status_is_final_even_if_the_body_does_not_end(
+def test_status_is_final_even_if_the_body_never_ends(
     protocol: str, headers: bytes, status: str, outcome: Outcome
 ) -> None:
-    """The rest of the body is read only until the timeout."""
+    """The body is read only until the timeout."""
     done = threading.Event()
     slow = dripping(BODY, first=b"HTTP/1.1 " + status.encode() + b"\r\n" + headers, done=done)
     with Peer(slow, answering(OK)) as peer, connected_over(protocol, _url(peer)) as exporter:
@@ -252,8 +252,10 @@ def test_status_is_final_even_if_the_body_does_not_end(
 
 
 @pytest.mark.parametrize("protocol", [*HTTP, "grpc"])
-def test_events_of_a_slow_request_are_sent_again(attach: HandlerFactory, protocol: str) -> None:
-    """They arrive once and in order; the answer to the second request is immediate."""
+def test_events_of_a_timed_out_request_are_exported_by_the_next_attempt(
+    attach: HandlerFactory, protocol: str
+) -> None:
+    """The peer answers the second connection at once."""
     if protocol == "json":
         pytest.importorskip("opentelemetry.exporter.otlp.json.http")
     if protocol == "grpc":
@@ -277,11 +279,11 @@ def test_events_of_a_slow_request_are_sent_again(attach: HandlerFactory, protoco
 
 
 class TestConnecting:
-    """All addresses of a host share the timeout."""
+    """All addresses of a host share one timeout."""
 
     @pytest.fixture
     def hole(self) -> Iterator[tuple[str, int]]:
-        """An address that does not answer: a listener whose queue is full."""
+        """Return an address that does not answer: a listener with a full queue."""
         with ExitStack() as stack:
             listener = stack.enter_context(socket.socket())
             listener.bind(("127.0.0.1", 0))
@@ -295,7 +297,7 @@ class TestConnecting:
 
     @pytest.fixture
     def resolve(self, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-        """Resolves the name `collector.localhost` to addresses, after a delay."""
+        """Make `collector.localhost` resolve to given addresses, after a delay."""
         real = socket.getaddrinfo
 
         def resolve(*addresses: tuple[str, int], after_s: float = 0.0) -> None:
@@ -329,20 +331,20 @@ class TestConnecting:
         assert outcome == Outcome("retry", "no connection within 0.5 s")
 
     @pytest.mark.parametrize("protocol", HTTP)
-    def test_name_resolution_is_excluded(
+    def test_name_resolution_is_excluded_from_the_timeout(
         self, resolve: Callable[..., None], receiver: Receiver, protocol: str
     ) -> None:
-        """It has no timeout in Python; a slow resolver must not make every request fail."""
+        """Python cannot interrupt it, and a slow resolver must not make every request fail."""
         port = int(receiver.http_endpoint.split(":")[2].partition("/")[0])
         resolve(("127.0.0.1", port), after_s=2 * TIMEOUT_MS / 1000)
         with connected_over(protocol, "http://collector.localhost/v1/logs") as exporter:
             assert exporter.export([event()]) == DELIVERED
 
     @pytest.mark.parametrize("protocol", HTTP)
-    def test_connection_through_a_socks_proxy_is_left_to_its_class(
+    def test_socks_proxy_class_connects_within_the_timeout(
         self, monkeypatch: pytest.MonkeyPatch, protocol: str
     ) -> None:
-        """It resolves no name here, and negotiates with the proxy before the request."""
+        """That class resolves no name here, and negotiates with the proxy before the request."""
         timeouts: list[float] = []
 
         class ThroughProxy(HTTPConnection):
@@ -360,7 +362,7 @@ class TestConnecting:
         (timeout,) = timeouts
         assert 0 < timeout <= TIMEOUT_MS / 1000
 
-    def test_no_address_is_an_error(self) -> None:
+    def test_connecting_to_no_address_raises(self) -> None:
         with pytest.raises(ConnectionRefusedError):
             connect([], Deadline(1))
 
@@ -370,7 +372,7 @@ class TestConnecting:
             with connect(addresses, Deadline(5)) as connection:
                 assert connection.getpeername() == listener.getsockname()
 
-    def test_connection_made_too_late_is_closed(self) -> None:
+    def test_connection_established_after_the_deadline_is_closed(self) -> None:
         class PassedMeanwhile(Deadline):
             def limit(self, connection: Any) -> None:
                 self.start(-1)
@@ -383,10 +385,10 @@ class TestConnecting:
             with peer:
                 peer.settimeout(10)
                 assert peer.recv(1) == b""
-        assert timeout.tb is not None  # which would keep a connection that is not closed
+        assert timeout.tb is not None  # the traceback would keep an open connection alive
 
     @pytest.mark.parametrize("protocol", HTTP)
-    def test_connection_through_a_proxy_made_too_late_is_closed(
+    def test_proxy_connection_established_after_the_deadline_is_closed(
         self, monkeypatch: pytest.MonkeyPatch, protocol: str
     ) -> None:
         late: list[socket.socket] = []
@@ -414,8 +416,8 @@ def test_expired_deadline_raises() -> None:
     assert 0 < deadline.left_s() <= 60
 
 
-def test_timeout_of_a_socket_is_set_only_when_it_differs_noticeably() -> None:
-    """Setting it releases the GIL, which another thread then keeps for a while."""
+def test_socket_timeout_is_set_only_if_it_differs_noticeably() -> None:
+    """Setting it releases the GIL, which another thread may then keep for 5 ms."""
 
     class Connection:
         def __init__(self) -> None:

@@ -1,4 +1,7 @@
-"""The seams to the official exporters, and how answers are judged."""
+"""What the exporters send, how they judge answers, and what they rely on in the official ones.
+
+A test with "official" or "SDK" in its name fails when a private name that we use is removed.
+"""
 
 from __future__ import annotations
 
@@ -105,10 +108,10 @@ PARTIAL = ExportLogsServiceResponse(
     ],
     ids=lambda value: str(value[0]) if isinstance(value, tuple) else "",
 )
-def test_http_answers(
+def test_http_answer_is_judged_as_the_specification_says(
     http_collector: Callable[..., HttpCollector], answer: Answer, outcome: Outcome
 ) -> None:
-    """Each answer is seen, judged as the specification says, and asked for once."""
+    """Each answer reaches us, although the official exporter would retry some requests."""
     collector = http_collector(answer)
     status = None if outcome.verdict == "delivered" else answer[0]
     with connected(ExporterConfig("otlp-http", collector.endpoint)) as exporter:
@@ -116,7 +119,7 @@ def test_http_answers(
     assert len(collector.requests) == 1
 
 
-def test_http_retry_after_as_a_date(http_collector: Callable[..., HttpCollector]) -> None:
+def test_http_retry_after_may_be_a_date(http_collector: Callable[..., HttpCollector]) -> None:
     soon = datetime.now(timezone.utc) + timedelta(seconds=60)
     collector = http_collector((503, {"Retry-After": format_datetime(soon, usegmt=True)}, b""))
     with connected(ExporterConfig("otlp-http", collector.endpoint)) as exporter:
@@ -125,8 +128,8 @@ def test_http_retry_after_as_a_date(http_collector: Callable[..., HttpCollector]
     assert 30 < outcome.retry_after_s <= 60
 
 
-def test_http_json_answers(http_collector: Callable[..., HttpCollector]) -> None:
-    """The seam of the JSON exporter is a private argument; this fails when it goes away."""
+def test_json_exporter_posts_with_our_session(http_collector: Callable[..., HttpCollector]) -> None:
+    """The official exporter takes the session only in a private argument, which may disappear."""
     pytest.importorskip("opentelemetry.exporter.otlp.json.http")
     collector = http_collector((401, JSON, b'{"message": "no token"}'))
     config = ExporterConfig("otlp-http", collector.endpoint, {"x-k": "v"}, protocol="json")
@@ -138,7 +141,7 @@ def test_http_json_answers(http_collector: Callable[..., HttpCollector]) -> None
     assert headers["x-k"] == "v"
 
 
-def test_http_reads_no_more_of_an_answer_than_it_needs(
+def test_http_answer_with_a_huge_body_is_judged_by_its_status(
     http_collector: Callable[..., HttpCollector],
 ) -> None:
     collector = http_collector((400, TEXT, b"x" * 10_000_000))
@@ -146,7 +149,7 @@ def test_http_reads_no_more_of_an_answer_than_it_needs(
         assert exporter.export([event()]).verdict == "invalid"
 
 
-def test_http_keeps_its_connection(http_collector: Callable[..., HttpCollector]) -> None:
+def test_http_reuses_its_connection(http_collector: Callable[..., HttpCollector]) -> None:
     collector = http_collector((200, PROTOBUF, b""))
     with connected(ExporterConfig("otlp-http", collector.endpoint)) as exporter:
         for _ in range(3):
@@ -155,7 +158,7 @@ def test_http_keeps_its_connection(http_collector: Callable[..., HttpCollector])
     assert collector.connections == 1
 
 
-def test_http_sends_the_endpoints_user_and_password_and_no_cookies(
+def test_http_sends_the_endpoints_credentials_but_no_cookies(
     http_collector: Callable[..., HttpCollector],
 ) -> None:
     collector = http_collector((200, {"Set-Cookie": "a=b"}, b""))
@@ -169,10 +172,8 @@ def test_http_sends_the_endpoints_user_and_password_and_no_cookies(
 
 
 @pytest.mark.parametrize("variable", ["REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"])
-def test_http_trouble_of_this_machine_is_no_fault_of_the_events(
-    monkeypatch: pytest.MonkeyPatch, variable: str
-) -> None:
-    """What requests raises then is no `RequestException`."""
+def test_http_missing_ca_bundle_is_retried(monkeypatch: pytest.MonkeyPatch, variable: str) -> None:
+    """What requests raises then is not a `RequestException`."""
     monkeypatch.delenv("REQUESTS_CA_BUNDLE", raising=False)
     monkeypatch.setenv(variable, "/nonexistent")
     with connected(ExporterConfig("otlp-http", "https://127.0.0.1:9/v1/logs")) as exporter:
@@ -181,7 +182,7 @@ def test_http_trouble_of_this_machine_is_no_fault_of_the_events(
     assert "/nonexistent" in outcome.reason
 
 
-def test_http_no_collector() -> None:
+def test_http_refused_connection_is_retried() -> None:
     with Receiver() as receiver:
         endpoint = receiver.http_endpoint
     with connected(ExporterConfig("otlp-http", endpoint)) as exporter:
@@ -189,14 +190,14 @@ def test_http_no_collector() -> None:
     assert outcome == Outcome("retry", "no connection: Connection refused")
 
 
-def test_an_outcome_has_the_status_of_an_answer(scripted: Scripted) -> None:
+def test_outcome_has_the_status_of_the_answer(scripted: Scripted) -> None:
     ((name, settings),) = scripted(UNAUTHENTICATED, BUSY).exporter.items()
     with connected(ExporterConfig(cast("Any", name), settings["endpoint"])) as exporter:
         statuses = [exporter.export([event()]).status for _ in range(2)]
     assert statuses in ([401, 503], ["UNAUTHENTICATED", "RESOURCE_EXHAUSTED"])
 
 
-def test_http_to_a_port_that_speaks_grpc() -> None:
+def test_http_to_a_grpc_port_is_reported_as_not_http() -> None:
     with (
         Receiver() as receiver,
         connected(ExporterConfig("otlp-http", receiver.grpc_endpoint)) as exporter,
@@ -205,7 +206,9 @@ def test_http_to_a_port_that_speaks_grpc() -> None:
     assert outcome == Outcome("retry", "no connection: the answer is not HTTP")
 
 
-def test_http_collector_that_hangs_up(http_collector: Callable[..., HttpCollector]) -> None:
+def test_http_connection_closed_without_an_answer_is_retried(
+    http_collector: Callable[..., HttpCollector],
+) -> None:
     collector = http_collector(None)
     with connected(ExporterConfig("otlp-http", collector.endpoint)) as exporter:
         outcome = exporter.export([event()])
@@ -215,7 +218,7 @@ def test_http_collector_that_hangs_up(http_collector: Callable[..., HttpCollecto
 
 
 @pytest.mark.parametrize("name", ["otlp-http", "otlp-grpc"])
-def test_a_collector_that_never_answers(name: Any) -> None:
+def test_collector_that_never_answers_fails_at_the_timeout(name: Any) -> None:
     import socket
 
     with socket.create_server(("127.0.0.1", 0)) as listening:
@@ -279,15 +282,15 @@ def test_a_collector_that_never_answers(name: Any) -> None:
     ],
     ids=str,
 )
-def test_grpc_answers(
+def test_grpc_answer_is_judged_as_the_specification_says(
     grpc_collector: Callable[..., GrpcCollector],
     answer: Callable[[Any], ExportLogsServiceResponse],
     outcome: Outcome,
 ) -> None:
-    """Each answer is seen, judged as the specification says, and asked for once."""
+    """Each answer reaches us, although the official exporter would retry some calls."""
     collector = grpc_collector(answer)
-    said = outcome.reason.partition(":")[0].removeprefix("gRPC ")
-    status = None if outcome.verdict == "delivered" else said
+    code = outcome.reason.partition(":")[0].removeprefix("gRPC ")
+    status = None if outcome.verdict == "delivered" else code
     with connected(ExporterConfig("otlp-grpc", collector.endpoint)) as exporter:
         assert exporter.export([event()]) == outcome._replace(status=status)
     assert len(collector.requests) == 1
@@ -323,7 +326,7 @@ def test_small_request_is_too_large_if_the_details_say_so(
 
 
 @pytest.mark.parametrize("size", [LARGE_REQUEST - 1, LARGE_REQUEST])
-def test_large_request_may_be_too_large_whatever_the_details_say(
+def test_large_request_counts_as_too_large_whatever_the_details_say(
     grpc_collector: Callable[..., GrpcCollector], size: int
 ) -> None:
     collector = grpc_collector(abort(grpc.StatusCode.RESOURCE_EXHAUSTED))
@@ -335,7 +338,7 @@ def test_large_request_may_be_too_large_whatever_the_details_say(
     assert outcome.verdict == ("refused" if size < LARGE_REQUEST else "too large")
 
 
-def test_grpc_no_collector() -> None:
+def test_grpc_refused_connection_is_retried() -> None:
     with Receiver() as receiver:
         endpoint = receiver.grpc_endpoint
     with connected(ExporterConfig("otlp-grpc", endpoint)) as exporter:
@@ -344,14 +347,34 @@ def test_grpc_no_collector() -> None:
     assert outcome.reason.startswith("gRPC UNAVAILABLE: ")
 
 
-def test_the_grpc_exporter_still_has_the_method_we_extend() -> None:
+def test_official_grpc_exporter_has_the_method_that_ours_overrides() -> None:
     from opentelemetry.exporter.otlp.proto.grpc.exporter import OTLPExporterMixin
 
     assert inspect.isfunction(OTLPExporterMixin._initialize_channel_and_stub)
 
 
+OVERRIDDEN_HEADERS = (
+    "authorization",
+    "x-a",
+    "x-b",
+    "content-type",
+    "content-encoding",
+    "user-agent",
+    "accept",
+)
+HTTP_HEADERS = {
+    "host",
+    "user-agent",
+    "accept-encoding",
+    "accept",
+    "connection",
+    "content-type",
+    "content-length",
+}
+
+
 @pytest.mark.parametrize("protocol", ["binary", "json"])
-def test_with_an_endpoint_nothing_else_adds_to_http_requests(
+def test_environment_and_netrc_add_nothing_to_http_requests(
     http_collector: Callable[..., HttpCollector],
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
@@ -360,17 +383,8 @@ def test_with_an_endpoint_nothing_else_adds_to_http_requests(
     if protocol == "json":
         pytest.importorskip("opentelemetry.exporter.otlp.json.http")
     collector = http_collector((200, PROTOBUF, b""))
-    names = (
-        "authorization",
-        "x-a",
-        "x-b",
-        "content-type",
-        "content-encoding",
-        "user-agent",
-        "accept",
-    )
-    theirs = ",".join(f"{name}=theirs" for name in names)
-    monkeypatch.setenv("OTEL_EXPORTER_OTLP_HEADERS", theirs)
+    headers_of_the_environment = ",".join(f"{name}=theirs" for name in OVERRIDDEN_HEADERS)
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_HEADERS", headers_of_the_environment)
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE", "/theirs.pem")
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_CERTIFICATE", "/theirs.pem")
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_LOGS_HEADERS", "x-c=theirs")
@@ -383,20 +397,11 @@ def test_with_an_endpoint_nothing_else_adds_to_http_requests(
         assert exporter.export([event()]) == DELIVERED
     (headers,) = collector.requests
     assert "theirs" not in str(headers)
-    assert set(headers) == {
-        "host",
-        "user-agent",
-        "accept-encoding",
-        "accept",
-        "connection",
-        "content-type",
-        "content-length",
-        "x-a",
-    }
+    assert set(headers) == HTTP_HEADERS | {"x-a"}
     assert headers["x-a"] == "ours"
 
 
-def test_with_an_endpoint_nothing_else_adds_to_grpc_calls(
+def test_environment_adds_nothing_to_grpc_calls(
     grpc_collector: Callable[..., GrpcCollector], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     collector = grpc_collector(OK)
@@ -409,7 +414,7 @@ def test_with_an_endpoint_nothing_else_adds_to_grpc_calls(
 
 
 @pytest.mark.parametrize("name", ["otlp-http", "otlp-grpc"])
-def test_compression_and_headers_are_passed_on(receiver: Receiver, name: Any) -> None:
+def test_compression_and_headers_reach_the_collector(receiver: Receiver, name: Any) -> None:
     endpoint = receiver.http_endpoint if name == "otlp-http" else receiver.grpc_endpoint
     config = ExporterConfig(name, endpoint, {"x-a": "b"}, compression="gzip")
     with connected(config) as exporter:
@@ -432,7 +437,7 @@ def test_compression_and_headers_are_passed_on(receiver: Receiver, name: Any) ->
         ),
     ],
 )
-def test_a_missing_package_is_named_with_the_command(
+def test_missing_package_is_reported_with_the_command_that_installs_it(
     config: ExporterConfig, package: str, command: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert factory.missing_package(ExporterConfig("otlp-http", "")) is None
@@ -444,8 +449,8 @@ def test_a_missing_package_is_named_with_the_command(
     assert command in message
 
 
-def test_the_sdks_detection_of_the_resource_is_where_we_expect_it() -> None:
-    """What `exporters` replaces while the interpreter is ending; fails when it goes away."""
+def test_sdk_has_the_resource_detection_that_importing_replaces() -> None:
+    """`importing` replaces this function during an import."""
     from opentelemetry.sdk import resources
 
     assert list(inspect.signature(resources.get_aggregated_resources).parameters)[:2] == [

@@ -1,4 +1,8 @@
-"""An exporter that cannot be imported, as in a frozen application that does not contain it."""
+"""Exporters that cannot be imported, as in a frozen application that does not contain them.
+
+The failure is reported once with a remedy, the import is tried again, and neither other handlers
+nor the exit wait for it.
+"""
 
 from __future__ import annotations
 
@@ -46,13 +50,13 @@ def imports(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 @pytest.fixture
 def broken(attach_to: HandlerFactory, receiver: Receiver) -> Callable[..., CodexOtelHandler]:
-    """Builds a handler for the receiver."""
+    """Build a handler that exports to the receiver."""
     return lambda **batch: attach_to(receiver, batch=batch)
 
 
 @pytest.fixture(autouse=True)
-def _retry_at_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    """End the worker of a test in time: it sleeps until its next attempt to import."""
+def _short_import_interval(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the worker of a test end soon: it sleeps until its next attempt to import."""
     monkeypatch.setattr(sender, "IMPORT_INTERVAL_S", 1.0)
 
 
@@ -116,7 +120,7 @@ def test_error_of_a_damaged_package_counts_as_a_failed_import(
     caplog: pytest.LogCaptureFixture,
     error: type[Exception],
 ) -> None:
-    """Modules that do not fit each other raise whatever they meet first."""
+    """Modules of incompatible releases raise whatever they encounter first."""
 
     def damaged(_module: str) -> None:
         raise error("damaged")
@@ -128,7 +132,7 @@ def test_error_of_a_damaged_package_counts_as_a_failed_import(
     assert any(f"cannot be imported ({error.__name__}: " in each for each in caplog.messages)
 
 
-def test_want_of_files_during_the_import_is_retried_like_an_outage(
+def test_too_many_open_files_during_the_import_are_retried_like_an_outage(
     broken: Callable[..., CodexOtelHandler], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import_module = importing.import_with_sdk
@@ -164,7 +168,7 @@ def test_failed_import_does_not_delay_the_exit_nor_other_handlers(
 def test_failed_import_does_not_delay_an_exit_at_which_no_thread_can_be_started(
     broken: Callable[..., CodexOtelHandler], imports: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The thread that waits for the export is then the one that exports."""
+    """The thread that waits for the export then exports itself."""
     monkeypatch.setattr(sender, "IMPORT_INTERVAL_S", 60.0)
     handler = broken(shutdown_timeout_ms=30_000)
     worker = worker_of(handler)
@@ -176,13 +180,13 @@ def test_failed_import_does_not_delay_an_exit_at_which_no_thread_can_be_started(
     assert handler.stats() == Stats(accepted=1, queued=1)
 
 
-def test_check_shows_a_failed_import_with_what_to_do(imports: list[str]) -> None:
+def test_check_shows_a_failed_import_and_its_remedy(imports: list[str]) -> None:
     exporter = ExporterConfig("otlp-http", endpoint="http://127.0.0.1:9/v1/logs")
     (step,) = Delivery(OtelConfig(), exporter).steps()
     assert (step.ok, step.text) == (False, REPORTED)
 
 
-def test_frozen_application_without_the_exporter_is_told_what_it_must_contain(
+def test_frozen_application_without_the_exporter_gets_the_modules_to_include(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(sys, "frozen", True, raising=False)

@@ -1,4 +1,4 @@
-"""Exports stay out of the application's tracing, and carry none of its headers to the collector."""
+"""Exports make no spans, carry only their own headers, and leave context and `random` alone."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ OWN_HEADERS = {
 
 
 def exporters(receiver: Receiver) -> dict[str, Any]:
-    """Each way to export, as the `exporter` setting with a header."""
+    """Return the `exporter` setting of each transport, with a header."""
     over_http = {"endpoint": receiver.http_endpoint, "headers": {"X-Key": "v"}}
     over_grpc = {"endpoint": receiver.grpc_endpoint, "headers": {"x-key": "v"}}
     return {
@@ -82,20 +82,20 @@ def exporter(transport: str, receiver: Receiver) -> Any:
 
 
 def export(handler: CodexOtelHandler, count: int = 2) -> None:
-    """Export events, each in a request of its own."""
+    """Export events, each in its own request."""
     for number in range(count):
         log(first=number)
         assert handler.flush(10)
     assert handler.stats().exported >= count
 
 
-def names_of_headers(receiver: Receiver) -> set[str]:
+def header_names(receiver: Receiver) -> set[str]:
     assert receiver.requests
     return {name for request in receiver.requests for name in request.headers}
 
 
 class Tracing:
-    """A tracer of the application, and the instrumentations that use it."""
+    """The application's tracer, and the instrumentations that use it."""
 
     def __init__(self) -> None:
         self._exporter = InMemorySpanExporter()
@@ -152,7 +152,7 @@ class TestOpenTelemetry:
         with tracing.provider.get_tracer("app").start_as_current_span("request"):
             export(handler)
         assert tracing.spans == ["request"]
-        assert names_of_headers(receiver) == OWN_HEADERS["grpc" if transport == "grpc" else "http"]
+        assert header_names(receiver) == OWN_HEADERS["grpc" if transport == "grpc" else "http"]
 
     def test_application_that_uses_the_same_libraries_is_still_traced(
         self, attach: HandlerFactory, receiver: Receiver, tracing: Tracing
@@ -207,12 +207,12 @@ class TestOpenTelemetry:
         with tracing.provider.get_tracer("app").start_as_current_span("request"):
             assert main(["check", str(tmp_path / "otel.toml"), "--send"]) == 0
         assert tracing.spans == ["request"]
-        assert names_of_headers(receiver) == OWN_HEADERS["grpc" if transport == "grpc" else "http"]
+        assert header_names(receiver) == OWN_HEADERS["grpc" if transport == "grpc" else "http"]
 
-    def test_export_is_suppressed_in_an_empty_context(
+    def test_export_runs_in_an_empty_context_with_the_suppression_key(
         self, receiver: Receiver, tracing: Tracing, exporter: Any, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """Whatever instrumentations there are, on whichever thread the export happens."""
+        """So no instrumentation traces an export, on whichever thread it happens."""
         ((name, settings),) = exporter.items()
         connected = connect(ExporterConfig(name, **settings), SharedAttributes({}, {}))
         key = isolation._SUPPRESSION_KEY
@@ -236,10 +236,10 @@ class TestOpenTelemetry:
         assert seen == [(True, trace.INVALID_SPAN)]
         assert key in vars(context).values()  # the SDK's own key, while there is one
 
-    def test_context_that_is_not_pythons_is_left_as_before(
+    def test_custom_context_implementation_is_restored(
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """`OTEL_PYTHON_CONTEXT` can select one."""
+        """`OTEL_PYTHON_CONTEXT` can select one that does not use `contextvars`."""
 
         class GlobalContext:
             def __init__(self) -> None:
@@ -273,7 +273,7 @@ def test_sentry_neither_traces_exports_nor_adds_headers(
 
 
 class TestOtherAgents:
-    """Agents that add headers wherever a request passes, without asking OpenTelemetry."""
+    """Agents that add headers at every layer and ignore OpenTelemetry's suppression key."""
 
     @pytest.fixture(autouse=True)
     def agent(self, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -305,11 +305,11 @@ class TestOtherAgents:
         monkeypatch.setattr(http.client.HTTPConnection, "endheaders", agents_endheaders)
 
     @pytest.mark.parametrize("transport", ["binary", "json"], indirect=True)
-    def test_only_own_headers_leave(
+    def test_only_own_headers_reach_the_collector(
         self, attach: HandlerFactory, receiver: Receiver, exporter: Any
     ) -> None:
         export(attach({"exporter": exporter}))
-        assert names_of_headers(receiver) == OWN_HEADERS["http"]
+        assert header_names(receiver) == OWN_HEADERS["http"]
 
     def test_only_own_headers_reach_a_proxy(
         self,
@@ -324,7 +324,7 @@ class TestOtherAgents:
         for headers in proxy.requests:
             assert set(headers) == OWN_HEADERS["http"] | {"proxy-authorization"}
 
-    def test_headers_of_the_settings_may_have_any_name(
+    def test_settings_may_set_a_header_that_agents_add(
         self, attach: HandlerFactory, receiver: Receiver
     ) -> None:
         over_http = {"endpoint": receiver.http_endpoint, "headers": {"TraceParent": "own"}}
@@ -337,10 +337,10 @@ VARIABLE: ContextVar[str] = ContextVar("VARIABLE")
 
 
 @pytest.mark.parametrize("can_start", [True, False], ids=["worker", "no thread can be started"])
-def test_exports_do_not_see_the_context_of_who_logs(
+def test_export_does_not_see_the_context_of_the_logging_thread(
     monkeypatch: pytest.MonkeyPatch, can_start: bool
 ) -> None:
-    """An event logged at the very end is exported by the thread that flushes."""
+    """When no thread can be started, as at exit, the thread that flushes exports."""
     seen: list[tuple[bool, str | None]] = []
 
     class Exporter:
@@ -374,10 +374,10 @@ def test_exports_do_not_see_the_context_of_who_logs(
     assert seen == [(can_start, None)]
 
 
-def test_a_context_that_is_left_behind_is_released(
+def test_worker_keeps_no_reference_to_the_context_it_was_started_in(
     attach: HandlerFactory, receiver: Receiver
 ) -> None:
-    """The worker keeps nothing of the request during which it was started."""
+    """Otherwise the request during which the worker started would never be freed."""
 
     class Request:
         pass
@@ -392,16 +392,16 @@ def test_a_context_that_is_left_behind_is_released(
     assert reference() is None
 
 
-def test_random_numbers_of_the_application_stay_the_same(
+def test_export_leaves_the_applications_random_numbers_alone(
     attach: HandlerFactory, exporter: dict[str, Any]
 ) -> None:
-    """Applications seed `random` so that they do the same again."""
+    """Applications seed `random` for reproducible runs."""
     before = random.getstate()
     export(attach({"exporter": exporter}))
     assert random.getstate() == before
 
 
-def test_random_numbers_of_the_application_stay_the_same_when_an_export_is_tried_again(
+def test_retry_leaves_the_applications_random_numbers_alone(
     attach: HandlerFactory, scripted: Scripted
 ) -> None:
     before = random.getstate()

@@ -1,4 +1,4 @@
-"""Protocol "json": the same events as with "binary", in OTLP's JSON form.
+"""Protocol "json": the same records as with "binary", in the OTLP/JSON encoding.
 
 https://opentelemetry.io/docs/specs/otlp/#json-protobuf-encoding
 """
@@ -32,7 +32,7 @@ ODD = {**samples.ODD, **samples.ODD_AS_JSON, "traceId": "00ff", "map of ids": {"
 
 
 @pytest.mark.parametrize("compression", ["none", "gzip"])
-def test_the_same_as_protobuf(
+def test_json_and_protobuf_carry_the_same_records(
     attach: HandlerFactory, receiver: Receiver, compression: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("OTEL_RESOURCE_ATTRIBUTES", "from.outside=é%20☕,host.name=a")
@@ -65,7 +65,7 @@ def test_the_same_as_protobuf(
 
 
 class RawCollector(HttpCollector):
-    """Keeps the bodies it gets."""
+    """A collector that keeps the bodies of requests."""
 
     def __init__(self) -> None:
         self.bodies: list[bytes] = []
@@ -83,25 +83,58 @@ def raw_collector() -> Iterator[RawCollector]:
     collector.stop()
 
 
+FIELDS = {
+    "text": "é\ud800☕",
+    "int": (1 << 63) - 1,
+    "double": 2.5,
+    "NaN": math.nan,
+    "infinity": math.inf,
+    "minus infinity": -math.inf,
+    "bool": False,
+    "bytes": b"\x00\xff\xfb\xef",
+    "list": [0, None, []],
+    "map": {"k": {"": ""}},
+}
+FIELDS_AS_JSON = {
+    "text": {"stringValue": "é\ufffd☕"},
+    "int": {"intValue": "9223372036854775807"},
+    "double": {"doubleValue": 2.5},
+    "NaN": {"doubleValue": "NaN"},
+    "infinity": {"doubleValue": "Infinity"},
+    "minus infinity": {"doubleValue": "-Infinity"},
+    "bool": {"boolValue": False},
+    "bytes": {"bytesValue": base64.b64encode(b"\x00\xff\xfb\xef").decode()},
+    "list": {"arrayValue": {"values": [{"intValue": "0"}, {}, {"arrayValue": {}}]}},
+    "map": {
+        "kvlistValue": {
+            "values": [
+                {
+                    "key": "k",
+                    "value": {"kvlistValue": {"values": [{"value": {"stringValue": ""}}]}},
+                }
+            ]
+        }
+    },
+}
+RESOURCE_AS_JSON = [
+    {"key": "telemetry.sdk.language", "value": {"stringValue": "python"}},
+    {"key": "telemetry.sdk.name", "value": {"stringValue": "opentelemetry"}},
+    {"key": "telemetry.sdk.version", "value": {"stringValue": sdk_version}},
+    {"key": "service.name", "value": {"stringValue": "codex-cli"}},
+    {"key": "service.version", "value": {"stringValue": "1.2.3"}},
+    {"key": "env", "value": {"stringValue": "dev"}},
+]
+
+
 @pytest.mark.parametrize("compression", ["none", "gzip"])
-def test_on_the_wire(attach: HandlerFactory, raw_collector: RawCollector, compression: str) -> None:
-    """Whole numbers are text, times too; ids hexadecimal; bytes Base64; enums numbers."""
+def test_json_encoding_follows_the_specification(
+    attach: HandlerFactory, raw_collector: RawCollector, compression: str
+) -> None:
+    """64-bit numbers and times are strings, ids hexadecimal, bytes base64, enums numbers."""
     settings = {"protocol": "json", "compression": compression, "endpoint": raw_collector.endpoint}
     handler = attach({"exporter": {"otlp-http": settings}}, app_version="1.2.3")
-    fields = {
-        "text": "é\ud800☕",
-        "int": (1 << 63) - 1,
-        "double": 2.5,
-        "NaN": math.nan,
-        "infinity": math.inf,
-        "minus infinity": -math.inf,
-        "bool": False,
-        "bytes": b"\x00\xff\xfb\xef",
-        "list": [0, None, []],
-        "map": {"k": {"": ""}},
-    }
     record = LOGGER.makeRecord(
-        "codex_otel.agent", logging.WARNING, "app.py", 1, "codex.turn_ttft", (), None, None, fields
+        "codex_otel.agent", logging.WARNING, "app.py", 1, "codex.turn_ttft", (), None, None, FIELDS
     )
     record.created = 1_795_459_487.409
     with TracerProvider().get_tracer("app").start_as_current_span("turn") as span:
@@ -115,42 +148,11 @@ def test_on_the_wire(attach: HandlerFactory, raw_collector: RawCollector, compre
     (resource_logs,) = document.pop("resourceLogs")
     assert document == {}
     (scope_logs,) = resource_logs.pop("scopeLogs")
-    assert resource_logs == {
-        "resource": {
-            "attributes": [
-                {"key": "telemetry.sdk.language", "value": {"stringValue": "python"}},
-                {"key": "telemetry.sdk.name", "value": {"stringValue": "opentelemetry"}},
-                {"key": "telemetry.sdk.version", "value": {"stringValue": sdk_version}},
-                {"key": "service.name", "value": {"stringValue": "codex-cli"}},
-                {"key": "service.version", "value": {"stringValue": "1.2.3"}},
-                {"key": "env", "value": {"stringValue": "dev"}},
-            ]
-        }
-    }
+    assert resource_logs == {"resource": {"attributes": RESOURCE_AS_JSON}}
     (log_record,) = scope_logs.pop("logRecords")
     assert scope_logs == {"scope": {"name": "codex_otel.agent"}}
     attributes = {pair["key"]: pair["value"] for pair in log_record.pop("attributes")}
-    assert {key: attributes[key] for key in fields} == {
-        "text": {"stringValue": "é\ufffd☕"},
-        "int": {"intValue": "9223372036854775807"},
-        "double": {"doubleValue": 2.5},
-        "NaN": {"doubleValue": "NaN"},
-        "infinity": {"doubleValue": "Infinity"},
-        "minus infinity": {"doubleValue": "-Infinity"},
-        "bool": {"boolValue": False},
-        "bytes": {"bytesValue": base64.b64encode(b"\x00\xff\xfb\xef").decode()},
-        "list": {"arrayValue": {"values": [{"intValue": "0"}, {}, {"arrayValue": {}}]}},
-        "map": {
-            "kvlistValue": {
-                "values": [
-                    {
-                        "key": "k",
-                        "value": {"kvlistValue": {"values": [{"value": {"stringValue": ""}}]}},
-                    }
-                ]
-            }
-        },
-    }
+    assert {key: attributes[key] for key in FIELDS} == FIELDS_AS_JSON
     assert int(log_record["observedTimeUnixNano"]) > 1_700_000_000_000_000_000
     assert isinstance(log_record.pop("observedTimeUnixNano"), str)
     context = span.get_span_context()
@@ -166,7 +168,7 @@ def test_on_the_wire(attach: HandlerFactory, raw_collector: RawCollector, compre
     }
 
 
-def test_partial_success_is_counted(
+def test_partial_success_in_json_is_counted(
     attach: HandlerFactory, caplog: pytest.LogCaptureFixture
 ) -> None:
     answer = b'{"partialSuccess": {"rejectedLogRecords": "1", "errorMessage": "too old"}}'

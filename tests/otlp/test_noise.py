@@ -1,4 +1,4 @@
-"""Nothing of the exporters' libraries reaches the application's handlers or stderr."""
+"""The exporters' libraries write nothing to the application's handlers or to stderr."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Run = Callable[..., subprocess.CompletedProcess[str]]
 
 @pytest.fixture
 def run(tmp_path: Path) -> Run:
-    """Runs the application, without the warning filters that other tests run under."""
+    """Run `quiet_application.py`, without the warning filters of this test run."""
 
     def run(exporter: Any, *modules: str, **environment: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
@@ -47,7 +47,7 @@ def run(tmp_path: Path) -> Run:
 
 
 def exporters(receiver: Receiver) -> dict[str, Any]:
-    """Each way to export, as the `exporter` setting."""
+    """Return the `exporter` setting of each transport."""
     return {
         "binary": over_http(receiver),
         "json": {"otlp-http": {"endpoint": receiver.http_endpoint, "protocol": "json"}},
@@ -85,7 +85,7 @@ def test_import_and_export_write_nothing(
 
 
 def test_warnings_of_the_import_are_not_shown(run: Run, receiver: Receiver, tmp_path: Path) -> None:
-    """The import of requests warns of versions of chardet that it does not know."""
+    """Importing requests warns about versions of chardet that it does not know."""
     (tmp_path / "chardet.py").write_text('__version__ = "99.0.0"')
     done = run(exporters(receiver)["binary"])
     assert done.stdout.splitlines() == ["exported 1"]
@@ -94,14 +94,14 @@ def test_warnings_of_the_import_are_not_shown(run: Run, receiver: Receiver, tmp_
 
 @pytest.mark.parametrize("endpoint", ["http://collector.invalid:4317", "https://127.0.0.1:9"])
 @pytest.mark.parametrize("proxy", ["", "https://127.0.0.1:9", "http://127.0.0.1:9"])
-def test_core_of_grpc_writes_nothing_during_an_outage(run: Run, endpoint: str, proxy: str) -> None:
+def test_grpc_core_writes_nothing_during_an_outage(run: Run, endpoint: str, proxy: str) -> None:
     variables = {"http_proxy": proxy, "https_proxy": proxy} if proxy else {}
     done = run({"otlp-grpc": {"endpoint": endpoint}}, **variables)
     assert done.stdout.splitlines() == ["exported 0"]
     assert done.stderr == ""
 
 
-def test_core_of_grpc_writes_what_the_application_asks_for(run: Run) -> None:
+def test_grpc_core_honors_the_applications_verbosity(run: Run) -> None:
     endpoint = "http://collector.invalid:4317"
     variables = {"http_proxy": "https://127.0.0.1:9", "GRPC_VERBOSITY": "ERROR"}
     done = run({"otlp-grpc": {"endpoint": endpoint}}, **variables)
@@ -109,7 +109,7 @@ def test_core_of_grpc_writes_what_the_application_asks_for(run: Run) -> None:
 
 
 class Records(logging.Handler):
-    """Keeps the messages that reach the root logger."""
+    """Collects the messages that reach the root logger."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -134,9 +134,9 @@ def in_thread(call: Callable[[], None]) -> None:
 
 
 class TestQuietImport:
-    def test_logger_born_inside_is_silent_on_this_thread_only(self, root: Records) -> None:
+    def test_logger_created_inside_is_silent_on_this_thread_only(self, root: Records) -> None:
         with noise.quiet_import():
-            logger = logging.getLogger("test_noise.born_inside")
+            logger = logging.getLogger("test_noise.created_inside")
             logger.error("own")
             in_thread(lambda: logger.error("the application's"))
         logger.error("later")
@@ -148,7 +148,7 @@ class TestQuietImport:
         assert logging.getLogger("test_noise.others").filters == []
         assert root.messages == ["one"]
 
-    def test_class_of_loggers_stays_the_applications(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_logger_class_of_the_application_is_kept(self, monkeypatch: pytest.MonkeyPatch) -> None:
         class Own(logging.Logger):
             pass
 
@@ -179,9 +179,7 @@ class TestQuietImport:
             warnings.warn("later", UserWarning, stacklevel=1)
         assert [str(each.message) for each in shown] == ["other's", "later"]
 
-    def test_what_another_thread_installs_meanwhile_stays(
-        self, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_showwarning_replaced_meanwhile_is_kept(self, monkeypatch: pytest.MonkeyPatch) -> None:
         shown: list[str] = []
 
         def show(message: Any, *_: Any) -> None:
@@ -192,7 +190,7 @@ class TestQuietImport:
             warnings.showwarning = show  # type: ignore[assignment]
         assert warnings.showwarning is show
 
-    def test_own_export_may_be_nested(self) -> None:
+    def test_suppression_can_be_nested(self) -> None:
         with diagnostics.suppress_own_records():
             with diagnostics.suppress_own_records():
                 assert diagnostics.is_own_export()

@@ -1,4 +1,4 @@
-"""A request is what the official encoder would have made of the events, attribute by attribute."""
+"""`otlp.encoder` produces the same bytes as the official encoder, for any events."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from codex_otel_logging.events.redaction import Redaction
 from codex_otel_logging.otlp.encoder import OtlpRequests
 from codex_otel_logging.otlp.sdk_records import OtlpRecords
 
-ORIGIN = SharedAttributes(
+SHARED = SharedAttributes(
     {"service.name": "codex-cli", "odd\ud800": "a\udfffb", "huge": 1 << 64, "list": [1, 2], "": 0},
     {"app.version": "1.2.3", "terminal.type": "xterm\ud800"},
 )
@@ -55,7 +55,7 @@ def event(
     name: str = "codex.tool_result",
     **changes: Any,
 ) -> Event:
-    """An event as the reader makes it, with its fields and `changes` as they are."""
+    """Return an event from the reader, with `fields` and `changes` set without any conversion."""
     record = logging.LogRecord(logger, logging.INFO, "app.py", 1, name, (), None)
     record.created = CREATED
     record.__dict__[RECORD_KEY] = conversation
@@ -77,30 +77,33 @@ def records_of(request: ExportLogsServiceRequest) -> list[LogRecord]:
     ]
 
 
-def give_values(pairs: Iterable[KeyValue]) -> None:
-    """Write None as an empty value; encoders before 1.45 leave the value out."""
+def add_empty_values(pairs: Iterable[KeyValue]) -> None:
+    """Encode None as an empty value; official encoders before 1.45 omit the value."""
     for pair in pairs:
         pair.value.SetInParent()
-        give_values_within(pair.value)
+        add_empty_values_within(pair.value)
 
 
-def give_values_within(value: AnyValue) -> None:
+def add_empty_values_within(value: AnyValue) -> None:
     kind = value.WhichOneof("value")
     if kind == "array_value":
         for item in value.array_value.values:
-            give_values_within(item)
+            add_empty_values_within(item)
     elif kind == "kvlist_value":
-        give_values(value.kvlist_value.values)
+        add_empty_values(value.kvlist_value.values)
 
 
-def assert_official(
-    events: Sequence[Event], requests: OtlpRequests, origin: SharedAttributes = ORIGIN
+def assert_encoded_officially(
+    events: Sequence[Event], requests: OtlpRequests, shared: SharedAttributes = SHARED
 ) -> None:
-    """Compare first what a failure shows well, then the bytes, which tell NaN from NaN as well."""
+    """Assert that our request equals the official one.
+
+    Compares text first, which makes a failure readable, then bytes, where NaN equals NaN.
+    """
     request = requests.request(events)
-    official = encode_logs(OtlpRecords(origin).batch(events))
+    official = encode_logs(OtlpRecords(shared).batch(events))
     for record in records_of(official):
-        give_values(record.attributes)
+        add_empty_values(record.attributes)
     assert str(ExportLogsServiceRequest.FromString(request)) == str(official)
     assert request == official.SerializeToString()
 
@@ -120,10 +123,10 @@ def assert_official(
         max_size=6,
     )
 )
-def test_any_events(events: list[Event]) -> None:
-    requests = OtlpRequests(ORIGIN)
-    assert_official(events, requests)
-    assert_official(events, requests)  # from its templates
+def test_any_events_are_encoded_as_by_the_official_encoder(events: list[Event]) -> None:
+    requests = OtlpRequests(SHARED)
+    assert_encoded_officially(events, requests)
+    assert_encoded_officially(events, requests)  # now with templates
 
 
 FIELDS: dict[str, dict[str, Any]] = {
@@ -145,31 +148,35 @@ FIELDS: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("conversation", CONVERSATIONS, ids=["none", "short", "other", "full"])
 @pytest.mark.parametrize("fields", FIELDS.values(), ids=FIELDS)
-def test_fields(fields: dict[str, Any], conversation: Conversation | None) -> None:
-    requests = OtlpRequests(ORIGIN)
+def test_fields_of_any_kind_are_encoded_as_by_the_official_encoder(
+    fields: dict[str, Any], conversation: Conversation | None
+) -> None:
+    requests = OtlpRequests(SHARED)
     events = [event(f, conversation=conversation) for f in (fields, {"a": 1}, fields)]
-    assert_official(events, requests)
+    assert_encoded_officially(events, requests)
 
 
-def test_values_of_another_kind_under_the_same_keys() -> None:
-    """Nothing of the event that a template was made from is in the next one."""
+def test_template_keeps_no_value_of_the_event_it_was_made_from() -> None:
+    """Events with the same keys share a template, whatever the types of their values."""
     values = ["text", 1, [1, 2], {"a": 1}, None, [3], {}, "", b"x", True, 0.5, "\ud800", []]
     span = SpanContext(trace_id=1, span_id=2, is_remote=False, trace_flags=TraceFlags(1))
     for first in values:
         events = [event({"key": value, "model": value}) for value in [first, *values]]
         events[0].span_context = span
-        assert_official(events, OtlpRequests(ORIGIN))
+        assert_encoded_officially(events, OtlpRequests(SHARED))
 
 
 @pytest.mark.parametrize(
     ("trace_id", "span_id", "flags"), [(1, 2, 1), ((1 << 128) - 1, (1 << 64) - 1, 0), (0, 0, 0)]
 )
-def test_span(trace_id: int, span_id: int, flags: int) -> None:
+def test_span_is_encoded_only_for_events_that_have_one(
+    trace_id: int, span_id: int, flags: int
+) -> None:
     span = SpanContext(trace_id, span_id, is_remote=False, trace_flags=TraceFlags(flags))
-    assert_official([event(span_context=span), event()], OtlpRequests(ORIGIN))
+    assert_encoded_officially([event(span_context=span), event()], OtlpRequests(SHARED))
 
 
-def test_scopes_in_order_of_their_first_event() -> None:
+def test_scopes_are_in_the_order_of_their_first_event() -> None:
     loggers = [
         "codex_otel.b",
         "codex_otel",
@@ -178,8 +185,8 @@ def test_scopes_in_order_of_their_first_event() -> None:
         "codex_otel.\udc00",
     ]
     events = [event({"n": number}, logger=logger) for number, logger in enumerate(loggers)]
-    requests = OtlpRequests(ORIGIN)
-    assert_official(events, requests)
+    requests = OtlpRequests(SHARED)
+    assert_encoded_officially(events, requests)
     (resource_logs,) = ExportLogsServiceRequest.FromString(requests.request(events)).resource_logs
     assert [len(scope.log_records) for scope in resource_logs.scope_logs] == [2, 1, 2]
 
@@ -194,15 +201,15 @@ def test_records_serialized_in_several_runs_are_one_request(count: int) -> None:
         )
         for number, logger in zip(range(count), cycle(loggers))
     ]
-    assert_official(events, OtlpRequests(ORIGIN))
+    assert_encoded_officially(events, OtlpRequests(SHARED))
 
 
 @pytest.mark.parametrize("levelname", ["INFO", "WARNING", "Level 20", "", "\ud800", None, 7])
-def test_levels(levelname: Any) -> None:
-    """Also levels that are equal and yet have different severities, one after the other."""
+def test_levels_that_are_equal_in_python_keep_their_own_severities(levelname: Any) -> None:
+    """20 and 20.0, or 1 and True, are the same dictionary key, but have different severities."""
     levels = [20, 20.0, 1, True, 1.0, 21, 0, -1, 1000, None, "20", 20]
     events = [event(levelno=level, levelname=levelname) for level in levels]
-    assert_official(events, OtlpRequests(ORIGIN))
+    assert_encoded_officially(events, OtlpRequests(SHARED))
 
 
 @pytest.mark.parametrize(
@@ -213,31 +220,33 @@ def test_levels(levelname: Any) -> None:
     ],
     ids=["usual", "odd"],
 )
-def test_times(times: list[float]) -> None:
-    assert_official([event(created=time) for time in times], OtlpRequests(ORIGIN))
+def test_timestamps_in_any_order_are_encoded_as_by_the_official_encoder(times: list[float]) -> None:
+    assert_encoded_officially([event(created=time) for time in times], OtlpRequests(SHARED))
 
 
-def test_an_event_type_of_the_applications_own() -> None:
+def test_custom_event_types_are_encoded() -> None:
     events = [event(type=catalog.EventType(name)) for name in ("app.\ud800", "", "app.x")]
-    assert_official(events, OtlpRequests(ORIGIN))
+    assert_encoded_officially(events, OtlpRequests(SHARED))
 
 
-def test_no_events_and_nothing_in_common() -> None:
-    assert_official([], OtlpRequests(ORIGIN))
-    assert_official([event(), event({"a": 1})], OtlpRequests(BARE), BARE)
+def test_empty_batch_and_events_without_shared_attributes_are_encoded() -> None:
+    assert_encoded_officially([], OtlpRequests(SHARED))
+    assert_encoded_officially([event(), event({"a": 1})], OtlpRequests(BARE), BARE)
 
 
-def test_conversations_that_are_equal_but_not_the_same() -> None:
-    """Their attributes are not compared."""
+def test_equal_conversations_do_not_share_a_template() -> None:
+    """The comparison of conversations ignores their attributes."""
     first, second = Conversation("c", "m"), Conversation("c", "m")
     second.attributes["model"] = "other"
     assert first == second
-    assert_official([event(conversation=c) for c in (first, second, first)], OtlpRequests(ORIGIN))
+    assert_encoded_officially(
+        [event(conversation=c) for c in (first, second, first)], OtlpRequests(SHARED)
+    )
 
 
-def test_many_conversations() -> None:
-    """More than templates are kept for; those gone may leave their id to the next."""
-    requests = OtlpRequests(ORIGIN)
+def test_number_of_templates_is_bounded() -> None:
+    """A conversation may get the id of a deleted one, but never its template."""
+    requests = OtlpRequests(SHARED)
     kept = 0
     for number in range(3000):
         events = [event({"n": 1}, conversation=Conversation(str(number), "m"))]
@@ -248,17 +257,17 @@ def test_many_conversations() -> None:
 
 
 def test_large_templates_are_not_kept() -> None:
-    requests = OtlpRequests(ORIGIN)
+    requests = OtlpRequests(SHARED)
     events = [event(conversation=Conversation("x" * 10_000, "m")), event({"k" * 10_000: 1})]
-    assert_official(events * 2, requests)
+    assert_encoded_officially(events * 2, requests)
     assert not requests._templates
 
 
 @pytest.mark.parametrize("value", [object(), {1}, [object()], {"key": {1}}], ids=repr)
-def test_an_event_that_cannot_be_encoded_is_not_left_out(value: Any) -> None:
-    requests = OtlpRequests(ORIGIN)
+def test_event_that_cannot_be_encoded_raises(value: Any) -> None:
+    requests = OtlpRequests(SHARED)
     good = event({"key": 1})
     for events in ([event({"key": value})], [good, event({"key": value}), good]):
         with pytest.raises(TypeError):
             requests.request(events)
-    assert_official([good, good], requests)
+    assert_encoded_officially([good, good], requests)

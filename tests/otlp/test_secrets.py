@@ -1,4 +1,7 @@
-"""No secret of the settings or of the environment is shown, whoever repeats it."""
+"""No log record, message or output shows a secret of the settings or of the environment.
+
+Not even if a collector, a proxy or a library repeats it, whole, in parts, or encoded.
+"""
 
 from __future__ import annotations
 
@@ -41,10 +44,10 @@ def basic(pair: str) -> str:
 
 @dataclass(frozen=True)
 class Secret:
-    """Where a secret stands, and the forms in which somebody may repeat it.
+    """Settings that contain a secret, and the forms in which a collector may repeat it.
 
-    `endpoint` is the address with `{}` for host and port. A `bare` exporter has everything from
-    `environ`, in which `{}` stands for the collector's address.
+    In `endpoint` and `environ`, `{}` stands for the collector's host and port. A `bare` exporter
+    takes all settings from `environ`.
     """
 
     repeated: tuple[str, ...]
@@ -209,13 +212,16 @@ def exporter_of(kind: str) -> ExporterName:
 
 
 def fits(secret: Secret, name: ExporterName) -> bool:
-    """Whether an exporter's address can have the secret; over gRPC it is a host and a port."""
+    """Return whether the exporter's endpoint can contain the secret.
+
+    A gRPC endpoint is only a host and a port.
+    """
     return name == HTTP or not (secret.endpoint or "@" in secret.environ.get(ENDPOINT, ""))
 
 
 @dataclass
 class Shown:
-    """The settings in a file, and all that was shown to anybody."""
+    """The settings file, and everything that was printed or logged."""
 
     file: Path
     capsys: pytest.CaptureFixture[str]
@@ -233,7 +239,7 @@ def prepare(
     capsys: pytest.CaptureFixture[str],
     caplog: pytest.LogCaptureFixture,
 ) -> Callable[[Secret, str, str], Shown]:
-    """Writes the settings of a secret for the collector at a host and port, and sets variables."""
+    """Write the settings with a secret for the collector at a host and port, and set variables."""
 
     def prepare(secret: Secret, name: str, address: str) -> Shown:
         for variable, value in secret.environ.items():
@@ -254,7 +260,7 @@ def prepare(
 
 @pytest.fixture
 def start() -> Iterator[Callable[[str, str], Any]]:
-    """Starts a collector that repeats a text."""
+    """Start a collector that repeats a text."""
     started = []
 
     def start(kind: str, text: str) -> Any:
@@ -275,13 +281,13 @@ def start() -> Iterator[Callable[[str, str], Any]]:
         if fits(secret, exporter_of(kind))
     ],
 )
-def test_what_a_collector_repeats_is_masked(
+def test_secret_that_a_collector_repeats_is_masked(
     prepare: Callable[[Secret, str, str], Shown],
     start: Callable[[str, str], Any],
     secret: Secret,
     kind: str,
 ) -> None:
-    """In warnings, in records of the libraries down to DEBUG, and in both outputs of `check`."""
+    """In warnings, in the libraries' log records down to DEBUG, and in both outputs of `check`."""
     collector = start(kind, " | ".join(secret.repeated))
     address = collector.endpoint.removeprefix("http://").partition("/")[0]
     shown = prepare(secret, exporter_of(kind), address)
@@ -305,10 +311,10 @@ def test_what_a_collector_repeats_is_masked(
 
 
 @pytest.mark.parametrize("secret", SECRETS.values(), ids=SECRETS)
-def test_faults_show_no_secret(
+def test_configuration_faults_show_no_secret(
     prepare: Callable[[Secret, str, str], Shown], secret: Secret
 ) -> None:
-    """Whatever else is wrong with the settings."""
+    """The settings with the secret have several other faults."""
     shown = prepare(secret, HTTP, "127.0.0.1:99999 ")
     shown.file.write_text(
         shown.file.read_text().replace("headers = { ", "compression = '${TOK:-x}', headers = { ")
@@ -336,7 +342,7 @@ def test_faults_show_no_secret(
     ],
 )
 @pytest.mark.parametrize("name", [HTTP, GRPC])
-def test_mistyped_address_of_the_environment_shows_no_password(
+def test_invalid_endpoint_in_the_environment_shows_no_password(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -369,13 +375,13 @@ def test_mistyped_address_of_the_environment_shows_no_password(
     ],
 )
 @pytest.mark.parametrize("name", [HTTP, GRPC])
-def test_proxy_that_cannot_be_used_shows_no_password(
+def test_unusable_proxy_shows_no_password(
     prepare: Callable[[Secret, str, str], Shown],
     monkeypatch: pytest.MonkeyPatch,
     proxy: str,
     name: str,
 ) -> None:
-    """Libraries quote the address of a proxy that they cannot parse or reach."""
+    """Libraries quote the URL of a proxy that they cannot parse or reach."""
     for variable in ("HTTP_PROXY", "HTTPS_PROXY", "grpc_proxy"):
         monkeypatch.setenv(variable, proxy.replace("{}", "p4ss-w0rd"))
     shown = prepare(Secret((), endpoint="http://collector.invalid:1"), name, "")
@@ -394,7 +400,7 @@ def test_proxy_that_cannot_be_used_shows_no_password(
     assert "p4ss-w0rd" not in report
 
 
-def test_refusal_of_a_proxy_is_masked_before_it_is_cut(
+def test_answer_of_a_proxy_is_masked_before_it_is_shortened(
     prepare: Callable[[Secret, str, str], Shown], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     text = f"{'x' * 190} p4ss-w0rd-of-the-proxy"
@@ -423,12 +429,12 @@ def test_exporter_that_cannot_be_built_shows_no_secret() -> None:
 
 
 class TestMask:
-    def test_short_strings_stay(self) -> None:
+    def test_strings_shorter_than_four_characters_are_not_masked(self) -> None:
         config = ExporterConfig(HTTP, "http://u:pw@c/?a=b&c=def", {"org": "1", "x": "ab cd=efg"})
         text = "HTTP 404 for a pw of u: ab, cd, efg, def, org 1, %61%62"
         assert mask(text, config) == text
 
-    def test_public_words_of_a_secret_stay(self) -> None:
+    def test_public_words_in_a_secret_are_not_masked(self) -> None:
         config = ExporterConfig(
             HTTP,
             "http://c/v1/logs",
@@ -438,11 +444,11 @@ class TestMask:
         text = "HTTP 401: no Bearer token at https://d/v1/logs"
         assert mask(text, config) == text
 
-    def test_the_longest_secret_is_masked_first(self) -> None:
+    def test_longest_secret_is_masked_first(self) -> None:
         config = ExporterConfig(HTTP, "http://c", {"a": "s3cr3t", "b": "s3cr3t-and-more"})
         assert mask("s3cr3t-and-more, s3cr3t", config) == "***, ***"
 
-    def test_reason_is_masked_before_it_is_cut(self) -> None:
+    def test_reason_is_masked_before_it_is_shortened(self) -> None:
         config = ExporterConfig(HTTP, "http://c", {"a": "s3cr3t-that-is-cut"})
         reason = safe_reason("x" * 190 + " s3cr3t-that-is-cut " + "y" * 100, config)
         assert "s3cr" not in reason
@@ -467,5 +473,5 @@ class TestMask:
         ("https://${USER}:${PASS}@${HOST}/${TOKEN}/v1?x", "https://${HOST}/${TOKEN}/v1"),
     ],
 )
-def test_safe_endpoint(endpoint: str, safe: str) -> None:
+def test_safe_endpoint_has_no_credentials_query_or_fragment(endpoint: str, safe: str) -> None:
     assert ExporterConfig(HTTP, endpoint).safe_endpoint == safe

@@ -1,4 +1,4 @@
-"""TLS to collectors that have a certificate, want one, or must not be trusted; all are real."""
+"""TLS to real servers: authorities, client certificates, and how failures are reported."""
 
 from __future__ import annotations
 
@@ -30,19 +30,19 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
 
 @pytest.fixture(autouse=True)
 def _no_bundle(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No authority comes from the machine's environment."""
+    """Remove certificate authorities of the machine from the environment."""
     for name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"):
         monkeypatch.delenv(name, raising=False)
 
 
 def exporter(collector: HttpCollector | GrpcCollector, tls: Any, **more: Any) -> dict[str, Any]:
-    """The `exporter` setting for a collector, over TLS whatever that one speaks."""
+    """Return the `exporter` setting for a collector, with `https` even if it does not use TLS."""
     ((name, settings),) = collector.exporter.items()
     endpoint = settings["endpoint"].replace("http://", "https://")
     return {name: {"endpoint": endpoint, "tls": tls, **more}}
 
 
-def test_an_authority_of_ones_own(
+def test_custom_certificate_authority_is_trusted(
     scripted: Scripted, attach: HandlerFactory, certificates: Certificates
 ) -> None:
     collector = scripted(OK, tls=Tls(certificates.good))
@@ -54,7 +54,7 @@ def test_an_authority_of_ones_own(
     assert handler.stats() == Stats(accepted=3, exported=3)
 
 
-def test_a_client_certificate(
+def test_client_certificate_is_sent(
     scripted: Scripted, attach: HandlerFactory, certificates: Certificates
 ) -> None:
     collector = scripted(OK, tls=Tls(certificates.good, certificates.authority))
@@ -67,7 +67,7 @@ def test_a_client_certificate(
 
 
 @pytest.mark.parametrize("compression", ["none", "gzip"])
-def test_json(
+def test_json_exporter_uses_the_tls_settings(
     http_collector: Callable[..., HttpCollector],
     attach: HandlerFactory,
     certificates: Certificates,
@@ -85,15 +85,15 @@ def test_json(
 
 
 @pytest.mark.parametrize("fault", ["unknown authority", "no TLS"])
-def test_json_to_bad_ones(
+def test_json_exporter_reports_a_tls_failure(
     http_collector: Callable[..., HttpCollector],
     attach: HandlerFactory,
     certificates: Certificates,
     caplog: pytest.LogCaptureFixture,
     fault: str,
 ) -> None:
-    bad = BAD[fault]
-    collector = http_collector(OK, tls=bad.collector(certificates))
+    failure = FAILURES[fault]
+    collector = http_collector(OK, tls=failure.collector(certificates))
     settings = exporter(collector, certificates.settings(), protocol="json")
     table = {"exporter": settings, "batch": {"retry_for_ms": 0}}
     handler = attach(table)
@@ -102,18 +102,18 @@ def test_json_to_bad_ones(
     assert handler.stats() == Stats(accepted=1, dropped=1)
     assert collector.requests == []
     (message,) = caplog.messages
-    assert re.fullmatch(pattern(bad, table, LOST), message), message
+    assert re.fullmatch(pattern(failure, table, LOST), message), message
 
 
 @pytest.mark.parametrize("client", [False, True])
-def test_a_bare_name_takes_the_files_of_the_standard_variables(
+def test_bare_exporter_name_uses_the_certificate_files_of_the_environment(
     scripted: Scripted,
     attach: HandlerFactory,
     certificates: Certificates,
     monkeypatch: pytest.MonkeyPatch,
     client: bool,
 ) -> None:
-    """They win over the machine's bundle, too."""
+    """They also take precedence over `REQUESTS_CA_BUNDLE`."""
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", certificates.strange_bundle)
     clients = certificates.authority if client else None
     collector = scripted(OK, tls=Tls(certificates.good, clients))
@@ -132,7 +132,7 @@ def test_a_bare_name_takes_the_files_of_the_standard_variables(
 
 
 @pytest.mark.parametrize("protocol", ["binary", "json"])
-def test_the_machines_bundle_holds_where_the_settings_say_nothing(
+def test_ca_bundle_of_the_environment_applies_without_a_ca_certificate(
     http_collector: Callable[..., HttpCollector],
     attach: HandlerFactory,
     certificates: Certificates,
@@ -149,7 +149,7 @@ def test_the_machines_bundle_holds_where_the_settings_say_nothing(
 
 
 @pytest.mark.parametrize("protocol", ["binary", "json"])
-def test_the_settings_win_over_the_machines_bundle(
+def test_ca_certificate_setting_takes_precedence_over_the_ca_bundle(
     http_collector: Callable[..., HttpCollector],
     attach: HandlerFactory,
     certificates: Certificates,
@@ -167,70 +167,72 @@ def test_the_settings_win_over_the_machines_bundle(
 
 
 @dataclass(frozen=True)
-class Bad:
-    """A connection that must fail: what the collector has, what we show, and what is said then.
+class Failure:
+    """A connection that must fail: the collector's TLS, our certificate, the reported reason.
 
-    `grpc` is what is said over gRPC where that differs; both are patterns.
+    `reason` is a pattern, and so is `grpc_reason`, for gRPC where it differs.
     """
 
     collector: Callable[[Certificates], Tls | None]
-    said: str
+    reason: str
     client: Callable[[Certificates], trustme.LeafCert | None] = lambda _: None
-    grpc: str = ""
+    grpc_reason: str = ""
 
 
-HANGS_UP = "perhaps the collector requires a client certificate that it trusts"
-OVER_HTTP_IT_HANGS_UP = (
+CLIENT_CERTIFICATE_HINT = "perhaps the collector requires a client certificate that it trusts"
+CLOSED_OVER_HTTP = (
     "((TLS failed: EOF occurred in violation of protocol"
     "|no connection: (Connection reset by peer|Broken pipe|Remote end closed .*)"
-    f"); {HANGS_UP}"
+    f"); {CLIENT_CERTIFICATE_HINT}"
     "|TLS failed: (tlsv13 alert certificate required|tlsv1 alert unknown ca"
     "|sslv3 alert certificate expired|sslv3 alert bad certificate)"
     "; the collector requires a client certificate that it trusts)"
 )
-OVER_GRPC_IT_HANGS_UP = f"(Socket closed|.*Connection reset by peer|.*Broken pipe); {HANGS_UP}"
+CLOSED_OVER_GRPC = (
+    f"(Socket closed|.*Connection reset by peer|.*Broken pipe); {CLIENT_CERTIFICATE_HINT}"
+)
 
-BAD = {
-    "unknown authority": Bad(
+FAILURES = {
+    "unknown authority": Failure(
         lambda c: Tls(c.unknown),
         "TLS failed: certificate verify failed: unable to get local issuer certificate; "
         "unknown certificate authority, set ca-certificate",
     ),
-    "expired": Bad(
+    "expired": Failure(
         lambda c: Tls(c.expired),
         "TLS failed: certificate verify failed: certificate has expired",
     ),
-    "not yet valid": Bad(
+    "not yet valid": Failure(
         lambda c: Tls(c.early),
         "TLS failed: certificate verify failed: certificate is not yet valid"
         "( or the system clock is incorrect)?",
     ),
-    "for another host": Bad(
+    "for another host": Failure(
         lambda c: Tls(c.elsewhere),
         "TLS failed: certificate verify failed: (IP address|Hostname|hostname) mismatch; "
         "the certificate must name the endpoint's host",
     ),
-    "no TLS": Bad(
+    "no TLS": Failure(
         lambda _: None,
         "TLS failed: (wrong version number|record layer failure); "
         "the collector does not use TLS on this port",
     ),
-    "no client certificate": Bad(
+    "no client certificate": Failure(
         lambda c: Tls(c.good, c.authority),
-        OVER_HTTP_IT_HANGS_UP,
-        grpc=OVER_GRPC_IT_HANGS_UP,
+        CLOSED_OVER_HTTP,
+        grpc_reason=CLOSED_OVER_GRPC,
     ),
-    "unknown client certificate": Bad(
+    "unknown client certificate": Failure(
         lambda c: Tls(c.good, c.authority),
-        OVER_HTTP_IT_HANGS_UP,
+        CLOSED_OVER_HTTP,
         lambda c: c.unknown_client,
-        grpc=OVER_GRPC_IT_HANGS_UP,
+        grpc_reason=CLOSED_OVER_GRPC,
     ),
-    "expired client certificate": Bad(
+    "expired client certificate": Failure(
         lambda c: Tls(c.good, c.authority),
-        OVER_HTTP_IT_HANGS_UP,
+        CLOSED_OVER_HTTP,
         lambda c: c.expired_client,
-        grpc=OVER_GRPC_IT_HANGS_UP,
+        grpc_reason=CLOSED_OVER_GRPC,
     ),
 }
 
@@ -241,25 +243,27 @@ LOST = (
 WAITING = f"export failing (REASON); events stay queued and are retried; {DIAGNOSE}"
 
 
-def pattern(bad: Bad, table: dict[str, Any], line: str) -> str:
-    """What is said about a collector's fault, as a pattern; REASON in `line` is where it stands."""
+def pattern(failure: Failure, table: dict[str, Any], line: str) -> str:
+    """Return a pattern for a report: `line`, with REASON replaced by that of the failure."""
     ((name, settings),) = table["exporter"].items()
-    said = bad.said if name == "otlp-http" else f"gRPC UNAVAILABLE: {bad.grpc or bad.said}"
+    reason = failure.reason
+    if name == "otlp-grpc":
+        reason = f"gRPC UNAVAILABLE: {failure.grpc_reason or reason}"
     before, after = line.split("REASON")
-    return re.escape(f"{name} {settings['endpoint']}: {before}") + said + re.escape(after)
+    return re.escape(f"{name} {settings['endpoint']}: {before}") + reason + re.escape(after)
 
 
-@pytest.mark.parametrize("fault", BAD)
-def test_bad_ones_are_refused_and_told_of_once(
+@pytest.mark.parametrize("fault", FAILURES)
+def test_tls_failure_drops_events_and_is_reported_once(
     scripted: Scripted,
     attach: HandlerFactory,
     certificates: Certificates,
     caplog: pytest.LogCaptureFixture,
     fault: str,
 ) -> None:
-    bad = BAD[fault]
-    collector = scripted(OK, tls=bad.collector(certificates))
-    tls = certificates.settings(bad.client(certificates))
+    failure = FAILURES[fault]
+    collector = scripted(OK, tls=failure.collector(certificates))
+    tls = certificates.settings(failure.client(certificates))
     table = {"exporter": exporter(collector, tls), "batch": {"retry_for_ms": 0}}
     handler = attach(table)
     for number in range(1, 3):
@@ -268,7 +272,7 @@ def test_bad_ones_are_refused_and_told_of_once(
         assert handler.stats() == Stats(accepted=number, dropped=number)
     assert collector.requests == []
     (message,) = caplog.messages
-    assert re.fullmatch(pattern(bad, table, LOST), message), message
+    assert re.fullmatch(pattern(failure, table, LOST), message), message
     (record,) = caplog.records
     assert (record.name, record.levelname) == ("codex_otel_logging", "WARNING")
 
@@ -276,41 +280,41 @@ def test_bad_ones_are_refused_and_told_of_once(
 PROGRAM = read_program("each_collector")
 
 
-def test_bad_ones_bring_no_other_word(
+def test_tls_failures_write_nothing_else_to_stderr(
     scripted: Scripted, run_python: RunPython, certificates: Certificates
 ) -> None:
-    """All of them in one process; neither gRPC's core nor a library writes a line of its own."""
+    """All failures in one process: neither gRPC's core nor a library writes a line of its own."""
     tables = []
-    for bad in BAD.values():
-        collector = scripted(OK, tls=bad.collector(certificates))
-        tls = certificates.settings(bad.client(certificates))
+    for failure in FAILURES.values():
+        collector = scripted(OK, tls=failure.collector(certificates))
+        tls = certificates.settings(failure.client(certificates))
         tables.append({"exporter": exporter(collector, tls), "batch": {"retry_for_ms": 0}})
     done = run_python(PROGRAM, json.dumps(tables))
-    assert done.stdout == "True 1\n" * len(BAD)
+    assert done.stdout == "True 1\n" * len(FAILURES)
     lines = done.stderr.splitlines()
-    for bad, table, said in zip(BAD.values(), tables, lines, strict=True):
-        assert re.fullmatch(pattern(bad, table, LOST), said), said
+    for failure, table, report in zip(FAILURES.values(), tables, lines, strict=True):
+        assert re.fullmatch(pattern(failure, table, LOST), report), report
 
 
 UNTIL_WARNED = read_program("until_warned")
 
 
-def test_events_wait_for_a_collector_that_can_be_trusted(
+def test_events_stay_queued_while_the_certificate_is_invalid(
     scripted: Scripted, run_python: RunPython, certificates: Certificates
 ) -> None:
-    bad = BAD["expired"]
-    collector = scripted(OK, tls=bad.collector(certificates))
+    failure = FAILURES["expired"]
+    collector = scripted(OK, tls=failure.collector(certificates))
     batch = {"shutdown_timeout_ms": 0}
     table = {"exporter": exporter(collector, certificates.settings()), "batch": batch}
     done = run_python(UNTIL_WARNED, json.dumps(table))
     assert done.stdout == "True False 3\n"
     trouble, at_the_end = done.stderr.splitlines()
-    assert re.fullmatch(pattern(bad, table, WAITING), trouble), trouble
+    assert re.fullmatch(pattern(failure, table, WAITING), trouble), trouble
     assert at_the_end.startswith("3 events not exported at exit (")
     assert at_the_end.endswith(f"certificate has expired); {DIAGNOSE}")
 
 
-def test_a_renewed_certificate_ends_the_outage(
+def test_renewed_server_certificate_ends_the_outage(
     http_collector: Callable[..., HttpCollector],
     attach: HandlerFactory,
     certificates: Certificates,
@@ -353,13 +357,15 @@ def test_a_renewed_certificate_ends_the_outage(
         ("CERTIFICATE_VERIFY_FAILED", "", None),
     ],
 )
-def test_words(what: str, why: str, text: str | None) -> None:
+def test_tls_failure_is_described_without_the_host_name(
+    what: str, why: str, text: str | None
+) -> None:
     expected = "TLS failed: certificate verify failed" + (f": {text}" if text else "")
     assert tls_failure(what, why) == expected
 
 
 @pytest.mark.parametrize(
-    ("details", "said"),
+    ("details", "description"),
     [
         ("says no", "says no"),
         ("", ""),
@@ -386,5 +392,7 @@ def test_words(what: str, why: str, text: str | None) -> None:
         ),
     ],
 )
-def test_what_grpc_says_without_names_and_addresses(details: str, said: str) -> None:
-    assert what_failed(details, ExporterConfig("otlp-grpc", "http://${HOST}:4317")) == said
+def test_grpc_connection_failure_is_described_without_names_and_addresses(
+    details: str, description: str
+) -> None:
+    assert what_failed(details, ExporterConfig("otlp-grpc", "http://${HOST}:4317")) == description

@@ -1,7 +1,7 @@
-"""What is on the wire: the real OTLP request of each source event, compared as a whole.
+"""The OTLP requests of events, as a real receiver decodes them.
 
-Expected attributes are OTLP values as protobuf's JSON form shows them: the key of each names its
-type, and an `intValue` is a string there.
+Expected attributes are OTLP values in protobuf's JSON form: the key of a value names its type, and
+an `intValue` is a string.
 """
 
 from __future__ import annotations
@@ -33,6 +33,16 @@ COMMON = {
     "terminal.type": {"stringValue": "iTerm.app/3.5"},
     "model": {"stringValue": "gpt-5-codex"},
     "slug": {"stringValue": "gpt-5-codex"},
+}
+
+RESOURCE = {
+    "telemetry.sdk.language": {"stringValue": "python"},
+    "telemetry.sdk.name": {"stringValue": "opentelemetry"},
+    "telemetry.sdk.version": {"stringValue": sdk_version},
+    "host.name": {"stringValue": "laptop"},
+    "service.name": {"stringValue": "codex-cli"},
+    "service.version": {"stringValue": "1.2.3"},
+    "env": {"stringValue": "staging"},
 }
 
 CREATED = 1_795_459_487.409
@@ -115,7 +125,7 @@ EVENTS: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
 
 
 def log_at(created: float, event: str, fields: dict[str, Any], level: int = logging.INFO) -> None:
-    """Log an event as `logger.log` does, with a clock of our own."""
+    """Log an event as `logger.log` does, but with a given creation time."""
     logger = logging.getLogger("codex_otel.agent")
     record = logger.makeRecord(logger.name, level, "app.py", 1, event, (), None, None, fields)
     record.created = created
@@ -128,14 +138,14 @@ def only_request(receiver: Receiver) -> dict[str, Any]:
 
 
 def attributes_of(holder: dict[str, Any]) -> dict[str, Any]:
-    """The attributes of a record or a resource; each key is there once."""
+    """Remove and return the attributes of a record or resource; assert that no key is repeated."""
     pairs = [(pair["key"], pair["value"]) for pair in holder.pop("attributes")]
     assert len(dict(pairs)) == len(pairs)
     return dict(pairs)
 
 
 @pytest.mark.parametrize(("event", "fields", "expected"), EVENTS, ids=[e[0] for e in EVENTS])
-def test_whole_record(
+def test_request_of_a_source_event_contains_nothing_else(
     attach: HandlerFactory,
     receiver: Receiver,
     exporter: dict[str, Any],
@@ -143,12 +153,9 @@ def test_whole_record(
     fields: dict[str, Any],
     expected: dict[str, Any],
 ) -> None:
-    otel = {
-        "environment": "staging",
-        "exporter": exporter,
-        "resource_attributes": {"host.name": "laptop"},
-    }
-    handler = attach(otel, app_version="1.2.3")
+    resource_attributes = {"host.name": "laptop"}
+    otel = {"environment": "staging", "resource_attributes": resource_attributes}
+    handler = attach({**otel, "exporter": exporter}, app_version="1.2.3")
     with CONVERSATION.bind():
         log_at(CREATED, event, fields)
     assert handler.flush()
@@ -156,15 +163,7 @@ def test_whole_record(
     request = only_request(receiver)
     (resource_logs,) = request.pop("resourceLogs")
     assert request == {}
-    assert attributes_of(resource_logs["resource"]) == {
-        "telemetry.sdk.language": {"stringValue": "python"},
-        "telemetry.sdk.name": {"stringValue": "opentelemetry"},
-        "telemetry.sdk.version": {"stringValue": sdk_version},
-        "host.name": {"stringValue": "laptop"},
-        "service.name": {"stringValue": "codex-cli"},
-        "service.version": {"stringValue": "1.2.3"},
-        "env": {"stringValue": "staging"},
-    }
+    assert attributes_of(resource_logs["resource"]) == RESOURCE
     assert resource_logs.pop("resource") == {}
     (scope_logs,) = resource_logs.pop("scopeLogs")
     assert resource_logs == {}
@@ -202,10 +201,10 @@ def test_common_fields_are_absent_when_not_available(
     }
 
 
-def test_every_kind_of_value(
+def test_values_of_every_kind_arrive(
     attach: HandlerFactory, receiver: Receiver, exporter: dict[str, Any]
 ) -> None:
-    """Also what OTLP has no type for, or protobuf refuses, arrives with its neighbours."""
+    """Including values that OTLP has no type for or protobuf rejects; neighbors arrive as well."""
     handler = attach({"exporter": exporter})
     fields = {
         "text": "a\ud800b",
@@ -251,7 +250,7 @@ def test_every_kind_of_value(
         (99, 24, "Level 99"),
     ],
 )
-def test_severity(
+def test_level_becomes_a_severity(
     attach_to: HandlerFactory, receiver: Receiver, level: int, number: int, text: str
 ) -> None:
     handler = attach_to(receiver)
@@ -261,7 +260,7 @@ def test_severity(
     assert (event.severity_number, event.severity_text) == (number, text)
 
 
-def test_trace_and_span_of_the_current_span(
+def test_record_has_the_ids_of_the_current_span(
     attach: HandlerFactory, receiver: Receiver, exporter: dict[str, Any]
 ) -> None:
     from opentelemetry.sdk.trace import TracerProvider
@@ -278,10 +277,10 @@ def test_trace_and_span_of_the_current_span(
     assert (outside.trace_id, outside.span_id) == ("", "")
 
 
-def test_the_formatted_message_never_leaves(
+def test_formatted_message_is_not_exported(
     attach: HandlerFactory, receiver: Receiver, exporter: dict[str, Any]
 ) -> None:
-    """A message may hold what redaction is there for."""
+    """A message may contain what redaction removes from fields."""
     handler = attach({"exporter": exporter})
     extra = {"event.name": "codex.user_prompt", "prompt": "the s3cr3t plan"}
     logging.getLogger("codex_otel").info("the user said: %s", "the s3cr3t plan", extra=extra)

@@ -1,4 +1,4 @@
-"""Senders that mean harm, or are broken: they are refused, and cost little memory and time."""
+"""Malicious and broken senders are refused, and cost the receiver little memory and time."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ TOO_LARGE = RefusedRequest(
 
 
 class ReceiverProcess:
-    """A `Receiver` in a process of its own."""
+    """A `Receiver` in its own process, so that its memory and descriptors can be measured."""
 
     def __init__(self, *arguments: str) -> None:
         self._process = subprocess.Popen(
@@ -57,8 +57,8 @@ class ReceiverProcess:
         )
         self.state = self._read()
 
-    def look(self) -> dict[str, Any]:
-        """Return its state now."""
+    def current_state(self) -> dict[str, Any]:
+        """Return the current state that `receiver_process.py` prints."""
         assert self._process.stdin is not None
         self._process.stdin.write(b"\n")
         self._process.stdin.flush()
@@ -71,7 +71,7 @@ class ReceiverProcess:
         return state
 
     def end(self) -> str:
-        """End it and return what it printed on standard error."""
+        """End the process and return what it printed on standard error."""
         return self._process.communicate(timeout=20)[1].decode()
 
     def kill(self) -> None:
@@ -81,7 +81,7 @@ class ReceiverProcess:
 
 @pytest.fixture
 def start() -> Iterator[Callable[..., ReceiverProcess]]:
-    """Starts receivers in processes of their own."""
+    """Start receivers in processes of their own."""
     processes: list[ReceiverProcess] = []
 
     def start(*arguments: str) -> ReceiverProcess:
@@ -110,7 +110,7 @@ def connect(endpoint: str) -> socket.socket:
 
 
 def received(connection: socket.socket) -> bytes:
-    """Return all that is sent until the connection ends."""
+    """Return all bytes that arrive until the connection ends."""
     data = b""
     while more := connection.recv(65_536):
         data += more
@@ -137,7 +137,7 @@ def is_alive(receiver: Receiver) -> bool:
 
 
 def bomb(size_mib: int) -> bytes:
-    """Return gzip that holds so many MiB of zeros, made in no time: one MiB, again and again."""
+    """Return gzip with `size_mib` MiB of zeros, made quickly: the same MiB again and again."""
     compressor = zlib.compressobj(9, wbits=31)
     first = compressor.compress(bytes(1 << 20)) + compressor.flush(zlib.Z_FULL_FLUSH)
     again = compressor.compress(bytes(1 << 20)) + compressor.flush(zlib.Z_FULL_FLUSH)
@@ -145,14 +145,14 @@ def bomb(size_mib: int) -> bytes:
 
 
 class TestSize:
-    def test_a_gzip_bomb_costs_no_memory(self, start: Callable[..., ReceiverProcess]) -> None:
-        """2 MB that are 2 GiB decompressed; over gRPC 1 MB of 64 MiB."""
+    def test_gzip_bomb_costs_little_memory(self, start: Callable[..., ReceiverProcess]) -> None:
+        """Over HTTP, some 2 MB decompress to 2 GiB; over gRPC, a message to 64 MiB."""
         process = start("0")
         sent = bomb(2048)
         assert len(sent) < 4 << 20
         headers = f"{PROTOBUF}Content-Encoding: gzip\r\n"
         assert exchange(process.state["http"], request(b"", PROTOBUF)).startswith(b"HTTP/1.1 200")
-        before = process.look()["peak_kib"]
+        before = process.current_state()["peak_kib"]
         for _ in range(3):
             answer = exchange(process.state["http"], request(sent, headers))
             assert answer.startswith(b"HTTP/1.1 413 ")
@@ -162,12 +162,14 @@ class TestSize:
             zeros = call.future(bytes(64 << 20), timeout=20, compression=grpc.Compression.Gzip)
             code = zeros.code()
         assert code is grpc.StatusCode.RESOURCE_EXHAUSTED
-        assert process.look()["peak_kib"] - before < 32 << 10
+        assert process.current_state()["peak_kib"] - before < 32 << 10
 
     @pytest.mark.parametrize("chunked", [False, True], ids=["length", "chunks"])
     @pytest.mark.parametrize("compressed", [False, True], ids=["plain", "gzip"])
-    def test_the_limit_is_exact(self, chunked: bool, compressed: bool) -> None:
-        """It counts what is sent, and what is decompressed."""
+    def test_limit_applies_exactly_to_sent_and_decompressed_bytes(
+        self, chunked: bool, compressed: bool
+    ) -> None:
+        """With a length or in chunks, compressed or not."""
         content = b"{}".ljust(1000)
         headers, body = JSON, content
         if compressed:
@@ -184,7 +186,7 @@ class TestSize:
         assert [each.reason for each in refused] == ["the request is larger than 999 bytes"]
 
     @pytest.mark.parametrize("compression", [grpc.Compression.Gzip, grpc.Compression.Deflate])
-    def test_the_limit_is_exact_for_compressed_messages(
+    def test_grpc_limit_applies_exactly_to_decompressed_messages(
         self, compression: grpc.Compression
     ) -> None:
         message = ExportLogsServiceRequest()
@@ -207,7 +209,7 @@ class TestSize:
         assert refused == [RefusedRequest("grpc", reason, "lower the sender's batch size")]
 
     @pytest.mark.parametrize("body", [b"\x1f\x8b", b"\x78\x9c", zlib.compress(b"x" * 99)[:-1]])
-    def test_messages_that_are_compressed_wrongly(
+    def test_grpc_message_with_damaged_compression_is_refused(
         self, receiver: Receiver, refused: list[RefusedRequest], body: bytes
     ) -> None:
         target = receiver.grpc_endpoint.removeprefix("http://")
@@ -216,7 +218,7 @@ class TestSize:
         assert code is grpc.StatusCode.INVALID_ARGUMENT
         assert len(refused) == 1
 
-    def test_the_limit_is_exact_over_grpc(self) -> None:
+    def test_grpc_limit_applies_exactly_to_messages(self) -> None:
         message = ExportLogsServiceRequest()
         message.resource_logs.add().schema_url = 100 * "x"
         body = message.SerializeToString()
@@ -239,10 +241,10 @@ class TestSize:
         assert refused.empty()
 
     @pytest.mark.parametrize("transport", ["http", "grpc"])
-    def test_records_that_take_far_more_memory_than_bytes(
+    def test_many_tiny_records_are_refused(
         self, receiver: Receiver, refused: list[RefusedRequest], transport: str
     ) -> None:
-        """A record of two bytes takes 700 in memory."""
+        """An empty record takes two bytes in a request and 700 in memory."""
         tiny = ExportLogsServiceRequest()
         records = tiny.resource_logs.add().scope_logs.add().log_records
         for _ in range(110_000):
@@ -259,8 +261,8 @@ class TestSize:
         assert receiver.requests == []
 
     @pytest.mark.parametrize("transport", ["http", "grpc"])
-    def test_a_few_requests_are_decoded_at_once(self, transport: str) -> None:
-        """Each takes up to a hundred times its size meanwhile."""
+    def test_at_most_four_requests_are_decoded_at_once(self, transport: str) -> None:
+        """Each takes up to a hundred times its size in memory."""
         at_once = threading.Semaphore(4)
         entered: queue.Queue[bool] = queue.Queue()
         leave = threading.Event()
@@ -286,8 +288,8 @@ class TestSize:
         assert all(first)
         assert [each.result() for each in sent] == 12 * [True if transport == "http" else b""]
 
-    def test_a_connection_has_a_bounded_number_of_calls(self, receiver: Receiver) -> None:
-        """The server's first frame says so: SETTINGS_MAX_CONCURRENT_STREAMS is 100."""
+    def test_calls_per_connection_are_limited(self, receiver: Receiver) -> None:
+        """The server's first frame sets SETTINGS_MAX_CONCURRENT_STREAMS to 100."""
         with connect(receiver.grpc_endpoint) as connection:
             connection.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
             assert b"\0\x03\0\0\0\x64" in connection.recv(100)
@@ -303,16 +305,16 @@ class TestSize:
         ],
         ids=["a byte too much", "1 GiB", "a chunk", "all chunks", "a giant chunk"],
     )
-    def test_a_body_that_is_too_large_is_not_read(
+    def test_body_that_is_too_large_is_refused_before_it_is_sent(
         self, receiver: Receiver, refused: list[RefusedRequest], sent: bytes
     ) -> None:
-        """Nothing of it was sent when the answer comes."""
+        """The answer arrives although the sender has not sent the body, or the chunk."""
         answer = exchange(receiver.http_endpoint, sent)
         assert answer.startswith(b"HTTP/1.1 413 ")
         assert refused == [TOO_LARGE]
 
     def test_chunks_are_read_in_linear_time(self) -> None:
-        """Each is copied once: copying all those before as well would take half a minute here."""
+        """Copying all earlier chunks for each chunk would take half a minute here."""
         chunk = b"200\r\n" + 512 * b"x" + b"\r\n"
         stream = io.BytesIO(32_768 * chunk + b"0\r\n\r\n")
         before = time.thread_time()
@@ -322,7 +324,7 @@ class TestSize:
 
 
 class TestBeforeTheBody:
-    """What can be refused is refused before the body is read."""
+    """A request is refused before its body is read, if its line and headers are enough to tell."""
 
     @pytest.mark.parametrize(
         ("line", "headers", "status"),
@@ -336,15 +338,15 @@ class TestBeforeTheBody:
         ],
         ids=["path", "traces", "method", "content type", "encoding", "origin"],
     )
-    def test_it_is_refused_when_nothing_of_it_was_sent(
+    def test_request_is_refused_before_its_body_is_sent(
         self, receiver: Receiver, line: str, headers: str, status: int
     ) -> None:
         for more in ("", "Expect: 100-continue\r\n"):
             sent = head(f"{headers}Content-Length: {1 << 20}\r\n{more}", line)
             assert exchange(receiver.http_endpoint, sent).startswith(f"HTTP/1.1 {status} ".encode())
 
-    def test_a_sender_of_1_gib_is_answered_and_hung_up_on(self, receiver: Receiver) -> None:
-        """And not read to its end; a real client sees the answer all the same."""
+    def test_sender_of_1_gib_is_disconnected_early(self, receiver: Receiver) -> None:
+        """A refused body is read so that clients see the answer, but not to its end."""
         piece = bytes(1 << 20)
         sent = 0
         with connect(receiver.http_endpoint) as connection:
@@ -358,17 +360,17 @@ class TestBeforeTheBody:
         assert sent < 64 << 20
         assert is_alive(receiver)
 
-    def test_a_body_somewhat_too_large_is_answered_to_a_client_that_sends_all_of_it(
+    def test_client_that_sends_all_of_a_refused_body_sees_the_answer(
         self, receiver: Receiver
     ) -> None:
-        """Were the connection closed at once, it would be reset, and the answer lost."""
+        """If the connection were closed at once, it would be reset and the answer lost."""
         address = urlsplit(receiver.http_endpoint).netloc
         client = http.client.HTTPConnection(address, timeout=20)
         client.request("POST", "/v1/logs", bytes(8 << 20), {"Content-Type": "application/json"})
         assert client.getresponse().status == 413
         client.close()
 
-    def test_a_body_that_is_wanted_is_asked_for(self, receiver: Receiver) -> None:
+    def test_acceptable_request_gets_100_continue(self, receiver: Receiver) -> None:
         with connect(receiver.http_endpoint) as connection:
             connection.sendall(head(f"{JSON}Content-Length: 2\r\nExpect: 100-continue\r\n"))
             assert connection.recv(65_536) == b"HTTP/1.1 100 Continue\r\n\r\n"
@@ -393,7 +395,7 @@ class TestMalformed:
             "Content-Length: 2\r\nTransfer-Encoding: chunked\r\n",
         ],
     )
-    def test_lengths(
+    def test_invalid_content_length_is_refused(
         self,
         receiver: Receiver,
         refused: list[RefusedRequest],
@@ -427,7 +429,7 @@ class TestMalformed:
         ],
         ids=lambda chunks: repr(chunks[:20]),
     )
-    def test_chunks(
+    def test_invalid_chunks_are_refused(
         self,
         receiver: Receiver,
         refused: list[RefusedRequest],
@@ -450,11 +452,11 @@ class TestMalformed:
             b"2\n{}\n0\n\n",
         ],
     )
-    def test_chunks_as_they_may_be(self, receiver: Receiver, chunks: bytes) -> None:
+    def test_unusual_but_valid_chunks_are_received(self, receiver: Receiver, chunks: bytes) -> None:
         sent = head(f"{JSON}Transfer-Encoding: Chunked\r\n") + chunks
         assert exchange(receiver.http_endpoint, sent).startswith(b"HTTP/1.1 200 ")
 
-    def test_another_transfer_encoding(
+    def test_unknown_transfer_encoding_is_refused(
         self, receiver: Receiver, refused: list[RefusedRequest]
     ) -> None:
         sent = head(f"{JSON}Transfer-Encoding: gzip, chunked\r\n")
@@ -472,7 +474,7 @@ class TestMalformed:
         ],
         ids=["length", "in a chunk", "between chunks", "in the trailer"],
     )
-    def test_a_body_that_ends_early(self, receiver: Receiver, sent: bytes) -> None:
+    def test_incomplete_body_is_refused(self, receiver: Receiver, sent: bytes) -> None:
         with connect(receiver.http_endpoint) as connection:
             connection.sendall(sent)
             connection.shutdown(socket.SHUT_WR)
@@ -496,7 +498,7 @@ class TestMalformed:
         ],
         ids=lambda sent: repr(sent[:20]),
     )
-    def test_heads(
+    def test_malformed_request_head_is_refused_without_a_traceback(
         self, receiver: Receiver, capfd: pytest.CaptureFixture[str], sent: bytes
     ) -> None:
         with connect(receiver.http_endpoint) as connection:
@@ -506,8 +508,8 @@ class TestMalformed:
         assert is_alive(receiver)
         assert capfd.readouterr().err == ""
 
-    def test_a_second_request_is_not_hidden_in_a_body(self, receiver: Receiver) -> None:
-        """An unread body ends the connection: it might be a request that a proxy did not see."""
+    def test_second_request_hidden_in_a_body_is_not_served(self, receiver: Receiver) -> None:
+        """An unread body ends the connection: it may be a request that a proxy did not see."""
         hidden = request(b"{}")
         sent = request(hidden).replace(b"Connection: close\r\n", b"").replace(b"/logs", b"/log", 1)
         assert exchange(receiver.http_endpoint, sent).count(b"HTTP/1.1") == 1
@@ -574,7 +576,7 @@ def with_record(record: str) -> str:
     ],
     ids=lambda document: document[-50:],
 )
-def test_hostile_json_is_an_error_and_not_a_traceback(
+def test_invalid_json_is_refused_without_a_traceback(
     receiver: Receiver, capfd: pytest.CaptureFixture[str], document: str
 ) -> None:
     answer = exchange(receiver.http_endpoint, request(document.encode()))
@@ -596,17 +598,17 @@ def test_hostile_json_is_an_error_and_not_a_traceback(
         with_record('{"unknown": [[[1e400]]]}'),
     ],
 )
-def test_odd_json_that_protobuf_reads_is_received(receiver: Receiver, document: str) -> None:
+def test_odd_json_that_protobuf_accepts_is_received(receiver: Receiver, document: str) -> None:
     answer = exchange(receiver.http_endpoint, request(document.encode()))
     assert answer.startswith(b"HTTP/1.1 200 ")
 
 
 class TestTime:
-    """Connections on which nothing comes, or not enough, are ended."""
+    """Idle connections and slow requests are ended."""
 
     @pytest.fixture
     def fast_clock(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """A minute passes in 0.6 seconds."""
+        """Let a minute pass in 0.6 seconds."""
         monkeypatch.setattr(connections, "monotonic", lambda: 100 * time.monotonic())
 
     @pytest.mark.parametrize(
@@ -622,15 +624,15 @@ class TestTime:
         ids=["nothing", "request line", "headers", "body", "chunks", "after a request"],
     )
     @pytest.mark.usefixtures("fast_clock")
-    def test_a_connection_is_ended(self, receiver: Receiver, sent: bytes) -> None:
+    def test_idle_connection_is_ended(self, receiver: Receiver, sent: bytes) -> None:
         with connect(receiver.http_endpoint) as connection:
             connection.sendall(sent)
             received(connection)  # returns when the connection ends
         assert is_alive(receiver)
 
     @pytest.mark.usefixtures("fast_clock")
-    def test_a_byte_now_and_then_is_not_enough(self, receiver: Receiver) -> None:
-        """The time is for the request as a whole."""
+    def test_byte_now_and_then_does_not_keep_a_request_alive(self, receiver: Receiver) -> None:
+        """The limit applies to a request as a whole."""
         with connect(receiver.http_endpoint) as connection:
             connection.sendall(b"POST /v1/logs HTTP/1.1\r\n")
             connection.settimeout(0.01)
@@ -644,11 +646,9 @@ class TestTime:
                 except ConnectionError:
                     break
             else:
-                raise AssertionError("the connection is still there")
+                raise AssertionError("the connection is still open")
 
-    def test_a_request_that_is_worked_on_may_take_its_time(
-        self, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_on_request_has_no_time_limit(self, monkeypatch: pytest.MonkeyPatch) -> None:
         def work(_: ReceivedRequest) -> None:
             monkeypatch.setattr(connections, "monotonic", lambda: time.monotonic() + 3600)
             working._http.service_actions()
@@ -656,10 +656,10 @@ class TestTime:
         with Receiver(on_request=work) as working:
             assert is_alive(working)
 
-    def test_the_time_for_a_request_begins_with_it(
+    def test_time_limit_of_a_request_begins_with_its_first_byte(
         self, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """However long the connection was idle before."""
+        """However long the connection was idle before that."""
         start = time.monotonic()
 
         def pass_until(seconds: float) -> None:
@@ -686,7 +686,7 @@ class TestTime:
                 send(b"{}", b"{}")
         assert len(receiver.requests) == 4
 
-    def test_grpc_connections_are_ended_before_and_after_they_begin(
+    def test_idle_grpc_connection_is_ended_at_every_stage(
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(connections, "IDLE_TIMEOUT_S", 0.3)
@@ -697,7 +697,7 @@ class TestTime:
                     connection.sendall(sent)
                     received(connection)
 
-    def test_calls_without_a_message_do_not_occupy_it_forever(
+    def test_grpc_calls_without_a_message_do_not_block_others_forever(
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(grpc_server, "MAX_AGE_S", 1)
@@ -723,7 +723,7 @@ class TestTime:
                 assert all(call.exception(timeout=20) for call in calls)
 
 
-def test_without_descriptors_it_waits_and_works_again_afterwards(
+def test_receiver_without_descriptors_waits_and_recovers(
     start: Callable[..., ReceiverProcess],
 ) -> None:
     process = start("40")
@@ -732,9 +732,9 @@ def test_without_descriptors_it_waits_and_works_again_afterwards(
         waiting = [connect(endpoint) for _ in range(60)]
         for connection in waiting:
             connection.sendall(b"P")
-        before = process.look()["accepts"]
+        before = process.current_state()["accepts"]
         threading.Event().wait(0.5)  # as long as it would spin
-        assert process.look()["accepts"] - before < 40
+        assert process.current_state()["accepts"] - before < 40
         for connection in waiting:
             connection.close()
         assert b" 200 " in exchange(process.state["http"], request(b"{}"))
@@ -745,7 +745,7 @@ def test_without_descriptors_it_waits_and_works_again_afterwards(
 
 
 class TestNames:
-    """A web page can have a name that leads to this machine, and make a browser send to it."""
+    """DNS rebinding: the host name of a web page resolves to this machine, so it can send here."""
 
     @pytest.mark.parametrize(
         ("headers", "reason"),
@@ -775,7 +775,7 @@ class TestNames:
             ("Host: localhost\r\nOrigin: null", "Origin null is not this machine"),
         ],
     )
-    def test_foreign_names_are_refused(
+    def test_foreign_host_or_origin_is_refused(
         self, receiver: Receiver, refused: list[RefusedRequest], headers: str, reason: str
     ) -> None:
         sent = request(b"{}").replace(b"Host: localhost", headers.encode())
@@ -796,11 +796,11 @@ class TestNames:
             "X: no host",
         ],
     )
-    def test_names_of_this_machine_are_accepted(self, receiver: Receiver, headers: str) -> None:
+    def test_loopback_host_and_origin_are_accepted(self, receiver: Receiver, headers: str) -> None:
         sent = request(b"{}").replace(b"Host: localhost", headers.encode())
         assert exchange(receiver.http_endpoint, sent).startswith(b"HTTP/1.1 200 ")
 
-    def test_any_name_is_accepted_where_others_can_connect(self) -> None:
+    def test_any_host_is_accepted_on_a_public_address(self) -> None:
         with Receiver("0.0.0.0") as receiver:
             endpoint = receiver.http_endpoint.replace("0.0.0.0", "127.0.0.1")
             for name in (b"collector.example", b"192.0.2.1:4318"):

@@ -1,3 +1,5 @@
+"""`Receiver`: what it receives and refuses, how it hands requests over, and how it closes."""
+
 from __future__ import annotations
 
 import gzip
@@ -73,7 +75,7 @@ def post(
         connection.close()
 
 
-def test_importing_it_imports_no_commands_and_nothing_heavy(run_python: RunPython) -> None:
+def test_import_of_the_receiver_imports_no_commands_and_no_extras(run_python: RunPython) -> None:
     program = """
 import sys
 from codex_otel_logging.receiver import (
@@ -85,14 +87,14 @@ print([name for name in heavy if name in sys.modules])
     assert run_python(program).stdout == "[]\n"
 
 
-def test_a_public_class_names_the_module_it_is_imported_from() -> None:
-    """So that a traceback has the name that an application writes."""
+def test_public_classes_name_the_module_they_are_imported_from() -> None:
+    """Tracebacks then show the name that applications import."""
     assert Receiver.__module__ == "codex_otel_logging"
     for public in (PortError, ReceivedEvent, ReceivedRequest, RefusedRequest):
         assert public.__module__ == "codex_otel_logging.receiver"
 
 
-def test_json_with_hexadecimal_ids_and_large_numbers(receiver: Receiver) -> None:
+def test_json_with_hexadecimal_ids_and_64_bit_numbers_is_received(receiver: Receiver) -> None:
     body = json.dumps(REQUEST).encode()
     assert post(receiver, body, Content_Type="application/json") == (200, b"{}")
     (event,) = receiver.events
@@ -105,7 +107,7 @@ def test_json_with_hexadecimal_ids_and_large_numbers(receiver: Receiver) -> None
     assert event.transport == "http/json"
 
 
-def test_gzip_and_chunks(receiver: Receiver) -> None:
+def test_gzip_and_chunked_bodies_are_received(receiver: Receiver) -> None:
     body = gzip.compress(json.dumps(REQUEST).encode())
     chunks = iter([body[:10], body[10:]])
     headers = {"Content_Type": "application/json; charset=utf-8", "Content_Encoding": "gzip"}
@@ -130,14 +132,14 @@ def test_gzip_and_chunks(receiver: Receiver) -> None:
         ("/v1/logs", {"Content_Type": "application/json", "Content_Encoding": "gzip"}, b"x", 400),
     ],
 )
-def test_what_it_refuses(
+def test_invalid_request_is_refused_and_not_kept(
     receiver: Receiver, path: str, headers: dict[str, str], body: bytes, status: int
 ) -> None:
     assert post(receiver, body, path, **headers)[0] == status
     assert receiver.requests == []
 
 
-def test_a_body_that_ends_too_early_is_not_taken_for_a_whole_one(receiver: Receiver) -> None:
+def test_incomplete_body_is_refused(receiver: Receiver) -> None:
     host, _, port = urlsplit(receiver.http_endpoint).netloc.partition(":")
     head = "POST /v1/logs HTTP/1.1\r\nContent-Type: application/x-protobuf\r\n"
     with socket.create_connection((host, int(port)), timeout=5) as client:
@@ -147,7 +149,7 @@ def test_a_body_that_ends_too_early_is_not_taken_for_a_whole_one(receiver: Recei
     assert receiver.requests == []
 
 
-def test_a_client_that_hangs_up_is_nobodys_business(
+def test_client_that_resets_the_connection_causes_no_traceback(
     receiver: Receiver, capfd: pytest.CaptureFixture[str]
 ) -> None:
     host, _, port = urlsplit(receiver.http_endpoint).netloc.partition(":")
@@ -159,7 +161,7 @@ def test_a_client_that_hangs_up_is_nobodys_business(
     assert capfd.readouterr().err == ""
 
 
-def test_grpc(receiver: Receiver) -> None:
+def test_grpc_call_is_received_with_its_metadata(receiver: Receiver) -> None:
     address = receiver.grpc_endpoint.removeprefix("http://")
     with grpc.insecure_channel(address) as channel:
         stub: Any = LogsServiceStub(channel)  # type: ignore[no-untyped-call]
@@ -169,13 +171,13 @@ def test_grpc(receiver: Receiver) -> None:
     assert request.headers["x-a"] == "b"
 
 
-def test_wait_for_says_how_many_came(receiver: Receiver) -> None:
+def test_wait_for_timeout_reports_the_number_of_events(receiver: Receiver) -> None:
     assert receiver.wait_for(0) == []
     with pytest.raises(TimeoutError, match=r"0 of 1 events arrived within 0.01 s"):
         receiver.wait_for(1, timeout=0.01)
 
 
-def test_wait_for_names_what_came(receiver: Receiver) -> None:
+def test_wait_for_timeout_names_the_events(receiver: Receiver) -> None:
     for _ in range(2):
         post(receiver, json.dumps(REQUEST).encode(), Content_Type="application/json")
     other = json.dumps(REQUEST).replace("codex.x", "with space" + 60 * "x").encode()
@@ -187,7 +189,7 @@ def test_wait_for_names_what_came(receiver: Receiver) -> None:
     )
 
 
-def test_wait_for_names_a_bounded_number(receiver: Receiver) -> None:
+def test_wait_for_timeout_names_at_most_20_events(receiver: Receiver) -> None:
     for number in range(23):
         one = json.dumps(REQUEST).replace("codex.x", f"codex.x{number}").encode()
         post(receiver, one, Content_Type="application/json")
@@ -195,7 +197,7 @@ def test_wait_for_names_a_bounded_number(receiver: Receiver) -> None:
         receiver.wait_for(24, timeout=0.01)
 
 
-def test_the_repr_of_an_event_is_a_line_without_what_is_sensitive() -> None:
+def test_repr_of_an_event_is_one_line_without_sensitive_values() -> None:
     attributes = {
         "event.name": "codex.tool_result",
         "conversation.id": "c",
@@ -221,7 +223,7 @@ def test_bytes_in_json_are_read_in_both_alphabets_of_base64(base64: str) -> None
     assert event.body == b"\xfb\xff\xbf"
 
 
-def test_a_port_that_is_taken_is_an_error_and_named(
+def test_port_in_use_raises_an_error_that_names_it(
     receiver: Receiver, capfd: pytest.CaptureFixture[str]
 ) -> None:
     http_port = urlsplit(receiver.http_endpoint).port or 0
@@ -248,8 +250,8 @@ needs_ipv6 = pytest.mark.skipif(not has_ipv6(), reason="this machine has no IPv6
 
 @needs_ipv6
 @pytest.mark.parametrize("name", ["otlp-http", "otlp-grpc"])
-def test_it_listens_on_ipv6(attach: HandlerFactory, name: str) -> None:
-    """Its endpoints have the address in brackets, as exporters need it."""
+def test_receiver_listens_on_ipv6(attach: HandlerFactory, name: str) -> None:
+    """Its endpoints contain the address in brackets, as exporters require."""
     with Receiver("::1") as receiver:
         assert re.fullmatch(r"http://\[::1\]:\d+/v1/logs", receiver.http_endpoint)
         assert re.fullmatch(r"http://\[::1\]:\d+", receiver.grpc_endpoint)
@@ -264,7 +266,7 @@ def test_it_listens_on_ipv6(attach: HandlerFactory, name: str) -> None:
 
 
 def send(receiver: Receiver, transport: str) -> tuple[int, str]:
-    """Send one event; return the answer's status (HTTP's, or gRPC's code) and text."""
+    """Send one event; return the status (of HTTP, or gRPC's code) and the text of the answer."""
     if transport == "http":
         body = json.dumps(REQUEST).encode()
         status, answer = post(receiver, body, Content_Type="application/json")
@@ -280,8 +282,8 @@ def send(receiver: Receiver, transport: str) -> tuple[int, str]:
 
 
 @pytest.fixture
-def handing() -> Iterator[Callable[[Callable[[ReceivedRequest], object]], Receiver]]:
-    """Starts receivers that hand each request to a function."""
+def start_receiver() -> Iterator[Callable[[Callable[[ReceivedRequest], object]], Receiver]]:
+    """Start receivers that hand each request to a function."""
     receivers = []
 
     def start(on_request: Callable[[ReceivedRequest], object]) -> Receiver:
@@ -293,9 +295,9 @@ def handing() -> Iterator[Callable[[Callable[[ReceivedRequest], object]], Receiv
         receiver.close()
 
 
-def test_requests_are_handed_over_and_not_kept(handing: Any) -> None:
+def test_requests_are_handed_over_and_not_kept(start_receiver: Any) -> None:
     requests: queue.Queue[ReceivedRequest] = queue.Queue()
-    receiver = handing(requests.put)
+    receiver = start_receiver(requests.put)
     assert send(receiver, "http") == (200, "{}")
     assert send(receiver, "grpc") == (0, "")
     taken = [requests.get_nowait() for _ in range(2)]
@@ -305,11 +307,11 @@ def test_requests_are_handed_over_and_not_kept(handing: Any) -> None:
 
 
 @pytest.mark.parametrize(("transport", "busy"), [("http", 503), ("grpc", 14)])
-def test_a_queue_that_is_full_tells_the_sender_to_come_again(
-    handing: Any, capfd: pytest.CaptureFixture[str], transport: str, busy: int
+def test_full_queue_asks_the_sender_to_retry(
+    start_receiver: Any, capfd: pytest.CaptureFixture[str], transport: str, busy: int
 ) -> None:
     requests: queue.Queue[ReceivedRequest] = queue.Queue(maxsize=1)
-    receiver = handing(requests.put_nowait)
+    receiver = start_receiver(requests.put_nowait)
     assert send(receiver, transport)[0] in (200, 0)
     status, text = send(receiver, transport)
     assert (status, text.strip()) == (busy, "busy; send the request again")
@@ -318,19 +320,19 @@ def test_a_queue_that_is_full_tells_the_sender_to_come_again(
     assert capfd.readouterr().err == ""
 
 
-def test_over_http_it_says_when_to_come_again(handing: Any) -> None:
+def test_full_queue_sets_retry_after_over_http(start_receiver: Any) -> None:
     def full(_: ReceivedRequest) -> None:
         raise queue.Full
 
-    address = urlsplit(handing(full).http_endpoint).netloc
+    address = urlsplit(start_receiver(full).http_endpoint).netloc
     connection = http.client.HTTPConnection(address, timeout=5)
     connection.request("POST", "/v1/logs", b"{}", {"Content-Type": "application/json"})
     assert connection.getresponse().getheader("Retry-After") == "1"
     connection.close()
 
 
-def test_a_grpc_call_that_is_under_way_is_answered_before_it_closes(
-    handing: Any, monkeypatch: pytest.MonkeyPatch
+def test_close_waits_for_a_grpc_call_in_progress(
+    start_receiver: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(grpc_server, "CLOSING_S", 20.0)  # the machine may be busy
     called, closing = threading.Event(), threading.Event()
@@ -339,7 +341,7 @@ def test_a_grpc_call_that_is_under_way_is_answered_before_it_closes(
         called.set()
         assert closing.wait(timeout=10)
 
-    receiver = handing(wait)
+    receiver = start_receiver(wait)
     with futures.ThreadPoolExecutor(2) as threads:
         sent = threads.submit(send, receiver, "grpc")
         assert called.wait(timeout=10)
@@ -362,8 +364,8 @@ def refuses(endpoint: str) -> bool:
 
 
 @pytest.mark.parametrize(("transport", "failed"), [("http", 500), ("grpc", 2)])
-def test_a_function_that_fails_fails_the_request_and_nothing_else(
-    handing: Any, capfd: pytest.CaptureFixture[str], transport: str, failed: int
+def test_exception_in_on_request_fails_only_that_request(
+    start_receiver: Any, capfd: pytest.CaptureFixture[str], transport: str, failed: int
 ) -> None:
     failures = iter([True, False])
 
@@ -371,7 +373,7 @@ def test_a_function_that_fails_fails_the_request_and_nothing_else(
         if next(failures):
             raise ZeroDivisionError
 
-    receiver = handing(fail)
+    receiver = start_receiver(fail)
     assert send(receiver, transport)[0] == failed
     assert send(receiver, transport)[0] in (200, 0)
     receiver.close()
@@ -379,7 +381,7 @@ def test_a_function_that_fails_fails_the_request_and_nothing_else(
         assert "ZeroDivisionError" in capfd.readouterr().err
 
 
-def test_close_leaves_nothing_behind() -> None:
+def test_close_leaves_no_thread_and_no_open_port() -> None:
     before = set(threading.enumerate())
     with Receiver() as receiver:
         connection = http.client.HTTPConnection(urlsplit(receiver.http_endpoint).netloc, timeout=5)
@@ -397,7 +399,7 @@ def test_close_leaves_nothing_behind() -> None:
         post(receiver, b"")
 
 
-def test_without_grpc_it_receives_over_http(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_receiver_without_grpcio_receives_over_http(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "grpc", None)
     with Receiver() as receiver:
         body = json.dumps(REQUEST).encode()
