@@ -1,7 +1,7 @@
-"""The application: it logs a `codex.tool_result` of a recorded session, again and again.
+"""The benchmarked application: logs a `codex.tool_result` of a recorded session repeatedly.
 
-Ours takes what the events of a conversation share from the bound `Conversation`. Peers have no such
-thing, so they get the same fields in `extra=`, as their users would have to write it.
+This package takes the fields that events share from the bound `Conversation`. Peers have nothing
+like it, so they get the same fields in `extra=`, as their users would have to write it.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ OUTPUT = (
     '{"output":"ls: cannot access \'/definitely/not/here\': No such file or directory\\n",'
     '"metadata":{"exit_code":2,"duration_seconds":0.2}}'
 )
-CALL_ID = "call_BZLCxgXkk2SsS1bYbqDBLLmA"  # found once in each event, and counted by `sink`
+CALL_ID = "call_BZLCxgXkk2SsS1bYbqDBLLmA"  # occurs once in each event; `sink` counts it
 
 CONVERSATION = {
     "id": "01a209b9-96b0-7250-b5e0-28ffaf47cc56",
@@ -38,12 +38,13 @@ COMMON_FIELDS = {
 
 
 class Subject:
-    """One way to log; building it configures logging. `log` may be called from any thread."""
+    """A logging setup to measure; building it configures logging. `log` is thread-safe."""
 
     title = ""
     packages: tuple[str, ...] = ()
+    """The packages that must be installed."""
     transport: str | None = None
-    """How its events reach a collector; None when they reach none."""
+    """`http`, `grpc`, or None if it exports nothing."""
 
     def __init__(self, endpoint: str) -> None:
         self.logger = logging.getLogger("codex_otel.tools")
@@ -52,14 +53,14 @@ class Subject:
         self.configure(endpoint)
 
     def configure(self, endpoint: str) -> None:
-        """Attach what is to be measured."""
+        """Attach the handler to measure to `logger`."""
         raise NotImplementedError
 
     def flush(self) -> None:
-        """Wait until the collector has answered for what was logged."""
+        """Wait until the collector has answered for all events logged so far."""
 
     def log(self, count: int, output: str = OUTPUT) -> None:
-        """Log the event, with all its fields, `count` times."""
+        """Log the event with all its fields `count` times."""
         common = COMMON_FIELDS
         for _ in range(count):
             self.logger.info(
@@ -77,7 +78,7 @@ class Subject:
 
 
 class WithConversation(Subject):
-    """A subject that is told by `Conversation.bind` what the events share."""
+    """A subject that takes the shared fields from `Conversation.bind`."""
 
     def __init__(self, endpoint: str) -> None:
         super().__init__(endpoint)

@@ -1,7 +1,7 @@
-"""Measures the duration of requests to slow peers: `python tests/benchmarks/bounded.py`.
+"""Measures how long requests to slow peers take: `python tests/benchmarks/bounded.py`.
 
-The peers, `tests/support/slow_peers.py`, send one byte at a time. Each request has a timeout of one
-second. Exit status 1 if a request takes more than 1.5 s.
+The peers of `tests/support/slow_peers.py` send one byte at a time. Each request has a timeout of
+one second. The exit status is 1 if a request takes more than 1.5 s.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ ELSEWHERE = "https://127.0.0.1:9"
 
 
 def main() -> int:
-    """Measure each case, print a table, and return the exit status."""
+    """Measure every case, print a table, and return the exit status."""
     rows = [("transport", "slow", "seconds", "outcome")]
     slowest_s = 0.0
     for protocol, name, serve in cases():

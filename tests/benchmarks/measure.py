@@ -1,7 +1,7 @@
 """Measures one subject in a fresh process and prints the figures as JSON; `rounds` runs it.
 
-Nothing is imported before the subject that is not in every Python process: `start` measures how
-long a subject takes to import, and would not see what had been imported already.
+Imports only `sys` and `time` before the subject: `start` measures how long a subject takes to
+import, and would miss modules that are imported already.
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ if TYPE_CHECKING:
 Figures = dict[str, float]
 
 _BURST = 200
-"""Fewer events than make a batch, so that no worker sends while the caller's cost is measured."""
+"""Fewer events than a batch, so that no worker sends while the caller's cost is measured."""
 
 _BATCH = 512
-"""Events that make a batch: the SDK's default and ours."""
+"""The batch size of the SDK by default, and of this package."""
 
 _TICK_EVENTS, _TICK_S = 100, 0.05
-"""Under load: 2,000 events in a second, which every subject can send in time."""
+"""The load: 2,000 events per second, which every subject can export in time."""
 
 _CHUNK = 10_000
-"""Events at full speed, before the queue is emptied: fewer than ours can hold."""
+"""Events logged at full speed between two flushes: fewer than our queue holds."""
 
 
 def start(subject: Subject, began: float) -> Figures:
-    """Return when the first event had been logged, and when it had been answered, in ms."""
+    """Return the ms until the first event is logged, and until the collector has answered."""
     subject.log(1)
     logged = time.perf_counter()
     subject.flush()
@@ -40,7 +40,7 @@ def start(subject: Subject, began: float) -> Figures:
 
 
 def cost(subject: Subject, count: int, _threads: int) -> Figures:
-    """Return the caller's cost of an event: CPU of its thread, and wall time, in µs."""
+    """Return the caller's cost of an event in µs: CPU time of its thread, and wall time."""
     from statistics import median
 
     cpu: list[float] = []
@@ -56,7 +56,7 @@ def cost(subject: Subject, count: int, _threads: int) -> Figures:
 
 
 def work(subject: Subject, count: int, _threads: int) -> Figures:
-    """Return the CPU time that an event costs the process until the collector's answer, in µs."""
+    """Return the process's CPU time for an event in µs, up to the collector's answer."""
     began = time.process_time_ns()
     for _ in range(count // _BATCH):
         subject.log(_BATCH)
@@ -65,7 +65,7 @@ def work(subject: Subject, count: int, _threads: int) -> Figures:
 
 
 def load(subject: Subject, count: int, _threads: int) -> Figures:
-    """Return the 99th percentile and the longest of calls while the worker sends, in µs."""
+    """Return the duration of logging calls in µs under load: 99th percentile and maximum."""
     calls: list[int] = []
     next_tick = time.perf_counter()
     for _ in range(count // _TICK_EVENTS):
@@ -81,19 +81,19 @@ def load(subject: Subject, count: int, _threads: int) -> Figures:
 
 
 def burst(subject: Subject, count: int, _threads: int) -> Figures:
-    """Log as fast as it goes, each event with a text of its own; return wall time and memory."""
+    """Log at full speed, each event with a different text; return wall time and memory growth."""
     from application import OUTPUT
 
     return _log_at_once(subject, count, f"{OUTPUT}%d")
 
 
 def bulk(subject: Subject, count: int, _threads: int) -> Figures:
-    """Log as fast as it goes, each event with 1 KiB of its own; return wall time and memory."""
+    """Log at full speed, each event with a different 1 KiB; return wall time and memory growth."""
     return _log_at_once(subject, count, "%1024d")
 
 
 def _log_at_once(subject: Subject, count: int, output: str) -> Figures:
-    """Log events with an output made from a format and the event's number."""
+    """Log events at full speed; `output` is a format for the event's number."""
     peak_mib = _peak_mib()
     began = time.perf_counter_ns()
     for number in range(count):
@@ -104,7 +104,7 @@ def _log_at_once(subject: Subject, count: int, output: str) -> Figures:
 
 
 def steady(subject: Subject, count: int, threads: int) -> Figures:
-    """Log at full speed from several threads, and empty the queue now and then."""
+    """Log at full speed from several threads, with a flush after every `_CHUNK` events."""
     from contextvars import copy_context
     from threading import Thread
 
@@ -135,15 +135,16 @@ def steady(subject: Subject, count: int, threads: int) -> Figures:
 
 
 def _peak_mib() -> float:
-    """Return the most memory that this process has had so far."""
+    """Return the peak memory of this process so far."""
     import resource
 
+    # In bytes on macOS, in KiB on Linux.
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / (1 << 20 if sys.platform == "darwin" else 1 << 10)
 
 
 def _warm_up(subject: Subject) -> int:
-    """Log until everything is imported, connected and compiled; return how many events it took."""
+    """Log until everything is imported, connected and compiled; return the number of events."""
     rounds = 2 * _BATCH // _BURST
     for _ in range(rounds):
         subject.log(_BURST)
@@ -152,7 +153,7 @@ def _warm_up(subject: Subject) -> int:
 
 
 def main(what: str, name: str, endpoint: str, count_text: str, threads_text: str) -> None:
-    """Measure, and print the figures; `logged` is how many events there were in all."""
+    """Measure and print the figures; `logged` is the total number of events."""
     began = time.perf_counter()
     count, threads = int(count_text), int(threads_text)
     from subjects import SUBJECTS

@@ -1,7 +1,7 @@
-"""Ways to the collector that a user could take instead, each configured as its users would.
+"""Alternatives to this package, each configured as its users would.
 
-Left out: whatever needs a service beyond loopback or another protocol to be of use (Datadog, Azure
-Monitor, Google Cloud Logging, Loki).
+Packages that need a remote service or another protocol are not included (Datadog, Azure Monitor,
+Google Cloud Logging, Loki).
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from application import ARGUMENTS, CALL_ID, COMMON_FIELDS, OUTPUT, Subject, With
 
 
 class Nothing(logging.Handler):
-    """A handler whose `emit` returns."""
+    """A handler whose `emit` does nothing."""
 
     def emit(self, record: logging.LogRecord) -> None:
         return
 
 
 class Official(Subject):
-    """OpenTelemetry's handler, batch processor and exporter, with their defaults."""
+    """OpenTelemetry's handler, batch processor and exporter with their defaults."""
 
     title = "OpenTelemetry's handler, HTTP"
     packages: tuple[str, ...] = (
@@ -58,7 +58,7 @@ class OfficialGrpc(Official):
 
 
 class Structlog(Official):
-    """A structlog logger with bound context variables, before OpenTelemetry's handler."""
+    """A structlog logger with bound context variables, in front of OpenTelemetry's handler."""
 
     title = "structlog, OpenTelemetry's handler, HTTP"
     packages: tuple[str, ...] = ("structlog", *Official.packages)
@@ -92,7 +92,7 @@ class Structlog(Official):
 
 
 class Logfire(Subject):
-    """Logfire's handler with an OTLP exporter of the user's; it sends spans."""
+    """Logfire's handler with the user's own OTLP exporter; it exports spans."""
 
     title = "logfire, HTTP"
     packages: tuple[str, ...] = ("logfire", "opentelemetry-exporter-otlp-proto-http")
@@ -113,7 +113,7 @@ class Logfire(Subject):
 
 
 class Sentry(Subject):
-    """Sentry's logs, captured from logging by its default integration."""
+    """Sentry's logs, captured from `logging` by its default integration."""
 
     title = "sentry-sdk, HTTP"
     packages: tuple[str, ...] = ("sentry-sdk",)
@@ -129,7 +129,7 @@ class Sentry(Subject):
 
 
 class Queued(WithConversation):
-    """Hands the record over to a thread that throws it away: a queue, and no telemetry."""
+    """`QueueHandler` with a listener that discards records: the cost of a queue alone."""
 
     title = "`QueueHandler` to nothing"
 

@@ -1,4 +1,4 @@
-"""Runs `measure` in fresh processes, the subjects in turn, round after round, before collectors."""
+"""Runs `measure` in fresh processes against local collectors, with all subjects in every round."""
 
 from __future__ import annotations
 
@@ -22,24 +22,24 @@ Figures = dict[str, float]
 
 
 class Rounds(dict[str, list[Figures]]):
-    """The figures of each subject, round by round. A subject that was not measured is not there."""
+    """The figures of each subject, round by round. Subjects that were not measured are absent."""
 
     def median(self, name: str, figure: str) -> float:
-        """Return the median of the rounds."""
+        """Return the median of a figure over all rounds."""
         return median(figures[figure] for figures in self[name])
 
     def worst(self, name: str, figure: str) -> float:
-        """Return the largest of all rounds."""
+        """Return the largest value of a figure in any round."""
         return max(figures[figure] for figures in self[name])
 
     def ratio(self, name: str, reference: str, figure: str) -> float:
-        """Return the median of the ratios to another subject, each within one round."""
+        """Return the median of a figure's ratio to another subject's in the same round."""
         pairs = zip(self[name], self[reference], strict=True)
         return median(figures[figure] / other[figure] for figures, other in pairs)
 
 
 class Bench(ExitStack):
-    """Measures subjects before collectors on loopback; a context manager that ends them."""
+    """Measures subjects against collectors on loopback, which end with this context manager."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -49,9 +49,11 @@ class Bench(ExitStack):
     def rounds(
         self, what: str, names: Iterable[str], *, rounds: int, count: int, threads: int = 1
     ) -> Rounds:
-        """Measure the subjects in turn, `rounds` times, every second time in reverse order."""
+        """Measure all subjects in each of `rounds` rounds. Failures are added to `failures`."""
         measured = Rounds({name: [] for name in names if not missing(name)})
         for number in range(rounds):
+            # Every second round in reverse order: a machine that slows down while it is measured
+            # then affects all subjects alike.
             for name in list(measured)[:: -1 if number % 2 else 1]:
                 print(f"\r\033[K{what} {number + 1}/{rounds}: {name}", end="", file=sys.stderr)
                 try:
@@ -82,7 +84,7 @@ class Bench(ExitStack):
 
 
 class _Sink:
-    """A collector, `sink.py`, in a process of its own."""
+    """The collector `sink.py` in its own process."""
 
     def __init__(self, transport: str, process: subprocess.Popen[str]) -> None:
         assert process.stdin is not None
@@ -102,17 +104,16 @@ class _Sink:
             yield cls(transport, process)
 
     def take(self) -> dict[str, int]:
-        """Return what has been received since the last time."""
+        """Return the counts since the last call."""
         print(file=self._requests, flush=True)
         counts: dict[str, int] = json.loads(self._answers.readline())
         return counts
 
 
 def _python(program: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run a program of this folder on the checkout's package, with no settings from outside.
-
-    Python may keep what it compiled, as it does for installed packages.
-    """
+    """Run a program of this folder with the checkout's package, without outside settings."""
+    # Without PYTHONDONTWRITEBYTECODE, among others: compiled modules are kept, as those of
+    # installed packages are.
     environment = {
         name: value
         for name, value in os.environ.items()
@@ -144,6 +145,6 @@ def version(package: str) -> str | None:
 
 
 def versions(names: Sequence[str]) -> dict[str, str]:
-    """Return the version of each installed package that the subjects use."""
+    """Return the versions of the installed packages that the subjects need."""
     packages = sorted({package for name in names for package in SUBJECTS[name].packages})
     return {package: found for package in packages if (found := version(package))}

@@ -1,4 +1,4 @@
-"""What is measured, of which subjects, and the bars that our figures have to meet."""
+"""The measurements, their subjects, the bars that this package must meet, and the tables."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from rounds import Bench, Rounds, missing
 from subjects import SUBJECTS
 
 Results = Mapping[str, Rounds]
-"""What each measurement found."""
+"""The rounds of each measurement."""
 
 REFERENCE = "official"
-"""The peer that users would otherwise take, and that the bars refer to."""
+"""The peer that users would take instead; the bars refer to it."""
 
 _SENDERS = tuple(name for name, subject in SUBJECTS.items() if subject.transport)
 
 
 @dataclass(frozen=True)
 class Column:
-    """One figure of a measurement, as it is, or over that of the subject `over`."""
+    """A figure of a measurement, or its ratio to that of the subject `over`."""
 
     title: str
     figure: str
@@ -27,7 +27,7 @@ class Column:
     worst: bool = False
 
     def value(self, rounds: Rounds, name: str) -> float | None:
-        """Return the figure of a subject, or None when it or the other was not measured."""
+        """Return the figure of a subject, or None if it or the other one was not measured."""
         if name not in rounds or (self.over and self.over not in rounds):
             return None
         if self.over:
@@ -37,7 +37,10 @@ class Column:
 
 @dataclass(frozen=True)
 class Measurement:
-    """What a function of `measure` finds out; `rounds` is how many rounds it takes to one."""
+    """A function of `measure`: its columns, number of events and subjects.
+
+    `rounds` is a factor: 3 means three times as many rounds as the command line asks for.
+    """
 
     columns: tuple[Column, ...]
     count: int
@@ -91,7 +94,7 @@ MEASUREMENTS = {
         ),
         count=100_000,
         quick_count=100_000,
-        # Structlog and logfire wait in the same queue as OpenTelemetry's handler.
+        # Structlog and logfire use the SDK's batch processor, as OpenTelemetry's handler does.
         names=("ours", "ours-grpc", REFERENCE, "sentry"),
         rounds=0.5,
     ),
@@ -110,7 +113,7 @@ MEASUREMENTS = {
 
 @dataclass(frozen=True)
 class Bar:
-    """The largest that a figure of ours may be."""
+    """The maximum value of one of our figures."""
 
     text: str
     what: str
@@ -132,7 +135,7 @@ BARS = (
 
 
 def overview(results: Results) -> list[list[str]]:
-    """Return a table: a line for each subject, a column for each figure."""
+    """Return a table with a line for each subject and a column for each figure."""
     columns = [(what, column) for what in results for column in MEASUREMENTS[what].columns]
     lines = [["", *(column.title for _, column in columns)]]
     for name, subject in SUBJECTS.items():
@@ -153,7 +156,7 @@ def _cell(rounds: Rounds, what: str, name: str, column: Column) -> str:
 
 
 def bars(results: Results) -> list[list[str]]:
-    """Return a table of the bars that were measured, each with what became of it."""
+    """Return a table of the measured bars and whether each is met."""
     lines = [["bar", "at most", "measured", ""]]
     for bar in BARS:
         if bar.what not in results:
@@ -173,10 +176,11 @@ _MANY = 100_000
 
 
 def scaling(bench: Bench, *, quick: bool) -> list[list[list[str]]]:
-    """Return a table for more and more events, and one for more and more threads; both ours."""
+    """Return our figures in two tables: by the number of events, and by the number of threads."""
 
     def steady(count: int, threads: int) -> Rounds:
-        rounds = 1 if quick else min(max(_MANY // count, 1), 9)  # fewer events vary more
+        # Figures of few events vary more, so they take more rounds.
+        rounds = 1 if quick else min(max(_MANY // count, 1), 9)
         return bench.rounds("steady", ("ours",), rounds=rounds, count=count, threads=threads)
 
     many = _MANY // 10 if quick else _MANY
@@ -206,11 +210,11 @@ def _series(title: str, points: Mapping[str, Rounds]) -> list[list[str]]:
 
 
 def number(value: float) -> str:
-    """Return a figure with as many digits as mean something."""
+    """Return a figure with about three significant digits."""
     return f"{value:,.{2 if value < 10 else 1 if value < 100 else 0}f}" if value else "0"
 
 
 def sparkline(values: list[float]) -> str:
-    """Return a bar for each value; the highest one stands for the largest."""
+    """Return a bar chart of the values in one line of text."""
     largest = max(values) or 1.0
     return "".join("▁▂▃▄▅▆▇█"[round(max(value, 0.0) / largest * 7)] for value in values)

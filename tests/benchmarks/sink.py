@@ -1,8 +1,9 @@
-"""A collector that answers at once, in a process of its own: its work is not the senders'.
+"""A collector that answers at once, in its own process so that its CPU time is not measured.
 
-It decodes nothing: each event holds its `call_id` once, so that counting these counts the events.
-`python sink.py http` or `grpc` prints its port and then, for each line it reads, how many events it
-has received since the last one; it ends with its standard input.
+Usage: sink.py http|grpc
+
+Prints its port and then, for each line of its standard input, how much it has received since the
+last one. Decodes nothing: each event contains `CALL_ID` once, so counting it counts the events.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ _ANSWER = b"HTTP/1.1 200 OK\r\nContent-Type: application/x-protobuf\r\nContent-L
 
 
 class Counts:
-    """What has been received since it was last told."""
+    """Counts since the last `take`. Thread-safe."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -45,7 +46,7 @@ class Counts:
 
 
 def serve_http(counts: Counts) -> int:
-    """Start to answer HTTP/1.1 requests, whatever they are; return the port."""
+    """Start answering all HTTP/1.1 requests; return the port."""
     listener = socket.create_server(("127.0.0.1", 0), backlog=128)
 
     def accept() -> None:
@@ -57,7 +58,7 @@ def serve_http(counts: Counts) -> int:
     def answer(connection: socket.socket) -> None:
         with suppress(OSError), connection, connection.makefile("rb") as stream:
             while (body := _request_body(stream)) is not None:
-                connection.sendall(_ANSWER)
+                connection.sendall(_ANSWER)  # first, so that the sender does not wait for `add`
                 counts.add(body)
 
     threading.Thread(target=accept, daemon=True).start()
@@ -66,7 +67,7 @@ def serve_http(counts: Counts) -> int:
 
 
 def _request_body(stream: BinaryIO) -> bytes | None:
-    """Read one request; return its body, or None when the client has hung up."""
+    """Read one request; return its body, or None if the client has closed the connection."""
     length = 0
     chunked = False
     if not stream.readline():
@@ -87,7 +88,7 @@ def _request_body(stream: BinaryIO) -> bytes | None:
 
 
 def serve_grpc(counts: Counts) -> int:
-    """Start to answer calls of the OTLP log service; return the port."""
+    """Start answering calls of the OTLP logs service; return the port."""
     import grpc
 
     def export(request: bytes, _context: Any) -> bytes:
@@ -101,7 +102,7 @@ def serve_grpc(counts: Counts) -> int:
     server.add_generic_rpc_handlers((handler,))
     port: int = server.add_insecure_port("127.0.0.1:0")
     server.start()
-    # A server that nobody refers to stops.
+    # Keeps a reference: a server that is garbage collected stops.
     threading.Thread(target=server.wait_for_termination, daemon=True).start()
     return port
 

@@ -1,10 +1,10 @@
-"""Compares the speed of this package with others, side by side: `python tests/benchmarks/speed.py`.
+"""Compares the speed of this package with that of others: `python tests/benchmarks/speed.py`.
 
-Every figure is taken in a fresh process, the subjects in turn, round after round, and is the median
-of the rounds; a ratio is the median of the rounds' ratios. Absolute figures are this machine's, so
-that only ratios can be compared with another run. A peer that is not installed is left out:
-`pip install 'codex_otel_logging[benchmark]'` installs them all. Exit status 0 whatever the figures
-are, 1 if something could not be run.
+Each round measures every subject in a fresh process. A figure is the median of the rounds; a ratio
+is the median of the ratios within each round. Only ratios can be compared with another run, because
+absolute figures depend on the machine. Peers that are not installed are skipped:
+`pip install 'codex_otel_logging[benchmark]'` installs them all. The exit status is 0 whatever the
+figures are, and 1 if a measurement fails.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _SCALING = "scaling"
 
 
 def main() -> int:
-    """Measure what the command line asks for, and print it."""
+    """Measure what the command line asks for, print the tables, and return the exit status."""
     options = _options()
     show = table.to_markdown if options.markdown else table.to_text
     with Bench() as bench:
@@ -50,16 +50,18 @@ def main() -> int:
 
 
 def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--quick", action="store_true", help="fewer rounds and events, noisier")
-    parser.add_argument("--rounds", type=int, metavar="N", help="rounds (default: 5; quick: 2)")
+    parser = argparse.ArgumentParser(description=__doc__.partition(":")[0])
+    parser.add_argument("--quick", action="store_true", help="fewer rounds and events; noisier")
+    parser.add_argument(
+        "--rounds", type=int, metavar="N", help="number of rounds (default: 5, with --quick 2)"
+    )
     parser.add_argument("--markdown", action="store_true", help="print Markdown tables")
     parser.add_argument("--only", choices=[*rows.MEASUREMENTS, _SCALING], help="measure only this")
     options = parser.parse_args()
     if options.rounds is None:
         options.rounds = 2 if options.quick else 5
     elif options.rounds < 1:
-        parser.error("--rounds: at least 1")
+        parser.error("--rounds: must be at least 1")
     return options
 
 

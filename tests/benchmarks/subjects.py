@@ -1,6 +1,6 @@
-"""What is compared: this package, the floor below it, and its peers.
+"""The subjects of the benchmarks: this package, the floor, and the peers.
 
-Nothing is imported here that a subject could need itself: how long that takes is measured too.
+A subject imports its own packages when it is built, because that time is measured too.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ from peers import Logfire, Nothing, Official, OfficialGrpc, Queued, Sentry, Stru
 
 
 class Floor(WithConversation):
+    """The least that logging an event can cost: everything but the handler's work."""
+
     title = "a handler whose `emit` returns"
 
     def configure(self, endpoint: str) -> None:

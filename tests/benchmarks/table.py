@@ -1,4 +1,4 @@
-"""Tables, as aligned text or as Markdown; the first line holds the titles."""
+"""Formats tables as aligned text or as Markdown; the first line holds the titles."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ Table = Sequence[Sequence[str]]
 
 
 def to_text(table: Table) -> str:
-    """Return the table with its columns aligned, the first one to the left."""
+    """Return the table as text, the first column aligned to the left, the others to the right."""
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     return "\n".join(
         "  ".join(
@@ -20,7 +20,7 @@ def to_text(table: Table) -> str:
 
 
 def to_markdown(table: Table) -> str:
-    """Return the table in Markdown, the first column aligned to the left."""
+    """Return the table in Markdown, with the same alignment."""
     rule = ["---", *["--:"] * (len(table[0]) - 1)]
     lines = [table[0], rule, *table[1:]]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)

@@ -1,8 +1,9 @@
-"""Logs an event with a clock that does not tell the time, and prints how long `flush` took.
+"""Logs an event under a manipulated clock, and prints how long `flush` took.
 
-Arguments: the clock, when it is set, the `exporter` setting as JSON, for how long to flush, and
-`sigterm` to wait for the signal then. Prints as JSON what `flush` returned, how many seconds it
-took, and the time of the record.
+Usage: clocks.py CLOCK MOMENT EXPORTER TIMEOUT_S [sigterm]
+
+CLOCK is set at MOMENT. EXPORTER is the setting as JSON. Prints as JSON the result of `flush`, its
+duration in seconds, and the record's time. With `sigterm`, waits for that signal afterwards.
 """
 
 import json
@@ -14,7 +15,7 @@ from contextlib import ExitStack
 from typing import Any
 
 pause = threading.Event()
-real = {"clock": time.perf_counter}  # not a name of this module: freezegun would find it
+real = {"clock": time.perf_counter}  # in a dict, because freezegun replaces global names
 kind, moment, exporter, timeout_s = sys.argv[1:5]
 real_time = time.time
 stack = ExitStack()
@@ -76,5 +77,5 @@ started = real["clock"]()
 flushed = handler.flush(float(timeout_s))
 print(json.dumps([flushed, real["clock"]() - started, times[0]]), flush=True)
 if "sigterm" in sys.argv:
-    while True:  # a pause without an end misses a signal that comes just before it
+    while True:  # a single wait without a timeout would miss a signal just before it
         pause.wait(0.05)

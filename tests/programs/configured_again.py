@@ -1,6 +1,8 @@
-"""Configures logging twenty times, with an event each time; prints what is left of the workers.
+"""Configures logging twenty times and logs an event each time.
 
-Prints how many workers are still alive, and whether at most one socket is open.
+Usage: configured_again.py LOGGING, a `dictConfig` dictionary as JSON
+
+Prints how many workers of replaced handlers are alive, and whether at most one socket is open.
 """
 
 import json

@@ -1,4 +1,7 @@
-"""Configures logging with a handler, logs, and prints what came of it and what is imported."""
+"""Configures logging with a handler, logs, and prints the result and the heavy modules imported.
+
+Usage: core_only.py OPTIONS, arguments of `from_table` as JSON
+"""
 
 import json
 import logging

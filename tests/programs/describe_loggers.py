@@ -1,4 +1,4 @@
-"""Configures logging from logging.ini, prints what it did, and logs."""
+"""Configures logging from logging.ini, prints the loggers and handlers, and logs."""
 
 import logging
 import logging.config

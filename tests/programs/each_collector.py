@@ -1,4 +1,7 @@
-"""Sends an event by each of the settings that are its argument; prints how many were dropped."""
+"""Logs an event with each of several settings; prints the results of `flush` and the drops.
+
+Usage: each_collector.py TABLES, a list of `[otel]` tables as JSON
+"""
 
 import json
 import logging

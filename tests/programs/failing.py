@@ -1,4 +1,7 @@
-"""An application that logs and fails; a tracker also reads the source around the failure."""
+"""An application that logs and fails.
+
+It is a file, because error trackers also read the source around the failure.
+"""
 
 import logging
 

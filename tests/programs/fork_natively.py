@@ -1,7 +1,8 @@
-"""Logs in a parent and in a child that native code forks, so that no fork hooks of Python run.
+"""Logs in a parent and in a child forked by native code, for which Python runs no fork hooks.
 
-usage: fork_natively.py EXPORTER MOMENT ACTION. The parent is at MOMENT when it forks, and the child
-begins with ACTION.
+Usage: fork_natively.py EXPORTER MOMENT ACTION
+
+MOMENT is the state of the parent when it forks, ACTION the first action of the child.
 """
 
 import ctypes
@@ -42,12 +43,13 @@ if moment == "locked":
     threading.Thread(target=lock, daemon=True).start()
     assert locked.wait(20)
 
-# Where another thread waits for the GIL when it forks, any child would hang.
+# If another thread waits for the GIL during the fork, the child hangs whatever it does. So wait
+# until no other thread makes progress.
 places = None
 while places != (places := [f.f_lasti for i, f in sys._current_frames().items() if i != MAIN]):
     unlock.wait(0.1)
 
-child = ctypes.PyDLL(None).fork()  # with the GIL, as the child could not run without
+child = ctypes.PyDLL(None).fork()  # PyDLL keeps the GIL, without which the child could not run
 if child:
     unlock.set()
     status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])

@@ -1,4 +1,7 @@
-"""Forks while another thread holds forks, as for an import; prints whether the fork waited."""
+"""Forks while another thread holds forks, as it does during an import.
+
+Prints whether the fork waited, and the child's status: 0 if the fork waited and it can hold forks.
+"""
 
 import os
 import threading

@@ -1,4 +1,7 @@
-"""Logs one event through the exporter that is its argument, and reads the package's data files."""
+"""Logs one event and prints the sizes of the package's data files.
+
+Usage: frozen_application EXPORTER, the setting as JSON
+"""
 
 import json
 import logging

@@ -1,7 +1,9 @@
-"""Logs events in a process whose threads become greenlets, and prints what that did to the others.
+"""Logs events in a process whose threads become greenlets, and prints how long others were blocked.
 
-Arguments: the library, when it patches, the `exporter` setting as JSON. Prints as JSON the longest
-time for which another greenlet stood still, what `flush` returned, and how long it took.
+Usage: greenlets.py LIBRARY MOMENT EXPORTER TIMEOUT_S
+
+LIBRARY patches at MOMENT. EXPORTER is the setting as JSON. Prints as JSON the longest time in
+seconds for which another greenlet was blocked, the result of `flush`, and its duration.
 """
 
 import json
@@ -10,7 +12,7 @@ import sys
 import time
 import warnings
 
-clock = time.perf_counter  # before anybody replaces it
+clock = time.perf_counter  # before it can be replaced
 library, moment, exporter = sys.argv[1:4]
 
 

@@ -1,6 +1,6 @@
 """Logs in a patched application until an outage is reported, and prints the reports.
 
-`python greenlets_outage.py LIBRARY`
+Usage: greenlets_outage.py LIBRARY
 """
 
 import logging

@@ -1,6 +1,6 @@
-"""Reports from a thread while a patched application logs; prints how many reports arrived.
+"""Reports from a worker thread while a patched application logs; prints how many reports arrived.
 
-`python greenlets_reports.py LIBRARY`
+Usage: greenlets_reports.py LIBRARY
 """
 
 import logging
@@ -22,7 +22,7 @@ from codex_otel_logging import diagnostics, native
 
 
 class Busy(logging.Handler):
-    """Gives other threads the chance to run while its lock is held."""
+    """Lets other threads run while its lock is held."""
 
     count = threads = 0
 

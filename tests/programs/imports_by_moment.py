@@ -1,7 +1,8 @@
 """Logs an event in an application that imports a library at a moment, such as "after import".
 
-`python imports_by_moment.py LIBRARY MOMENT` prints whether the exporter is imported before the
-first event, and whether it is afterwards.
+Usage: imports_by_moment.py LIBRARY MOMENT
+
+Prints whether the exporter is imported before the first event, and whether it is afterwards.
 """
 
 import logging

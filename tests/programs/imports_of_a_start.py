@@ -1,4 +1,7 @@
-"""Builds a handler and logs an event; prints which heavy packages it imported, and whether few."""
+"""Builds a handler and logs an event, with a worker that never starts.
+
+Prints which heavy packages were imported, and whether at most 85 modules were.
+"""
 
 import logging
 import sys

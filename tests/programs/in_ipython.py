@@ -1,6 +1,6 @@
 """Configures logging twice in IPython, logs an event and flushes.
 
-`python in_ipython.py FILE`
+Usage: in_ipython.py FILE, a TOML file
 """
 
 import sys

@@ -1,4 +1,7 @@
-"""Configures logging by a file; prints which loggers have our handler, and what is imported."""
+"""Configures logging from a file; prints which loggers have our handler, and imported packages.
+
+Usage: ini_application.py FILE, a configuration for `fileConfig`
+"""
 
 import logging
 import logging.config

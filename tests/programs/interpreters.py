@@ -1,6 +1,6 @@
-"""Logs events in a sub-interpreter, of which one is flushed.
+"""Logs two events in a sub-interpreter and flushes after the first.
 
-usage: interpreters.py EXPORTER
+Usage: interpreters.py EXPORTER, the setting as JSON
 """
 
 import sys

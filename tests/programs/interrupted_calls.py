@@ -1,6 +1,8 @@
-"""Fills and flushes a queue on the main thread, where a signal handler raises in each call.
+"""Fills and flushes a queue while a signal handler raises in the middle of each call.
 
-usage: interrupted_calls.py CALLS. Prints what is wrong afterwards, which is nothing.
+Usage: interrupted_calls.py CALLS
+
+Exits with a message if the queue's counts are wrong afterwards.
 """
 
 import logging
@@ -19,7 +21,7 @@ class InterruptError(BaseException):
 
 
 class Collector:
-    """An exporter that delivers at once."""
+    """An exporter that accepts all events."""
 
     def __init__(self):
         self.events = []
@@ -34,7 +36,7 @@ def interrupt(*_):
 
 
 def interrupted(call, *arguments):
-    """Return whether the call returned in spite of the signal."""
+    """Return whether the call completed before the signal."""
     try:
         signal.setitimer(signal.ITIMER_REAL, chance.uniform(1e-6, SLOWEST_CALL_S))
         call(*arguments)
@@ -74,7 +76,7 @@ handler = from_table(
     }
 )
 pipeline = handler._pipeline
-pipeline.worker.start = lambda: False  # so the thread that flushes exports
+pipeline.worker.start = lambda: False  # no worker: the flushing thread exports
 pipeline.worker.sender._exporter = collector = Collector()
 queue = pipeline.worker.queue
 accepted = []
@@ -88,7 +90,7 @@ for number in range(int(sys.argv[1])):
     if queue.queued_bytes != sum(event.size for event in queued):
         sys.exit(f"bytes after flush: {queue.queued_bytes} of {len(queued)} events")
     if not pipeline.flush(20):
-        sys.exit("flush was in vain")
+        sys.exit("flush timed out")
 stats = queue.stats()
 if stats.queued or stats.accepted != stats.exported or stats.exported < len(accepted):
     sys.exit(f"{stats}, {len(accepted)} accepted")

@@ -1,4 +1,4 @@
-"""Waits for a silent collector, while a signal handler outlasts the wait."""
+"""Waits at exit for a silent collector while a signal handler runs longer than the wait."""
 
 import logging
 import signal

@@ -1,4 +1,4 @@
-"""What a server's process runs when it is ready to serve: logs an event, and says so."""
+"""Code for a server process that is ready to serve: logs an event and prints a line."""
 
 import logging
 import os

@@ -1,6 +1,8 @@
 """Logs events, then runs code that uses `handler` and `logger`.
 
-`python log_then_run.py TABLE COUNT CODE`: TABLE is an `[otel]` table as JSON.
+Usage: log_then_run.py TABLE COUNT CODE
+
+TABLE is an `[otel]` table as JSON.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""Logging dictionaries: a good one, and a function that changes one value of it."""
+"""A valid logging dictionary, and a function that returns a copy with one value changed."""
 
 import copy
 

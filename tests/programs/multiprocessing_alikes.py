@@ -1,6 +1,8 @@
-"""Logs an event in each of three processes of PACKAGE, which end by themselves.
+"""Logs an event in each of three processes of a package similar to `multiprocessing`.
 
-usage: multiprocessing_alikes.py EXPORTER PACKAGE METHOD
+Usage: multiprocessing_alikes.py EXPORTER PACKAGE METHOD
+
+The processes end without a flush.
 """
 
 import importlib

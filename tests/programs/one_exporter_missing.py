@@ -1,6 +1,6 @@
-"""Logs an event through each of two handlers, of which one cannot import its exporter.
+"""Logs an event through each of two handlers, one of which cannot import its exporter.
 
-`python one_exporter_missing.py ENDPOINT`
+Usage: one_exporter_missing.py ENDPOINT
 """
 
 import logging

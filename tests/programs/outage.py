@@ -1,6 +1,6 @@
-"""Logs an event to a collector that does not listen; prints the result of `flush` and the losses.
+"""Logs an event while the collector is down; prints the result of `flush` and the drops.
 
-`python outage.py EXPORTER ENDPOINT`
+Usage: outage.py EXPORTER ENDPOINT
 """
 
 import logging

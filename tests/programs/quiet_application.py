@@ -1,6 +1,8 @@
-"""Logs one event, and prints what reached the application's handlers and warnings meanwhile.
+"""Logs one event, and prints log records and warnings of libraries that reach the application.
 
-Arguments: the `exporter` setting as JSON, and modules to import first.
+Usage: quiet_application.py EXPORTER [MODULE ...]
+
+EXPORTER is the setting as JSON. Each MODULE is imported first.
 """
 
 import importlib
@@ -13,7 +15,7 @@ from codex_otel_logging import from_table
 
 
 class Seen(logging.Handler):
-    """Prints every record but those of this package."""
+    """Prints every record except those of this package."""
 
     def emit(self, record: logging.LogRecord) -> None:
         if record.name != "codex_otel_logging":

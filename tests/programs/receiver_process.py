@@ -1,6 +1,8 @@
-"""Runs a `Receiver` in a process of its own, and prints its state for each line of its input.
+"""Runs a `Receiver`, and prints its state at the start and for each line of standard input.
 
-Its one argument is the number of descriptors it may open, or 0 for as many as there are.
+Usage: receiver_process.py DESCRIPTORS
+
+DESCRIPTORS is the maximum number of open files, or 0 for no limit.
 """
 
 import json
@@ -41,6 +43,6 @@ with Receiver(on_request=lambda request: None) as receiver:
             "http": receiver.http_endpoint,
             "grpc": receiver.grpc_endpoint,
             "accepts": accepts,
-            "peak_kib": 0 if descriptors else peak_kib(),  # it needs a descriptor to know
+            "peak_kib": 0 if descriptors else peak_kib(),  # reading it needs a descriptor
         }
         print(json.dumps(state), flush=True)

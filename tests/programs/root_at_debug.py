@@ -1,4 +1,7 @@
-"""Logs through a handler on the root logger while libraries log at DEBUG; prints its counts."""
+"""Logs through a handler on the root logger while libraries log at DEBUG; prints its counts.
+
+Usage: root_at_debug.py HANDLER, its `dictConfig` dictionary as JSON
+"""
 
 import json
 import logging

@@ -1,7 +1,8 @@
-"""Exports events while Sentry traces the process; prints what reached spans and the collector.
+"""Exports events in a process with Sentry; prints events, spans and Sentry's headers received.
 
-Arguments: the transport, `http` or `grpc`; and `traced` if Sentry is to record spans. Even where it
-records none, it adds headers to requests.
+Usage: sentry_application.py http|grpc [traced]
+
+With `traced`, Sentry records spans. Without it, Sentry still adds headers to requests.
 """
 
 import logging
@@ -43,6 +44,6 @@ with Receiver() as collector:
         recorder: Any = transaction._span_recorder
         recorded = recorder.spans if recorder else []
         spans = [span.description for span in recorded if span is not transaction]
-    log(2)  # the transaction is over; the worker lives on
+    log(2)  # the worker outlives the transaction
     names = {name for request in collector.requests for name in request.headers}
     print(len(collector.events), spans, sorted(names & {"sentry-trace", "baggage"}))

@@ -1,4 +1,4 @@
-"""A FastAPI application that binds conversations where Starlette changes the context."""
+"""A FastAPI application that binds conversations where Starlette switches contexts."""
 
 import logging
 from collections.abc import AsyncIterator, Iterator

@@ -1,6 +1,6 @@
-"""Exports over gRPC before, while and after no file can be opened; prints the flushes' results.
+"""Exports over gRPC before, while and after no file can be opened; prints the results of `flush`.
 
-`python too_many_open_files.py ENDPOINT`
+Usage: too_many_open_files.py ENDPOINT
 """
 
 import logging

@@ -1,7 +1,9 @@
-"""Logs 200,000 events of 2 KiB to a collector that takes none; prints by how many MiB it grew.
+"""Logs 200,000 events of 2 KiB that no collector accepts; prints the growth of memory in MiB.
 
-`python undelivered.py EXPORTER COLLECTOR TEXT`: the collector is `absent` or `silent`, and each
-event's text begins with TEXT, which may make every character of it take more bytes.
+Usage: undelivered.py EXPORTER COLLECTOR TEXT
+
+COLLECTOR is `absent` or `silent`. Each event's text begins with TEXT: one wide character makes
+every character of a string take more bytes in Python.
 """
 
 import logging
@@ -26,7 +28,7 @@ def attach(**batch: int) -> codex_otel_logging.CodexOtelHandler:
 
 
 def peak_mib() -> float:
-    # Not resource.getrusage(): its peak begins with that of the process that started this one.
+    # Not resource.getrusage(): a child starts with its parent's peak.
     status = Path("/proc/self/status").read_text()
     return int(status.partition("VmHWM:")[2].split()[0]) / 1024
 
@@ -36,7 +38,7 @@ with socket.create_server(("127.0.0.1", 0)) as listening:
     if collector == "absent":
         listening.close()
 
-    # What is imported and allocated once does not count.
+    # First a handler that is not measured: it pays for imports and for what is allocated once.
     first = attach(retry_for_ms=0)
     logger.info("codex.turn_ttft")
     first.flush(2)

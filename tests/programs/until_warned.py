@@ -1,4 +1,7 @@
-"""Logs three events to a collector, and ends when a warning has told of its outage."""
+"""Logs three events, and ends when an outage of the collector has been reported.
+
+Usage: until_warned.py TABLE, an `[otel]` table as JSON
+"""
 
 import json
 import logging

@@ -1,4 +1,4 @@
-"""A WSGI application that logs an event for each request and, if LOG_AT_LOAD is set, one before."""
+"""A WSGI application that logs an event for each request and, with LOG_AT_LOAD, one at import."""
 
 import json
 import logging

@@ -1,6 +1,6 @@
-"""Logs an event in each of three processes of `multiprocessing`, and prints how they ended.
+"""Logs an event in each of three processes of `multiprocessing`; prints their exit statuses.
 
-`python worker_processes.py EXPORTER ENDPOINT METHOD`
+Usage: worker_processes.py EXPORTER ENDPOINT METHOD
 """
 
 import logging
