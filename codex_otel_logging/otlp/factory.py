@@ -94,7 +94,7 @@ def is_installed(package: str) -> bool:
         path = list(spec.submodule_search_locations or ())
     else:
         return True
-    try:  # a frozen application has its own importers, which only this function asks
+    try:  # a frozen application has its own importers, which `PathFinder` does not ask
         return importlib.util.find_spec(package) is not None
     except ImportError:
         return False
@@ -103,7 +103,7 @@ def is_installed(package: str) -> bool:
 def connect(config: ExporterConfig, shared: SharedAttributes) -> Exporter:
     """Build the exporter of the settings. Imports OpenTelemetry; opens no connection.
 
-    Blocks while it imports. No message contains a secret.
+    Blocks while it imports. Error messages contain no secrets.
 
     Raises:
         ImportError: the exporter's package is broken or too old; the message says what to do.

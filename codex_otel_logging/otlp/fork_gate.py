@@ -1,8 +1,8 @@
 """The fork gate: makes a fork wait for operations that it must not interrupt.
 
 A child forked during the import of OpenTelemetry can never finish that import. A child forked while
-a thread is inside gRPC's C core may abort or hang when it calls gRPC itself. So a fork waits until
-no thread is inside either. A call that takes long is cancelled, and repeated after the fork.
+a thread is inside gRPC's C core may abort or hang when it calls gRPC itself. So a fork waits for
+imports and calls in progress. A call that takes long is cancelled, and repeated after the fork.
 """
 
 from __future__ import annotations
@@ -79,17 +79,17 @@ class _ForkGate:
         self._lock.release()
 
     def _wait_for(self, predicate: Callable[[], bool], timeout_s: float) -> bool:
-        """Wait with the lock released; return False if the predicate is still false at the timeout.
+        """Wait for the predicate; return False at the timeout.
 
-        Call it with the lock held once.
+        The caller holds the lock. It is released while waiting.
         """
         deadline = monotonic() + timeout_s
         while not predicate():
             if monotonic() >= deadline:
                 return False
-            # A poll, and no `threading.Condition`: that creates a lock for each wait, and in a
-            # process with gevent or eventlet another thread cannot release it. These waits are rare
-            # and short.
+            # Polls instead of using a `threading.Condition`: that creates a lock for each wait,
+            # which another thread cannot release in a process with gevent or eventlet. These waits
+            # are rare and short.
             self._lock.release()
             try:
                 sleep(_POLL_S)

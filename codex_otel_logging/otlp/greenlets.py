@@ -46,7 +46,7 @@ class _ImportGate:
         self, name: str, _path: Sequence[str] | None = None, _target: ModuleType | None = None
     ) -> ModuleSpec | None:
         """Return None: for `_LIBRARIES` after the worker's imports, otherwise at once."""
-        # The worker must not wait for its own import, should a library of it import gevent.
+        # The worker must not wait for its own import, in case one of its libraries imports gevent.
         if self.imports and name.partition(".")[0] in _LIBRARIES and not is_own_export():
             with _released_import_lock():
                 for (process, _), importing in tuple(self.imports.items()):

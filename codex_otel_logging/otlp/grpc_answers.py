@@ -57,7 +57,7 @@ _NOT_CONNECTED = re.compile(
 )
 _OPENSSL = re.compile(r"OPENSSL_internal:(?P<what>\w+)(?:: (?P<why>.*?))?(?:: OK)?$", re.DOTALL)
 _OTHER_HOST = "Hostname Verification Check failed"
-_HUNG_UP = re.compile("Socket closed|Connection reset by peer|Broken pipe")
+_CLOSED_BY_PEER = re.compile("Socket closed|Connection reset by peer|Broken pipe")
 """How gRPC's C core reports a failed connection."""
 
 
@@ -113,10 +113,11 @@ def what_failed(details: str, config: ExporterConfig) -> str:
     if _OTHER_HOST in why:
         return tls_failure("certificate verify failed", "hostname mismatch")
     if found := _OPENSSL.search(why):
-        # Only a failed verification is followed by a reason of its own.
+        # OpenSSL gives a reason only for a failed verification.
         verifying = found["what"] == "CERTIFICATE_VERIFY_FAILED"
         return tls_failure(found["what"], (verifying and found["why"]) or "")
-    return why + (PERHAPS_CLIENT_CERTIFICATE if config.uses_tls and _HUNG_UP.search(why) else "")
+    is_closed = config.uses_tls and _CLOSED_BY_PEER.search(why)
+    return f"{why}{PERHAPS_CLIENT_CERTIFICATE if is_closed else ''}"
 
 
 def _retry_after_s(call: Any) -> float | None:

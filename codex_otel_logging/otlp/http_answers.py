@@ -43,9 +43,9 @@ _HTML = ("text/html", "application/xhtml+xml")
 _PAGE = re.compile(
     rb"(?:\xef\xbb\xbf)?\s*(?:<\?xml[^>]*>\s*)?<(?:!doctype\s+html|html)\b", re.IGNORECASE
 )
-"""The beginning of a web page, which login pages and captive portals send with any media type."""
+"""The beginning of a web page. Login pages and captive portals may declare any media type."""
 
-_HUNG_UP = (ssl.SSLEOFError, ssl.SSLZeroReturnError, ConnectionResetError, BrokenPipeError)
+_CLOSED_BY_PEER = (ssl.SSLEOFError, ssl.SSLZeroReturnError, ConnectionResetError, BrokenPipeError)
 """Errors that mean that the peer closed the connection."""
 
 
@@ -82,7 +82,7 @@ def judge(answer: Answer, config: ExporterConfig) -> Outcome:
     reason = status
     if 300 <= answer.status < 400:
         # A redirect is never followed: it would send events and headers to another host.
-        reason += ": redirects are not followed; set endpoint to the address of the redirect"
+        reason += ": redirects are not followed; set endpoint to the redirect's target"
     elif message := _message(answer):
         reason += f": {message}"
     verdict = _VERDICTS.get(answer.status, "refused")
@@ -164,8 +164,8 @@ def _what_failed(error: Exception, config: ExporterConfig) -> str:
     what = "TLS failed" if isinstance(error, requests.exceptions.SSLError) else "no connection"
     text = (isinstance(cause, OSError) and cause.strerror) or str(cause) or type(cause).__name__
     text = text.partition(" (_ssl.c:")[0]  # the position in CPython's source
-    hint = PERHAPS_CLIENT_CERTIFICATE if config.uses_tls and isinstance(cause, _HUNG_UP) else ""
-    return f"{what}: {text}{hint}"
+    is_closed = config.uses_tls and isinstance(cause, _CLOSED_BY_PEER)
+    return f"{what}: {text}{PERHAPS_CLIENT_CERTIFICATE if is_closed else ''}"
 
 
 def _cause_of(error: BaseException) -> BaseException | None:

@@ -105,7 +105,7 @@ class _DeadlineConnection(HTTPConnection):
 
     def endheaders(self, *args: Any, **kwargs: Any) -> None:
         """Keep the headers until the body is sent."""
-        # The base class calls `send` with the headers, maybe after it has connected.
+        # The base class passes them to `send`, which stores them while `_in_headers` is set.
         self._headers = b""
         self._in_headers = True
         try:

@@ -22,7 +22,7 @@ from ..config.settings import ExporterConfig
 MASK = "***"
 
 _MIN_LENGTH = 4
-"""Shorter strings are not masked: they protect nothing, and are part of many ordinary words."""
+"""Shorter strings are not masked: as secrets they are worthless, and many words contain them."""
 
 # Anything that is not printable ASCII separates parts, and so does punctuation. A collector that
 # rejects a header such as "api-key=s3cret; org=acme" may repeat only one part of it.

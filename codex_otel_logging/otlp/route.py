@@ -69,7 +69,7 @@ class Route:
 def route_to(exporter: ExporterConfig) -> Route | None:
     """Return the route of an exporter's requests, or None if its endpoint has no host and port."""
     endpoint = exporter.endpoint or ""
-    # gRPC targets such as "unix:/path" or "dns:name" name a resolver; the rest is not a host.
+    # gRPC also accepts targets of other kinds, such as "unix:/path", which have no host and port.
     if "://" not in endpoint if exporter.over_http else endpoint.startswith(GRPC_SCHEMES):
         return None
     try:
@@ -142,8 +142,8 @@ def _parse_proxy(url: str, variable: str, *, tunnels: bool) -> Proxy | None:
 def usual_authorities(exporter: ExporterConfig) -> str | None:
     """Return the file with the certificate authorities that the exporter trusts by default.
 
-    gRPC has built-in ones and no file for them. None then means Python's default authorities, which
-    are usually the same.
+    None means gRPC's built-in authorities, which are in no file; Python's default ones are usually
+    the same.
     """
     if not exporter.over_http:
         return os.environ.get("GRPC_DEFAULT_SSL_ROOTS_FILE_PATH")

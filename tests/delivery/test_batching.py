@@ -226,7 +226,7 @@ def test_rejected_batches_are_counted_and_reported_once(
     assert len(collector.requests) == (6 if refusal is BAD_REQUEST else 2)
     (report,) = reports()
     if refusal is REDIRECT and isinstance(collector, HttpCollector):
-        assert "redirects are not followed; set endpoint to the address of the redirect" in report
+        assert "redirects are not followed; set endpoint to the redirect's target" in report
         return
     count = "1 event" if refusal is BAD_REQUEST else "2 events"
     assert report == (

@@ -65,7 +65,7 @@ PARTIAL = ExportLogsServiceResponse(
             Outcome(
                 "refused",
                 "HTTP 307 Temporary Redirect: redirects are not followed; set endpoint to the "
-                "address of the redirect",
+                "redirect's target",
             ),
         ),
         ((400, TEXT, b"bad\nrequest"), Outcome("invalid", "HTTP 400 Bad Request: bad request")),
