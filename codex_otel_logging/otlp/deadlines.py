@@ -1,7 +1,7 @@
 """One time limit for all socket operations of a request.
 
-A socket's timeout limits a single operation. It never expires while the peer keeps sending a byte
-now and then, so such a peer could make a request last forever.
+The timeout of a socket limits a single operation. It never expires while the peer sends a byte now
+and then, so a request to such a peer could last forever.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 from ..native import monotonic
 
 _NEGLIGIBLE = 0.01
-"""By which part of the time limit a socket's timeout may differ from the time left."""
+"""How much a socket's timeout may differ from the time left, as a fraction of the time limit."""
 
 
 class Deadline:
@@ -46,15 +46,14 @@ class Deadline:
         return left_s
 
     def limit(self, connection: Any) -> None:
-        """Set the timeout of a socket to the time left. Call it before each operation.
-
-        A timeout that differs by little stays: setting it is a system call, for which Python
-        releases the GIL. A thread that has work to do takes it then, for 5 ms each time.
+        """Set the timeout of a socket to the time left. Call this before each operation.
 
         Raises:
             TimeoutError: the deadline has passed.
 
         """
+        # Setting a timeout is a system call, for which Python releases the GIL. A busy thread then
+        # takes it for 5 ms, each time. So a timeout that is nearly right stays.
         left_s = self.left_s()
         timeout_s = connection.gettimeout()
         if timeout_s is None or abs(timeout_s - left_s) > _NEGLIGIBLE * self.timeout_s:
@@ -62,7 +61,7 @@ class Deadline:
 
     @contextmanager
     def paused(self) -> Iterator[None]:
-        """Extend the deadline by the time spent inside: name resolution has no timeout."""
+        """Extend the deadline by the time spent inside, for calls that cannot time out."""
         started = monotonic()
         try:
             yield
@@ -77,20 +76,19 @@ def connect(
 ) -> socket.socket:
     """Connect over TCP to the first address that accepts the connection.
 
-    Each address gets an equal share of the time left. Otherwise an unreachable address, typically
-    the IPv6 one of a host that has both, would leave no time for the next.
-
     Args:
-        addresses: address family and socket address of each, as returned by `getaddrinfo`.
-        deadline: limits connecting and the next operation of the returned socket.
-        options: arguments of `setsockopt`.
+        addresses: address family and socket address of each, as `getaddrinfo` returns them.
+        deadline: limits connecting, and the next operation of the returned socket.
+        options: arguments for `setsockopt`.
 
     Raises:
-        OSError: no address accepted the connection; this is the error of the last one.
+        OSError: no address accepted the connection; the error of the last one.
 
     """
     error: OSError = ConnectionRefusedError()
     for position, (family, address) in enumerate(addresses):
+        # Equal shares of the time left: otherwise an unreachable address, typically the IPv6 one of
+        # a host that has both, would leave no time for the next.
         try:
             share_s = deadline.left_s() / (len(addresses) - position)
             connection = _connect(family, address, share_s, options)
@@ -102,7 +100,7 @@ def connect(
 
 
 def limited(connection: socket.socket, deadline: Deadline) -> socket.socket:
-    """Return the connection with its next operation limited; close it if the deadline has passed.
+    """Limit the connection's next operation and return it; close it if the deadline has passed.
 
     Raises:
         TimeoutError: the deadline has passed.

@@ -1,8 +1,10 @@
 """Encodes events as an OTLP request, without building the SDK's records in between.
 
-The bytes are those that the official encoder makes of `sdk_records`, at a fraction of the time. The
-part that events of one conversation with the same fields share is encoded once, as a template; each
-record starts as a copy of the template, and only its values are set.
+The bytes equal those that the official encoder makes of `sdk_records`, in a fraction of the time.
+
+Most of a record is the same for all events of a conversation that have the same fields: the keys,
+the conversation's attributes, name and severity. That part is encoded once, as a template. Each
+record starts as a copy of its template, and only its times and its own values are set.
 """
 
 from __future__ import annotations
@@ -23,19 +25,25 @@ from .severities import severity_number, severity_text
 if TYPE_CHECKING:
     from google.protobuf.internal.containers import RepeatedCompositeFieldContainer as Repeated
 
+# Templates take at most 4 MiB. When there are too many, all are dropped: a new one costs about as
+# much as encoding an event without a template.
 _MAX_TEMPLATES = 1024
 _MAX_TEMPLATE_BYTES = 4096
 
 _RUN = 64
 """How many records are serialized together.
 
-A message tree takes about eight times the memory of its bytes: for a batch of 1,024 events of 2 KiB
-that was 16 MiB, which the queue can use better.
+protobuf's messages take about eight times the memory of their bytes. For a batch of 1,024 events of
+2 KiB, that was 16 MiB, which are better used for the queue.
 """
 
 
 class _Template(NamedTuple):
-    """A record that lacks times, span, and the values of the attributes at `places`."""
+    """The encoded record of an event, without times, span and the event's own values.
+
+    `places` are the positions of those values among the record's attributes. `conversation` keeps
+    the conversation alive, because its id is part of the template's key.
+    """
 
     record: bytes
     places: tuple[int, ...]
@@ -43,7 +51,7 @@ class _Template(NamedTuple):
 
 
 class _Scope:
-    """The records of one logger, serialized a run at a time."""
+    """The records of one logger, serialized in runs."""
 
     def __init__(self, name: str) -> None:
         self._logs = ScopeLogs()
@@ -52,11 +60,11 @@ class _Scope:
         self.records = self._logs.log_records
 
     def serialize(self) -> None:
-        """Serialize the records so far, to free their messages."""
-        # A serialized repeated field can be cut anywhere between two of its items: the runs, one
-        # after the other, are the message that holds all records.
+        """Serialize the records added so far and free their messages."""
+        # In the wire format, the items of a repeated field are independent. So the serialized runs,
+        # one after the other, are the message with all records.
         self._parts.append(self._logs.SerializeToString())
-        # Not `Clear`: the message's arena would grow on.
+        # A new message, because `Clear` would not free the old one's memory: its arena only grows.
         self._logs = ScopeLogs()
         self.records = self._logs.log_records
 
@@ -67,10 +75,11 @@ class _Scope:
 
 
 def _field(number: int, parts: list[bytes]) -> list[bytes]:
-    """Return the parts of a message in a field, without joining them.
+    """Return the encoding of a field whose value is a message, in parts; `parts` is the message.
 
-    As in https://protobuf.dev/programming-guides/encoding/#length-types: a tag, the length as a
-    varint, and the message.
+    A tag, the length as a varint, and the message:
+    https://protobuf.dev/programming-guides/encoding/#length-types. The parts are not joined, so
+    that a large request is copied only once.
     """
     head = bytearray([number << 3 | 2])
     length = sum(map(len, parts))
@@ -82,9 +91,9 @@ def _field(number: int, parts: list[bytes]) -> list[bytes]:
 
 
 class OtlpRequests:
-    """Encodes OTLP requests from events, for one handler: one resource, one scope for each logger.
+    """Encodes the events of one handler: one resource, and one scope for each logger.
 
-    Used by one thread at a time.
+    Not thread-safe.
     """
 
     def __init__(self, shared: SharedAttributes) -> None:
@@ -97,7 +106,9 @@ class OtlpRequests:
         self._second, self._second_text = -1, ""
 
     def request(self, events: Sequence[Event]) -> bytes:
-        """Return a serialized `ExportLogsServiceRequest`; keeps the events' order in each scope.
+        """Return a serialized `ExportLogsServiceRequest` with the events.
+
+        Scopes are in the order of their first event, and events keep their order within a scope.
 
         Raises:
             Exception: an event cannot be encoded.
@@ -114,7 +125,9 @@ class OtlpRequests:
             records = scope.records
             try:
                 self._fill_fast(records.add(), event)
-            except ValueError:  # protobuf refuses a value as it is, or the level is an odd one
+            except ValueError:
+                # protobuf rejects a value, such as a lone surrogate or an integer of more than 64
+                # bits, or there is no template for the level. `_fill` converts such values.
                 del records[-1]
                 self._fill(records.add(), event)
             if len(records) == _RUN:
@@ -123,11 +136,20 @@ class OtlpRequests:
         return b"".join(_field(1, [self._resource, *scope_logs]))
 
     def _fill_fast(self, record: LogRecord, event: Event) -> None:
+        """Fill a record from its template.
+
+        Raises:
+            ValueError: protobuf rejects a value, or the event can have no template.
+
+        """
         template = self._template(event)
         record.MergeFromString(template.record)
         attributes = record.attributes
+        # The second attribute is always `event.timestamp`. If a field of the event replaces it,
+        # that field is among `places` and is set below.
         attributes[1].value.string_value = self._set_times(record, event)
         for place, value in zip(template.places, event.values, strict=True):
+            # Most values are strings or integers. `isinstance` would take a bool for an integer.
             kind = type(value)
             if kind is str:
                 attributes[place].value.string_value = value  # type: ignore[assignment]
@@ -137,6 +159,7 @@ class OtlpRequests:
                 set_value(attributes[place].value, value)
 
     def _fill(self, record: LogRecord, event: Event) -> None:
+        """Fill a record without a template, and convert values that protobuf cannot encode."""
         name = encodable_text(event.type.name)
         record.severity_number = severity_number(event.levelno).value  # type: ignore[assignment]
         record.severity_text = severity_text(event.levelname)
@@ -146,7 +169,7 @@ class OtlpRequests:
         _add_attributes(record.attributes, encodable_keys(event.attributes_with(self._defaults)))
 
     def _set_times(self, record: LogRecord, event: Event) -> str:
-        """Set the times and the span of a record, and return the text of its time."""
+        """Set the times and the span of a record; return the value of `event.timestamp`."""
         time_ns = event.time_ns
         record.time_unix_nano = time_ns
         record.observed_time_unix_nano = event.observed_ns
@@ -155,15 +178,18 @@ class OtlpRequests:
             record.trace_id = span.trace_id.to_bytes(16, "big") if span.trace_id else b""
             record.span_id = span.span_id.to_bytes(8, "big") if span.span_id else b""
             record.flags = span.trace_flags
+        # Formatting a date is slow, and events of a burst share the text up to the second.
         second, rest = divmod(time_ns, 1_000_000_000)
         if second != self._second:
             self._second, self._second_text = second, timestamp_text(time_ns - rest)[:-4]
         return f"{self._second_text}{rest // 1_000_000:03d}Z"
 
     def _template(self, event: Event) -> _Template:
+        # 20.0 equals 20 and True equals 1 as a key, but their severities differ.
         if type(event.levelno) is not int or type(event.levelname) is not str:
             raise ValueError("such a level may equal another one that has another severity")
-        # A template holds its conversation, so no other one has that id meanwhile.
+        # By id and not by value: conversations compare without their attributes. As long as the
+        # template exists, so does its conversation, and no other object can have that id.
         key = (event.keys, event.type.name, id(event.conversation), event.levelno, event.levelname)
         template = self._templates.get(key)
         if template is None:
@@ -179,6 +205,8 @@ class OtlpRequests:
         self._fill(record, event)
         for name in ("time_unix_nano", "observed_time_unix_nano", "trace_id", "span_id", "flags"):
             record.ClearField(name)
+        # Fields may replace shared attributes, and `encodable_keys` may map two keys to one, so the
+        # place of a value is looked up by its final key.
         place_of = {attribute.key: place for place, attribute in enumerate(record.attributes)}
         places = tuple(place_of[key] for own in event.keys for key in encodable_keys({own: None}))
         for place in places:
@@ -192,12 +220,18 @@ def _add_attributes(attributes: Repeated[KeyValue], values: Mapping[str, Attribu
 
 
 def set_value(target: AnyValue, value: object) -> None:
-    """Set `target` to an attribute's value that protobuf can encode; see `values.encodable`."""
-    target.Clear()  # two keys may have become one; then the later value counts
-    target.SetInParent()  # None is there, but empty
+    """Set `target` to the value of an attribute, which must be one that `values.encodable` returns.
+
+    Raises:
+        TypeError: OTLP has no such value.
+        ValueError: protobuf cannot encode the value.
+
+    """
+    target.Clear()  # if two keys became one, the later value replaces the earlier one
+    target.SetInParent()  # None is encoded as a value that is present but empty
     if isinstance(value, str):
         target.string_value = value
-    elif isinstance(value, bool):
+    elif isinstance(value, bool):  # before int, because a bool is one
         target.bool_value = value
     elif isinstance(value, int):
         target.int_value = value

@@ -1,10 +1,10 @@
-"""Events over OTLP/gRPC, through the official exporter.
+"""Exports events over OTLP/gRPC, through the official exporter.
 
-The official exporter makes the calls. But its `export` returns only success or failure; therefore
-an interceptor on its channel keeps the answer of each call, and `grpc_answers` converts it to an
-outcome. The official encoder takes longer than everything else together; the exporter gets an empty
-batch, and the interceptor sends the request that `encoder` built. The exporter's own
-retries are off, because the worker retries and knows what else is queued.
+The official exporter makes the calls. But its `export` returns only success or failure, so an
+interceptor on its channel keeps the answer of each call, and `grpc_answers` converts it to an
+outcome. The official encoder takes longer than everything else together, so the exporter gets an
+empty batch and the interceptor sends the request that `encoder` built. The exporter's own retries
+are off, because the worker retries, and knows what else is queued.
 """
 
 from __future__ import annotations
@@ -35,22 +35,24 @@ from .grpc_answers import judge
 from .isolation import draw_own_random_numbers, isolated, original
 
 _NO_OWN_RETRIES = (grpc.StatusCode.OK,)
-"""The codes on which the exporter retries by itself: one that no failure has, as none at all
-would mean its default."""
+"""The codes on which the official exporter retries: one that no failure has.
+
+An empty tuple would select its default codes.
+"""
 
 _OWN_CONNECTIONS: Any = (("grpc.use_local_subchannel_pool", 1),)
-"""Gives each channel its own connection.
+"""The option that gives each channel its own connection.
 
-By default gRPC shares connections between channels to the same address, so a new channel would
-reuse the dead connection of another one.
+By default, channels to the same address share connections, so a new channel would reuse a dead
+connection of another one.
 """
 
 _SPARE_DESCRIPTORS = 16
-"""How many files gRPC may have to open for a channel, with some room."""
+"""More file descriptors than gRPC needs for a channel."""
 
 
 class GrpcExporter:
-    """Sends events to an OTLP/gRPC collector; see `delivery.exporter.Exporter`."""
+    """Exports events to an OTLP/gRPC collector; see `delivery.exporter.Exporter`."""
 
     def __init__(self, config: ExporterConfig, shared: SharedAttributes) -> None:
         self._config = config
@@ -62,7 +64,16 @@ class GrpcExporter:
 
     @isolated
     def export(self, events: Sequence[Event], timeout_s: float | None = None) -> Outcome:
-        """Send the events in one call and judge the answer."""
+        """Send the events in one call and return the outcome.
+
+        Blocks for at most the timeout of the settings, or `timeout_s` if that is shorter.
+
+        Raises:
+            InterruptedError: a fork has cancelled the call; another exporter is needed.
+            OSError: a certificate file cannot be read, or too few files can be opened.
+            ValueError: the official exporter made no call.
+
+        """
         request = self._requests.request(events)
         if self._is_stale:
             self._rebuild()
@@ -77,15 +88,15 @@ class GrpcExporter:
         except Exception:
             if self._interceptor.last is None:
                 raise
-            # The exporter fell over the answer, for example over details it could not read.
+            # There is an answer. The official exporter raises on some that it cannot decode.
         if self._exporter.has_hung_up:
             raise InterruptedError(errno.EINTR, "interrupted by a fork")
         if self._interceptor.last is None:
             raise ValueError("the exporter made no call")
         outcome = judge(self._interceptor.last, len(request), self._config)
-        # If the collector named a time to wait, the connection works. After any other temporary
-        # failure it may be dead, or a certificate may have expired: a channel keeps a connection
-        # that has gone silent, and reads the certificate files only once.
+        # A collector that answers with RetryInfo has a working connection. After any other
+        # temporary failure, the connection may be dead or a certificate may have expired: a channel
+        # keeps a silent connection, and reads the certificate files only once.
         self._is_stale = outcome.verdict == "retry" and outcome.retry_after_s is None
         return outcome
 
@@ -97,10 +108,10 @@ class GrpcExporter:
         return _InterceptedExporter(self._interceptor, **_arguments(self._config))
 
     def _rebuild(self) -> None:
-        """Replace the channel, and read the certificate files again.
+        """Replace the channel and read the certificate files again.
 
         Raises:
-            OSError: a file cannot be read, or too few files can be opened.
+            OSError: a certificate file cannot be read, or too few files can be opened.
 
         """
         with hold_forks():
@@ -130,17 +141,17 @@ def _credentials(tls: TlsConfig) -> grpc.ChannelCredentials:
 
 
 class _InterceptedExporter(OTLPLogExporter):
-    """The official exporter, with our interceptor on every channel it makes.
+    """The official exporter, with our interceptor on every channel that it creates.
 
-    Its constructor takes no interceptor, and it makes its channel anew after an outage; the method
-    that does so is private, and the only private name used here.
+    Its constructor takes no interceptor, and it creates a new channel after an outage. So the
+    method that does this is overridden. It is private; a test notices when it is removed.
     """
 
     def __init__(self, interceptor: _CallInterceptor, **arguments: Any) -> None:
         self._interceptor = interceptor
         self.has_hung_up = False
-        # Not the constructor of the class above: it reads OTEL_EXPORTER_OTLP_LOGS_TIMEOUT even
-        # where it is given a timeout, and raises on an empty or invalid one.
+        # Skips the constructor of `OTLPLogExporter`, which reads OTEL_EXPORTER_OTLP_LOGS_TIMEOUT
+        # even if it gets a timeout, and raises if the variable is empty or invalid.
         arguments |= {"stub": LogsServiceStub, "result": LogRecordExportResult, "signal": "logs"}
         OTLPExporterMixin.__init__(
             self,
@@ -150,12 +161,13 @@ class _InterceptedExporter(OTLPLogExporter):
         )
 
     def hang_up(self) -> None:
-        """End the call that another thread is making; no other can be made any more."""
+        """Cancel the call that another thread is making. The exporter cannot be used afterwards."""
         self.has_hung_up = True
         self.shutdown()
 
     def _initialize_channel_and_stub(self) -> None:
         _spare_descriptors()
+        # `original` skips the wrappers of tracing agents, which would trace the calls.
         options = {"options": self._channel_options, "compression": self._compression}
         if self._insecure:
             self._channel = original(grpc.insecure_channel)(self._endpoint, **options)
@@ -168,10 +180,10 @@ class _InterceptedExporter(OTLPLogExporter):
 
 
 class _Channel:
-    """The part of a channel that the stub uses; takes serialized requests and accepts any response.
+    """The part of a channel that the stub uses; takes serialized requests, accepts any response.
 
-    gRPC would replace the status OK with INTERNAL if the response cannot be decoded. But the status
-    is final, as it is over HTTP: the collector has accepted the events.
+    If a response cannot be decoded, gRPC replaces the status OK with INTERNAL, and the events would
+    count as rejected. But the status is final, as over HTTP: the collector has accepted them.
     """
 
     def __init__(self, channel: grpc.Channel) -> None:
@@ -191,19 +203,23 @@ def _read(response: bytes) -> ExportLogsServiceResponse:
 
 
 def _spare_descriptors() -> None:
-    """Raise where too few files can be opened: gRPC's C core would end the whole process.
+    """Check that gRPC can open the files that it needs.
 
     Raises:
-        OSError: the process has as many files open as it may.
+        OSError: the process has too many files open.
 
     """
+    # gRPC's C core aborts the whole process if it cannot open a file.
     with ExitStack() as opened:
         for _ in range(_SPARE_DESCRIPTORS):
             opened.enter_context(open(os.devnull))  # noqa: PTH123
 
 
 class _CallInterceptor(grpc.UnaryUnaryClientInterceptor):  # type: ignore[misc]
-    """Sends `request` with the headers of the settings, and keeps the answer of the last call."""
+    """Sends `request` with the headers of the settings, and keeps the last call in `last`.
+
+    `timeout_s` limits a call if it is shorter than the timeout of the settings.
+    """
 
     def __init__(self, config: ExporterConfig) -> None:
         self._metadata = tuple(config.headers.items())
@@ -217,13 +233,14 @@ class _CallInterceptor(grpc.UnaryUnaryClientInterceptor):  # type: ignore[misc]
         client_call_details: grpc.ClientCallDetails,
         request: Any,
     ) -> Any:
-        """Make the call, with our request, and keep its answer."""
+        """Make the call with our request instead of the exporter's, and keep it."""
         details = _CallDetails(client_call_details)
+        # Replaces the exporter's metadata, which may come from OTEL_EXPORTER_OTLP_HEADERS.
         details.metadata = self._metadata
         if self.timeout_s is not None:
             details.timeout = min(details.timeout, self.timeout_s)
-        # gRPC adds the timeout to `time.time()`, but its core goes by the system's clock: where
-        # tests freeze the time of Python, each call would be too late, or have no end.
+        # gRPC for Python adds the timeout to `time.time()`, but its core compares the result with
+        # the system's clock. If a test freezes Python's time, calls would fail at once or never.
         details.timeout += wall_clock() - time.time()
         self.last = continuation(details, self.request)
         self.request = None
@@ -231,7 +248,7 @@ class _CallInterceptor(grpc.UnaryUnaryClientInterceptor):  # type: ignore[misc]
 
 
 class _CallDetails(grpc.ClientCallDetails):  # type: ignore[misc]
-    """The details of a call, to be changed."""
+    """A copy of a call's details that can be changed; gRPC passes them as a named tuple."""
 
     def __init__(self, details: grpc.ClientCallDetails) -> None:
         self.method = details.method
