@@ -25,7 +25,8 @@ IDLE_TIMEOUT_S = 60.0
 
 _CLOSING_POLL_S = 0.005
 _POLL_S = 0.05
-"""How often late connections are looked for; `serve_forever` wakes up as often."""
+"""The interval at which `serve_forever` looks for late connections and for `shutdown`."""
+
 _OUT_OF_RESOURCES_PAUSE_S = 0.1
 _OUT_OF_RESOURCES = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM))
 

@@ -90,7 +90,7 @@ class _GrpcConnection(BaseRequestHandler):
         else:
             reason = "neither HTTP nor TLS on the OTLP/gRPC port"
             self.server.refuse(reason, refusals.USE_GRPC)
-        # The bytes are forwarded all the same: gRPC answers, so that a client that probes for the
+        # The bytes are forwarded anyway: gRPC answers, so that a client that probes for the
         # protocol finds gRPC.
         return True
 

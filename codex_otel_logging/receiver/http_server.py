@@ -28,8 +28,11 @@ REQUEST_TIMEOUT_S = 30.0
 """How long a whole request may take to arrive."""
 
 _LINGER_S = 2.0
+"""How long the rest of a refused request is read, so that the client sees the answer."""
+
 _LINGER_BYTES = 16 << 20
-"""How long, and up to which size, a refused body is read so that the client sees the answer."""
+"""How much of that rest is read."""
+
 _TEXT = "text/plain; charset=utf-8"
 _TRANSPORTS: Mapping[str, Transport] = {
     "application/x-protobuf": "http/protobuf",
@@ -52,7 +55,7 @@ class _HttpHandler(BaseHTTPRequestHandler):
     request: socket.socket
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
-    # The base class sets these only once it has read a request line; answers need them before.
+    # The base class sets these when it has read a request line. A refusal may come before.
     requestline = command = ""
     raw_requestline = b""
     _unread = False

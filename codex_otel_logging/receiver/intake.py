@@ -17,8 +17,10 @@ AT_ONCE = 4
 """How many requests are decoded at once. Each takes up to a hundred times its size in memory."""
 
 _MIN_BYTES_PER_ITEM = 40
-"""The number of records is limited to `max_bytes` divided by this. No real record is smaller, but
-an empty one takes two bytes in a request and 700 in memory."""
+"""The assumed minimum size of a record; it limits how many a request may hold.
+
+Real records are larger. But an empty one takes two bytes in a request and 700 in memory.
+"""
 
 
 class Intake:

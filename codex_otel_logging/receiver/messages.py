@@ -71,8 +71,8 @@ _URL_SAFE = str.maketrans("+/", "-_")
 def _for_protobuf(value: Any) -> Any:
     """Return a copy of a JSON document that `ParseDict` accepts: without ids and nulls."""
     if isinstance(value, dict):
-        # Bytes may be in either alphabet of base64. `ParseDict` passes the standard one to the
-        # URL-safe decoder, for which Python 3.15 warns.
+        # Bytes may be in either alphabet of base64. `ParseDict` decodes with the URL-safe one, for
+        # which Python 3.15 warns if it meets the other.
         return {
             key: item.translate(_URL_SAFE)
             if key == "bytesValue" and isinstance(item, str)

@@ -209,6 +209,21 @@ def test_connection_reset_before_the_tls_handshake_leaves_no_socket_open(
     assert [warning for warning in caught if warning.category is ResourceWarning] == []
 
 
+def write_certificates(
+    folder: Path, authority: trustme.CA, *, clients: trustme.CA
+) -> dict[str, str]:
+    """Write an authority and a client certificate to files; return them as the `tls` setting."""
+    client = clients.issue_cert("agent@example.com")
+    contents = {
+        "ca-certificate": authority.cert_pem.bytes(),
+        "client-certificate": b"".join(pem.bytes() for pem in client.cert_chain_pems),
+        "client-private-key": client.private_key_pem.bytes(),
+    }
+    for name, content in contents.items():
+        (folder / name).write_bytes(content)
+    return {name: str(folder / name) for name in contents}
+
+
 class TestRenewedCertificates:
     """The certificate files are read again after a failed handshake."""
 
@@ -235,20 +250,7 @@ class TestRenewedCertificates:
         renewed: str,
     ) -> None:
         old, new = trustme.CA(), trustme.CA()
-        files = {
-            "ca-certificate": tmp_path / "ca.pem",
-            "client-certificate": tmp_path / "client.pem",
-            "client-private-key": tmp_path / "client.key",
-        }
-
-        def write(authority: trustme.CA, clients: trustme.CA) -> None:
-            client = clients.issue_cert("agent@example.com")
-            authority.cert_pem.write_to_path(files["ca-certificate"])
-            files["client-private-key"].write_bytes(client.private_key_pem.bytes())
-            chain = b"".join(pem.bytes() for pem in client.cert_chain_pems)
-            files["client-certificate"].write_bytes(chain)
-
-        write(old, old)
+        tls = write_certificates(tmp_path, old, clients=old)
         before = start(Tls(old.issue_cert("127.0.0.1"), clients=old))
         if renewed == "client":
             after = start(Tls(old.issue_cert("127.0.0.1"), clients=new))
@@ -256,7 +258,6 @@ class TestRenewedCertificates:
             after = start(Tls(new.issue_cert("127.0.0.1"), clients=old))
         gate = Gate(before.endpoint)
         try:
-            tls = {key: str(file) for key, file in files.items()}
             handler = attach({"exporter": exporter(transport, gate.endpoint, tls=tls)})
             log()
             assert handler.flush(10)
@@ -264,9 +265,9 @@ class TestRenewedCertificates:
             log(first=1)
             assert handler.flush(0.8) is False  # some attempts have failed by then
             if renewed == "client":
-                write(old, new)
+                write_certificates(tmp_path, old, clients=new)
             else:
-                write(new, old)
+                write_certificates(tmp_path, new, clients=old)
             assert handler.flush(30)
         finally:
             gate.close()

@@ -173,7 +173,7 @@ def test_http_sends_the_endpoints_credentials_but_no_cookies(
 
 @pytest.mark.parametrize("variable", ["REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"])
 def test_http_missing_ca_bundle_is_retried(monkeypatch: pytest.MonkeyPatch, variable: str) -> None:
-    """What requests raises then is not a `RequestException`."""
+    """The error that requests raises then is not a `RequestException`."""
     monkeypatch.delenv("REQUESTS_CA_BUNDLE", raising=False)
     monkeypatch.setenv(variable, "/nonexistent")
     with connected(ExporterConfig("otlp-http", "https://127.0.0.1:9/v1/logs")) as exporter:

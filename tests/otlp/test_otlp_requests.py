@@ -193,7 +193,7 @@ def test_scopes_are_in_the_order_of_their_first_event() -> None:
 
 @pytest.mark.parametrize("count", [63, 64, 65, 128, 129, 1000])
 def test_records_serialized_in_several_runs_are_one_request(count: int) -> None:
-    """Runs of two scopes that end at different moments, with an event that fills a run slowly."""
+    """The runs of two scopes end at different events, and one event takes the slow path."""
     loggers = ["codex_otel", "codex_otel.a", "codex_otel"]
     events = [
         event(

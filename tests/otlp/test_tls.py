@@ -102,7 +102,7 @@ def test_json_exporter_reports_a_tls_failure(
     assert handler.stats() == Stats(accepted=1, dropped=1)
     assert collector.requests == []
     (message,) = caplog.messages
-    assert re.fullmatch(pattern(failure, table, LOST), message), message
+    assert re.fullmatch(pattern(failure, table, DROPPED), message), message
 
 
 @pytest.mark.parametrize("client", [False, True])
@@ -236,11 +236,11 @@ FAILURES = {
     ),
 }
 
-LOST = (
+DROPPED = (
     "1 event dropped (retry_for_ms exceeded: REASON); further losses are counted but not reported; "
     f"{DIAGNOSE}"
 )
-WAITING = f"export failing (REASON); events stay queued and are retried; {DIAGNOSE}"
+FAILING = f"export failing (REASON); events stay queued and are retried; {DIAGNOSE}"
 
 
 def pattern(failure: Failure, table: dict[str, Any], line: str) -> str:
@@ -272,7 +272,7 @@ def test_tls_failure_drops_events_and_is_reported_once(
         assert handler.stats() == Stats(accepted=number, dropped=number)
     assert collector.requests == []
     (message,) = caplog.messages
-    assert re.fullmatch(pattern(failure, table, LOST), message), message
+    assert re.fullmatch(pattern(failure, table, DROPPED), message), message
     (record,) = caplog.records
     assert (record.name, record.levelname) == ("codex_otel_logging", "WARNING")
 
@@ -293,7 +293,7 @@ def test_tls_failures_write_nothing_else_to_stderr(
     assert done.stdout == "True 1\n" * len(FAILURES)
     lines = done.stderr.splitlines()
     for failure, table, report in zip(FAILURES.values(), tables, lines, strict=True):
-        assert re.fullmatch(pattern(failure, table, LOST), report), report
+        assert re.fullmatch(pattern(failure, table, DROPPED), report), report
 
 
 UNTIL_WARNED = read_program("until_warned")
@@ -309,7 +309,7 @@ def test_events_stay_queued_while_the_certificate_is_invalid(
     done = run_python(UNTIL_WARNED, json.dumps(table))
     assert done.stdout == "True False 3\n"
     trouble, at_the_end = done.stderr.splitlines()
-    assert re.fullmatch(pattern(failure, table, WAITING), trouble), trouble
+    assert re.fullmatch(pattern(failure, table, FAILING), trouble), trouble
     assert at_the_end.startswith("3 events not exported at exit (")
     assert at_the_end.endswith(f"certificate has expired); {DIAGNOSE}")
 

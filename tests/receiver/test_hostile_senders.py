@@ -745,7 +745,7 @@ def test_receiver_without_descriptors_waits_and_recovers(
 
 
 class TestNames:
-    """DNS rebinding: the host name of a web page resolves to this machine, so it can send here."""
+    """DNS rebinding: a web page gives its host name this machine's address, and then sends here."""
 
     @pytest.mark.parametrize(
         ("headers", "reason"),

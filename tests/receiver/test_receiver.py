@@ -32,6 +32,7 @@ from codex_otel_logging.receiver import (
 from codex_otel_logging.receiver.messages import request_from_json
 from support.events import log
 from support.fixtures import HandlerFactory, RunPython
+from support.paths import read_program
 
 REQUEST = {
     "resourceLogs": [
@@ -76,15 +77,7 @@ def post(
 
 
 def test_import_of_the_receiver_imports_no_commands_and_no_extras(run_python: RunPython) -> None:
-    program = """
-import sys
-from codex_otel_logging.receiver import (
-    LOGS_PATH, PortError, ReceivedEvent, ReceivedRequest, Receiver, RefusedRequest, events_of
-)
-heavy = ("codex_otel_logging.cli", "opentelemetry", "google", "grpc", "http")
-print([name for name in heavy if name in sys.modules])
-"""
-    assert run_python(program).stdout == "[]\n"
+    assert run_python(read_program("imports_of_the_receiver")).stdout == "[]\n"
 
 
 def test_public_classes_name_the_module_they_are_imported_from() -> None:
