@@ -1,6 +1,7 @@
-"""The commands of `codex-otel-logging`; an application imports nothing of this.
+"""The commands of `codex-otel-logging`. Applications import nothing from here.
 
-`main` parses the command line with `arguments` and runs a command on the main thread. `demo` plays
-a recorded session to a receiver, `catalog` shows the events; `check` and `listen` have folders of
-their own. All print through `console`, which fits text into a terminal with `layout`.
+`main` parses the command line with `arguments` and runs one command on the main thread. `demo`
+plays a recorded session to a local receiver, `catalog` prints the event catalog; `check` and
+`listen` have their own folders. Commands print through `console`, which uses `layout` to fit text
+to the terminal.
 """

@@ -1,7 +1,7 @@
-"""Parses command lines: `argparse`, with messages that suggest what was meant.
+"""Command-line parsing: `argparse` with error messages that suggest the nearest known name.
 
-Options must be spelled out. An abbreviation that works today would become ambiguous, or change its
-meaning, as soon as a command gets another option.
+Options must be spelled out. An abbreviation that works today becomes ambiguous, or changes its
+meaning, as soon as a command gains another option.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _REFERENCE = re.compile(f"{_NAMES}:{_NAMES}")
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser for one command, or for the choice among commands."""
+    """Parses the options of one command, or selects the command."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**{"allow_abbrev": False, **options})
@@ -28,19 +28,20 @@ class Parser(argparse.ArgumentParser):
     def parse_args(  # type: ignore[override]
         self, args: Sequence[str] | None = None, namespace: None = None
     ) -> argparse.Namespace:
-        """Parse a command line; exit with status 2 and a message if it has a fault."""
+        """Parse a command line. On an error, print the usage and a message, exit with status 2."""
         options, unknown = self.parse_known_args(args, namespace)
         if unknown := [argument for argument in unknown if argument != "--"]:
-            # argparse would blame the outermost parser, whose usage shows no command's options.
+            # argparse reports these from the outermost parser, whose usage lists no command's
+            # options. `set_defaults(parser=...)` keeps the parser of the command that ran.
             options.parser.reject(unknown)
         return options
 
     def reject(self, unknown: Iterable[str]) -> NoReturn:
-        """Exit with a message about the first option that is unknown, else the first argument."""
+        """Report the first unknown option, or else the first unexpected argument, and exit."""
         argument, *_ = sorted(unknown, key=lambda text: not text.startswith("-"))
         if not argument.startswith("-"):
             self.error(f"unexpected argument {argument!r}")
-        option = argument.partition("=")[0]  # the value may be secret
+        option = argument.partition("=")[0]  # the value may be a secret
         known = [name for name in self._option_string_actions if name.startswith("--")]
         if option in known:
             self.error(f"option {option!r} must follow the command: {self.prog} {option}")
@@ -49,8 +50,8 @@ class Parser(argparse.ArgumentParser):
         self.error(f"unknown option {option!r}{hint}")
 
     def error(self, message: str) -> NoReturn:
-        """Exit with status 2, after the usage and a message."""
-        # argparse words this fault as if the command had gone on.
+        """Print the usage and a message, and exit with status 2."""
+        # argparse says "ignored explicit argument", as if the command had run without it.
         super().error(message.replace("ignored explicit argument", "expected no value, got"))
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:
@@ -60,39 +61,41 @@ class Parser(argparse.ArgumentParser):
 
 
 def path(text: str) -> str:
-    """Return the path of a file, for `type=`; an unset variable in a script leaves it empty.
+    """Return a file path, for `type=`.
 
     Raises:
-        ArgumentTypeError: the text is empty.
+        ArgumentTypeError: the text is empty, as `"$UNSET"` is in a shell script.
 
     """
     if not text:
-        raise argparse.ArgumentTypeError("expected the path of a file, got an empty argument")
+        raise argparse.ArgumentTypeError("expected a file path, got an empty argument")
     return text
 
 
 def logging_dict(text: str) -> str:
-    """Return the reference to a logging dictionary, for `type=`.
+    """Return a reference to a logging dictionary, for `type=`.
 
     Raises:
-        ArgumentTypeError: the text is not MODULE:DICT.
+        ArgumentTypeError: the text is not of the form MODULE:DICT.
 
     """
     if not _REFERENCE.fullmatch(text) or ".py:" in text:
         raise argparse.ArgumentTypeError(
-            f"invalid MODULE:DICT {text!r}: expected the name of a module, not of a file, and of a "
-            "dictionary in it, such as settings:LOGGING"
+            f"invalid MODULE:DICT {text!r}: expected a module name (not a file name), a colon and "
+            "the name of a dictionary in that module, such as settings:LOGGING"
         )
     return text
 
 
 def port(text: str) -> int:
-    """Return a TCP port, for `type=`; 0 stands for a free one.
+    """Return a TCP port, for `type=`. Port 0 means any free port.
 
     Raises:
         ArgumentTypeError: the text is not an integer from 0 to 65535.
 
     """
+    # int() also accepts blanks, signs, underscores and the digits of other scripts, and is slow on
+    # very long texts.
     digits = text.isascii() and text.isdecimal() and len(text) <= len(str(_LARGEST_PORT))
     if not digits or int(text) > _LARGEST_PORT:
         raise argparse.ArgumentTypeError(

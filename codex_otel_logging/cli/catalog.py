@@ -1,4 +1,4 @@
-"""Shows the event catalog: as tables on a terminal, as Markdown in a pipe, as JSON for programs."""
+"""`codex-otel-logging catalog`: tables on a terminal, Markdown in a pipe, JSON for programs."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from ..text import nearest
 from .console import Console, console
 
 SHOWN, UNKNOWN = 0, 2
-"""The exit statuses."""
+"""Exit statuses."""
 
 
 def run(name: str | None = None, *, as_json: bool = False, as_markdown: bool = False) -> int:
-    """Print all events, or the one of that name, and return the exit status."""
+    """Print all events, or only the named one, and return the exit status."""
     events = list(catalog.events())
     if name is not None:
         events = [event for event in events if event.name == name]
@@ -29,7 +29,7 @@ def run(name: str | None = None, *, as_json: bool = False, as_markdown: bool = F
         print(catalog.markdown(name), end="")
     else:
         if name is None:
-            common = "They are on every event."
+            common = "Present on every event."
             events.insert(0, EventType("common fields", common, catalog.COMMON_FIELDS))
         _print_tables(out, events)
     return SHOWN

@@ -1,8 +1,9 @@
-"""What the commands print: lines and tables, with colour on a terminal where `rich` is installed.
+"""Output of the commands: lines and tables, in colour on a terminal if `rich` is installed.
 
-On a terminal, lines are cut or wrapped to its width; in a pipe they stay whole, and each is written
-at once. Text from outside goes through `text.shown` first, so that no control character of an event
-reaches a terminal. A character that the output's encoding lacks becomes an escape.
+On a terminal, lines are cut or wrapped to its width; in a pipe they stay whole and are flushed one
+by one. Callers pass untrusted text through `text.shown` or `text.printable` first, so that no
+control character of an event reaches a terminal. Characters that the output encoding lacks are
+written as escapes.
 """
 
 from __future__ import annotations
@@ -24,35 +25,35 @@ Part = tuple[str, str]
 
 
 class Console(Protocol):
-    """Prints to one place. A style is one of `rich`'s, such as `bold` or `red`, or empty."""
+    """Prints to standard output. A style is a `rich` style such as `bold` or `red`, or empty."""
 
     @property
     def width(self) -> int | None:
-        """The columns of the terminal, as it is now; None in a pipe."""
+        """The current width of the terminal in columns; None in a pipe."""
 
     def line(self, text: str = "", style: str = "", *, indent: int = 0) -> None:
-        """Print a line, on a terminal wrapped between words; `indent` is for all but the first."""
+        """Print a line. On a terminal it wraps between words; `indent` applies to later lines."""
 
     def flow(self, chunks: Sequence[Sequence[Part]], indent: int) -> None:
-        """Print chunks that begin with a blank, on a terminal wrapped between them."""
+        """Print chunks, each beginning with a blank. On a terminal, lines break between chunks."""
 
     def parts(self, parts: Sequence[Part]) -> None:
-        """Print a line of several parts, on a terminal cut to its width."""
+        """Print one line of several parts, cut to the width of a terminal."""
 
     def table(self, header: Row, rows: Sequence[Row]) -> None:
-        """Print a table, on a terminal with its cells wrapped."""
+        """Print a table. On a terminal, its cells wrap."""
 
     def markdown(self, text: str) -> None:
         """Print Markdown: rendered on a terminal with `rich`, elsewhere as it is."""
 
     def status(self, text: str) -> None:
-        """Keep this line below all others, until the next call; none if empty. Only with `rich`."""
+        """Show a status line at the bottom; an empty text removes it. No effect without `rich`."""
 
 
 def console() -> Console:
-    """Return the console for standard output, as it is now.
+    """Return a console for the current standard output.
 
-    The variables `NO_COLOR` (https://no-color.org) and `TERM=dumb` mean what they always do.
+    Honours `NO_COLOR` (https://no-color.org) and `TERM=dumb`, as `rich` does.
     """
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace", line_buffering=True)
@@ -65,7 +66,7 @@ def console() -> Console:
 
 
 class _Plain:
-    """Text without styles."""
+    """Prints text and ignores styles."""
 
     @property
     def width(self) -> int | None:
@@ -124,7 +125,7 @@ def _cut(parts: Sequence[Part], width: int) -> list[Part]:
 
 
 class _Rich(_Plain):
-    """The same, with colour and a status line."""
+    """Adds colour and a status line."""
 
     def __init__(self) -> None:
         from rich.console import Console as RichConsole
@@ -136,7 +137,7 @@ class _Rich(_Plain):
 
     @property
     def width(self) -> int:
-        return int(self._console.width)
+        return int(self._console.width)  # rich reads it anew each time: terminals are resized
 
     def markdown(self, text: str) -> None:
         from rich.markdown import Markdown
@@ -153,6 +154,8 @@ class _Rich(_Plain):
                 self._live = None
             return
         if self._live is None:
+            # By default rich also replaces sys.stdout and sys.stderr. Lines already go through its
+            # console, and other writers must not be affected.
             self._live = Live(
                 console=self._console,
                 auto_refresh=False,
@@ -164,6 +167,7 @@ class _Rich(_Plain):
         self._live.update(self._text(cut(text, self.width), "dim"), refresh=True)
 
     def _print(self, parts: Sequence[Part]) -> None:
+        # Neighbours of one style are joined, so that a word is not split by escape sequences.
         runs = [
             ("".join(text for text, _ in run), style)
             for style, run in groupby(parts, key=itemgetter(1))

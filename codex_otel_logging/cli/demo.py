@@ -1,8 +1,8 @@
-"""Plays a recorded agent session through logging, OTLP and back, and compares both ends.
+"""`codex-otel-logging demo`: plays a recorded agent session and compares what arrives.
 
-Everything on the way is real: `dictConfig` with a TOML file, plain `logger.info`, the exporters,
-and a `Receiver` on loopback. The session, in `session.jsonl`, holds what an application would log:
-a line for the conversation, then one for each event with its logger, name and fields.
+Nothing is simulated: `dictConfig` with a TOML file, plain `logger.info` calls, the exporters, and a
+`Receiver` on loopback. `session.jsonl` holds the calls: one line for the conversation, then one for
+each event with its logger, name and fields.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ _SEVERITY_INFO = 9
 
 @dataclass(frozen=True, slots=True)
 class LoggedEvent:
-    """One call of the session."""
+    """One logging call of the session."""
 
     logger: str
     event: str
@@ -52,7 +52,7 @@ class LoggedEvent:
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """What an application logged in one conversation."""
+    """The logging calls of one conversation."""
 
     conversation: Conversation
     events: Sequence[LoggedEvent]
@@ -60,7 +60,7 @@ class Session:
 
 @dataclass(frozen=True, slots=True)
 class Played:
-    """What a session played over one transport led to."""
+    """The result of playing a session over one transport."""
 
     transport: Transport
     sent: int
@@ -69,7 +69,7 @@ class Played:
 
 
 def recorded_session() -> Session:
-    """Return the session that comes with the package."""
+    """Return the session shipped with the package."""
     text = resources.files(__package__).joinpath("session.jsonl").read_text(encoding="utf-8")
     first, *rest = map(json.loads, text.splitlines())
     return Session(
@@ -78,11 +78,14 @@ def recorded_session() -> Session:
 
 
 def run(transports: Sequence[Transport]) -> int:
-    """Play the session over each transport and print what arrived; return the exit status."""
+    """Play the session over each transport, print what arrived, and return the exit status.
+
+    Blocks until everything has arrived, at most about 15 seconds per transport.
+    """
     session = recorded_session()
     names = " and ".join(_LABELS[transport] for transport in transports)
     print(f"A recorded agent session of {len(session.events)} events, sent over {names}\n")
-    with _nothing_from_outside():
+    with _without_environment_settings():
         results = [play(session, transport) for transport in transports]
     for line in _report(results):
         print(line)
@@ -90,15 +93,18 @@ def run(transports: Sequence[Transport]) -> int:
 
 
 def installed_transports() -> Sequence[Transport]:
-    """Return the transports whose exporter is installed, or both, so that `run` fails."""
+    """Return the transports whose exporter is installed; both if neither is, so that `run` fails.
+
+    The error message of `run` then names the packages to install.
+    """
     exporters: dict[Transport, ExporterName] = {"http": "otlp-http", "grpc": "otlp-grpc"}
     installed = [t for t in exporters if missing_package(ExporterConfig(exporters[t], "")) is None]
     return installed or list(exporters)
 
 
 @contextmanager
-def _nothing_from_outside() -> Iterator[None]:
-    """Keep the environment's OpenTelemetry settings and proxies out of the demo."""
+def _without_environment_settings() -> Iterator[None]:
+    """Hide `OTEL_*` variables and proxies: the demo must work on any machine."""
     before = dict(os.environ)
     for name in before:
         if name.startswith("OTEL_") or name.lower().endswith("_proxy"):
@@ -110,7 +116,7 @@ def _nothing_from_outside() -> Iterator[None]:
 
 
 def play(session: Session, transport: Transport) -> Played:
-    """Log the session to a receiver, and compare what arrived with what was logged."""
+    """Log the session to a receiver and compare what arrived with what was logged."""
     with Receiver() as receiver, TemporaryDirectory() as folder:
         endpoint = receiver.http_endpoint if transport == "http" else receiver.grpc_endpoint
         handler = _configure(Path(folder), transport, endpoint, session.conversation)
@@ -123,7 +129,7 @@ def play(session: Session, transport: Transport) -> Played:
         finally:
             logging.getLogger("codex_otel").removeHandler(handler)
             handler.close()
-        # A request holds the events of each logger together; by time they are in order again.
+        # OTLP groups records by scope, which here is the logger: sort by time to restore the order.
         received = sorted(
             receiver.events, key=lambda e: (e.time_unix_nano, e.observed_time_unix_nano)
         )
@@ -163,19 +169,19 @@ def _configure(
 
 
 def faults(session: Session, received: Sequence[ReceivedEvent]) -> Iterator[str]:
-    """Yield what is missing or different at the far end, one line each."""
+    """Yield a line for each difference between what was logged and what arrived."""
     if len(received) != len(session.events):
         yield f"{len(session.events)} events were logged, {len(received)} arrived"
     for number, (logged, event) in enumerate(zip(session.events, received, strict=False), 1):
         for what, expected, arrived in _compared(session.conversation, logged, event):
-            if type(expected) is not type(arrived) or expected != arrived:
+            if type(expected) is not type(arrived) or expected != arrived:  # True == 1
                 yield f"event {number}, {logged.event}: {what}: {expected!r} became {arrived!r}"
 
 
 def _compared(
     conversation: Conversation, logged: LoggedEvent, event: ReceivedEvent
 ) -> Iterator[tuple[str, object, object]]:
-    """Yield what is compared: its name, what was logged, what arrived."""
+    """Yield each compared value: its name, as logged, as received."""
     yield "event name", logged.event, event.event_name
     yield "body", logged.event, event.body
     yield "scope", logged.logger, event.scope
@@ -237,16 +243,16 @@ def _report(results: Sequence[Played]) -> Iterator[str]:
         for key, value in event.attributes.items():
             if value == REDACTED:
                 length = event.attributes.get(f"{key}_length")
-                yield f"  {event.name}: {key} = {value}, only its length was sent: {length}"
+                yield f"  {event.name}: {key} = {value}, only the length was sent: {length}"
     yield f"\n{'':11}  sent  received"
     for result in results:
         yield f"{_LABELS[result.transport]:11}  {result.sent:>4}  {len(result.received):>8}"
     yield ""
     found = [f"{_LABELS[r.transport]}: {fault}" for r in results for fault in r.faults]
     if not found:
-        yield "Everything arrived, every attribute as it was logged."
+        yield "Every event arrived, with every attribute as logged."
         return
-    yield "NOT everything arrived as it was logged:"
+    yield "NOT everything arrived as logged:"
     yield from (f"  {fault}" for fault in found[:_MAX_FAULTS])
     if len(found) > _MAX_FAULTS:
         yield f"  and {len(found) - _MAX_FAULTS} more"

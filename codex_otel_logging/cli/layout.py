@@ -1,7 +1,7 @@
-"""Fits text into the columns of a terminal: cuts it, wraps it, lays out tables.
+"""Fits text to a terminal: cuts it, wraps it, lays out tables.
 
-Pure functions. A width is a number of columns as terminals count them: East Asian wide characters
-take two, combining ones none.
+All functions are pure. Widths are in terminal columns: East Asian wide characters take two,
+combining characters none.
 """
 
 from __future__ import annotations
@@ -16,19 +16,20 @@ Field = tuple[str, str]
 
 ELLIPSIS = "..."
 GAP = "  "
-"""Between the columns of a table."""
+"""Separates the columns of a table."""
 
-_SHORTEST = 8
-"""Columns that are left to a value, or to a table's column, whatever has to fit."""
-_LONG = 10_000
-"""Characters of a text that fits nowhere, so that its width need not be exact."""
+_MIN_COLUMNS = 8
+"""Minimum width of a value, and of a table column, even if the line then does not fit."""
+
+_MEASURED_CHARACTERS = 10_000
+"""A longer text fits no terminal, so its exact width does not matter."""
 
 _INVISIBLE = ("Mn", "Me", "Cf")
 
 
 def width_of(text: str) -> int:
-    """Return how many columns a text takes; that of a very long one is estimated."""
-    if text.isascii() or len(text) > _LONG:
+    """Return the width of a text; for one of more than 10,000 characters, an estimate."""
+    if text.isascii() or len(text) > _MEASURED_CHARACTERS:
         return len(text)
     return sum(map(_columns, text))
 
@@ -40,7 +41,8 @@ def _columns(character: str) -> int:
 
 
 def head(text: str, width: int) -> str:
-    """Return the longest beginning of a text that fits into `width` columns."""
+    """Return the longest prefix of a text that fits `width` columns."""
+    # The usual case, without a loop: as many characters as columns, all of them ASCII.
     if text[: max(width, 0) + 1].isascii():
         return text[: max(width, 0)]
     taken = 0
@@ -52,14 +54,14 @@ def head(text: str, width: int) -> str:
 
 
 def cut(text: str, width: int) -> str:
-    """Return a text that fits: whole, or its beginning and an ellipsis."""
+    """Return the text, shortened to a prefix and an ellipsis if it does not fit."""
     if len(head(text, width)) == len(text):
         return text
     return head(text, width - len(ELLIPSIS)) + ELLIPSIS
 
 
 def cut_middle(text: str, width: int) -> str:
-    """Return a text that fits: whole, or its two ends around an ellipsis."""
+    """Return the text, shortened to its two ends around an ellipsis if it does not fit."""
     if len(head(text, width)) == len(text):
         return text
     room = max(width - len(ELLIPSIS), 0)
@@ -68,18 +70,18 @@ def cut_middle(text: str, width: int) -> str:
 
 
 def words(text: str) -> list[str]:
-    """Return the words of a text, each with the blanks before it."""
+    """Return the words of a text, each with its leading blanks."""
     return re.findall(r" *[^ ]+", text)
 
 
 def wrap(text: str, width: int) -> list[str]:
-    """Return the lines of a text, broken between words, or inside one that fills a line alone."""
+    """Return the lines of a wrapped text. A word breaks only if it is longer than a line."""
     lines = [""]
     for word in words(text):
         if lines[-1] and width_of(lines[-1] + word) > width:
             lines.append("")
         rest = word if lines[-1] else word.lstrip()
-        while width_of(rest) > max(width, 2):
+        while width_of(rest) > max(width, 2):  # a wide character takes two columns
             lines[-1] = head(rest, max(width, 2))
             rest = rest[len(lines[-1]) :]
             lines.append("")
@@ -88,15 +90,15 @@ def wrap(text: str, width: int) -> list[str]:
 
 
 def table_lines(rows: Sequence[Sequence[str]], width: int | None) -> Iterator[tuple[int, str]]:
-    """Yield the lines of a table, each with the index of its row; None means any width."""
+    """Yield the lines of a table, each with the index of its row; `width` None means unlimited."""
     columns = list(zip(*rows, strict=True))
     widths = [max(map(width_of, column)) for column in columns]
     if width is not None:
         room = width - len(GAP) * (len(columns) - 1)
         longest_words = [max(map(width_of, " ".join(column).split())) for column in columns]
-        # Words are broken only where columns as wide as their longest words do not fit.
+        # First shrink columns to their longest word; break words only if that is not enough.
         widths = shrink(widths, room, longest_words)
-        widths = shrink(widths, room, [_SHORTEST] * len(columns))
+        widths = shrink(widths, room, [_MIN_COLUMNS] * len(columns))
     for index, row in enumerate(rows):
         wrapped = [wrap(cell, limit) for cell, limit in zip(row, widths, strict=True)]
         for cells in zip_longest(*wrapped, fillvalue=""):
@@ -108,11 +110,11 @@ def table_lines(rows: Sequence[Sequence[str]], width: int | None) -> Iterator[tu
 
 
 def fit_fields(fields: Sequence[Field], width: int, essential: int) -> tuple[list[Field], bool]:
-    """Return the fields that fit into a line of `width` columns, and whether ` ...` must follow.
+    """Return the fields that fit a line of `width` columns, and whether to append ` ...`.
 
-    The first `essential` fields stay; where they do not fit, their longest values are shortened in
-    the middle. The others follow as long as there is room, the last of them cut; if it is not, the
-    ellipsis tells that there are more.
+    The first `essential` fields always appear; if they do not fit, their longest values are
+    shortened in the middle. Other fields follow while there is room. If the first one that does not
+    fit can be cut instead of left out, its own ellipsis shows that the line is incomplete.
     """
     if sum(map(_field_width, fields)) <= width:
         return list(fields), False
@@ -123,7 +125,7 @@ def fit_fields(fields: Sequence[Field], width: int, essential: int) -> tuple[lis
         room -= _field_width((name, value))
         if room < 0:
             left = room + marker + width_of(value)
-            if left >= _SHORTEST:
+            if left >= _MIN_COLUMNS:
                 return [*fitted, (name, cut(value, left))], False
             break
         fitted.append((name, value))
@@ -132,7 +134,7 @@ def fit_fields(fields: Sequence[Field], width: int, essential: int) -> tuple[lis
 
 def _shortened(fields: Sequence[Field], room: int) -> list[Field]:
     room -= sum(_field_width((name, "")) for name, _ in fields)
-    widths = shrink([width_of(value) for _, value in fields], room, [_SHORTEST] * len(fields))
+    widths = shrink([width_of(value) for _, value in fields], room, [_MIN_COLUMNS] * len(fields))
     return [
         (name, cut_middle(value, width))
         for (name, value), width in zip(fields, widths, strict=True)
@@ -141,13 +143,13 @@ def _shortened(fields: Sequence[Field], room: int) -> list[Field]:
 
 def _field_width(field: Field) -> int:
     name, value = field
-    return width_of(name) + width_of(value) + 2
+    return width_of(name) + width_of(value) + 2  # the blank and the equals sign
 
 
 def shrink(widths: Sequence[int], room: int, smallest: Sequence[int]) -> list[int]:
-    """Return widths whose sum is at most `room`, as far as none goes below its smallest.
+    """Reduce widths until their sum is at most `room` or each is at its `smallest`.
 
-    The widest gives way first, the last one of several.
+    The widest shrinks first; among equals, the last one.
     """
     found = [min(width, max(room, least)) for width, least in zip(widths, smallest, strict=True)]
     while sum(found) > room:

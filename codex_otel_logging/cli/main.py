@@ -1,4 +1,4 @@
-"""The command line: `codex-otel-logging`, which is `python -m codex_otel_logging`."""
+"""The command line of `codex-otel-logging`, also started as `python -m codex_otel_logging`."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ if TYPE_CHECKING:
     Commands: TypeAlias = argparse._SubParsersAction[Parser]
 
 _NAME = "codex-otel-logging"
-_WRONG_COMMAND_LINE = 2
-_INTERRUPTED = 130
-_ALWAYS = "2 for a wrong command line, 130 when interrupted by Ctrl-C"
-_EXIT = f"Exit status: 0 when done, 1 if nobody reads the output any more; {_ALWAYS}."
+_INVALID_COMMAND_LINE = 2
+_INTERRUPTED = 130  # 128 + SIGINT, as a shell reports it
+_ALWAYS = "2 for an invalid command line, 130 if interrupted by Ctrl-C"
+_EXIT = f"Exit status: 0 on success, 1 if the output pipe is closed, {_ALWAYS}."
 
 
 def main(arguments: Sequence[str] | None = None, *, prog: str = _NAME) -> int:
     """Run one command and return its exit status.
 
     Args:
-        arguments: the command and its options; None means those of the process.
-        prog: how the program was started, for its usage.
+        arguments: the command and its options; None means `sys.argv[1:]`.
+        prog: the program name to show in usage messages.
 
     Raises:
-        SystemExit: the command line is wrong, or asks for help.
+        SystemExit: the command line is invalid, or asks for help.
 
     """
     parser = build_parser(prog)
@@ -42,7 +42,7 @@ def main(arguments: Sequence[str] | None = None, *, prog: str = _NAME) -> int:
     try:
         status = int(options.run(options))
         sys.stdout.flush()
-    except BrokenPipeError:  # the reader of the output, such as head, has closed it
+    except BrokenPipeError:  # a pager or `head` has exited
         _discard_output()
         return 1
     except KeyboardInterrupt:
@@ -54,8 +54,8 @@ def main(arguments: Sequence[str] | None = None, *, prog: str = _NAME) -> int:
 
 
 def _discard_output() -> None:
-    """Redirect the output to the null device, so that Python's flush at exit cannot block."""
-    with suppress(OSError, ValueError):  # standard output is not a file
+    """Redirect standard output to the null device, so that Python's flush at exit cannot block."""
+    with suppress(OSError, ValueError):  # standard output has no file descriptor
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
@@ -63,7 +63,7 @@ def build_parser(prog: str) -> Parser:
     """Return the parser of whole command lines; `prog` is how the program was started."""
     parser = Parser(
         prog=prog,
-        description="Sends the events of a coding agent to an OpenTelemetry collector.",
+        description="Tools for sending a coding agent's events to an OpenTelemetry collector.",
         epilog=_EXIT,
     )
     parser.add_argument("--version", action="store_true", help="show the version and exit")
@@ -75,10 +75,10 @@ def build_parser(prog: str) -> Parser:
 
 
 def _no_command(options: argparse.Namespace) -> int:
-    """Show the version, or list the commands: a call without one is an error, as in a script."""
+    """Print the version, or list the commands and return status 2: a command is required."""
     if not options.version:
         options.parser.print_help(sys.stderr)
-        return _WRONG_COMMAND_LINE
+        return _INVALID_COMMAND_LINE
     try:
         print(_NAME, metadata.version(__name__.partition(".")[0]))
     except metadata.PackageNotFoundError:
@@ -89,18 +89,18 @@ def _no_command(options: argparse.Namespace) -> int:
 def _add_demo(commands: Commands) -> None:
     demo = commands.add_parser(
         "demo",
-        help="play a recorded agent session to a local collector and show what arrives",
-        description="Plays a recorded agent session through logging to a collector on this "
-        "machine, over OTLP/HTTP and OTLP/gRPC, and shows what arrived.",
-        epilog="Exit status: 0 if everything arrived, 1 if not, or if a package is missing; "
+        help="play a recorded agent session to a local receiver and show what arrives",
+        description="Plays a recorded agent session through logging to a receiver on this "
+        "machine, over OTLP/HTTP and OTLP/gRPC, and compares what arrived with what was logged.",
+        epilog="Exit status: 0 if everything arrived, 1 if not or if a package is missing, "
         f"{_ALWAYS}.",
     )
     only = demo.add_mutually_exclusive_group()
     only.add_argument(
-        "--http", dest="transports", action="store_const", const=("http",), help="only over HTTP"
+        "--http", dest="transports", action="store_const", const=("http",), help="use HTTP only"
     )
     only.add_argument(
-        "--grpc", dest="transports", action="store_const", const=("grpc",), help="only over gRPC"
+        "--grpc", dest="transports", action="store_const", const=("grpc",), help="use gRPC only"
     )
     demo.set_defaults(run=_demo)
 
@@ -108,35 +108,36 @@ def _add_demo(commands: Commands) -> None:
 def _add_check(commands: Commands) -> None:
     check = commands.add_parser(
         "check",
-        help="show the settings in effect, and whether events get through with them",
-        description="Shows the settings in effect and where each came from; with --send, delivers "
-        "one event and says what happened at each step; with --logging, says whether events reach "
-        "the handler.",
-        epilog="Exit status: 0 if all is well; 1 if nothing can be sent although an exporter is "
-        "set, if the event was not delivered, or if events do not reach the handler exactly once; "
-        "2 if the settings or the logging dictionary cannot be read or have faults, and for a "
-        "wrong command line; 130 when interrupted by Ctrl-C.",
+        help="show the settings in effect and test them",
+        description="Shows the settings in effect and their sources. With --send, exports one "
+        "event and reports each step; with --logging, reports whether events reach the handler.",
+        epilog="Exit status: 0 if no problem was found; 1 if an exporter is set but nothing can be "
+        "sent, if the event was not delivered, or if events do not reach the handler exactly once; "
+        "2 if the settings or the logging dictionary are invalid or cannot be read, and for an "
+        "invalid command line; 130 if interrupted by Ctrl-C.",
     )
     check.add_argument(
         "path",
         nargs="?",
         type=path,
         metavar="PATH",
-        help="the TOML file with the [otel] table (default: config.toml in the folder $CODEX_HOME, "
-        "or in ~/.codex; with --logging, the settings that its handler has)",
+        help="the TOML file with the [otel] table (default: config.toml in $CODEX_HOME or in "
+        "~/.codex; with --logging, the settings of the configured handler)",
     )
-    check.add_argument("--send", action="store_true", help="deliver one marked event")
+    check.add_argument(
+        "--send", action="store_true", help="export one event, marked by its conversation.id"
+    )
     check.add_argument(
         "--logging",
         dest="reference",
         type=logging_dict,
         metavar="MODULE:DICT",
-        help="configure logging with this dictionary, such as settings:LOGGING, and say whether "
-        "events reach the handler, exactly once, and who else sees them",
+        help="configure logging with this dictionary, such as settings:LOGGING, and report "
+        "whether events reach the handler exactly once and which other handlers receive them",
     )
-    check.add_argument("--json", action="store_true", help="as one JSON object")
+    check.add_argument("--json", action="store_true", help="print one JSON object")
     check.add_argument(
-        "--schema", action="store_true", help="print the JSON Schema of the file instead"
+        "--schema", action="store_true", help="print only the JSON Schema of the TOML file"
     )
     check.set_defaults(run=_check)
 
@@ -144,34 +145,33 @@ def _add_check(commands: Commands) -> None:
 def _add_listen(commands: Commands) -> None:
     listen = commands.add_parser(
         "listen",
-        help="show the events that arrive on this machine, live",
-        description="Listens on this machine for the events of the Codex CLI, or of an "
-        "application that logs through this package, and shows each one as it arrives. Press "
-        "Ctrl-C to stop and print a summary of each conversation. When the output is slow, up to "
-        "32 MiB wait to be printed; senders of more are asked to retry.",
-        epilog="Exit status: 0 when ended by Ctrl-C or SIGTERM, 1 if a port is taken, a package "
-        "is missing, or nobody reads the output any more; 2 for a wrong command line, 130 when a "
-        "second Ctrl-C cuts the summary short.",
+        help="receive events on this machine and show them live",
+        description="Receives events from the Codex CLI, or from an application that logs through "
+        "this package, on this machine and shows each one as it arrives. Press Ctrl-C to stop and "
+        "print a summary of each conversation. If the output is slow, up to 32 MiB of requests are "
+        "queued; further requests are answered with a request to retry.",
+        epilog="Exit status: 0 when stopped by Ctrl-C or SIGTERM, 1 if a port is in use, a package "
+        "is missing or the output pipe is closed, 2 for an invalid command line, 130 if a second "
+        "Ctrl-C interrupts the summary.",
     )
     listen.add_argument(
         "--http-port",
         type=port,
         default=4318,
         metavar="PORT",
-        help="port for OTLP/HTTP; 0 takes a free one (default: 4318)",
+        help="port for OTLP/HTTP; 0 selects a free port (default: 4318)",
     )
     listen.add_argument(
         "--grpc-port",
         type=port,
         default=4317,
         metavar="PORT",
-        help="port for OTLP/gRPC; 0 takes a free one (default: 4317)",
+        help="port for OTLP/gRPC; 0 selects a free port (default: 4317)",
     )
     listen.add_argument(
         "--json",
         action="store_true",
-        help="a JSON object per line, for each event, and at the end for each conversation; "
-        "README lists their keys",
+        help="print JSON Lines: one object per event, and at the end one per conversation",
     )
     listen.set_defaults(run=_listen)
 
@@ -180,20 +180,19 @@ def _add_catalog(commands: Commands) -> None:
     shown = commands.add_parser(
         "catalog",
         help="show the events and their fields",
-        description="Shows the events and their fields: as tables on a terminal, elsewhere as "
-        "Markdown.",
-        epilog="Exit status: 0 when done, 1 if nobody reads the output any more; 2 for an unknown "
-        "event or a wrong command line, 130 when interrupted by Ctrl-C.",
+        description="Shows the events and their fields: tables on a terminal, Markdown otherwise.",
+        epilog="Exit status: 0 on success, 1 if the output pipe is closed, 2 for an unknown event "
+        "or an invalid command line, 130 if interrupted by Ctrl-C.",
     )
     shown.add_argument(
         "name",
         nargs="?",
         metavar="NAME",
-        help="show this event only, for example codex.tool_result (default: all events)",
+        help="the event to show, for example codex.tool_result (default: all events)",
     )
     form = shown.add_mutually_exclusive_group()
-    form.add_argument("--markdown", action="store_true", help="as Markdown")
-    form.add_argument("--json", action="store_true", help="as JSON")
+    form.add_argument("--markdown", action="store_true", help="print Markdown")
+    form.add_argument("--json", action="store_true", help="print JSON")
     shown.set_defaults(run=_catalog)
 
 
@@ -202,9 +201,9 @@ def _add_docs(commands: Commands) -> None:
         "docs",
         help="show the documentation",
         description="Lists the pages of the documentation, or prints one of them: rendered on a "
-        "terminal where rich is installed, otherwise as Markdown.",
-        epilog="Exit status: 0 when done, 1 if nobody reads the output any more; 2 for an unknown "
-        "topic or a wrong command line, 130 when interrupted by Ctrl-C.",
+        "terminal if rich is installed, otherwise as Markdown.",
+        epilog="Exit status: 0 when done, 1 if the output pipe is closed, 2 for an unknown "
+        "topic or an invalid command line, 130 after Ctrl-C.",
     )
     docs.add_argument(
         "topic",
@@ -213,6 +212,10 @@ def _add_docs(commands: Commands) -> None:
         help="print this page, for example settings (default: list all pages)",
     )
     docs.set_defaults(run=_docs)
+
+
+# Commands are imported when they run: `--help` and `--version` stay fast, and a command that needs
+# no extra works without one.
 
 
 def _demo(options: argparse.Namespace) -> int:

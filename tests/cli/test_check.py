@@ -130,8 +130,8 @@ def test_as_text(capsys: pytest.CaptureFixture[str], file: Path) -> None:
     lines = [re.sub("  +", " | ", line) for line in output.out.splitlines()]
     assert lines[:4] == [
         str(file),
-        "Named on the command line. Nothing else is read: administrators' files, such as "
-        "/etc/codex/requirements.toml, do not bind this package.",
+        "Named on the command line. No other file is read; administrators' files such as "
+        "/etc/codex/requirements.toml do not apply to this package.",
         "",
         "setting | value | from",
     ]
@@ -144,9 +144,7 @@ def test_as_text(capsys: pytest.CaptureFixture[str], file: Path) -> None:
         "Events are sent over OTLP/HTTP to https://${HOST}/${TOKEN}/v1/logs.",
     ):
         assert expected in lines
-    assert lines[-1] == (
-        "Prompts leave as [REDACTED]; arguments and output of tools are sent as they are."
-    )
+    assert lines[-1] == ("Prompts are sent as [REDACTED], tool arguments and output unchanged.")
 
 
 @pytest.mark.parametrize("rich", [pytest.param(True, marks=needs_rich), False], ids=["rich", ""])
@@ -182,7 +180,7 @@ def test_no_control_character_reaches_a_terminal(
     )
     assert main(["check", str(file), "--send"]) == 1
     output = capsys.readouterr().out
-    assert "the collector's address?" in output
+    assert "is the collector's address" in output
     assert "\x1b" not in output
 
 
@@ -210,9 +208,9 @@ def test_what_is_redacted(
     document = checked(capsys, str(file))
     assert (document["prompts"], document["tool_payloads"]) == (prompts, payloads)
     assert main(["check", str(file)]) == 0
-    words = {"sent": "are sent as they are", "redacted": "leave as [REDACTED]"}
+    words = {"sent": "unchanged", "redacted": "as [REDACTED]"}
     assert (
-        f"Prompts {words[prompts]}; arguments and output of tools {words[payloads]}."
+        f"Prompts are sent {words[prompts]}, tool arguments and output {words[payloads]}."
         in capsys.readouterr().out
     )
 
@@ -335,7 +333,7 @@ class TestWhichFile:
         assert found(document)["environment"] == ("home", "file")
         assert main(["check"]) == 0
         assert (
-            "\nThe default, as CODEX_HOME is not set. Nothing else is read: administrators' "
+            "\nThe default, because CODEX_HOME is not set. No other file is read; administrators' "
             in (capsys.readouterr().out)
         )
 
@@ -349,7 +347,7 @@ class TestWhichFile:
         assert document["file_from"] == "CODEX_HOME"
         assert found(document)["environment"] == ("elsewhere", "file")
         assert main(["check"]) == 0
-        assert "\nFrom the folder in CODEX_HOME. Nothing else is read" in capsys.readouterr().out
+        assert "\nFrom the folder in CODEX_HOME. No other file is read" in capsys.readouterr().out
 
     def test_a_file_on_the_command_line_wins(
         self, capsys: pytest.CaptureFixture[str], file: Path, monkeypatch: pytest.MonkeyPatch
@@ -458,7 +456,7 @@ class TestVariables:
         lines = capsys.readouterr().out.splitlines()
         for reason in set(ineffective.values()):
             names = sorted(name for name, why in ineffective.items() if why == reason)
-            assert f"{', '.join(names)}: no effect, as {reason}." in lines
+            assert f"{', '.join(names)}: no effect, because {reason}." in lines
 
     def test_that_are_set_to_nothing_are_not_named(
         self, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -38,14 +38,14 @@ def test_demo(
     assert lines[0] == (
         f"A recorded agent session of 21 events, sent over {' and '.join(transports)}"
     )
-    assert lines[-1] == "Everything arrived, every attribute as it was logged."
+    assert lines[-1] == "Every event arrived, with every attribute as logged."
     names = [line.split()[2] for line in lines if line[:3].strip().isdecimal()]
     assert names == [event.event for event in recorded_session().events]
     for expected in (
         "  service.name = codex-cli",
         "  env = demo",
         "  conversation.id = 01a209b9-96b0-7250-b5e0-28ffaf47cc56",
-        "  codex.user_prompt: prompt = [REDACTED], only its length was sent: 23",
+        "  codex.user_prompt: prompt = [REDACTED], only the length was sent: 23",
         *(f"{transport:11}    21        21" for transport in transports),
     ):
         assert expected in lines
@@ -121,7 +121,7 @@ def test_demo_fails_when_something_is_missing(
     monkeypatch.setattr(Receiver, "events", property(lambda self: self.wait_for(21)[1:]))
     assert main(["demo", "--http"]) == 1
     lines = capsys.readouterr().out.splitlines()
-    assert "NOT everything arrived as it was logged:" in lines
+    assert "NOT everything arrived as logged:" in lines
     assert "  OTLP/HTTP: 21 events were logged, 20 arrived" in lines
     assert lines[-1].startswith("  and ")
 
@@ -157,7 +157,7 @@ def test_catalog_on_a_terminal_is_a_table_per_event(
         if line[:6] == "field "
     ]
     assert titles == [
-        ("common fields", "They are on every event."),
+        ("common fields", "Present on every event."),
         *((event.name, event.description) for event in catalog.events()),
     ]
     rows = [re.split(r"  +", line.strip()) for line in lines]

@@ -168,7 +168,7 @@ def test_ports_are_plain_integers() -> None:
         (["listen", "--http-port"], "argument --http-port: expected one argument"),
         (["demo", "--http", "--grpc"], "argument --grpc: not allowed with argument --http"),
         (["check", "--send=yes"], "argument --send: expected no value, got 'yes'"),
-        (["check", ""], "argument PATH: expected the path of a file, got an empty argument"),
+        (["check", ""], "argument PATH: expected a file path, got an empty argument"),
     ],
 )
 def test_other_wrong_values(

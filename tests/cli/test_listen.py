@@ -67,11 +67,11 @@ def listening(tmp_path: Path) -> Iterator[Command]:
 def test_it_says_where_it_listens_and_how_to_send(listening: Command) -> None:
     http_port, grpc_port = listening.ports()
     assert listening.output.rstrip("\n") == (
-        "Listening for events; Ctrl-C ends and sums up.\n"
+        "Listening for events; press Ctrl-C to stop and print a summary.\n"
         f"  OTLP/HTTP  http://127.0.0.1:{http_port}/v1/logs\n"
         f"  OTLP/gRPC  http://127.0.0.1:{grpc_port}\n"
         "\n"
-        "In the Codex CLI's ~/.codex/config.toml, or in the file your handler reads:\n"
+        "In the Codex CLI's ~/.codex/config.toml, or in the file that your handler reads:\n"
         "\n"
         "[otel.exporter.otlp-http]\n"
         f'endpoint = "http://127.0.0.1:{http_port}/v1/logs"\n'
@@ -105,12 +105,12 @@ def test_real_codex_events_are_shown_and_summed_up(listening: Command, number: i
         r" output='Chunk ID: 86f79d\nWall time: 0.0000 seconds\nProcess exited with code 0\n"
         r"Original token count: 4\nOutput:\nhello-from-tool\n' tool_result_seq=1"
         " tool_namespace=functions output_truncated=false mcp_server='' originator=codex_exec",
-        "18:45:30.356  -   no event            body='flushing OTEL metrics'"
+        "18:45:30.356  -   (record)            body='flushing OTEL metrics'"
         " scope=codex_otel::metrics::client severity=DEBUG",
     ]
     assert len(lines) == 1 + 2 + 24 + 10 + 1
     assert summary == (
-        "34 events in 2 conversations, and 1 record that is no event\n"
+        "34 events in 2 conversations, 1 other record\n"
         "\n"
         "#1  01a209b9-96b0-7250-b5e0-28ffaf47cc56  gpt-5-codex  0.44.0\n"
         "    time       2026-11-23 18:44:47.409 to 18:44:48.183: 774 ms\n"
@@ -119,7 +119,7 @@ def test_real_codex_events_are_shown_and_summed_up(listening: Command, number: i
         "    requests   4, 1 failed\n"
         "    tokens     403 in, 9 of them cached; 43 out, 21 of them reasoning\n"
         "    decisions  2, 0 denied\n"
-        "    tool       shell: 2 calls, 50 % succeeded, 330 ms in all, median 165 ms\n"
+        "    tool       shell: 2 calls, 50 % succeeded, 330 ms in total, median 165 ms\n"
         "    failure    api_request: http 503\n"
         '    failure    tool_result: shell: {"output":"ls: cannot access'
         r" '/definitely/not/here': No such file or directory\n"
@@ -132,7 +132,7 @@ def test_real_codex_events_are_shown_and_summed_up(listening: Command, number: i
         "    requests   2, 1 failed\n"
         "    tokens     101 in, 3 of them cached; 11 out, 7 of them reasoning\n"
         "    decisions  1, 0 denied\n"
-        "    tool       exec_command: 1 call, 100 % succeeded, 69 ms in all, median 69 ms\n"
+        "    tool       exec_command: 1 call, 100 % succeeded, 69 ms in total, median 69 ms\n"
         "    failure    api_request: http 503\n"
     )
 
@@ -217,9 +217,9 @@ def test_a_port_that_is_taken_is_one_line(
         assert command.wait() == 1
         assert command.output == ""
         assert command.errors == (
-            f"cannot listen on 127.0.0.1:{port}: Address already in use (probably an OpenTelemetry "
-            f"collector, or another listen, has the port): end that, or choose another port with "
-            f"--{protocol}-port; --{protocol}-port 0 takes a free one\n"
+            f"cannot listen on 127.0.0.1:{port}: Address already in use (possibly used by an "
+            "OpenTelemetry collector or another listen): stop that process, or choose another port "
+            f"with --{protocol}-port; 0 selects a free port\n"
         )
 
 
@@ -241,7 +241,7 @@ def test_nothing_from_outside_reaches_the_terminal_unescaped(tmp_path: Path) -> 
             body = {"stringValue": EVIL}
             evil = record({EVIL: EVIL}, body=body, severityText=EVIL)
             post(port, json.dumps(request_of(evil)).encode())
-            command.read_until("no event.*\n")
+            command.read_until(r"\(record\).*\n")
             assert command.end() == 0
             assert "tool_result" in command.output
             for harmful in ("\x1b]", "\x07", "\x1b[2J", "\u202e", "\x9b"):
@@ -286,7 +286,7 @@ def test_no_field_can_be_faked(listening: Command) -> None:
     )
     assert r"#1  'c  gpt-5  9.9'  'm\u3164'  '1 2'" in lines
     assert (
-        "    tool       'sh: 99 calls, 100 % succeeded': 1 call, 0 % succeeded, 0 ms in all"
+        "    tool       'sh: 99 calls, 100 % succeeded': 1 call, 0 % succeeded, 0 ms in total"
     ) in lines
     assert "    failure    api_request (2 times): no (9 times)" in lines
 
@@ -312,8 +312,8 @@ def test_odd_requests_harm_nobody(listening: Command) -> None:
     listening.read_until("x.last")
     status = listening.end()
     assert (status, listening.errors) == (0, "")
-    assert "5 events in 0 conversations, and 1 record that is no event\n" in listening.output
-    assert "\n-   no conversation\n" in listening.output
+    assert "5 events in 0 conversations, 1 other record\n" in listening.output
+    assert "\n-   (no conversation)\n" in listening.output
 
 
 def test_interleaved_conversations_have_labels_and_new_days_are_told(listening: Command) -> None:
@@ -359,7 +359,7 @@ def test_the_look_on_a_terminal(tmp_path: Path) -> None:
         port, _ = command.ports()
         for body in REAL:
             post(port, body)
-        status = "34 events in 2 conversations, and 1 record that is no event; Ctrl-C"
+        status = "34 events in 2 conversations, 1 other record; press Ctrl-C"
         command.read_until(f"{status}[^\n]*$")
         assert command.end() == 0
         output = command.output
@@ -370,9 +370,9 @@ def test_the_look_on_a_terminal(tmp_path: Path) -> None:
     assert [line for line in events if "\x1b[1;31m" in line] == failed
     assert len(failed) == 3
     assert "\x1b[1;32muser_prompt" in shown
-    assert "\x1b[2m18:45:30  -   no event" in shown
+    assert "\x1b[2m18:45:30  -   (record)" in shown
     assert "34 events" in shown.rpartition("\x1b[?25h")[2]
-    assert "sums up" not in shown.rpartition("\x1b[?25h")[2]  # the line at the bottom is gone
+    assert "Ctrl-C" not in shown.rpartition("\x1b[?25h")[2]  # the line at the bottom is gone
 
 
 @pytest.mark.parametrize("rich", [pytest.param(True, marks=needs_rich), False], ids=["rich", ""])
@@ -383,7 +383,7 @@ def test_80_columns_show_names_and_durations_and_break_no_word(tmp_path: Path, r
         port, _ = command.ports()
         for body in REAL:
             post(port, body)
-        command.read_until("no event.*\n")
+        command.read_until(r"\(record\).*\n")
         assert command.end() == 0
         output = without_styles(command.output)
     lines = [line.rpartition("\r")[2] for line in output.splitlines()]
@@ -399,7 +399,7 @@ def test_80_columns_show_names_and_durations_and_break_no_word(tmp_path: Path, r
         "18:45:29  #2  startup_phase startup.phase=thread_s...e_thread duration_ms=73 ...",
         "18:45:30  #2  tool_decision tool_name=exec_command decision=approved ...",
         "18:45:30  #2  tool_result tool_name=exec_command duration_ms=69 success=true ...",
-        "18:45:30  -   no event    body='flushing OTEL metrics' scope=codex_otel::metr...",
+        "18:45:30  -   (record)    body='flushing OTEL metrics' scope=codex_otel::metr...",
         '    failure    tool_result: shell: {"output":"ls: cannot access',
         "               '/definitely/not/here': No such file or",
     ):
@@ -610,11 +610,11 @@ def test_what_was_turned_away_is_told_at_the_end(
         arrivals.put(arrival(""))
     view = listen.make_view(as_json=as_json)
     listening = listen.Listening(arrivals, view)
-    listening.rest()
-    listening.end()
+    listening.show_waiting()
+    listening.show_summaries()
     captured = capsys.readouterr()
     assert (captured.err if as_json else captured.out).endswith(
-        "the output was too slow for 1 request: the sender was told to send again\n"
+        "the output was too slow for 1 request; the sender was asked to retry\n"
     )
 
 
@@ -632,9 +632,9 @@ def test_forgotten_conversations_are_summed_up_when_they_are(
     for as_json in (False, True):
         view = listen.make_view(as_json=as_json)
         listening = listen.Listening(arrivals, view)
-        listening.rest()
+        listening.show_waiting()
     output = capsys.readouterr().out
-    assert "\nforgotten, for 200 other conversations were heard since:\n#1  a\n" in output
+    assert "\ninactive while 200 other conversations had events:\n#1  a\n" in output
     assert "#2  b" not in output
 
 

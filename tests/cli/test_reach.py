@@ -95,28 +95,28 @@ class TestLevels:
         loggers = {"codex_otel": {"handlers": ["codex_otel"]}}
         root = {"handlers": ["console"]}  # which sees nothing either
         assert fault_of(configured("codex_otel.tools", loggers=loggers, root=root)) == (
-            "the level WARNING of the root logger applies, as none is set below it; set "
-            '"level": "INFO" for the logger \'codex_otel\''
+            'level WARNING is inherited from the root logger; set "level": "INFO" for the logger '
+            "'codex_otel'"
         )
 
     @pytest.mark.parametrize("logger", ["codex_otel", "codex_otel.tools"])
     def test_of_the_logger(self, logger: str) -> None:
         loggers = {"codex_otel": {**LOGGER, "level": "ERROR"}}
         assert fault_of(configured(logger, loggers=loggers)) == (
-            "the logger 'codex_otel' has the level ERROR; set it to INFO"
+            "the logger 'codex_otel' has level ERROR; set it to INFO"
         )
 
     def test_of_one_logger_below(self) -> None:
         loggers = {"codex_otel": LOGGER, "codex_otel.tools": {"level": "WARNING"}}
         assert configured("codex_otel", loggers=loggers).arrivals == [HERE]
         assert fault_of(configured("codex_otel.tools", loggers=loggers)) == (
-            "the logger 'codex_otel.tools' has the level WARNING; set it to INFO"
+            "the logger 'codex_otel.tools' has level WARNING; set it to INFO"
         )
 
     def test_of_the_handler(self) -> None:
         handlers = {"codex_otel": {**OURS, "level": "WARNING"}}
         assert fault_of(configured(handlers=handlers)) == (
-            "the handler 'codex_otel' (CodexOtelHandler) has the level WARNING; set it to INFO"
+            "the handler 'codex_otel' (CodexOtelHandler) has level WARNING; set it to INFO"
         )
 
     @pytest.mark.parametrize("level", ["INFO", "DEBUG", "NOTSET"])
@@ -132,7 +132,7 @@ class TestLevels:
         configured()
         logging.disable(logging.INFO)
         assert fault_of(reach_of(logging.getLogger("codex_otel"))) == (
-            "logging.disable(INFO) was called; do not"
+            "logging.disable(INFO) is in effect; remove the call"
         )
         logging.disable(logging.DEBUG)
         assert reach_of(logging.getLogger("codex_otel")).faults == []
@@ -141,8 +141,8 @@ class TestLevels:
 def test_a_logger_that_the_configuration_disables() -> None:
     found = configured(loggers={}, root={"level": "INFO", "handlers": ["codex_otel"]})
     assert fault_of(found) == (
-        "the logger 'codex_otel' is disabled: a configuration disables the loggers that exist "
-        'already and that it does not name; set "disable_existing_loggers": False'
+        "the logger 'codex_otel' is disabled: dictConfig and fileConfig disable existing loggers "
+        'that the configuration does not name; set "disable_existing_loggers": False'
     )
 
 
@@ -156,8 +156,8 @@ def test_the_handler_on_the_root_logger_only() -> None:
     assert [onlooker.place for onlooker in found.onlookers] == ["on the root logger"]
     assert found.faults == []
     assert found.notes == [
-        "the handler 'codex_otel' (CodexOtelHandler) gets the records of other loggers too, and "
-        "ignores them; attach it to the logger 'codex_otel' only"
+        "the handler 'codex_otel' (CodexOtelHandler) also receives the records of other loggers, "
+        "and ignores them; attach it to the logger 'codex_otel' only"
     ]
 
 
@@ -178,14 +178,14 @@ class TestMissing:
         loggers = {name: LOGGER, "codex_otel": {"level": "INFO"}}
         assert fault_of(configured(loggers=loggers)) == (
             f"the handler 'codex_otel' (CodexOtelHandler) is attached to the logger {name!r}, "
-            "which gets no records of the logger 'codex_otel'; attach it to the logger "
+            "which receives no records of the logger 'codex_otel'; attach it to the logger "
             "'codex_otel'"
         )
 
     def test_from_all_but_a_logger_below(self) -> None:
         loggers = {"codex_otel": {"level": "INFO"}, "codex_otel.tools": LOGGER}
         assert configured("codex_otel.tools", loggers=loggers).faults == []
-        assert "attached to the logger 'codex_otel.tools', which gets no records of" in (
+        assert "attached to the logger 'codex_otel.tools', which receives no records of" in (
             fault_of(configured(loggers=loggers))
         )
 
@@ -194,7 +194,7 @@ class TestMissing:
             loggers={"codex_otel": {"level": "INFO"}}, unattached=("codex_otel", "other")
         )
         assert fault_of(found) == (
-            "the handler 'codex_otel' is attached to no logger; attach it to the logger "
+            "the handler 'codex_otel' is not attached to a logger; attach it to the logger "
             "'codex_otel'"
         )
 
@@ -318,7 +318,8 @@ class TestFilters:
             filters={"f": {"()": Renaming}}, handlers={"codex_otel": {**OURS, "filters": ["f"]}}
         )
         assert fault_of(found) == (
-            "a filter changes the message or the logger's name, so that it is no event; remove it"
+            "a filter changes the message or the logger's name, so the record is not an event; "
+            "remove the filter"
         )
 
     @pytest.mark.skipif(sys.version_info < (3, 12), reason="filters return no records")
@@ -346,8 +347,8 @@ def test_every_fault_is_found_at_once() -> None:
         loggers={"codex_otel": {**LOGGER, "level": "WARNING"}},
     )
     assert found.faults == [
-        "the logger 'codex_otel' has the level WARNING; set it to INFO",
-        "the handler 'codex_otel' (CodexOtelHandler) has the level ERROR; set it to INFO",
+        "the logger 'codex_otel' has level WARNING; set it to INFO",
+        "the handler 'codex_otel' (CodexOtelHandler) has level ERROR; set it to INFO",
     ]
 
 
@@ -365,9 +366,7 @@ def test_behind_a_memory_handler() -> None:
     assert found.arrivals == [f"{HERE}, behind the handler 'buffer' (MemoryHandler)"]
     assert (found.onlookers, found.faults) == ([], [])
     (note,) = found.notes
-    assert note.startswith(
-        "events wait in the handler 'buffer' (MemoryHandler) until it is flushed"
-    )
+    assert note.startswith("the handler 'buffer' (MemoryHandler) keeps events until it is flushed")
 
 
 def test_a_memory_handler_compares_no_levels_when_it_is_flushed() -> None:
@@ -403,14 +402,16 @@ class TestQueues:
         assert found.onlookers == [Onlooker("a StreamHandler", behind, False)]
         assert found.faults == []
         (note,) = found.notes
-        assert note.startswith("events wait in the queue of the handler 'queue' (QueueHandler), ")
-        assert "a bound conversation is unknown behind it" in note
+        assert note.startswith(
+            "the handler 'queue' (QueueHandler) queues events until its listener runs"
+        )
+        assert "events lose their bound conversation there" in note
 
     def test_with_a_formatter(self) -> None:
         queued(CodexOtelHandler()).setFormatter(logging.Formatter("%(levelname)s %(message)s"))
         assert fault_of(reach_of(logging.getLogger("codex_otel"))) == (
-            "the formatter of the handler 'queue' (QueueHandler) turns the message into another "
-            "text, which is no event's name; remove the formatter there"
+            "the formatter of the handler 'queue' (QueueHandler) changes the message, which "
+            "must be the event's name; remove the formatter"
         )
 
     def test_with_a_formatter_that_raises(self) -> None:
@@ -422,21 +423,21 @@ class TestQueues:
     def test_with_a_level_behind_it(self, respect: bool) -> None:
         queued(CodexOtelHandler(level="ERROR"), respect=respect)
         found = reach_of(logging.getLogger("codex_otel"))
-        assert found.faults == respect * ["a CodexOtelHandler has the level ERROR; set it to INFO"]
+        assert found.faults == respect * ["a CodexOtelHandler has level ERROR; set it to INFO"]
 
     def test_with_a_level_of_its_own(self) -> None:
         queued(CodexOtelHandler()).setLevel("ERROR")
         assert fault_of(reach_of(logging.getLogger("codex_otel"))) == (
-            "the handler 'queue' (QueueHandler) has the level ERROR; set it to INFO"
+            "the handler 'queue' (QueueHandler) has level ERROR; set it to INFO"
         )
 
     def test_of_which_the_other_end_is_not_known(self) -> None:
         queued().listener = None  # type: ignore[attr-defined, unused-ignore]
         found = reach_of(logging.getLogger("codex_otel"), ["codex_otel"])
         assert found.faults == [
-            "what takes records out of the queue of the handler 'queue' (QueueHandler) cannot be "
-            "seen here; attach it to the logger 'codex_otel', where it does not wait for the "
-            "network either"
+            "the listener of the handler 'queue' (QueueHandler) is not accessible, so its handlers "
+            "are unknown; attach this package's handler to the logger 'codex_otel' instead, where "
+            "it does not block on the network either"
         ]
 
     @pytest.mark.skipif(sys.version_info < (3, 12), reason="dictConfig knows no queues")

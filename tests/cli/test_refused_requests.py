@@ -488,8 +488,8 @@ def test_the_number_of_reasons_is_bounded(
     assert len(arrivals) == 2  # what is shown is bounded as well
     listening = listen.Listening(arrivals, listen.make_view(as_json=as_json))
     assert "; 5 requests refused; " in listening.status()
-    listening.rest()
-    listening.end()
+    listening.show_waiting()
+    listening.show_summaries()
     captured = capsys.readouterr()
     if as_json:
         assert captured.err == "2 requests refused for other reasons\n"

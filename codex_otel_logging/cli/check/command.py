@@ -1,7 +1,7 @@
-"""Shows the settings in effect and what follows from them; if asked to, tries them out.
+"""The command `check`: prints the settings in effect and what follows from them.
 
-With a logging dictionary it also answers whether events reach the handler. Header values are never
-shown, nor anything that `${NAME}` was replaced by.
+On request it also exports one event, and reports whether events reach the handler of a logging
+dictionary. Header values and the values of `${NAME}` references are never printed.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ from .reach import Reach
 from .sample import EVENT
 
 FINE, NOT_SENT, FAULTY = 0, 1, 2
-"""The exit statuses: all is well; events would not arrive; there was nothing to check."""
+"""Exit statuses: no problem found; events would not arrive; the settings cannot be checked."""
 
 
 def run(
     path: str | None, *, send: bool = False, as_json: bool = False, reference: str | None = None
 ) -> int:
-    """Check the settings, print what was found, and return the exit status.
+    """Check the settings, print the findings, and return the exit status.
 
     Args:
-        path: the TOML file; None means the settings of the logging dictionary's handler, if there
-            is one, and else those in the Codex CLI's own file.
-        send: whether to deliver one event.
-        as_json: whether to print one JSON object.
+        path: the TOML file. None means the settings of the handler in the logging dictionary, or,
+            without one, the Codex CLI's own file.
+        send: whether to export one event. Blocks up to `timeout_ms` for each step.
+        as_json: whether to print one JSON object instead of text.
         reference: the logging dictionary to configure logging with, as MODULE:DICT.
 
     """
@@ -52,12 +52,13 @@ def run(
 
 
 def _print_json(found: Findings, path: str | None, reference: str | None, *, send: bool) -> bool:
-    """Print one JSON object, and return whether an event that was to be sent was delivered."""
+    """Print one JSON object. Return False if an event was to be sent and was not delivered."""
     document: dict[str, Any] = {}
     delivered = True
     if (checked := found.checked) is None:
-        unnamed = None if reference else default_path()
-        document |= {"file": path or unnamed, "faults": found.faults}
+        # With a logging dictionary, the handler decides which file is read.
+        default = None if reference else default_path()
+        document |= {"file": path or default, "faults": found.faults}
     else:
         document |= _as_json(checked)
     if reference is not None:
@@ -98,7 +99,7 @@ def _as_json(checked: Checked) -> dict[str, Any]:
 
 
 def _print_text(out: Console, found: Findings, reference: str | None, *, send: bool) -> bool:
-    """Print all for people, and return whether an event that was to be sent was delivered."""
+    """Print the findings as text. Return False if an event was to be sent and was not delivered."""
     checked = found.checked
     if checked is not None:
         _print_settings(out, checked)
@@ -113,8 +114,8 @@ def _print_settings(out: Console, checked: Checked) -> None:
     source = checked.source
     out.line(printable(source.file.name))
     out.line(
-        f"{source.why}. Nothing else is read: administrators' files, such as "
-        "/etc/codex/requirements.toml, do not bind this package."
+        f"{source.why}. No other file is read; administrators' files such as "
+        "/etc/codex/requirements.toml do not apply to this package."
     )
     out.line()
     out.table(("setting", "value", "from"), [_row(setting) for setting in checked.settings])
@@ -123,7 +124,7 @@ def _print_settings(out: Console, checked: Checked) -> None:
         out.line(printable(f"Warning: {warning}"), "yellow", indent=2)
     reason_of = checked.ineffective.__getitem__
     for reason, variables in groupby(sorted(checked.ineffective, key=reason_of), key=reason_of):
-        out.line(f"{', '.join(variables)}: no effect, as {reason}.", "yellow", indent=2)
+        out.line(f"{', '.join(variables)}: no effect, because {reason}.", "yellow", indent=2)
     for line in _consequences(checked):
         out.line(printable(line))
 
@@ -146,7 +147,7 @@ def _source(setting: Setting) -> str:
 
 
 def _consequences(checked: Checked) -> list[str]:
-    """Return what follows from the settings, a line each."""
+    """Return one line for each consequence of the settings."""
     config = checked.source.config
     if checked.why_not is not None:
         sent = f"Nothing is sent: {checked.why_not}."
@@ -154,14 +155,14 @@ def _consequences(checked: Checked) -> list[str]:
         assert config.exporter is not None
         protocol = "OTLP/HTTP" if config.exporter.over_http else "OTLP/gRPC"
         sent = f"Events are sent over {protocol} to {config.exporter.safe_endpoint}."
-    prompts = "are sent as they are" if config.log_user_prompt else "leave as [REDACTED]"
-    payloads = "are sent as they are" if config.log_tool_payloads else "leave as [REDACTED]"
-    return [sent, f"Prompts {prompts}; arguments and output of tools {payloads}."]
+    prompts = "unchanged" if config.log_user_prompt else "as [REDACTED]"
+    payloads = "unchanged" if config.log_tool_payloads else "as [REDACTED]"
+    return [sent, f"Prompts are sent {prompts}, tool arguments and output {payloads}."]
 
 
 def _print_reaches(out: Console, reaches: Sequence[Reach], reference: str) -> None:
-    """Print where events end up, once for all loggers of which the same is true."""
-    out.line(f"With {reference}, an INFO event that is logged")
+    """Print where events arrive, once for consecutive loggers with equal findings."""
+    out.line(f"With {reference}, an INFO event logged")
     for _, group in groupby(reaches, key=lambda reach: reach[1:]):
         same = list(group)
         names = " or ".join(repr(reach.logger) for reach in same)
@@ -172,14 +173,14 @@ def _print_reaches(out: Console, reaches: Sequence[Reach], reference: str) -> No
                 out.line(printable(f"  - {fault}"), "bold", indent=4)
         else:
             (arrival,) = reach.arrivals
-            out.line(printable(f"- on {names} reaches {arrival}, once."), "green", indent=2)
+            out.line(printable(f"- on {names} reaches {arrival} once."), "green", indent=2)
         for note in _notes(reach):
             out.line(printable(f"  {note}."), indent=2)
 
 
 def _notes(reach: Reach) -> Iterator[str]:
     for onlooker in reach.onlookers:
-        yield f"Also seen, prompts in clear text, by {onlooker.handler} {onlooker.place}"
+        yield f"Also received, with unredacted prompts, by {onlooker.handler} {onlooker.place}"
     if any(onlooker.by_propagation for onlooker in reach.onlookers):
         yield (
             f'To keep events from the handlers above, set "propagate": False for {EVENT_LOGGER!r}'
@@ -188,7 +189,7 @@ def _notes(reach: Reach) -> Iterator[str]:
 
 
 def _send(out: Console, checked: Checked) -> bool:
-    """Deliver one event, print each step, and return whether it was delivered."""
+    """Export one event, print each step, and return whether it was delivered."""
     out.line()
     delivery = checked.delivery()
     if delivery is None:
@@ -203,7 +204,7 @@ def _send(out: Console, checked: Checked) -> bool:
             out.line(printable(f"{'':24}{step.advice}"), "bold", indent=24)
     out.line()
     if delivery.delivered:
-        out.line("Delivered. Look for this conversation.id where your events end up.", "green")
+        out.line("Delivered. Search your backend for this conversation.id.", "green")
         return True
     out.line("NOT delivered.", "red")
     return False

@@ -1,7 +1,7 @@
-"""Delivers one marked event through the real exporter, and says step by step what happened.
+"""Exports one marked event through the real exporter and reports each step.
 
-The way is gone with sockets first, so that it is known where it ends. Only what the exporter says
-counts: where it and the steps before differ, it is right.
+Plain sockets probe the route first: an exporter reports a failure only as a whole, the probes show
+which step fails. If the probes and the exporter disagree, the exporter decides.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from ...otlp.deadlines import Deadline
 from ...otlp.route import Route, route_to
 from .diagnoses import Diagnosis, NextStep
 from .sample import sample_event
-from .steps import build, connect, detect_protocols, open_tunnel, resolve, send, shake_hands
+from .steps import build, connect, detect_protocols, open_tunnel, resolve, send, tls_handshake
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One step of a delivery: what happened, how long it took, and what to do if it failed."""
+    """One step of a delivery: its result, its duration, and advice if it failed."""
 
     name: str
     text: str
@@ -34,9 +34,9 @@ class Step:
 
 @dataclass(slots=True)
 class Delivery:
-    """The delivery of one event, made by going through `steps` once. Blocks at each of them.
+    """Exports one event while the caller iterates over `steps`, which is possible once.
 
-    `conversation_id` marks the event. `delivered` holds when the collector has taken it.
+    `conversation_id` identifies the event. `delivered` is true once the collector has accepted it.
     """
 
     config: OtelConfig
@@ -45,7 +45,11 @@ class Delivery:
     delivered: bool = False
 
     def steps(self) -> Iterator[Step]:
-        """Yield each step when it has been made; the last one says why if it failed."""
+        """Yield each step when it is done. Blocks in each one, at most for the `timeout_ms`.
+
+        Name resolution has no time limit. After a failure, no later step is yielded, except those
+        that can explain it.
+        """
         started = time.perf_counter()
         client = build(self.exporter, self.config)
         if isinstance(client, Diagnosis):
@@ -60,23 +64,24 @@ class Delivery:
             client.shutdown()
 
     def _delivery(self, client: Exporter) -> Iterator[tuple[str, Diagnosis]]:
-        """Go the way, send the event and, if nothing else explains a failure, look at the port."""
-        then: NextStep = "continue"
+        """Probe the route and export the event; probe the port if the failure is unexplained."""
+        next_step: NextStep = "continue"
         if (route := route_to(self.exporter)) is not None:
-            then = yield from _way(self.exporter, route)
-        if then == "stop":
+            next_step = yield from _probe(self.exporter, route)
+        if next_step == "stop":
             return
         answer = send(client, sample_event(self.conversation_id), self.exporter, route)
         self.delivered = answer.ok
         yield "answer", answer
-        if route is not None and answer.next == "look" and then != "send":
+        # After "send", the TLS step has already explained the failure.
+        if route is not None and answer.next == "look" and next_step != "send":
             yield "port", detect_protocols(self.exporter, route, answer)
 
 
-def _way(
+def _probe(
     exporter: ExporterConfig, route: Route
 ) -> Generator[tuple[str, Diagnosis], None, NextStep]:
-    """Go the way to the collector as far as it leads; return what is worth doing then."""
+    """Probe the route to the collector until a step fails; return what to do next."""
     diagnosis, addresses = resolve(route)
     yield "name", diagnosis
     if not addresses:
@@ -87,13 +92,13 @@ def _way(
     if connection is None:
         return diagnosis.next
     with connection:
-        if route.proxy and route.proxy.opaque:
+        if route.proxy and route.proxy.opaque:  # it forwards whole requests, there is no tunnel
             return diagnosis.next
         if route.proxy:
             diagnosis = open_tunnel(connection, exporter, route, route.proxy, deadline)
             yield "tunnel", diagnosis
         if route.tls and diagnosis.ok:
-            diagnosis = shake_hands(connection, exporter, route, deadline)
+            diagnosis = tls_handshake(connection, exporter, route, deadline)
             yield "TLS", diagnosis
     return diagnosis.next
 

@@ -1,7 +1,7 @@
-"""What the steps of a delivery can find, and what to do about it: the words, as data.
+"""The results of the delivery steps and the advice for each, as data.
 
-`{name}` stands for a value that `Diagnosis.about` inserts. Dictionaries hold what depends on a
-code: of a certificate's fault, of an answer.
+`Diagnosis.about` replaces `{name}` placeholders. Dictionaries map error codes to diagnoses: those
+of certificate verification, and those of a collector's answer.
 """
 
 from __future__ import annotations
@@ -13,16 +13,18 @@ from typing import Literal
 from ...config.endpoints import LOGS_PATH
 
 NextStep = Literal["continue", "send", "look", "stop"]
-"""What is worth doing after a step.
+"""What to do after a step.
 
-`continue` with the next one. After a failure: let the exporter try (`send`), which may know more
-authorities; the same, and then find out what is spoken at the port (`look`); or nothing (`stop`).
+- `continue`: the step succeeded, run the next one.
+- `send`: it failed, but let the exporter try: it may trust more authorities than the probe.
+- `look`: as `send`, and if that fails too, detect which protocols the port speaks.
+- `stop`: the diagnosis is final.
 """
 
 
 @dataclass(frozen=True, slots=True)
 class Diagnosis:
-    """What a step found, what people can do about it, and what is worth doing next."""
+    """The result of a step, advice for the user, and what to do next."""
 
     text: str
     advice: str = ""
@@ -34,183 +36,198 @@ class Diagnosis:
         return self.next == "continue"
 
     def about(self, **values: object) -> Diagnosis:
-        """Return the diagnosis with these values inserted into text and advice."""
+        """Return the diagnosis with its placeholders replaced in text and advice."""
         text, advice = self.text.format_map(values), self.advice.format_map(values)
         return replace(self, text=text, advice=advice)
 
 
-def _good(text: str) -> Diagnosis:
+def _success(text: str) -> Diagnosis:
     return Diagnosis(text, next="continue")
 
 
 NOT_IMPORTED = Diagnosis("{error}")
-NOT_BUILT = Diagnosis("the exporter cannot be built: {error}", "install its package again")
+NOT_BUILT = Diagnosis("the exporter cannot be built: {error}", "reinstall its package")
 
-RESOLVED = _good("{route.host_shown} is {addresses}")
-NUMBER = _good("{addresses} is a number, there is nothing to look up")
-RESOLVED_PROXY = _good("{route.first.host}, the proxy of {route.setting}, is {addresses}")
+RESOLVED = _success("{route.host_shown} is {addresses}")
+IP_ADDRESS = _success("{addresses} is an IP address, no lookup needed")
+RESOLVED_PROXY = _success("{route.first.host}, the proxy from {route.setting}, is {addresses}")
 UNKNOWN_NAME = Diagnosis(
-    "the name {route.host_shown} is not known ({reason})",
-    "check the host in {route.setting}, and whether this machine can look it up (DNS, VPN)",
+    "unknown host {route.host_shown} ({reason})",
+    "check the host in {route.setting} and this machine's name resolution (DNS, VPN)",
 )
-UNKNOWN_PROXY = replace(
-    UNKNOWN_NAME, text="the name {route.first.host} (the proxy) is not known ({reason})"
-)
+UNKNOWN_PROXY = replace(UNKNOWN_NAME, text="unknown proxy host {route.first.host} ({reason})")
 
-CONNECTED = _good("connected to {peer[0]}, port {peer[1]}")
+CONNECTED = _success("connected to {peer[0]}, port {peer[1]}")
 UNREACHABLE = Diagnosis(
     "no connection within {timeout_s:g} s",
-    "nothing answers at port {route.first.port}, not even to refuse: check the host and the port "
-    "in {route.setting}, and whether a firewall is in between",
+    "port {route.first.port} neither accepts nor refuses: check host and port in {route.setting}, "
+    "and firewalls on the route",
 )
 REFUSED = Diagnosis(
-    "refused: nobody listens at port {route.first.port}",
-    "is the collector running, and is the port right? 4318 is usually the port of OTLP/HTTP, 4317 "
-    "that of OTLP/gRPC",
+    "connection refused at port {route.first.port}",
+    "check that the collector is running and that the port is correct: OTLP/HTTP usually uses "
+    "4318, OTLP/gRPC 4317",
 )
-PROXY_REFUSED = replace(REFUSED, advice="check {route.setting}; is the proxy running?")
+PROXY_REFUSED = replace(
+    REFUSED, advice="check the address in {route.setting} and that the proxy is running"
+)
 NOT_CONNECTED = Diagnosis(
     "no connection: {reason}",
-    "check the host and the port in {route.setting}, and this machine's network",
+    "check host and port in {route.setting}, and this machine's network",
 )
 
-TUNNELED = _good("the proxy connects to the collector")
+TUNNELED = _success("the proxy connected to the collector")
 SILENT_PROXY = Diagnosis(
-    "the proxy did not answer ({reason})", "is {route.setting} the address of an HTTP proxy?"
+    "no answer from the proxy ({reason})",
+    "check that {route.setting} is the address of an HTTP proxy",
 )
-NO_HTTP_PROXY = Diagnosis("the proxy answered in no HTTP", "is {route.setting} an HTTP proxy?")
+NOT_AN_HTTP_PROXY = Diagnosis(
+    "the proxy's answer is not HTTP", "check that {route.setting} is the address of an HTTP proxy"
+)
 PROXY_AUTHENTICATION = Diagnosis(
-    "the proxy wants to know who asks ({reason})",
-    "put user and password into {route.setting}: http://user:password@host:port",
+    "proxy authentication required ({reason})",
+    "set user and password in {route.setting}: http://user:password@host:port",
 )
-NO_TUNNEL = Diagnosis(
-    "the proxy does not connect to the collector ({reason})",
-    "ask who runs the proxy to let this host and port through, or name the collector's host in "
-    "no_proxy if it can be reached without",
+TUNNEL_REFUSED = Diagnosis(
+    "the proxy refused to connect to the collector ({reason})",
+    "ask the proxy's administrator to allow this host and port; if the collector can be reached "
+    "directly, add its host to no_proxy",
 )
 
 _SET_AUTHORITY = (
-    "set ca-certificate in the exporter's tls to the PEM file of the authority that signed the "
-    "collector's certificate"
+    "set ca-certificate in the exporter's tls table to the PEM file of the authority that signed "
+    "the collector's certificate"
 )
-SECURE = _good("{version}, the collector's certificate is good")
+TLS_ESTABLISHED = _success("{version}, the collector's certificate is valid")
 UNREADABLE_CERTIFICATES = Diagnosis(
     "the certificates cannot be loaded ({reason})",
-    "check the files of the exporter's tls, or of the variables that name them",
+    "check the files in the exporter's tls table, or in the variables that name them",
 )
 INVALID_NAME = Diagnosis(
-    "TLS does not accept the name {route.host_shown}", "check the host in endpoint"
+    "invalid host name for TLS: {route.host_shown}", "check the host in endpoint"
 )
-NO_HANDSHAKE = Diagnosis(
-    "no answer to the beginning of TLS",
-    "if the collector takes plaintext there, begin the endpoint with http://",
+HANDSHAKE_TIMEOUT = Diagnosis(
+    "no answer to the TLS handshake",
+    "if this port expects plaintext, begin the endpoint with http://",
 )
-NO_TLS = Diagnosis("the other side speaks no such TLS ({reason})", next="look")
+HANDSHAKE_FAILED = Diagnosis("TLS handshake failed ({reason})", next="look")
 CLIENT_CERTIFICATE = Diagnosis(
-    "the collector wants a client's certificate",
-    "set client-certificate and client-private-key in the exporter's tls, signed by an authority "
-    "that the collector trusts",
+    "the collector requires a client certificate",
+    "set client-certificate and client-private-key in the exporter's tls table, signed by an "
+    "authority that the collector trusts",
 )
 NO_CLIENT_CERTIFICATE = replace(
     CLIENT_CERTIFICATE, text=f"{CLIENT_CERTIFICATE.text} ({{reason}})", next="send"
 )
 UNKNOWN_AUTHORITY = Diagnosis(
-    "the collector's certificate is from an unknown authority ({reason})", _SET_AUTHORITY, "send"
+    "the collector's certificate was signed by an unknown authority ({reason})",
+    _SET_AUTHORITY,
+    "send",
 )
 _OTHER_HOST = Diagnosis(
-    "the collector's certificate is for another host than {route.host_shown}",
-    "give the name that is in the certificate as the host of endpoint",
+    "the collector's certificate is not valid for {route.host_shown}",
+    "use a host name from the certificate in endpoint",
     "send",
 )
 CERTIFICATES: Mapping[int, Diagnosis] = {
     9: Diagnosis(
         "the collector's certificate is not valid yet ({reason})",
-        "is this machine's clock right?",
+        "check this machine's clock",
         "send",
     ),
-    10: Diagnosis("the collector's certificate has expired ({reason})", "have it renewed", "send"),
-    62: _OTHER_HOST,  # the host's name
-    64: _OTHER_HOST,  # its address
+    10: Diagnosis(
+        "the collector's certificate has expired ({reason})", "renew the certificate", "send"
+    ),
+    62: _OTHER_HOST,  # X509_V_ERR_HOSTNAME_MISMATCH
+    64: _OTHER_HOST,  # X509_V_ERR_IP_ADDRESS_MISMATCH
 }
-"""Faults of a certificate, by the code of OpenSSL's `X509_verify_cert_error_string`."""
+"""Certificate errors by verification code.
+
+The codes are those of https://docs.openssl.org/master/man3/X509_STORE_CTX_get_error/. The probe
+trusts the system's authorities, the exporter's library may trust others: hence `send`.
+"""
 
 _LOG = "see the collector's log"
-_BUSY = "it is busy, or over a quota; events are kept and tried again, so see that this ends"
+_BUSY = "the collector is busy or over a quota; a handler keeps events queued and retries"
 _TOO_LARGE = (
-    "one event is too large for it already: raise the largest request the collector takes, and set "
-    "batch.max_request_bytes below that"
+    "even one event exceeds the collector's request limit: raise that limit, and set "
+    "batch.max_request_bytes below it"
 )
 _BEHIND_PROXY = (
-    "a proxy or load balancer answers, but the collector behind it does not: is it running?"
+    "a proxy or load balancer answered, the collector behind it did not: check that the collector "
+    "is running"
 )
-ACCEPTED = _good("accepted")
-ACCEPTED_WITH_WARNING = _good("accepted, with a warning: {reason}")
+ACCEPTED = _success("accepted")
+ACCEPTED_WITH_WARNING = _success("accepted, with a warning: {reason}")
 WEB_PAGE = Diagnosis(
     "the answer is a web page ({reason})",
-    "is {exporter.safe_endpoint} the collector's address? a collector does not answer with a web "
-    "page; a proxy, a sign-in page or a captive portal does",
+    "check that {exporter.safe_endpoint} is the collector's address: web pages come from a proxy, "
+    "a sign-in page or a captive portal, not from a collector",
 )
 REJECTED = Diagnosis(
-    "the collector left the event out ({reason})",
-    f"{_LOG}: it drops such events on purpose, for their age, size or a quota",
+    "collector rejected the event ({reason})",
+    f"{_LOG}: it rejects such events by configuration, for their age, size or a quota",
 )
-REJECTED_WITHOUT_REASON = REJECTED.about(reason="it did not say why")
+REJECTED_WITHOUT_REASON = REJECTED.about(reason="no reason given")
 FAILED = Diagnosis("{reason}", _LOG)
 UNEXPLAINED = Diagnosis("{reason}", next="look")
 UNEXPLAINED_WITHOUT_ROUTE = Diagnosis(
-    "{reason}", "is {exporter.safe_endpoint} the collector's address?"
+    "{reason}", "check that {exporter.safe_endpoint} is the collector's address"
 )
-ASKED_TO_WAIT = "; it asks to be left alone for {:g} s"
+RETRY_AFTER = "; Retry-After: {:g} s"
 
 _ADVICE: Mapping[int | str | None, str] = {
-    "headers": "check the values of the headers that were sent: {headers}; is the key the right "
-    "one?",
-    "no header": "no header is set; put the key or token it wants into headers of the exporter",
-    "redirect": "redirects are not followed: events go to the endpoint and nowhere else",
-    "path": f"the host does not know {LOGS_PATH} below this path; is the endpoint right?",
-    "no path": f"collectors take logs at {LOGS_PATH}; try endpoint = {{logs_endpoint!r}}",
-    400: f"is it an OTLP/HTTP collector, and the endpoint the one for logs? {_LOG}",
-    405: "no collector takes logs at this path; is the endpoint right?",
-    407: "the proxy wants a user and password: http://user:password@host:port in its variable",
+    "headers": "check the values of the headers that were sent: {headers}",
+    "no header": "the request had no credentials; set the collector's key or token in the "
+    "exporter's headers",
+    "redirect": "redirects are not followed; set endpoint to the final address",
+    "path": f"the host does not serve {LOGS_PATH} below this path; check the endpoint",
+    "no path": f"collectors receive logs at {LOGS_PATH}; try endpoint = {{logs_endpoint!r}}",
+    400: f"check that endpoint is an OTLP/HTTP collector's address for logs; {_LOG}",
+    405: "this path does not accept logs; check the endpoint",
+    407: "the proxy requires a user and password: set http://user:password@host:port in its "
+    "environment variable",
     413: _TOO_LARGE,
-    415: "it does not take protocol = {exporter.protocol!r}; try {other_protocol!r}",
+    415: "the collector does not accept protocol = {exporter.protocol!r}; try {other_protocol!r}",
     429: _BUSY,
     502: _BEHIND_PROXY,
     503: _BUSY,
     504: _BEHIND_PROXY,
     "RESOURCE_EXHAUSTED, retry": _BUSY,
     "RESOURCE_EXHAUSTED, too large": _TOO_LARGE,
-    "RESOURCE_EXHAUSTED, refused": "a quota is exhausted, and the collector named no time to wait: "
-    f"{_LOG}",
-    "UNIMPLEMENTED": "something speaks gRPC there, but takes no logs: is it the collector's port "
-    "for OTLP, and does it have a pipeline for logs?",
+    "RESOURCE_EXHAUSTED, refused": "a quota is exhausted, and the collector did not say when to "
+    f"retry: {_LOG}",
+    "UNIMPLEMENTED": "a gRPC server without the OTLP logs service: check that the port is the "
+    "collector's OTLP port and that it has a logs pipeline",
 }
 ANSWERS = {subject: replace(FAILED, advice=advice) for subject, advice in _ADVICE.items()}
-"""Refusals by what they are about, or else by their status; all others are just `FAILED`."""
+"""Diagnoses of failed exports by the subject of the answer or its status; otherwise `FAILED`."""
 
-HIDDEN = Diagnosis(
-    "the proxy of {route.setting} is between here and the collector", "see the proxy's log"
+HIDDEN_BY_PROXY = Diagnosis(
+    "the proxy from {route.setting} hides the collector", "see the proxy's log"
 )
 NO_PROTOCOL = Diagnosis(
-    "what listens there speaks neither HTTP nor gRPC",
-    "it hangs, is overloaded, or is no collector: is the port right, and what does the collector's "
-    "log say?",
+    "the port speaks neither HTTP nor gRPC",
+    "the server hangs, is overloaded or is not a collector: check the port and the collector's log",
 )
-HANGS_UP = replace(
+CLOSED_IN_HANDSHAKE = replace(
     CLIENT_CERTIFICATE,
-    text="it hangs up as soon as TLS has begun, as collectors do that want a client's certificate",
+    text="the connection is closed during the TLS handshake, as by collectors that require a "
+    "client certificate",
 )
-PROTOCOLS = Diagnosis("speaks {protocols} {tls} TLS", "{mismatches}")
+PROTOCOLS = Diagnosis("the port speaks {protocols} {tls} TLS", "{mismatches}")
 UNTRUSTED_BY_GRPC = replace(
     PROTOCOLS,
-    advice=f"gRPC does not trust a certificate that this machine trusts; {_SET_AUTHORITY}",
+    advice=f"this machine trusts the collector's certificate, gRPC does not; {_SET_AUTHORITY}",
 )
-UNWILLING = replace(PROTOCOLS, advice=f"the collector is there, but takes no events now: {_LOG}")
+NOT_ACCEPTING = replace(
+    PROTOCOLS, advice=f"the collector runs, but does not accept events at present: {_LOG}"
+)
 USE_SCHEME = {True: "begin the endpoint with https://", False: "begin the endpoint with http://"}
-"""Advice by whether TLS is spoken at the port."""
+"""Advice by whether the port speaks TLS."""
 
 USE_EXPORTER = {
-    "HTTP/1": "use exporter otlp-grpc, or the collector's port for HTTP, usually 4318",
-    "gRPC": "use exporter otlp-http, or the collector's port for gRPC, usually 4317",
+    "HTTP/1": "use exporter otlp-grpc, or the collector's HTTP port, usually 4318",
+    "gRPC": "use exporter otlp-http, or the collector's gRPC port, usually 4317",
 }
-"""Advice by the exporter's protocol, which is not spoken at the port."""
+"""Advice by the exporter's protocol, if the port does not speak it."""

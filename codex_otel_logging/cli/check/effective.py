@@ -1,7 +1,6 @@
-"""The settings as they take effect, and where each came from: the file, a variable, a default.
+"""The settings in effect and the source of each: the file, an environment variable, a default.
 
-Nothing that may be secret is in a `Setting`: no header's value, nothing that `${NAME}` was
-replaced by.
+A `Setting` holds no secrets: neither header values nor the values of `${NAME}` references.
 """
 
 from __future__ import annotations
@@ -19,10 +18,9 @@ from ...otlp.masking import MASK
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """One setting in effect: its key, its value as it may be shown, and where that came from.
+    """A setting in effect: its key, its value as it may be printed, and its source.
 
-    `variables` are the environment variables it was made from: those that decided, or those that
-    were named in the file.
+    `variables` are the environment variables that set it, or that the file refers to as `${NAME}`.
     """
 
     key: str
@@ -32,7 +30,7 @@ class Setting:
 
 
 def settings(config: OtelConfig, otel: Mapping[str, Any]) -> list[Setting]:
-    """Return all settings of `config`, which was read from the table `otel`."""
+    """Return all settings of `config`, which was parsed from the table `otel`."""
     return [*_general(config, otel), *_exporter(config, otel), *_batch(config, otel)]
 
 
@@ -55,7 +53,7 @@ def _batch(config: OtelConfig, otel: Mapping[str, Any]) -> Iterator[Setting]:
 
 
 def _exporter(config: OtelConfig, otel: Mapping[str, Any]) -> Iterator[Setting]:
-    """Yield the exporter's settings, paths and address as they were written."""
+    """Yield the exporter's settings, with paths and endpoint as written in the file."""
     exporter = config.exporter
     name = EXPORTERS[0] if exporter is None else exporter.name
     yield Setting("exporter", name, "file" if "exporter" in otel else "default")
@@ -79,7 +77,7 @@ def _exporter(config: OtelConfig, otel: Mapping[str, Any]) -> Iterator[Setting]:
 
 
 def _from(config: OtelConfig, table: Mapping[str, Any], key: str, value: Any, name: str) -> Setting:
-    """Return a setting of a table, or of the variables that decided it."""
+    """Return a setting with its source: the table if it has the name, else variables, if any."""
     if name in table:
         text = table[name] if isinstance(table[name], str) else ""
         return Setting(key, value, "file", tuple(dict.fromkeys(variables_in(text))))

@@ -1,4 +1,4 @@
-"""What `check` finds out before it sends anything: the settings, and the way of events to them."""
+"""Collects what `check` reports before it sends anything: settings, and paths to the handler."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ _ONE_BELOW = f"{EVENT_LOGGER}.tools"
 
 
 class Checked(NamedTuple):
-    """The settings that were read, and what follows from them."""
+    """Valid settings and what follows from them."""
 
     source: Source
     settings: Sequence[Setting]
     ineffective: Mapping[str, str]
     why_not: str | None
-    """Why nothing is sent; None if something is."""
+    """Why nothing is sent; None if events are sent."""
 
     def delivery(self) -> Delivery | None:
-        """Return the delivery of an event, or None where nothing is sent."""
+        """Return the delivery of a sample event, or None if nothing is sent."""
         exporter = self.source.config.exporter
         if exporter is None or self.why_not is not None:
             return None
@@ -41,7 +41,7 @@ class Checked(NamedTuple):
 
 
 class Findings(NamedTuple):
-    """All that was found. `faults` are those of the settings or of the logging dictionary."""
+    """Everything `check` reports. `faults` are those of the settings or the logging dictionary."""
 
     checked: Checked | None
     reaches: Sequence[Reach]
@@ -49,14 +49,14 @@ class Findings(NamedTuple):
 
     @property
     def is_fine(self) -> bool:
-        """Whether events are sent and reach the handler, or are not meant to be sent."""
+        """Whether events reach the handler and are sent, or no exporter is set."""
         if self.checked is None or any(reach.faults for reach in self.reaches):
             return False
         return self.checked.why_not is None or self.checked.source.config.exporter is None
 
 
 def find(path: str | None, reference: str | None) -> Findings:
-    """Read the settings of a file, and configure logging with a dictionary, if one is named."""
+    """Read the settings; if `reference` is given, configure logging with that dictionary first."""
     handlers: Sequence[ConfiguredHandler] = ()
     reaches: Sequence[Reach] = ()
     try:
@@ -71,17 +71,18 @@ def find(path: str | None, reference: str | None) -> Findings:
 
 
 def _configure(reference: str) -> tuple[Sequence[ConfiguredHandler], Sequence[Reach]]:
-    """Configure logging, and return the handlers of ours and whether events reach them.
+    """Configure logging; return this package's handlers and whether events reach them.
 
-    Asked about are `codex_otel`, one logger below it, and those that the dictionary names there.
+    Reports `codex_otel`, one logger below it, and every logger below it that exists afterwards.
     """
     dictionary = load(reference)
-    # Most loggers exist before logging is configured: modules get theirs when they are imported.
+    # Modules create their loggers at import, before logging is configured; dictConfig then disables
+    # them unless `disable_existing_loggers` is false.
     names = dict.fromkeys([EVENT_LOGGER, _ONE_BELOW])
     for name in names:
         logging.getLogger(name)
     handlers = apply(dictionary)
-    # No event will be logged here, which the exit hook would report as a mistake.
+    # At exit, a handler that received no event warns of it. Here no event is expected.
     logging.getLogger(diagnostics.DIAGNOSTICS_LOGGER).setLevel(logging.CRITICAL + 1)
     configured = logging.root.manager.loggerDict
     names |= dict.fromkeys(name for name in sorted(configured) if is_event_logger(name))

@@ -1,6 +1,6 @@
-"""Environment variables that look as if they mattered, and why they do not.
+"""Finds OpenTelemetry environment variables that are set and have no effect, and says why.
 
-Only names are shown, never values: `OTEL_EXPORTER_OTLP_HEADERS` holds secrets.
+Only names are reported, never values: `OTEL_EXPORTER_OTLP_HEADERS` holds secrets.
 """
 
 from __future__ import annotations
@@ -24,16 +24,17 @@ _FOR_SETTINGS = {
 
 
 def ineffective_variables(config: OtelConfig, settings: Iterable[Setting]) -> Mapping[str, str]:
-    """Return the variables that are set and decide nothing, each with the reason.
+    """Return the variables that are set but have no effect, each with the reason.
 
     Args:
         config: the settings.
-        settings: the same, with the variables that decided.
+        settings: the same settings, with the variables that set them.
 
     """
     effective = {name for setting in settings for name in setting.variables}
     found = {}
     for name, value in sorted(os.environ.items()):
+        # An invalid value is already named in a warning.
         warned = any(re.search(rf"\b{name}\b", warning) for warning in config.warnings)
         if name not in effective and value.strip() and not warned:
             reason = _reason(name, value, config)

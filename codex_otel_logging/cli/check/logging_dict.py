@@ -1,4 +1,4 @@
-"""Imports the dictionary of a `MODULE:DICT` reference, and configures logging with it."""
+"""Imports the dictionary of a `MODULE:DICT` reference and configures logging with it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ...text import suggestion
 
 
 class LoggingDictError(Exception):
-    """The dictionary cannot be imported or applied; `faults` say why, a line each."""
+    """The dictionary cannot be imported or applied. `faults` holds one line per reason."""
 
     def __init__(self, *faults: str) -> None:
         super().__init__("\n".join(faults))
@@ -25,22 +25,24 @@ class LoggingDictError(Exception):
 
 
 class ConfiguredHandler(NamedTuple):
-    """A handler of ours, and the options that the dictionary gives it."""
+    """A handler of this package and its options in the dictionary."""
 
     handler: logging.Handler
     options: Mapping[str, Any]
 
 
 def load(reference: str) -> Mapping[str, Any]:
-    """Import a module, from the current folder too, and return the dictionary in it.
+    """Import a module and return the dictionary in it.
 
-    What the module prints goes to standard error.
+    The current folder is searched too. The module's output goes to standard error, so that it does
+    not mix with the JSON of `--json`.
 
     Raises:
-        LoggingDictError: the module or the dictionary is missing, or importing fails.
+        LoggingDictError: the module or the dictionary is missing, or the import fails.
 
     """
     name, _, path = reference.partition(":")
+    # `python -m` has the current folder in sys.path, a console script does not.
     if (folder := str(Path.cwd())) not in sys.path:
         sys.path.insert(0, folder)
     try:
@@ -59,15 +61,15 @@ def load(reference: str) -> Mapping[str, Any]:
 
 
 def apply(dictionary: Mapping[str, Any]) -> list[ConfiguredHandler]:
-    """Configure logging as `logging.config.dictConfig` does, and return the handlers of ours.
+    """Configure logging as `logging.config.dictConfig` does; return this package's handlers.
 
     Raises:
-        LoggingDictError: logging refuses the dictionary, or a handler its settings.
+        LoggingDictError: the dictionary is invalid, or a handler's settings are.
 
     """
     configurator = _Configurator(dict(dictionary))
     disabled = logging.root.manager.disable
-    logging.disable()  # what a handler warns of while it is built is among what `check` prints
+    logging.disable()  # a handler logs warnings about its settings, and `check` prints the same
     try:
         configurator.configure()
     except Exception as error:
@@ -82,14 +84,15 @@ def apply(dictionary: Mapping[str, Any]) -> list[ConfiguredHandler]:
 
 
 class _Configurator(logging.config.DictConfigurator):
-    """The configurator of `dictConfig`; remembers what it builds our handlers with."""
+    """The configurator of `dictConfig`; also records this package's handlers and their options."""
 
     def __init__(self, config: dict[str, Any]) -> None:
         super().__init__(config)
         self.ours: list[ConfiguredHandler] = []
 
     def configure_handler(self, config: dict[str, Any]) -> Any:
-        options = {key: config[key] for key in config}  # resolves references such as cfg://otel
+        # Subscripting resolves references such as cfg://otel. The base method removes keys.
+        options = {key: config[key] for key in config}
         handler = super().configure_handler(config)
         if is_own(handler):
             self.ours.append(ConfiguredHandler(handler, options))
@@ -98,5 +101,5 @@ class _Configurator(logging.config.DictConfigurator):
 
 def _reason(error: BaseException) -> str:
     if isinstance(error, SystemExit):
-        return "it ends the program"
+        return "the module exits the program"
     return " ".join(f"{type(error).__name__}: {error}".split())

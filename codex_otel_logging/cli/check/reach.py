@@ -1,7 +1,8 @@
-"""Follows an INFO event through loggers and handlers, as they are configured, to our handler.
+"""Determines whether an INFO event would reach this package's handler.
 
-Nothing is logged: `reach_of` takes the way of `Logger.callHandlers`, compares levels, and asks
-the filters about a sample event. It finds all faults at once, so that one correction is enough.
+Nothing is logged: `reach_of` walks the loggers and handlers as `Logger.callHandlers` does, compares
+levels, and passes a sample record to the filters. It reports all faults at once, so that a
+configuration can be corrected in one go.
 """
 
 from __future__ import annotations
@@ -20,10 +21,10 @@ _TIMES = {2: "twice", 3: "three times"}
 
 
 class Onlooker(NamedTuple):
-    """A handler other than ours that sees the events, prompts in clear text included.
+    """A handler of another package that receives the events, with prompts unredacted.
 
-    `place` says where it is attached; `by_propagation` whether `propagate` of the logger
-    `codex_otel` lets events get there.
+    `place` says where it is attached. `by_propagation` says whether events get there only because
+    the logger `codex_otel` propagates.
     """
 
     handler: str
@@ -32,10 +33,11 @@ class Onlooker(NamedTuple):
 
 
 class Reach(NamedTuple):
-    """What becomes of an INFO event on one logger.
+    """Where an INFO event on one logger arrives.
 
-    `arrivals` are the handlers of ours that it reaches, `onlookers` the others. `faults` say why it
-    does not arrive exactly once, and what to do; `notes` are worth knowing, but no faults.
+    `arrivals` are this package's handlers that receive it, `onlookers` all others. `faults` say why
+    it does not arrive exactly once and what to do; `notes` are advice about a working
+    configuration.
     """
 
     logger: str
@@ -46,7 +48,11 @@ class Reach(NamedTuple):
 
 
 class _Outcome(NamedTuple):
-    """Where a record ends up, or is held up by a fault: at a handler, on its way from a logger."""
+    """A handler that a record arrives at, or would arrive at without `fault`.
+
+    `holder` is the logger the first handler is attached to; `through` are the buffering handlers
+    (queues, memory) in between.
+    """
 
     handler: logging.Handler
     holder: logging.Logger
@@ -60,9 +66,9 @@ class _Outcome(NamedTuple):
 
 
 def reach_of(logger: logging.Logger, unattached: Sequence[str] = ()) -> Reach:
-    """Return what becomes of an INFO event on a logger.
+    """Return where an INFO event on a logger arrives.
 
-    `unattached` names handlers of ours that were built, but may be attached nowhere.
+    `unattached` names this package's handlers that were built but may be attached to no logger.
     """
     record, faults = _logged(logger, sample_record(logger.name))
     outcomes = [
@@ -96,14 +102,15 @@ def _onlooker(outcome: _Outcome) -> Onlooker:
 def _logged(
     logger: logging.Logger, record: logging.LogRecord
 ) -> tuple[logging.LogRecord, list[str]]:
-    """Return the record as a logger hands it to handlers, and the faults for which it does not."""
+    """Return the record after the logger's filters, and the faults that stop it at the logger."""
     faults = []
     if (disabled := logger.manager.disable) >= record.levelno:
-        faults.append(f"logging.disable({logging.getLevelName(disabled)}) was called; do not")
+        level = logging.getLevelName(disabled)
+        faults.append(f"logging.disable({level}) is in effect; remove the call")
     if logger.disabled:
         faults.append(
-            f"{_logger(logger)} is disabled: a configuration disables the loggers that exist "
-            'already and that it does not name; set "disable_existing_loggers": False'
+            f"{_logger(logger)} is disabled: dictConfig and fileConfig disable existing loggers "
+            'that the configuration does not name; set "disable_existing_loggers": False'
         )
     if logger.getEffectiveLevel() > record.levelno:
         faults.append(_level_fault(logger))
@@ -117,9 +124,10 @@ def _level_fault(logger: logging.Logger) -> str:
         holder = holder.parent
     level = logging.getLevelName(holder.level)
     if is_event_logger(holder.name):
-        return f"{_logger(holder)} has the level {level}; set it to INFO"
+        return f"{_logger(holder)} has level {level}; set it to INFO"
+    # Without the logger's name: `check` groups loggers whose faults are equal.
     return (
-        f"the level {level} of {_logger(holder)} applies, as none is set below it; set "
+        f"level {level} is inherited from {_logger(holder)}; set "
         f'"level": "INFO" for the logger {EVENT_LOGGER!r}'
     )
 
@@ -127,9 +135,10 @@ def _level_fault(logger: logging.Logger) -> str:
 def _filtered(
     filterer: logging.Filterer, record: logging.LogRecord, name: str, *, is_ours: bool = True
 ) -> tuple[logging.LogRecord, str]:
-    """Return the record as the filters pass it on, and a fault if one does not.
+    """Return the record after the filters, and a fault if one of them rejects it or raises.
 
-    `is_ours` says whether the record is on the way to a handler of ours.
+    `is_ours` says whether the filters lead to a handler of this package. If not, an exception does
+    not count as a rejection.
     """
     record = copy.copy(record)  # filters may change it
     for each in filterer.filters:
@@ -138,7 +147,9 @@ def _filtered(
         try:
             passed: object = alone.filter(record)
         except Exception as error:
-            if not is_ours:  # in the application it may work, and let events pass
+            # Django's filters raise here, because its settings are not configured; in the
+            # application they pass events. Assume that the other handler receives them.
+            if not is_ours:
                 continue
             return record, f"the filter {_filter(each)} of {name} raises {type(error).__name__}"
         if not passed:
@@ -156,11 +167,15 @@ def _outcomes(
     *,
     compares_level: bool = True,
 ) -> Iterator[_Outcome]:
-    """Yield what becomes of a record at a handler, and at those it hands records to."""
+    """Yield the outcomes at a handler, or at the handlers it passes records on to.
+
+    `compares_level` is False where the standard library skips the level check: a `MemoryHandler`
+    and, by default, a `QueueListener` call `handle` without it.
+    """
     fault = ""
     if compares_level and record.levelno < handler.level:
         level = logging.getLevelName(handler.level)
-        fault = f"{_handler(handler)} has the level {level}; set it to INFO"
+        fault = f"{_handler(handler)} has level {level}; set it to INFO"
     if not fault:
         ours = _leads_to_ours(handler)
         record, fault = _filtered(handler, record, _handler(handler), is_ours=ours)
@@ -168,7 +183,7 @@ def _outcomes(
     if inner and not fault and isinstance(handler, QueueHandler):
         try:
             record = handler.prepare(copy.copy(record))
-        except Exception as error:  # of a formatter that misses a field, for example
+        except Exception as error:  # for example a formatter whose field is missing
             fault = f"{_handler(handler)} cannot prepare events: {type(error).__name__}: {error}"
     if fault or not inner:
         if not fault and is_own(handler) and READER.read(record) is None:
@@ -187,14 +202,17 @@ def _no_event_fault(through: Sequence[logging.Handler]) -> str:
     for each in through:
         if isinstance(each, QueueHandler) and each.formatter is not None:
             return (
-                f"the formatter of {_handler(each)} turns the message into another text, which is "
-                "no event's name; remove the formatter there"
+                f"the formatter of {_handler(each)} changes the message, which must be the event's "
+                "name; remove the formatter"
             )
-    return "a filter changes the message or the logger's name, so that it is no event; remove it"
+    return (
+        "a filter changes the message or the logger's name, so the record is not an event; remove "
+        "the filter"
+    )
 
 
 def _inner(handler: logging.Handler) -> Sequence[logging.Handler]:
-    """Return the handlers that a handler hands its records to, as far as they can be seen."""
+    """Return the handlers that a handler passes records on to, as far as they can be found."""
     if isinstance(handler, MemoryHandler):
         return [] if handler.target is None else [handler.target]
     listener = getattr(handler, "listener", None)  # of a QueueHandler, since Python 3.12
@@ -208,22 +226,23 @@ def _leads_to_ours(handler: logging.Handler) -> bool:
 def _why_missing(
     logger: logging.Logger, queues: Sequence[logging.Handler], unattached: Sequence[str]
 ) -> str:
-    """Return why none of our handlers is on the path of a logger, and what to do."""
+    """Return why none of this package's handlers is on a logger's path, and what to do."""
     attach = f"attach it to the logger {EVENT_LOGGER!r}"
     if queues:
         return (
-            f"what takes records out of the queue of {_handler(queues[0])} cannot be seen here; "
-            f"{attach}, where it does not wait for the network either"
+            f"the listener of {_handler(queues[0])} is not accessible, so its handlers are "
+            f"unknown; attach this package's handler to the logger {EVENT_LOGGER!r} instead, where "
+            "it does not block on the network either"
         )
     for holder in _loggers(logger.manager):
         for handler in filter(_leads_to_ours, holder.handlers):
             name = f"{_handler(handler)} is attached to {_logger(holder)}"
             if holder not in _ancestors(logger):
-                return f"{name}, which gets no records of {_logger(logger)}; {attach}"
+                return f"{name}, which receives no records of {_logger(logger)}; {attach}"
             barrier = next(each for each in _ancestors(logger) if not each.propagate)
             return f"{name}, to which {_logger(barrier)} does not propagate; {attach}"
     if unattached:
-        return f"the handler {unattached[0]!r} is attached to no logger; {attach}"
+        return f"the handler {unattached[0]!r} is not attached to a logger; {attach}"
     return (
         "no handler of codex_otel_logging is configured; add one: "
         '{"()": "codex_otel_logging.from_toml"}, and ' + attach
@@ -237,12 +256,12 @@ def _loggers(manager: logging.Manager) -> list[logging.Logger]:
 
 
 def _ancestors(logger: logging.Logger) -> list[logging.Logger]:
-    """Return a logger and all above it, whether it propagates to them or not."""
+    """Return a logger and all its ancestors, whether or not it propagates to them."""
     return [logger] if logger.parent is None else [logger, *_ancestors(logger.parent)]
 
 
 def _duplicates(arrived: Sequence[_Outcome]) -> Iterator[str]:
-    """Yield a fault for each destination that an event would be sent to more than once."""
+    """Yield a fault for each destination that an event is sent to more than once."""
     for first in arrived:
         same = [each for each in arrived if _go_to_same_place(first.handler, each.handler)]
         if len(same) > 1 and same[0] is first:
@@ -261,16 +280,18 @@ def _notes(arrived: Sequence[_Outcome]) -> Iterator[str]:
         name = _handler(each.handler)
         if not is_event_logger(each.holder.name):
             yield (
-                f"{name} gets the records of other loggers too, and ignores them; attach it to "
-                f"the logger {EVENT_LOGGER!r} only"
+                f"{name} also receives the records of other loggers, and ignores them; attach it "
+                f"to the logger {EVENT_LOGGER!r} only"
             )
+        # The reader takes a bound conversation from a context variable, which the thread of a
+        # listener or of a flush does not have.
         for queue in each.through:
-            waits = f"events wait in {_handler(queue)} until it is flushed"
+            waits = f"{_handler(queue)} keeps events until it is flushed"
             if isinstance(queue, QueueHandler):
-                waits = f"events wait in the queue of {_handler(queue)}, whose listener must run"
+                waits = f"{_handler(queue)} queues events until its listener runs"
             yield (
-                f"{waits}, and a bound conversation is unknown behind it; attached directly, "
-                f"{name} does not wait for the network either"
+                f"{waits}, and events lose their bound conversation there; attach {name} directly, "
+                "it does not block on the network either"
             )
 
 

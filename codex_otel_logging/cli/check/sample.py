@@ -1,4 +1,4 @@
-"""The event that `check` sends, and follows through logging."""
+"""The sample event that `check` exports and traces through logging."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from ...events.redaction import REDACT_ALL
 EVENT = "codex.startup_phase"
 
 READER = EventReader(REDACT_ALL)
-"""Reads the sample as a handler does; the event holds nothing that the settings could redact."""
+"""Reads the sample as a handler does. No setting matters: the event has no sensitive field."""
 
 
 def sample_record(logger: str = EVENT_LOGGER) -> logging.LogRecord:
-    """Return the event as if an application had logged it, before a handler reads it."""
+    """Return the record of the event, as an application would log it."""
     fields = {"startup.phase": "check", "startup.status": "ok", "duration_ms": 0}
     record = logging.LogRecord(logger, logging.INFO, __file__, 0, EVENT, None, None)
     record.__dict__.update(fields)
@@ -25,7 +25,7 @@ def sample_record(logger: str = EVENT_LOGGER) -> logging.LogRecord:
 
 
 def sample_event(conversation_id: str) -> Event:
-    """Return the event of a conversation that no other process has, so that it can be found."""
+    """Return the event, with a conversation id by which it can be found in a backend."""
     with Conversation(conversation_id, "none").bind():
         event = READER.read(sample_record())
     assert event is not None

@@ -1,4 +1,4 @@
-"""Where the settings come from that `check` shows: which file, and why that one."""
+"""Selects the settings that `check` shows: which file or table, and why."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _PACKAGE = __name__.partition(".")[0]
 
 
 class Source(NamedTuple):
-    """An `[otel]` table as it is written, with its settings, and why it is this one."""
+    """An `[otel]` table as written, the settings parsed from it, and why it was selected."""
 
     file: OtelFile
     config: OtelConfig
@@ -29,15 +29,15 @@ class Source(NamedTuple):
 def source_of(
     path: str | None, reference: str | None, handlers: Sequence[ConfiguredHandler]
 ) -> Source:
-    """Return the settings in a file, or else those of a handler, or else those in Codex's file.
+    """Return the settings of `path`, or else of the first of `handlers`, or else of Codex's file.
 
     Args:
         path: the file named on the command line, if any.
-        reference: the logging dictionary named there, if any.
-        handlers: the handlers that the dictionary configures.
+        reference: the logging dictionary named on the command line, if any.
+        handlers: this package's handlers in that dictionary.
 
     Raises:
-        ConfigError: the settings cannot be read, or have faults.
+        ConfigError: the settings are invalid or cannot be read.
 
     """
     if path is not None:
@@ -48,11 +48,11 @@ def source_of(
             why = f"The settings of the handler {each.handler.name!r} in {reference}"
             return _from_file(file, "logging", why)
     kind: Kind = "CODEX_HOME" if os.environ.get("CODEX_HOME") else "default"
-    why = "The default, as CODEX_HOME is not set"
+    why = "The default, because CODEX_HOME is not set"
     if kind == "CODEX_HOME":
         why = "From the folder in CODEX_HOME"
     if handlers:
-        why += f"; the settings of the handler in {reference} cannot be seen"
+        why += f"; the settings of the handler in {reference} are not accessible"
     return _from_file(OtelFile.read(), kind, why)
 
 
@@ -61,7 +61,10 @@ def _from_file(file: OtelFile, kind: Kind, why: str) -> Source:
 
 
 def _file_of(configured: ConfiguredHandler, reference: str) -> OtelFile | None:
-    """Return the settings of a handler, or None if a factory of the application's has them."""
+    """Return the settings of a handler, or None if the application's own factory builds it.
+
+    Such a factory may compute the settings, so its options say nothing about them.
+    """
     options = configured.options
     factory = options.get("()", options.get("class"))
     name = factory if isinstance(factory, str) else f"{factory.__module__}.{factory.__qualname__}"
@@ -78,8 +81,10 @@ def _file_of(configured: ConfiguredHandler, reference: str) -> OtelFile | None:
 
 
 def shell_advice(error: ConfigError) -> Sequence[str]:
-    """Return the faults of settings that cannot be read, with what to do about them at a shell."""
-    # The message is for who builds a handler: it names an argument.
+    """Return the faults of an error, with advice for a shell instead of advice for code.
+
+    A missing file's own message suggests an argument of `from_toml`.
+    """
     if isinstance(error.__context__, FileNotFoundError):
         what = error.faults[0].rpartition("; ")[0]
         return [f"{what}; create it, or name another file: codex-otel-logging check PATH"]

@@ -1,8 +1,8 @@
-"""The steps of a delivery, in their order: each returns what it found, and what to do about it.
+"""The steps of a delivery, in order. Each returns a `Diagnosis`.
 
-Up to the answer they take nothing but sockets, to see where the way to the collector ends. None of
-the settings' secrets is sent; a proxy gets the credentials meant for it. A deadline limits them
-together; only name resolution is excluded.
+All steps before `send` use plain sockets, to find out which part of the route fails. They send none
+of the configured headers; a proxy receives the credentials from its own address. One deadline
+limits them together. Name resolution is exempt, because `getaddrinfo` has no timeout.
 """
 
 from __future__ import annotations
@@ -32,32 +32,36 @@ from .diagnoses import Diagnosis
 
 _PROBE_TIMEOUT_S = 2.0
 _ALERT_TIMEOUT_S = 0.3
-"""How long a server may take to say that it wanted a client's certificate."""
+"""How long to wait for a server's alert that a client certificate is required.
+
+In TLS 1.3 the client's handshake is complete before the server has checked its certificate, so the
+alert arrives on the first read: RFC 8446, 4.4.2.4 and 6.2.
+"""
 
 _HTTP2_PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0\x04\0\0\0\0\0"
-"""https://www.rfc-editor.org/rfc/rfc9113#section-3.4, with an empty SETTINGS frame."""
+"""The client connection preface with an empty SETTINGS frame: RFC 9113, 3.4."""
 
 _SETTINGS_FRAME = b"\x04\0\0\0\0\0"
-"""What stands behind the length in the SETTINGS frame that a server begins with."""
+"""Type, flags and stream of the SETTINGS frame that a server sends first, after its length."""
 
 _HTTP1_REQUEST = b"GET / HTTP/1.1\r\nHost: collector\r\nConnection: close\r\n\r\n"
 
 _CLOSED, _CERTIFICATE_REQUIRED = b"(closed)", b"(certificate required)"
-"""Stand for the end of a connection before a byte arrived."""
+"""Stand for a connection that ended before the first byte arrived."""
 
 _LOCAL_STATUSES = (None, "UNAVAILABLE", "DEADLINE_EXCEEDED", "CANCELLED", "INTERNAL", "UNKNOWN")
-"""Without an answer there is none of HTTP's, and gRPC makes these up itself."""
+"""Statuses that may not come from a collector: HTTP has none then, gRPC generates these itself."""
 
 
 class ResolvedAddress(NamedTuple):
-    """An address of a name, as `socket.connect` takes it."""
+    """One address of a host, in the form that `socket.connect` takes."""
 
     family: int
     sockaddr: Any
 
 
 class DetectedProtocols(NamedTuple):
-    """What is spoken at a port, with TLS or without; HTTP/2 is what gRPC speaks."""
+    """The protocols a port speaks, and whether over TLS. gRPC runs over HTTP/2."""
 
     tls: bool
     http1: bool
@@ -65,7 +69,7 @@ class DetectedProtocols(NamedTuple):
 
 
 def build(exporter: ExporterConfig, config: OtelConfig) -> Exporter | Diagnosis:
-    """Build the exporter that a handler would build; only a failure is worth a diagnosis."""
+    """Return the exporter that a handler would build, or a diagnosis if that fails."""
     try:
         with suppress_own_records():
             return factory.connect(exporter, shared_attributes_of(config, None))
@@ -76,16 +80,17 @@ def build(exporter: ExporterConfig, config: OtelConfig) -> Exporter | Diagnosis:
 
 
 def resolve(route: Route) -> tuple[Diagnosis, Sequence[ResolvedAddress]]:
-    """Look up the name of the collector, or of the proxy before it."""
+    """Look up the host name of the collector, or of the proxy in front of it. Blocks."""
     try:
         found = socket.getaddrinfo(*route.first, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "not a name"
+        # UnicodeError: a label of the name is empty or longer than 63 bytes.
+        reason = error.strerror if isinstance(error, OSError) else "invalid name"
         diagnosis = diagnoses.UNKNOWN_PROXY if route.proxy else diagnoses.UNKNOWN_NAME
         return diagnosis.about(route=route, reason=reason), ()
     resolved = [ResolvedAddress(family, sockaddr) for family, _, _, _, sockaddr in found]
     addresses = ", ".join(dict.fromkeys(str(sockaddr[0]) for _, sockaddr in resolved))
-    diagnosis = diagnoses.NUMBER if addresses == route.host_shown else diagnoses.RESOLVED
+    diagnosis = diagnoses.IP_ADDRESS if addresses == route.host_shown else diagnoses.RESOLVED
     if route.proxy:
         diagnosis = diagnoses.RESOLVED_PROXY
     return diagnosis.about(route=route, addresses=addresses), resolved
@@ -94,7 +99,7 @@ def resolve(route: Route) -> tuple[Diagnosis, Sequence[ResolvedAddress]]:
 def connect(
     route: Route, addresses: Sequence[ResolvedAddress], deadline: Deadline
 ) -> tuple[Diagnosis, socket.socket | None]:
-    """Connect to the first address that accepts the connection."""
+    """Connect to the first address that accepts. Return a diagnosis, and the connection if any."""
     try:
         connection = deadlines.connect(addresses, deadline)
         return diagnoses.CONNECTED.about(peer=_peer(connection)), connection
@@ -110,7 +115,7 @@ def connect(
 def _peer(connection: socket.socket) -> Any:
     try:
         return connection.getpeername()
-    except OSError:  # it has reset the connection already
+    except OSError:  # the peer has already reset the connection
         connection.close()
         raise
 
@@ -126,44 +131,45 @@ def open_tunnel(
     proxy: Proxy,
     deadline: Deadline,
 ) -> Diagnosis:
-    """Ask a proxy for a connection to the collector: RFC 9110, 9.3.6."""
+    """Ask a proxy to connect to the collector: CONNECT, RFC 9110, 9.3.6."""
     request = f"CONNECT {route.collector} HTTP/1.1\r\nHost: {route.collector}\r\n"
     if proxy.authorization:
         request += f"Proxy-Authorization: {proxy.authorization}\r\n"
     try:
         deadline.limit(connection)
         connection.sendall(f"{request}\r\n".encode())
-        while re.match(rb"HTTP/1\.\d 1\d\d ", answer := _head_of_answer(connection, deadline)):
-            pass  # skip interim answers: RFC 9110, 15.2
+        while re.match(rb"HTTP/1\.\d 1\d\d ", answer := _response_head(connection, deadline)):
+            pass  # skip interim responses: RFC 9110, 15.2
     except OSError as error:
         reason = error.strerror or "timed out"
         return diagnoses.SILENT_PROXY.about(route=route, reason=reason)
     version, _, status = answer.partition(b"\r\n")[0].decode("latin-1").partition(" ")
     if not version.startswith("HTTP/1."):
-        diagnosis = diagnoses.NO_HTTP_PROXY
+        diagnosis = diagnoses.NOT_AN_HTTP_PROXY
     elif status.startswith("2"):
         diagnosis = diagnoses.TUNNELED
     elif status.startswith("407"):
         diagnosis = diagnoses.PROXY_AUTHENTICATION
     else:
-        diagnosis = diagnoses.NO_TUNNEL
+        diagnosis = diagnoses.TUNNEL_REFUSED
     return diagnosis.about(route=route, reason=safe_reason(status, exporter))
 
 
-def _head_of_answer(connection: socket.socket, deadline: Deadline) -> bytes:
+def _response_head(connection: socket.socket, deadline: Deadline) -> bytes:
     head = b""
     while b"\r\n\r\n" not in head and len(head) < 65_536:
         deadline.limit(connection)
-        if not (data := connection.recv(1)):  # TLS begins right after the head
+        # One byte at a time: what follows the head belongs to the TLS handshake.
+        if not (data := connection.recv(1)):
             break
         head += data
     return head
 
 
-def shake_hands(
+def tls_handshake(
     connection: socket.socket, exporter: ExporterConfig, route: Route, deadline: Deadline
 ) -> Diagnosis:
-    """Begin TLS as the exporter does, check the collector's certificate, and end the connection."""
+    """Perform a TLS handshake as the exporter does, verify the certificate, and disconnect."""
     try:
         context = _context(exporter)
     except (OSError, ValueError) as error:
@@ -171,19 +177,19 @@ def shake_hands(
         return diagnoses.UNREADABLE_CERTIFICATES.about(reason=reason)
     protocol = "http/1.1" if exporter.over_http else "h2"
     try:
-        with _secured(connection, context, protocol, route, deadline) as secure:
-            return diagnoses.SECURE.about(version=secure.version())
+        with _wrap_tls(connection, context, protocol, route, deadline) as secure:
+            return diagnoses.TLS_ESTABLISHED.about(version=secure.version())
     except ssl.SSLCertVerificationError as error:
         diagnosis = diagnoses.CERTIFICATES.get(error.verify_code, diagnoses.UNKNOWN_AUTHORITY)
         return diagnosis.about(route=route, reason=error.verify_message)
-    except UnicodeError:  # only a proxy has been given the name so far
+    except UnicodeError:  # behind a proxy, `resolve` has not looked at this name
         return diagnoses.INVALID_NAME.about(route=route)
     except TimeoutError:
-        return diagnoses.NO_HANDSHAKE
+        return diagnoses.HANDSHAKE_TIMEOUT
     except OSError as error:
         reason = getattr(error, "reason", None) or _reason(error)
         wanted = "CERTIFICATE_REQUIRED" in reason or "HANDSHAKE_FAILURE" in reason
-        diagnosis = diagnoses.NO_CLIENT_CERTIFICATE if wanted else diagnoses.NO_TLS
+        diagnosis = diagnoses.NO_CLIENT_CERTIFICATE if wanted else diagnoses.HANDSHAKE_FAILED
         return diagnosis.about(reason=reason)
 
 
@@ -203,7 +209,7 @@ def _context(exporter: ExporterConfig, *, verify: bool = True) -> ssl.SSLContext
     return context
 
 
-def _secured(
+def _wrap_tls(
     connection: socket.socket,
     context: ssl.SSLContext,
     protocol: str,
@@ -211,7 +217,7 @@ def _secured(
     deadline: Deadline,
 ) -> ssl.SSLSocket:
     host = route.collector.host
-    host.encode("idna")  # Python 3.10 leaves the connection open if `wrap_socket` finds the fault
+    host.encode("idna")  # on an invalid name, `wrap_socket` of Python 3.10 leaks the connection
     context.set_alpn_protocols([protocol])
     deadline.limit(connection)
     return context.wrap_socket(connection, server_hostname=host)
@@ -220,13 +226,13 @@ def _secured(
 def send(
     client: Exporter, event: Event, exporter: ExporterConfig, route: Route | None
 ) -> Diagnosis:
-    """Export the event, and judge what came of it."""
+    """Export the event and return a diagnosis of the outcome. Blocks up to the `timeout_ms`."""
     try:
         with suppress_own_records():
             outcome = client.export([event])
     except OSError as error:
         outcome = Outcome("retry", f"no connection: {_reason(error)}")
-    except Exception as error:  # from a library; its text may hold anything
+    except Exception as error:  # from a library: its text may contain secrets
         outcome = Outcome("refused", f"the exporter failed: {type(error).__name__}")
     if outcome.web_page:
         diagnosis = diagnoses.WEB_PAGE
@@ -240,7 +246,7 @@ def send(
         diagnosis = diagnoses.ANSWERS.get(_subject(outcome, exporter), diagnoses.FAILED)
     reason = outcome.reason
     if outcome.retry_after_s is not None:
-        reason += diagnoses.ASKED_TO_WAIT.format(outcome.retry_after_s)
+        reason += diagnoses.RETRY_AFTER.format(outcome.retry_after_s)
     return diagnosis.about(
         reason=reason,
         exporter=exporter,
@@ -251,7 +257,7 @@ def send(
 
 
 def _subject(outcome: Outcome, exporter: ExporterConfig) -> int | str | None:
-    """Return what an answer is about, or else its status."""
+    """Return the key of the advice for an answer: its subject if known, or else its status."""
     status = outcome.status
     if status in (401, 403, "UNAUTHENTICATED", "PERMISSION_DENIED"):
         return "headers" if exporter.headers else "no header"
@@ -266,9 +272,13 @@ def _subject(outcome: Outcome, exporter: ExporterConfig) -> int | str | None:
 
 
 def detect_protocols(exporter: ExporterConfig, route: Route, answer: Diagnosis) -> Diagnosis:
-    """Find out what is spoken at the port, after an answer that nothing else explains."""
+    """Detect which protocols the port speaks, to explain a failure that has no other cause.
+
+    The expected use of TLS is tried first. Each attempt opens a connection of its own, at most four
+    in all, of at most two seconds each.
+    """
     if route.proxy and route.proxy.opaque:
-        return diagnoses.HIDDEN.about(route=route)
+        return diagnoses.HIDDEN_BY_PROXY.about(route=route)
     for tls in (route.tls, not route.tls):
         received = [
             _first_bytes(exporter, route, tls, "h2", _HTTP2_PREFACE),
@@ -281,14 +291,14 @@ def detect_protocols(exporter: ExporterConfig, route: Route, answer: Diagnosis) 
         if http1 or http2:
             return _compare(DetectedProtocols(tls, http1, http2), exporter, route, answer)
         if tls == route.tls and all(data == _CLOSED for data in received):
-            return diagnoses.HANGS_UP
+            return diagnoses.CLOSED_IN_HANDSHAKE
     return diagnoses.NO_PROTOCOL
 
 
 def _compare(
     detected: DetectedProtocols, exporter: ExporterConfig, route: Route, answer: Diagnosis
 ) -> Diagnosis:
-    """Compare what is spoken at the port with what the settings say."""
+    """Return advice on the differences between the port's protocols and the settings."""
     spoken = {"HTTP/1": detected.http1, "gRPC": detected.http2}
     expected = "HTTP/1" if exporter.over_http else "gRPC"
     mismatches = []
@@ -299,7 +309,7 @@ def _compare(
     diagnosis = diagnoses.PROTOCOLS
     if not mismatches:
         untrusted = "TLS failed" in answer.text
-        diagnosis = diagnoses.UNTRUSTED_BY_GRPC if untrusted else diagnoses.UNWILLING
+        diagnosis = diagnoses.UNTRUSTED_BY_GRPC if untrusted else diagnoses.NOT_ACCEPTING
     return diagnosis.about(
         protocols=" and ".join(name for name in spoken if spoken[name]),
         tls="with" if detected.tls else "without",
@@ -310,7 +320,10 @@ def _compare(
 def _first_bytes(
     exporter: ExporterConfig, route: Route, tls: bool, protocol: str, request: bytes
 ) -> bytes:
-    """Send a request, and return the first bytes of what comes back, or came before it."""
+    """Send a request and return the first bytes received, before or after it.
+
+    Certificates are not verified: only the protocol matters here.
+    """
     _, addresses = resolve(route)
     deadline = Deadline(min(exporter.timeout_ms / 1000, _PROBE_TIMEOUT_S))
     _, connection = connect(route, addresses, deadline)
@@ -324,8 +337,9 @@ def _first_bytes(
             if not tls:
                 return _exchange(connection, request, deadline)
             context = _context(exporter, verify=False)
-            with _secured(connection, context, protocol, route, deadline) as secure:
-                with suppress(TimeoutError):  # gRPC servers begin by themselves, and so do alerts
+            with _wrap_tls(connection, context, protocol, route, deadline) as secure:
+                # An HTTP/2 server sends its SETTINGS unasked, and a TLS alert arrives unasked too.
+                with suppress(TimeoutError):
                     return _received(secure, Deadline(_ALERT_TIMEOUT_S)) or _CLOSED
                 return _exchange(secure, request, deadline)
     except (OSError, UnicodeError) as error:
@@ -340,7 +354,7 @@ def _exchange(connection: socket.socket, request: bytes, deadline: Deadline) -> 
 
 
 def _received(connection: socket.socket, deadline: Deadline) -> bytes:
-    """Return the next bytes, as many as tell what is spoken, or fewer at the end."""
+    """Return the next nine bytes, or fewer at the end: the length of an HTTP/2 frame header."""
     data = b""
     while len(data) < 9:
         deadline.limit(connection)

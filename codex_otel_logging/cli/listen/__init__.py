@@ -1,6 +1,6 @@
-"""`codex-otel-logging listen`: a collector that prints the events it receives.
+"""`codex-otel-logging listen`: receives events and prints them.
 
-`command` hands what arrives to a view (`text_view` or `json_view`), counts `refusals`, and adds the
-events of each conversation up in `summaries`. Runs in a process of its own, on a `Receiver`.
-Nothing imports it but `cli`.
+`command` runs a `Receiver`, passes each request to a view (`text_view` or `json_view`), counts
+`refusals`, and aggregates the events of each conversation in `summaries`. The receiver's threads
+queue requests, the main thread prints them. Only `cli` imports it.
 """

@@ -1,9 +1,9 @@
-"""Shows the events that arrive on this machine, live, and what each conversation adds up to.
+"""The command `listen`: shows events as they arrive, then a summary of each conversation.
 
-The receiver's threads put requests into a queue and answer their senders at once; the main thread
-prints. When the output is slow, what is not printed yet waits in memory, encoded, up to
-`MAX_WAITING_BYTES`; while there is more, senders are asked to send again, as OTLP provides for, so
-that no sender is kept waiting and nothing that can be sent again is lost.
+The receiver's threads queue requests and answer their senders immediately; the main thread prints.
+If the output is slow, requests wait in memory, encoded, up to `MAX_WAITING_BYTES`. Beyond that,
+senders receive a retryable status, as OTLP defines it, so no sender is blocked and no event that
+the sender retries is dropped.
 """
 
 from __future__ import annotations
@@ -22,21 +22,21 @@ from .json_view import json_view
 from .refusals import Refusals
 from .summaries import Summaries
 from .text_view import text_view
-from .views import HOW_TO_END, View, are, counted
+from .views import HOW_TO_STOP, View, counted
 
 MAX_WAITING_BYTES = 32 << 20
-"""How many bytes of requests may wait to be printed; they wait encoded."""
+"""Maximum size of the requests waiting to be printed, in encoded bytes."""
 
 _REQUEST_BYTES = 1024
-"""More than an empty request takes in the queue."""
+"""Added to the size of each request, so that empty requests are limited, too."""
 
 _POLL_S = 1.0
 
 
 def run(http_port: int, grpc_port: int, *, as_json: bool = False) -> int:
-    """Print what arrives until SIGINT or SIGTERM, then the summaries; return the exit status.
+    """Print events until SIGINT or SIGTERM, then the summaries, and return the exit status.
 
-    Called on the main thread. A second signal does what it always does: it ends at once.
+    Must be called on the main thread. A second signal has its default effect: it ends the process.
     """
     arrivals = Arrivals()
     try:
@@ -46,11 +46,11 @@ def run(http_port: int, grpc_port: int, *, as_json: bool = False) -> int:
             on_request=arrivals.put,
             on_refused=arrivals.refuse,
         )
-    except ImportError as error:  # the receiver needs more than the package
+    except ImportError as error:  # the receiver needs an extra
         print(error, file=sys.stderr)
         return 1
     except PortError as error:
-        print(_taken(error, "http" if error.port == http_port else "grpc"), file=sys.stderr)
+        print(_port_advice(error, "http" if error.port == http_port else "grpc"), file=sys.stderr)
         return 1
     view = make_view(as_json=as_json)
     listening = Listening(arrivals, view)
@@ -58,31 +58,30 @@ def run(http_port: int, grpc_port: int, *, as_json: bool = False) -> int:
         with _signals_call(arrivals.stop):
             with receiver:
                 view.begin(_addresses(receiver))
-                listening.until_stopped()
-            listening.rest()
+                listening.show_until_stopped()
+            listening.show_waiting()  # the closed receiver adds no more
     finally:
         view.status("")
-    listening.end()
+    listening.show_summaries()
     return 0
 
 
 def make_view(*, as_json: bool) -> View:
-    """Return the view for programs, or the one for people, on standard output."""
+    """Return a view on standard output: JSON Lines or text."""
     return json_view() if as_json else text_view()
 
 
-def _taken(error: PortError, protocol: str) -> str:
-    """Return what to do about a port that cannot be listened on."""
+def _port_advice(error: PortError, protocol: str) -> str:
+    """Return the message for a port that cannot be opened."""
     return (
-        f"{error.strerror} (probably an OpenTelemetry collector, or another listen, has the port): "
-        f"end that, or choose another port with --{protocol}-port; --{protocol}-port 0 takes a "
-        "free one"
+        f"{error.strerror} (possibly used by an OpenTelemetry collector or another listen): stop "
+        f"that process, or choose another port with --{protocol}-port; 0 selects a free port"
     )
 
 
 @contextmanager
 def _signals_call(stop: Callable[[], None]) -> Iterator[None]:
-    """Let the first SIGINT or SIGTERM call `stop`; one that is ignored stays ignored."""
+    """Let the first SIGINT or SIGTERM call `stop`. Ignored signals stay ignored, as under nohup."""
     before: dict[int, Any] = {}
 
     def restore() -> None:
@@ -103,7 +102,7 @@ def _signals_call(stop: Callable[[], None]) -> Iterator[None]:
 
 
 class _Encoded:
-    """A request as bytes: decoded, it may take a hundred times as much memory."""
+    """A request as bytes. Decoded, small records take about 30 times as much memory."""
 
     __slots__ = ("_message", "_parse", "_transport")
 
@@ -114,16 +113,16 @@ class _Encoded:
 
     @property
     def size(self) -> int:
-        """The bytes that it takes."""
+        """The size that counts against `MAX_WAITING_BYTES`."""
         return _REQUEST_BYTES + len(self._message)
 
     def decoded(self) -> ReceivedRequest:
-        """Return the request, without its headers: they are not shown."""
+        """Return the request without its headers, which are not shown and may hold secrets."""
         return ReceivedRequest(self._transport, {}, self._parse(self._message))
 
 
 class Arrivals:
-    """The requests that wait to be printed. All methods may be called from any thread."""
+    """Requests waiting to be printed. Thread-safe."""
 
     def __init__(self) -> None:
         self._queue: SimpleQueue[_Encoded | RefusedRequest | None] = SimpleQueue()
@@ -136,7 +135,7 @@ class Arrivals:
         """Add a request.
 
         Raises:
-            Full: too much is waiting already.
+            Full: `MAX_WAITING_BYTES` are waiting already. A single request of any size is accepted.
 
         """
         encoded = _Encoded(request)
@@ -148,18 +147,18 @@ class Arrivals:
         self._queue.put(encoded)
 
     def refuse(self, refused: RefusedRequest) -> None:
-        """Count a refused request, and add it if it is the first of its kind."""
+        """Count a refused request, and add it if its reason is new."""
         if self.refusals.add(refused):
             self._queue.put(refused)
 
     def take(self, *, wait: bool) -> ReceivedRequest | RefusedRequest | None:
-        """Remove and return a request, or None for a call of `stop`.
+        """Remove and return the next request, or None for a call of `stop`.
 
         Raises:
-            Empty: there is none; with `wait`, none came within a second.
+            Empty: no request is waiting, or, with `wait`, none arrived within a second.
 
         """
-        # Not timeout=0, with which Python before 3.13 may wait forever.
+        # Not timeout=0: SimpleQueue of Python before 3.13 then blocks forever now and then.
         taken = self._queue.get(wait, _POLL_S if wait else None)
         if not isinstance(taken, _Encoded):
             return taken
@@ -168,15 +167,15 @@ class Arrivals:
         return taken.decoded()
 
     def stop(self) -> None:
-        """Let `take` return None behind what is waiting; a signal handler may call this."""
-        self._queue.put(None)
+        """Let `take` return None after the waiting requests. Safe to call in a signal handler."""
+        self._queue.put(None)  # SimpleQueue.put is reentrant, Queue.put is not
 
     def __len__(self) -> int:
         return self._queue.qsize()
 
 
 class Listening:
-    """Takes requests, adds them up, and has them shown."""
+    """Takes requests from `arrivals`, shows them in `view`, and aggregates them."""
 
     def __init__(self, arrivals: Arrivals, view: View) -> None:
         self._arrivals = arrivals
@@ -185,21 +184,21 @@ class Listening:
         self._events = 0
         self._others = 0
 
-    def until_stopped(self) -> None:
-        """Show what arrives, until the arrivals are stopped."""
+    def show_until_stopped(self) -> None:
+        """Show requests as they arrive, until `stop` is called on the arrivals."""
         self._view.status(self.status())
         while True:
             try:
                 request = self._arrivals.take(wait=True)
-            except Empty:
+            except Empty:  # the wait is bounded: on Windows, Ctrl-C does not interrupt others
                 continue
             if request is None:
                 return
             self._show(request)
             self._view.status(self.status())
 
-    def rest(self) -> None:
-        """Show what is still waiting."""
+    def show_waiting(self) -> None:
+        """Show the requests still waiting, and return when none is left."""
         while True:
             try:
                 request = self._arrivals.take(wait=False)
@@ -208,23 +207,23 @@ class Listening:
             if request is not None:
                 self._show(request)
 
-    def end(self) -> None:
-        """Show the summaries."""
+    def show_summaries(self) -> None:
+        """Show a summary of each conversation and of the refused requests."""
         self._view.end(self._total())
         for summary in self._summaries:
             self._view.conversation_ends(summary)
         self._view.refusals(self._arrivals.refusals)
         if self._arrivals.turned_away:
             self._view.warn(
-                f"the output was too slow for {counted(self._arrivals.turned_away, 'request')}: "
-                "the sender was told to send again"
+                f"the output was too slow for {counted(self._arrivals.turned_away, 'request')}; "
+                "the sender was asked to retry"
             )
 
     def _show(self, request: ReceivedRequest | RefusedRequest) -> None:
         if isinstance(request, RefusedRequest):
             self._view.refused(request)
             return
-        # A request holds the events of each logger together; by time they are in order again.
+        # OTLP groups records by scope: sort by time to restore the order across loggers.
         for event in sorted(events_of(request), key=time_of):
             if not is_event(event):
                 self._others += 1
@@ -245,20 +244,20 @@ class Listening:
             f"{counted(self._summaries.conversations, 'conversation')}"
         )
         if self._others:
-            total += f", and {counted(self._others, 'record')} that {are(self._others)} no event"
+            total += f", {counted(self._others, 'other record')}"
         return total
 
     def status(self) -> str:
-        """Return how many events have arrived, and what else there is to know."""
+        """Return the text of the status line: counts, and how to stop."""
         waiting = len(self._arrivals)
         behind = f"; {counted(waiting, 'request')} not printed yet" if waiting else ""
         refusals = self._arrivals.refusals.total
         refused = f"; {counted(refusals, 'request')} refused" if refusals else ""
-        return f"{self._total()}{refused}{behind}; {HOW_TO_END}"
+        return f"{self._total()}{refused}{behind}; {HOW_TO_STOP}"
 
 
 def _addresses(receiver: Receiver) -> list[str]:
-    """Return the endpoints, for HTTP and, where it can be, for gRPC."""
+    """Return the HTTP endpoint, and the gRPC endpoint if `grpc` is installed."""
     try:
         return [receiver.http_endpoint, receiver.grpc_endpoint]
     except ImportError:

@@ -1,6 +1,6 @@
-"""Facts about a single received record: its time, whether it is an event, whether it failed.
+"""Derives facts from one received record: its time, whether it is an event, whether it failed.
 
-Senders differ: the Codex CLI sends most numbers as text, and no time but in an attribute.
+Senders differ: the Codex CLI sends most numbers as text, and the time only as an attribute.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ _SEVERITY_ERROR = 17
 
 
 def time_of(event: ReceivedEvent) -> int:
-    """Return when an event was, in nanoseconds since the epoch.
+    """Return the time of an event in nanoseconds since the epoch.
 
-    That is its own time; where it has none, `event.timestamp`, or when it was observed, or now.
+    Falls back from the record's time to `event.timestamp`, the observed time, and the current time.
     """
     return (
         event.time_unix_nano
@@ -36,9 +36,9 @@ def time_of(event: ReceivedEvent) -> int:
 
 
 def _nanoseconds(timestamp: object) -> int:
-    """Return a time in RFC 3339 as nanoseconds since the epoch; 0 for anything else."""
+    """Return an RFC 3339 time as nanoseconds since the epoch; 0 for anything else."""
     text = str(timestamp)
-    if text.endswith("Z"):  # not understood before Python 3.11
+    if text.endswith("Z"):  # `fromisoformat` accepts it since Python 3.11
         text = f"{text[:-1]}+00:00"
     try:
         moment = datetime.fromisoformat(text)
@@ -51,12 +51,12 @@ def _nanoseconds(timestamp: object) -> int:
 
 
 def is_event(event: ReceivedEvent) -> bool:
-    """Return whether a log record is an event: it says so, or is named like one of the catalog."""
+    """Return whether a record is an event: it has `event.name`, or a name from the catalog."""
     return bool(event.attributes.get("event.name")) or catalog.find(event.name) is not None
 
 
 def number(value: object) -> float | None:
-    """Return a number, also one that came as text; None for anything else, and below 0."""
+    """Return a number, or a number sent as text. None for anything else, or if it is negative."""
     if isinstance(value, bool) or not isinstance(value, (int, float, str)):
         return None
     try:
@@ -67,7 +67,7 @@ def number(value: object) -> float | None:
 
 
 def failure_of(event: ReceivedEvent) -> str | None:
-    """Return what a failed event says of its failure, or None for one that did not fail."""
+    """Return the failure that an event reports, which may be empty; None if it did not fail."""
     attributes = event.attributes
     message = attributes.get("error.message")
     if has_succeeded(event) is False:
@@ -82,11 +82,11 @@ def failure_of(event: ReceivedEvent) -> str | None:
 
 
 def is_denied(event: ReceivedEvent) -> bool:
-    """Return whether an event is a decision against a tool call."""
+    """Return whether an event is a decision that denies or aborts a tool call."""
     decision = str(event.attributes.get("decision")).lower()
     return event.name == "codex.tool_decision" and decision in ("denied", "abort")
 
 
 def has_succeeded(event: ReceivedEvent) -> bool | None:
-    """Return whether a tool call succeeded, or None for an event that does not say."""
+    """Return whether a tool call succeeded, or None if the event has no valid `success`."""
     return {"true": True, "false": False}.get(str(event.attributes.get("success")).lower())

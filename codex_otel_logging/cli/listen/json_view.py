@@ -1,28 +1,28 @@
-"""Shows what arrives as JSON for programs: `listen --json`.
+"""The JSON Lines output of `listen --json`.
 
-Each line on standard output is a JSON object, and there is nothing else. Lines of `type` `event`
-(and `record`, for a log record that is no event) come as they arrive:
+Every line on standard output is a JSON object. Lines of `type` `event`, or `record` for a log
+record that is not an event, are printed as they arrive:
 
-    time            when it was: RFC 3339, UTC, milliseconds
-    name            the event's name
+    time            RFC 3339, UTC, milliseconds
+    name            name of the event
     conversation    id of the conversation, or null
-    attributes      all attributes, as they came; bytes as base64, NaN and infinity as text
-    resource        the sender's attributes
+    attributes      all attributes as received; bytes as base64, NaN and infinity as text
+    resource        attributes of the sender
     body, scope, severity, trace_id, span_id, transport
 
-Lines of `type` `conversation` come at the end, or when a conversation is forgotten because
-`MAX_CONVERSATIONS` newer ones were heard since:
+Lines of `type` `conversation` are printed at the end, or earlier for a conversation that was
+inactive while `MAX_CONVERSATIONS` others had events:
 
     id, label, models, app_version, first, last, duration_ms, events, turns
     api_requests, api_failures
     tokens          {input, output, cached, reasoning, tool}
     decisions, denied
     tools           [{name, calls, succeeded, total_ms, median_ms}]
-    failures        [{event, message, count}], the first `MAX_FAILURES` different ones
-    other_failures  how many more there were
+    failures        [{event, message, count}], the first `MAX_FAILURES` distinct ones
+    other_failures  number of other failures
 
-Lines of `type` `refused` come when a request is refused for a reason not seen before, and at the
-end for each reason that was seen more than once:
+Lines of `type` `refused` are printed for the first request refused for a reason, and at the end for
+each reason with more than one request:
 
     time, transport (`http` or `grpc`: the port), reason, advice, count
 """
@@ -53,12 +53,12 @@ EVENT_KEYS = (
 
 
 def json_view() -> View:
-    """Return the view for programs."""
+    """Return a view that prints JSON Lines."""
     return _JsonView()
 
 
 class _JsonView:
-    """A JSON object per line, for programs."""
+    """Prints JSON Lines on standard output, and everything else on standard error."""
 
     def begin(self, addresses: Sequence[str]) -> None:
         for line in how_to_send(addresses):
@@ -117,7 +117,10 @@ class _JsonView:
 
 
 def _json_value(value: Any) -> Any:
-    """Return a value that JSON has: bytes as base64, NaN and infinity as text, as in OTLP/JSON."""
+    """Return a value as JSON can represent it: bytes as base64, NaN and infinity as text.
+
+    OTLP/JSON does the same: https://protobuf.dev/programming-guides/json/
+    """
     if isinstance(value, Mapping):
         return {key: _json_value(item) for key, item in value.items()}
     if isinstance(value, list):

@@ -1,4 +1,4 @@
-"""Counts the requests that `listen` refused, by what was wrong with them."""
+"""Counts refused requests by reason."""
 
 from __future__ import annotations
 
@@ -8,11 +8,14 @@ from collections.abc import Iterator
 from ...receiver import RefusedRequest
 
 MAX_REASONS = 50
-"""How many different reasons are kept; requests refused for others are only counted."""
+"""Maximum number of distinct reasons. Requests with further reasons are only counted.
+
+A reason can hold text of the request, such as its path.
+"""
 
 
 class Refusals:
-    """The refused requests so far. All methods may be called from any thread."""
+    """Counts the refused requests. Thread-safe."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -20,7 +23,7 @@ class Refusals:
         self.others = 0
 
     def add(self, refused: RefusedRequest) -> bool:
-        """Count a request; return whether it is the first that was refused for its reason."""
+        """Count a request and return whether it is the first with its reason."""
         with self._lock:
             count = self._counts.get(refused, 0)
             if not count and len(self._counts) >= MAX_REASONS:
@@ -31,11 +34,11 @@ class Refusals:
 
     @property
     def total(self) -> int:
-        """The number of all refused requests."""
+        """The total number of refused requests."""
         with self._lock:
             return sum(self._counts.values()) + self.others
 
     def __iter__(self) -> Iterator[tuple[RefusedRequest, int]]:
-        """Iterate over a request for each reason, and how many were refused for it."""
+        """Iterate over one request for each reason, with the number of its requests."""
         with self._lock:
             return iter(list(self._counts.items()))

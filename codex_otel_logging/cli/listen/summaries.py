@@ -1,6 +1,6 @@
-"""What the received events of each conversation add up to: turns, tokens, tools, failures.
+"""Aggregates the events of each conversation: turns, tokens, tools, failures.
 
-All of it is bounded, so that it can go on for days.
+Everything is bounded, so that `listen` can run for days.
 """
 
 from __future__ import annotations
@@ -16,27 +16,27 @@ if TYPE_CHECKING:
     from ...receiver import ReceivedEvent
 
 MAX_CONVERSATIONS = 200
-"""How many conversations are remembered at once."""
+"""Maximum number of conversations. The one without events for the longest time is dropped."""
 
 MAX_TOOLS = 50
-"""How many tools of a conversation are counted by name; the others are counted together."""
+"""Maximum number of tools per conversation. Further tools are counted together."""
 
 MAX_DURATIONS = 100
-"""Of how many calls of a tool, the last ones, the median is taken."""
+"""Number of latest calls of a tool from which the median is computed."""
 
 MAX_FAILURES = 10
-"""How many different failures of a conversation are kept; the others are only counted."""
+"""Maximum number of distinct failures per conversation. Further failures are only counted."""
 
 MAX_MODELS = 5
 MAX_TEXT = 300
-"""Of how many characters a text is kept."""
+"""Maximum number of characters kept of a text."""
 
 OTHER_TOOLS = "(other tools)"
 TOKENS = ("input", "output", "cached", "reasoning", "tool")
 
 
 class ToolSummary:
-    """What the calls of one tool add up to; times in milliseconds."""
+    """Totals of the calls of one tool. Times are in milliseconds."""
 
     __slots__ = ("_durations", "calls", "succeeded", "total_ms")
 
@@ -57,7 +57,7 @@ class ToolSummary:
 
     @property
     def median_ms(self) -> float | None:
-        """The median of the last calls, or None when none said how long it took."""
+        """The median duration of the latest calls, or None if no call reported one."""
         ordered = sorted(self._durations)
         if not ordered:
             return None
@@ -66,10 +66,10 @@ class ToolSummary:
 
 
 class ConversationSummary:
-    """What the events of one conversation add up to.
+    """Totals of the events of one conversation.
 
-    `number` counts the conversations from 1; 0 is for events that belong to none. Times are in
-    nanoseconds since the epoch. `failures` counts each kind: (event name, message).
+    `number` numbers the conversations from 1; 0 is for events without a conversation. Times are in
+    nanoseconds since the epoch. `failures` maps (event name, message) to a count.
     """
 
     def __init__(self, id: str, number: int) -> None:  # noqa: A002
@@ -92,11 +92,11 @@ class ConversationSummary:
 
     @property
     def label(self) -> str:
-        """A short name: `#1`, or `-` for no conversation."""
+        """A short name such as `#1`, or `-` for events without a conversation."""
         return f"#{self.number}" if self.number else "-"
 
     def add(self, event: ReceivedEvent) -> None:
-        """Count an event."""
+        """Add an event to the totals."""
         attributes = event.attributes
         moment = time_of(event)
         self.first_ns = min(self.first_ns, moment) if self.events else moment
@@ -138,7 +138,7 @@ class ConversationSummary:
             self.other_failures += 1
 
     def as_json(self) -> dict[str, Any]:
-        """Return all of it as a JSON object."""
+        """Return the totals as a JSON object. Its keys are documented in `json_view`."""
         return {
             "type": "conversation",
             "id": self.id or None,
@@ -174,14 +174,14 @@ class ConversationSummary:
 
 
 class Summaries:
-    """The conversations of all events, a bounded number of them."""
+    """The summaries of at most `MAX_CONVERSATIONS` conversations."""
 
     def __init__(self) -> None:
-        self._known: dict[str, ConversationSummary] = {}  # the one longest silent first
+        self._known: dict[str, ConversationSummary] = {}  # in the order of their latest event
         self.conversations = 0
 
     def summary_for(self, event: ReceivedEvent) -> tuple[ConversationSummary, bool]:
-        """Return the summary an event belongs to, and whether it is a new one."""
+        """Return the summary of an event's conversation, and whether it is new."""
         key = str(event.attributes.get("conversation.id") or "")[:MAX_TEXT]
         known = self._known.pop(key, None)
         if known is None:
@@ -193,10 +193,10 @@ class Summaries:
         return summary, known is None
 
     def forget(self) -> Iterator[ConversationSummary]:
-        """Yield and forget those longest silent, as long as there are too many."""
+        """Remove and yield the least recently active summaries beyond the maximum."""
         while len(self._known) > MAX_CONVERSATIONS:
             yield self._known.pop(next(iter(self._known)))
 
     def __iter__(self) -> Iterator[ConversationSummary]:
-        """Iterate over all that are remembered, in the order they were first seen."""
+        """Iterate over the summaries in the order of their first event."""
         return iter(sorted(self._known.values(), key=lambda summary: summary.number))

@@ -1,4 +1,4 @@
-"""Shows what arrives as text for people: a line for each event, cut to the terminal's width."""
+"""The text output of `listen`: one line per event, cut to the terminal's width."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ _FIRST = (
     *("http.response.status_code", "error.message"),
 )
 _ESSENTIAL = _FIRST[: _FIRST.index("duration_ms") + 1]
-"""What a line shows of an event however narrow the terminal is."""
+"""Fields that a line always shows, however narrow the terminal is."""
 
 _WIDE = 100
-"""Columns from which on lines have room for milliseconds, and for names one below the other."""
+"""Columns from which lines show milliseconds and align event names."""
 
 _LAST = ("call_id", "cf_ray")
 _STYLES = {
@@ -42,12 +42,12 @@ _DENIED = "bold yellow"
 
 
 def text_view() -> View:
-    """Return the view for people, on the console as it is now."""
+    """Return a view that prints text on the current standard output."""
     return _TextView(console())
 
 
 class _TextView:
-    """Lines for people."""
+    """Prints lines of text, in colour on a terminal."""
 
     def __init__(self, out: Console) -> None:
         self._out = out
@@ -59,22 +59,22 @@ class _TextView:
         self._out.line()
 
     def conversation_begins(self, summary: ConversationSummary, event: ReceivedEvent) -> None:
-        said = {
+        values = {
             key: event.attributes.get(key)
             for key in ("conversation.id", "model", "app.version", "auth_mode", "terminal.type")
         }
-        said |= {key: event.resource.get(key) for key in ("service.name", "env")}
-        said["transport"] = event.transport
-        fields = _fields((key, value) for key, value in said.items() if value is not None)
+        values |= {key: event.resource.get(key) for key in ("service.name", "env")}
+        values["transport"] = event.transport
+        fields = _fields((key, value) for key, value in values.items() if value is not None)
         start = self._start(time_of(event), summary, "new conversation", "bold")
         indent = sum(width_of(text) for text, _ in start[:2])
         self._out.flow([start, *map(_parts, fields)], indent)
 
     def event(self, event: ReceivedEvent, summary: ConversationSummary | None) -> None:
         if summary is None:
-            said = {"body": event.body, "scope": event.scope, "severity": event.severity_text}
-            fields = _fields([*said.items(), *event.attributes.items()])
-            self._line(self._start(time_of(event), None, "no event", "dim"), fields, style="dim")
+            values = {"body": event.body, "scope": event.scope, "severity": event.severity_text}
+            fields = _fields([*values.items(), *event.attributes.items()])
+            self._line(self._start(time_of(event), None, "(record)", "dim"), fields, style="dim")
             return
         style = _STYLES.get(event.name, "")
         if failure_of(event) is not None:
@@ -91,7 +91,10 @@ class _TextView:
     def _start(
         self, time_ns: int, summary: ConversationSummary | None, name: str, style: str
     ) -> list[Part]:
-        """Return how the line of an event starts: with its time, its conversation and its name."""
+        """Return the start of a line: time, conversation, name. Print the date first if it is new.
+
+        The parts have fixed widths, so that lines align.
+        """
         moment = _local(time_ns)
         if self._day != (day := f"{moment:%Y-%m-%d}"):
             self._day = day
@@ -109,7 +112,7 @@ class _TextView:
     def _line(
         self, start: list[Part], fields: Sequence[Field], essential: int = 0, style: str = ""
     ) -> None:
-        """Print the line of an event, with as many of its fields as fit."""
+        """Print a line with as many of the fields as fit."""
         more = False
         if (width := self._out.width) is not None:
             room = width - sum(width_of(text) for text, _ in start)
@@ -128,8 +131,8 @@ class _TextView:
         out = self._out
         out.line()
         if forgotten:
-            out.line(f"forgotten, for {MAX_CONVERSATIONS} other conversations were heard since:")
-        names = [shown(summary.id) if summary.id else "no conversation"]
+            out.line(f"inactive while {MAX_CONVERSATIONS} other conversations had events:")
+        names = [shown(summary.id) if summary.id else "(no conversation)"]
         names += map(shown, summary.models)
         if summary.app_version:
             names.append(shown(summary.app_version))
@@ -162,7 +165,7 @@ class _TextView:
 
 
 def _own_fields(event: ReceivedEvent) -> Iterator[tuple[str, Any]]:
-    """Yield an event's own fields: what matters most first, then as declared, then all others."""
+    """Yield an event's own fields: most important first, then in catalog order, then others."""
     attributes = event.attributes
     declared = catalog.find(event.name)
     known = {field.name: field for field in declared.fields} if declared else {}
@@ -175,7 +178,7 @@ def _own_fields(event: ReceivedEvent) -> Iterator[tuple[str, Any]]:
 
 
 def _rank(name: str, declared: catalog.Field | None) -> int:
-    """Return where a field stands in its line; those of equal rank stay in their order."""
+    """Return the sort key of a field. Fields of equal rank keep their order."""
     if name in _FIRST:
         return _FIRST.index(name)
     if declared is None:
@@ -196,7 +199,7 @@ def _parts(field: Field, style: str = "") -> list[Part]:
 
 
 def _sums(summary: ConversationSummary) -> Iterator[tuple[str, str, str]]:
-    """Yield what a conversation added up to: what it is, how much, and its style."""
+    """Yield the lines of a summary: a label, a text, and a style."""
     first, last = _local(summary.first_ns), _local(summary.last_ns)
     until = _clock(last) if first.date() == last.date() else f"{last:%Y-%m-%d} {_clock(last)}"
     lasted = duration_text((summary.last_ns - summary.first_ns) / 1e6)
@@ -217,7 +220,7 @@ def _sums(summary: ConversationSummary) -> Iterator[tuple[str, str, str]]:
         yield "decisions", f"{summary.decisions}, {summary.denied} denied", ""
     for name, tool in summary.tools.items():
         rate = f"{100 * tool.succeeded / tool.calls:.0f} % succeeded"
-        times = f"{duration_text(tool.total_ms)} in all"
+        times = f"{duration_text(tool.total_ms)} in total"
         if tool.median_ms is not None:
             times += f", median {duration_text(tool.median_ms)}"
         label = name if name == OTHER_TOOLS else shown(name)
@@ -226,18 +229,19 @@ def _sums(summary: ConversationSummary) -> Iterator[tuple[str, str, str]]:
         times = f" ({count} times)" if count > 1 else ""
         yield "failure", f"{shown(name.removeprefix('codex.'))}{times}: {_bare(message)}", "red"
     if summary.other_failures:
-        yield "failure", f"{summary.other_failures} more, of other kinds", "red"
+        yield "failure", f"{summary.other_failures} other failures", "red"
 
 
 def _bare(text: str) -> str:
-    """Return text as `shown` does, but without quotes when nothing but blanks would need them.
+    """Return text as `shown` does, but without quotes if it is visible.
 
-    Only for the end of a line, where no field can be faked.
+    Safe only at the end of a line, where blanks cannot imitate another field.
     """
     return text if is_visible(text) else shown(text)
 
 
 def _local(time_ns: int) -> datetime:
+    # Not `fromtimestamp(time_ns / 1e9)`: a float would round the milliseconds.
     seconds, rest = divmod(time_ns, 1_000_000_000)
     return datetime.fromtimestamp(seconds) + timedelta(microseconds=rest // 1000)
 
@@ -247,7 +251,7 @@ def _clock(moment: datetime) -> str:
 
 
 def duration_text(milliseconds: float) -> str:
-    """Return a time for people, in at most two units."""
+    """Return a duration in at most two units, such as `3 min 20 s`."""
     if milliseconds < 1000:
         return f"{milliseconds:.0f} ms"
     if milliseconds < 60_000:

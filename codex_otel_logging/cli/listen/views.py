@@ -1,4 +1,4 @@
-"""How `listen` shows what arrives, and the words that its views share."""
+"""The interface of `listen`'s views, and texts that the views share."""
 
 from __future__ import annotations
 
@@ -9,50 +9,50 @@ from ...receiver import ReceivedEvent, RefusedRequest
 from .refusals import Refusals
 from .summaries import ConversationSummary
 
-HOW_TO_END = "Ctrl-C ends and sums up"
+HOW_TO_STOP = "press Ctrl-C to stop and print a summary"
 
 
 class View(Protocol):
-    """Shows what arrives, on standard output. Used by the main thread alone."""
+    """Shows events on standard output. Used by the main thread only."""
 
     def begin(self, addresses: Sequence[str]) -> None:
-        """Say where it listens."""
+        """Show the endpoints and how to configure a sender."""
 
     def conversation_begins(self, summary: ConversationSummary, event: ReceivedEvent) -> None:
-        """Announce a conversation with its first event."""
+        """Announce a conversation, before its first event is shown."""
 
     def event(self, event: ReceivedEvent, summary: ConversationSummary | None) -> None:
-        """Show an event, or with no summary a record that is none."""
+        """Show an event. `summary` is None for a log record that is not an event."""
 
     def status(self, text: str) -> None:
-        """Show how it stands, until the next call."""
+        """Replace the status line; an empty text removes it."""
 
     def end(self, total: str) -> None:
-        """Say that the summaries begin."""
+        """Show the total number of events, before the summaries."""
 
     def conversation_ends(self, summary: ConversationSummary, *, forgotten: bool = False) -> None:
-        """Show what a conversation added up to."""
+        """Show a summary: at the end, or when it is `forgotten` in favour of newer ones."""
 
     def refused(self, refused: RefusedRequest) -> None:
-        """Show the first request that was refused for a reason."""
+        """Show the first request refused for a reason."""
 
     def refusals(self, refusals: Refusals) -> None:
-        """Show how many requests were refused in all, and why."""
+        """Show the number of refused requests for each reason."""
 
     def warn(self, text: str) -> None:
-        """Say what should not have happened."""
+        """Show a warning."""
 
 
 def how_to_send(addresses: Sequence[str]) -> Iterator[str]:
-    """Yield the lines that say where to send events, and which settings do so."""
-    yield f"Listening for events; {HOW_TO_END}."
+    """Yield the lines that name the endpoints and show the settings for a sender."""
+    yield f"Listening for events; {HOW_TO_STOP}."
     yield f"  OTLP/HTTP  {addresses[0]}"
     if len(addresses) > 1:
         yield f"  OTLP/gRPC  {addresses[1]}"
     else:
         yield "  OTLP/gRPC  needs an extra package: pip install 'codex_otel_logging[grpc]'"
     yield ""
-    yield "In the Codex CLI's ~/.codex/config.toml, or in the file your handler reads:"
+    yield "In the Codex CLI's ~/.codex/config.toml, or in the file that your handler reads:"
     yield ""
     yield "[otel.exporter.otlp-http]"
     yield f'endpoint = "{addresses[0]}"'
@@ -60,10 +60,5 @@ def how_to_send(addresses: Sequence[str]) -> Iterator[str]:
 
 
 def counted(number: int, what: str) -> str:
-    """Return a number of things in words."""
+    """Return a number with a noun in the singular or plural, such as `2 events`."""
     return f"{number:,} {what}{'' if number == 1 else 's'}"
-
-
-def are(number: int) -> str:
-    """Return the verb that goes with a number of things."""
-    return "is" if number == 1 else "are"
