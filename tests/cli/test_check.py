@@ -104,7 +104,7 @@ def test_the_settings_in_effect(
         "file_from": "argument",
         "warnings": [],
         "ineffective_variables": {
-            "OTEL_BLRP_MAX_EXPORT_BATCH_SIZE": "batch.max_batch_size in the file decides"
+            "OTEL_BLRP_MAX_EXPORT_BATCH_SIZE": "batch.max_batch_size in the file takes precedence"
         },
         "sends": True,
         "why_not": None,
@@ -227,7 +227,7 @@ class TestNothingIsSent:
         file.write_text('[otel]\nexporter = "otlp-grpc"')
         if request.param == "disabled":
             monkeypatch.setenv("OTEL_SDK_DISABLED", "true")
-            return str(file), "the environment variable OTEL_SDK_DISABLED turns everything off"
+            return str(file), "the environment variable OTEL_SDK_DISABLED turns off all exports"
         monkeypatch.setattr(factory, "is_installed", lambda _package: False)
         return str(file), (
             "exporter 'otlp-grpc' needs an extra package: "
@@ -380,7 +380,7 @@ class TestVariables:
         document = checked(capsys, str(file))
         assert found(document)["service_name"] == ("x", "file")
         assert document["ineffective_variables"] == {
-            "OTEL_SERVICE_NAME": "service_name in the file decides"
+            "OTEL_SERVICE_NAME": "service_name in the file takes precedence"
         }
 
     def test_one_that_is_ignored_with_a_warning_is_named_once(
@@ -405,8 +405,8 @@ class TestVariables:
                     *("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_BLRP_SCHEDULE_DELAY"),
                 ],
                 {
-                    "OTEL_EXPORTER_OTLP_ENDPOINT": "the exporter's table decides",
-                    "OTEL_EXPORTER_OTLP_LOGS_HEADERS": "the exporter's table decides",
+                    "OTEL_EXPORTER_OTLP_ENDPOINT": "the exporter's table takes precedence",
+                    "OTEL_EXPORTER_OTLP_LOGS_HEADERS": "the exporter's table takes precedence",
                 },
             ),
             (
@@ -417,8 +417,10 @@ class TestVariables:
                     "OTEL_LOGS_EXPORTER",
                 ],
                 {
-                    "OTEL_EXPORTER_OTLP_ENDPOINT": "OTEL_EXPORTER_OTLP_LOGS_ENDPOINT decides",
-                    "OTEL_EXPORTER_OTLP_INSECURE": "otlp-http makes no use of it here",
+                    "OTEL_EXPORTER_OTLP_ENDPOINT": (
+                        "OTEL_EXPORTER_OTLP_LOGS_ENDPOINT takes precedence"
+                    ),
+                    "OTEL_EXPORTER_OTLP_INSECURE": "otlp-http does not use it",
                     "OTEL_EXPORTER_OTLP_PROTOCOL": "the setting exporter decides",
                     "OTEL_LOGS_EXPORTER": "the setting exporter decides",
                 },
@@ -480,7 +482,7 @@ class TestVariables:
         document = checked(capsys, str(tmp_path / "otel.toml"))
         assert document["sends"]
         assert document["ineffective_variables"] == {
-            "OTEL_SDK_DISABLED": "only the value true turns everything off"
+            "OTEL_SDK_DISABLED": "only the value true has an effect"
         }
 
 

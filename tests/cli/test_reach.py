@@ -277,9 +277,9 @@ class TestFilters:
     @pytest.mark.parametrize(
         ("filter", "fault"),
         [
-            ({"name": "app"}, "the filter Filter('app') of {} rejects events; remove it there"),
-            ({"()": lambda: reject}, "the filter reject of {} rejects events; remove it there"),
-            ({"()": Raising}, "the filter Raising of {} raises KeyError"),
+            ({"name": "app"}, "the filter Filter('app') of {} rejects events; remove it"),
+            ({"()": lambda: reject}, "the filter reject of {} rejects events; remove it"),
+            ({"()": Raising}, "the filter Raising of {} raises KeyError; fix it"),
         ],
     )
     def test_that_reject_events(self, filter: Any, fault: str) -> None:

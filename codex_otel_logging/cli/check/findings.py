@@ -101,5 +101,5 @@ def _why_nothing_is_sent(source: Source) -> str | None:
     if exporter is None:
         return "exporter is none"
     if is_disabled(os.environ):
-        return "the environment variable OTEL_SDK_DISABLED turns everything off"
+        return "the environment variable OTEL_SDK_DISABLED turns off all exports"
     return missing_package(exporter)

@@ -15,10 +15,12 @@ from ...config.settings import BatchConfig, keys_of
 from .effective import Setting
 
 _FOR_SETTINGS = {
-    environment.SERVICE_NAME: "service_name in the file decides",
-    environment.RESOURCE_ATTRIBUTES: "service_name, environment and resource_attributes decide",
+    environment.SERVICE_NAME: "service_name in the file takes precedence",
+    environment.RESOURCE_ATTRIBUTES: "service_name, environment and resource_attributes take "
+    "precedence",
     **{
-        key.variable: f"batch.{each.name} in the file decides" for each, key in keys_of(BatchConfig)
+        key.variable: f"batch.{each.name} in the file takes precedence"
+        for each, key in keys_of(BatchConfig)
     },
 }
 
@@ -46,7 +48,7 @@ def ineffective_variables(config: OtelConfig, settings: Iterable[Setting]) -> Ma
 def _reason(name: str, value: str, config: OtelConfig) -> str | None:
     if name == environment.SDK_DISABLED:
         known = value.strip().lower() in ("true", "false")
-        return None if known else "only the value true turns everything off"
+        return None if known else "only the value true has an effect"
     if name in environment.NEVER_READ:
         return environment.NEVER_READ[name]
     of_exporters = name.startswith(environment.EXPORTERS) and not name.startswith(
@@ -59,8 +61,8 @@ def _reason(name: str, value: str, config: OtelConfig) -> str | None:
     if not of_exporters:
         return _FOR_SETTINGS[name]
     if not config.exporter.is_bare:
-        return "the exporter's table decides"
+        return "the exporter's table takes precedence"
     specific = name.replace(environment.EXPORTERS, environment.LOGS_EXPORTERS)
     if os.environ.get(specific) and specific != name:
-        return f"{specific} decides"
-    return f"{config.exporter.name} makes no use of it here"
+        return f"{specific} takes precedence"
+    return f"{config.exporter.name} does not use it"

@@ -151,9 +151,12 @@ def _filtered(
             # application they pass events. Assume that the other handler receives them.
             if not is_ours:
                 continue
-            return record, f"the filter {_filter(each)} of {name} raises {type(error).__name__}"
+            return (
+                record,
+                f"the filter {_filter(each)} of {name} raises {type(error).__name__}; fix it",
+            )
         if not passed:
-            return record, f"the filter {_filter(each)} of {name} rejects events; remove it there"
+            return record, f"the filter {_filter(each)} of {name} rejects events; remove it"
         if isinstance(passed, logging.LogRecord):  # since Python 3.12
             record = passed
     return record, ""
@@ -290,7 +293,7 @@ def _notes(arrived: Sequence[_Outcome]) -> Iterator[str]:
             if isinstance(queue, QueueHandler):
                 waits = f"{_handler(queue)} queues events until its listener runs"
             yield (
-                f"{waits}, and events lose their bound conversation there; attach {name} directly, "
+                f"{waits}, and events lose their bound conversation there; attach {name} directly: "
                 "it does not block on the network either"
             )
 
