@@ -1,4 +1,4 @@
-"""`check` shows what takes effect, where it came from and what follows, and no secret."""
+"""`check` without options: the settings in effect, their sources, the consequences, no secrets."""
 
 from __future__ import annotations
 
@@ -55,14 +55,14 @@ def checked(capsys: pytest.CaptureFixture[str], *arguments: str, status: int = 0
 
 
 def found(document: dict[str, Any]) -> dict[str, tuple[Any, ...]]:
-    """For each setting: value, source, and the variables it was made from."""
+    """Return value, source and variables of each setting, by its key."""
     return {
         each["key"]: (each["value"], each["source"], *each["variables"])
         for each in document["settings"]
     }
 
 
-def test_the_settings_in_effect(
+def test_json_lists_each_setting_with_value_source_and_variables(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, file: Path
 ) -> None:
     monkeypatch.setenv("OTEL_RESOURCE_ATTRIBUTES", "team=x,zone=eu,service.name=y")
@@ -113,7 +113,7 @@ def test_the_settings_in_effect(
     }
 
 
-def test_variables_decide_nothing_where_nothing_is_sent(
+def test_variables_have_no_effect_without_an_exporter(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("OTEL_BLRP_SCHEDULE_DELAY", "50")
@@ -122,7 +122,9 @@ def test_variables_decide_nothing_where_nothing_is_sent(
     assert found(document)["batch.schedule_delay_ms"] == (1000, "default")
 
 
-def test_as_text(capsys: pytest.CaptureFixture[str], file: Path) -> None:
+def test_text_shows_file_settings_and_consequences(
+    capsys: pytest.CaptureFixture[str], file: Path
+) -> None:
     assert main(["check", str(file)]) == 0
     output = capsys.readouterr()
     assert output.err == ""
@@ -148,7 +150,7 @@ def test_as_text(capsys: pytest.CaptureFixture[str], file: Path) -> None:
 
 
 @pytest.mark.parametrize("rich", [pytest.param(True, marks=needs_rich), False], ids=["rich", ""])
-def test_80_columns_show_every_setting_whole(tmp_path: Path, rich: bool) -> None:
+def test_80_columns_show_every_setting_in_full(tmp_path: Path, rich: bool) -> None:
     if not rich:
         (tmp_path / "rich.py").write_text("raise ImportError\n")
     endpoint = "https://collector.observability.svc.cluster.example.com:4318/tenants/a/v1/logs"
@@ -166,10 +168,10 @@ def test_80_columns_show_every_setting_whole(tmp_path: Path, rich: bool) -> None
     column = table[0].index("value"), table[0].index("from")
     assert endpoint in "".join(line[slice(*column)].strip() for line in table)
     for line in lines:
-        assert len(line) <= 80 or endpoint in line.split()[-1]  # a word is not broken in a line
+        assert len(line) <= 80 or endpoint in line.split()[-1]  # a long word is not broken
 
 
-def test_no_control_character_reaches_a_terminal(
+def test_control_characters_are_escaped(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "unix:\x1b[31m")
@@ -184,7 +186,9 @@ def test_no_control_character_reaches_a_terminal(
     assert "\x1b" not in output
 
 
-def test_a_path_is_shown_with_escapes(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_control_characters_in_the_path_are_escaped(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
     path = tmp_path / "\x1b]0;title\x07a\nb\u3164\u202e"
     escaped = rf"{tmp_path}/\x1b]0;title\x07a\nb\u3164\u202e"
     assert main(["check", str(path)]) == 2
@@ -199,7 +203,7 @@ def test_a_path_is_shown_with_escapes(capsys: pytest.CaptureFixture[str], tmp_pa
 @pytest.mark.parametrize(
     ("log", "prompts", "payloads"), [("true", "sent", "redacted"), ("false", "redacted", "sent")]
 )
-def test_what_is_redacted(
+def test_output_says_whether_prompts_and_tool_payloads_are_redacted(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, log: str, prompts: str, payloads: str
 ) -> None:
     file = tmp_path / "otel.toml"
@@ -234,7 +238,7 @@ class TestNothingIsSent:
             "pip install 'codex_otel_logging[grpc]'; no events are exported until then"
         )
 
-    def test_and_that_is_a_failure_if_an_exporter_is_set(
+    def test_status_is_1_only_if_an_exporter_is_set(
         self, capsys: pytest.CaptureFixture[str], file_and_reason: tuple[str, str]
     ) -> None:
         file, reason = file_and_reason
@@ -244,7 +248,7 @@ class TestNothingIsSent:
         assert main(["check", file]) == status
         assert f"Nothing is sent: {reason}." in capsys.readouterr().out
 
-    def test_and_so_nothing_is_delivered(
+    def test_send_reports_that_the_event_was_not_delivered(
         self, capsys: pytest.CaptureFixture[str], file_and_reason: tuple[str, str]
     ) -> None:
         file, _ = file_and_reason
@@ -260,9 +264,9 @@ class TestNothingIsSent:
         }
 
 
-class TestBadSettings:
+class TestInvalidSettings:
     @pytest.mark.parametrize("send", [[], ["--send"]])
-    def test_every_fault_is_told(
+    def test_every_fault_is_printed_on_standard_error(
         self, capsys: pytest.CaptureFixture[str], tmp_path: Path, send: list[str]
     ) -> None:
         file = tmp_path / "otel.toml"
@@ -274,7 +278,7 @@ class TestBadSettings:
         assert first == f"{file}: [otel] exportr: unknown key; did you mean 'exporter'?"
         assert second.startswith(f"{file}: [otel] exporter: expected one of")
 
-    def test_programs_get_them_too(
+    def test_json_holds_the_same_faults(
         self, capsys: pytest.CaptureFixture[str], tmp_path: Path
     ) -> None:
         file = tmp_path / "otel.toml"
@@ -285,9 +289,7 @@ class TestBadSettings:
         assert document["file"] == str(file)
         assert document["faults"] == output.err.splitlines()
 
-    def test_a_missing_file_gets_advice_for_a_shell(
-        self, capsys: pytest.CaptureFixture[str]
-    ) -> None:
+    def test_missing_file_gets_advice_for_a_shell(self, capsys: pytest.CaptureFixture[str]) -> None:
         for arguments, name in (([], "~/.codex/config.toml"), (["a; b.toml"], "a; b.toml")):
             assert main(["check", *arguments]) == 2
             assert capsys.readouterr().err == (
@@ -299,14 +301,14 @@ class TestBadSettings:
             document = json.loads(output.out)
             assert document == {"file": name, "faults": output.err.splitlines()}
 
-    def test_what_comes_from_outside_is_printable(
+    def test_fault_about_an_unprintable_path_is_one_printable_line(
         self, capsys: pytest.CaptureFixture[str], tmp_path: Path
     ) -> None:
         assert main(["check", str(tmp_path / "\x1b[31m\nx.toml")]) == 2
         (line,) = capsys.readouterr().err.splitlines()
         assert line.isprintable()
 
-    def test_a_file_that_is_no_toml(
+    def test_invalid_toml_is_a_fault(
         self, capsys: pytest.CaptureFixture[str], tmp_path: Path
     ) -> None:
         (tmp_path / "otel.toml").write_text("[otel")
@@ -316,7 +318,7 @@ class TestBadSettings:
 
 class TestWhichFile:
     @pytest.mark.parametrize("home", [None, ""])
-    def test_the_default_is_codexs_own(
+    def test_default_is_the_codex_cli_file(
         self,
         capsys: pytest.CaptureFixture[str],
         tmp_path: Path,
@@ -337,7 +339,7 @@ class TestWhichFile:
             in (capsys.readouterr().out)
         )
 
-    def test_codexs_home_may_be_elsewhere(
+    def test_codex_home_selects_another_folder(
         self, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setenv("CODEX_HOME", str(tmp_path))
@@ -349,14 +351,16 @@ class TestWhichFile:
         assert main(["check"]) == 0
         assert "\nFrom the folder in CODEX_HOME. No other file is read" in capsys.readouterr().out
 
-    def test_a_file_on_the_command_line_wins(
+    def test_file_on_the_command_line_takes_precedence(
         self, capsys: pytest.CaptureFixture[str], file: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setenv("CODEX_HOME", "/nowhere")
         assert checked(capsys, str(file))["file_from"] == "argument"
 
 
-def test_warnings_are_shown(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_warnings_appear_in_text_and_json(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
     file = tmp_path / "otel.toml"
     file.write_text("[otel]\nlog_foo = true\n")
     document = checked(capsys, str(file))
@@ -367,7 +371,7 @@ def test_warnings_are_shown(capsys: pytest.CaptureFixture[str], tmp_path: Path) 
 
 
 class TestVariables:
-    def test_the_service_name_comes_from_one_where_the_file_has_none(
+    def test_service_name_in_the_file_takes_precedence_over_the_variable(
         self, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setenv("OTEL_SERVICE_NAME", "my-agent")
@@ -383,7 +387,7 @@ class TestVariables:
             "OTEL_SERVICE_NAME": "service_name in the file takes precedence"
         }
 
-    def test_one_that_is_ignored_with_a_warning_is_named_once(
+    def test_invalid_variable_is_named_only_in_its_warning(
         self, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_COMPRESSION", "deflate")
@@ -439,7 +443,7 @@ class TestVariables:
             ),
         ],
     )
-    def test_without_effect_are_named(
+    def test_variables_without_effect_are_named_with_the_reason(
         self,
         capsys: pytest.CaptureFixture[str],
         tmp_path: Path,
@@ -460,7 +464,7 @@ class TestVariables:
             names = sorted(name for name, why in ineffective.items() if why == reason)
             assert f"{', '.join(names)}: no effect, because {reason}." in lines
 
-    def test_that_are_set_to_nothing_are_not_named(
+    def test_blank_variables_are_not_named(
         self, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", " ")
@@ -470,7 +474,7 @@ class TestVariables:
         assert document["ineffective_variables"] == {}
 
     @pytest.mark.parametrize("value", ["1", "yes", "on"])
-    def test_that_do_not_turn_everything_off(
+    def test_sdk_disabled_with_an_unknown_value_has_no_effect(
         self,
         capsys: pytest.CaptureFixture[str],
         tmp_path: Path,
@@ -486,7 +490,7 @@ class TestVariables:
         }
 
 
-def test_the_file_is_read_once(
+def test_file_is_read_once(
     capsys: pytest.CaptureFixture[str], file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     reads = []
@@ -501,7 +505,7 @@ def test_the_file_is_read_once(
     assert reads == [file]
 
 
-def test_the_variables_that_decided_are_named(
+def test_settings_from_variables_name_the_variables(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     for name, value in {
@@ -530,7 +534,7 @@ def test_the_variables_that_decided_are_named(
     }
 
 
-def test_grpc_names_both_variables_of_its_address(
+def test_grpc_endpoint_names_both_of_its_variables(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "c.example.com:1")
@@ -544,13 +548,13 @@ def test_grpc_names_both_variables_of_its_address(
     )
 
 
-def test_control_c_leaves_no_trace(
+def test_ctrl_c_prints_no_traceback(
     capsys: pytest.CaptureFixture[str], file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def interrupted(*_: Any, **__: Any) -> Any:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)  # restores it
+    monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)  # `main` replaces it
     monkeypatch.setattr(check, "find", interrupted)
     assert main(["check", str(file)]) == 130
     assert capsys.readouterr().err == ""

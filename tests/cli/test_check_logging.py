@@ -1,4 +1,4 @@
-"""`check --logging`: a real dictionary in a module of its own, in a process of its own."""
+"""`check --logging`: real logging dictionaries in a module, each checked in a new process."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ Check = Callable[..., "subprocess.CompletedProcess[str]"]
 
 @pytest.fixture
 def check(run_python: RunPython, tmp_path: Path) -> Check:
-    """Runs `check --logging settings:LOGGING`, with more lines in the module `settings`."""
-    # As a console script, which does not find modules of the current folder by itself.
+    """Runs `check --logging settings:LOGGING`, with `more` lines in the module `settings`."""
+    # Like a console script: without the current folder in sys.path.
     program = """
 import sys
 sys.path.remove("")
@@ -48,7 +48,7 @@ def document_of(done: subprocess.CompletedProcess[str]) -> dict[str, Any]:
 HERE = "the handler 'codex_otel' (CodexOtelHandler) on the logger 'codex_otel'"
 
 
-def test_events_reach_the_handler_once(check: Check) -> None:
+def test_events_that_reach_the_handler_once_are_reported_so(check: Check) -> None:
     done = check()
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.endswith(
@@ -64,7 +64,7 @@ def test_events_reach_the_handler_once(check: Check) -> None:
     }
 
 
-def test_faults_are_named_with_what_to_do(check: Check) -> None:
+def test_faults_are_reported_with_advice(check: Check) -> None:
     more = 'LOGGING = changed("loggers", "codex_otel", to={"handlers": ["codex_otel"]})'
     done = check(more=more)
     assert (done.returncode, done.stderr) == (1, "")
@@ -77,7 +77,7 @@ def test_faults_are_named_with_what_to_do(check: Check) -> None:
     assert [len(each["faults"]) for each in loggers] == [1, 1]
 
 
-def test_onlookers_are_named(check: Check) -> None:
+def test_other_handlers_that_receive_events_are_reported(check: Check) -> None:
     done = check(more='LOGGING = changed("loggers", "codex_otel", "propagate", to=True)')
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.endswith(
@@ -89,8 +89,8 @@ def test_onlookers_are_named(check: Check) -> None:
     )
 
 
-def test_loggers_exist_before_the_dictionary_is_applied(check: Check) -> None:
-    """As those of modules do that are imported earlier."""
+def test_loggers_disabled_by_the_dictionary_are_reported(check: Check) -> None:
+    """Modules create their loggers at import, before the application configures logging."""
     more = """
 LOGGING = changed("root", "handlers", to=["codex_otel"])
 del LOGGING["loggers"], LOGGING["disable_existing_loggers"]
@@ -100,7 +100,7 @@ del LOGGING["loggers"], LOGGING["disable_existing_loggers"]
     assert "the logger 'codex_otel' is disabled: dictConfig and fileConfig disable" in (done.stdout)
 
 
-def test_every_logger_below_that_is_configured_is_asked_about(check: Check) -> None:
+def test_every_configured_logger_below_codex_otel_is_reported(check: Check) -> None:
     more = """
 import logging
 logging.getLogger("codex_otel.of_the_module")
@@ -117,20 +117,20 @@ LOGGING = changed("loggers", "codex_otel.quiet", to={"level": "ERROR"})
     ]
 
 
-def test_an_attribute_of_an_attribute(check: Check, tmp_path: Path) -> None:
+def test_reference_can_name_a_nested_attribute(check: Check, tmp_path: Path) -> None:
     (tmp_path / "app").mkdir()
     (tmp_path / "app" / "config.py").write_text(f"{SETTINGS}\nclass Config:\n    LOG = LOGGING\n")
     done = check(reference="app.config:Config.LOG")
     assert (done.returncode, done.stderr) == (0, "")
 
 
-def test_what_the_module_prints_is_not_mixed_with_the_answer(check: Check) -> None:
+def test_output_of_the_imported_module_goes_to_standard_error(check: Check) -> None:
     done = check("--json", more='print("imported")')
     assert done.stderr == "imported\n"
     assert document_of(done)["file_from"] == "logging"
 
 
-class TestNothingToCheck:
+class TestUnusableDictionaries:
     @pytest.mark.parametrize(
         ("reference", "more", "fault"),
         [
@@ -159,14 +159,16 @@ class TestNothingToCheck:
             ),
         ],
     )
-    def test_is_one_line(self, check: Check, reference: str, more: str, fault: str) -> None:
+    def test_error_is_reported_on_one_line(
+        self, check: Check, reference: str, more: str, fault: str
+    ) -> None:
         done = check("--json", reference=reference, more=more)
         assert done.returncode == 2
         (line,) = done.stderr.splitlines()
         assert line.startswith(f"{reference}: {fault}")
         assert document_of(done)["faults"] == [line]
 
-    def test_names_all_faults_of_the_handlers_settings(self, check: Check) -> None:
+    def test_all_faults_of_the_handlers_settings_are_reported(self, check: Check) -> None:
         more = 'LOGGING["handlers"]["codex_otel"]["otel"] = {"exportr": 1, "environment": 2}'
         done = check("--send", more=more)
         assert (done.returncode, done.stdout) == (2, "")
@@ -176,8 +178,8 @@ class TestNothingToCheck:
         assert second.startswith(f"{where} environment: expected a string")
 
 
-class TestWhichSettings:
-    """Without a file on the command line, those of the handler in the dictionary."""
+class TestSettingsOfTheHandler:
+    """Without a file on the command line, the settings are those of the configured handler."""
 
     @pytest.mark.parametrize(
         ("handler", "name"),
@@ -195,7 +197,9 @@ class TestWhichSettings:
             ),
         ],
     )
-    def test_of_a_handler(self, check: Check, tmp_path: Path, handler: str, name: str) -> None:
+    def test_settings_of_the_handler_are_shown(
+        self, check: Check, tmp_path: Path, handler: str, name: str
+    ) -> None:
         (tmp_path / ".codex").mkdir()
         for file in (tmp_path / "otel.toml", tmp_path / ".codex" / "config.toml"):
             file.write_text('[otel]\nenvironment = "of the handler"\n')
@@ -214,25 +218,25 @@ LOGGING["otel"] = {{"environment": "of the handler"}}
             check(more=more).stdout
         )
 
-    def test_of_a_handler_whose_file_may_be_missing(self, check: Check) -> None:
+    def test_missing_file_is_allowed_with_missing_ok(self, check: Check) -> None:
         handler = '{"()": "codex_otel_logging.from_toml", "path": "x.toml", "missing_ok": True}'
         done = check("--json", more=f'LOGGING = changed("handlers", "codex_otel", to={handler})')
         assert (done.returncode, done.stderr) == (0, "")
         assert document_of(done)["why_not"] == "exporter is none"
 
-    def test_of_a_strict_handler(self, check: Check) -> None:
+    def test_strict_handler_rejects_unknown_keys(self, check: Check) -> None:
         handler = '{"()": "codex_otel_logging.from_table", "strict": True, "otel": {"foo": 1}}'
         done = check(more=f'LOGGING = changed("handlers", "codex_otel", to={handler})')
         assert done.returncode == 2
         assert "[otel] foo: unknown key" in done.stderr
 
-    def test_of_a_handler_without_any(self, check: Check) -> None:
+    def test_handler_without_settings_has_the_defaults(self, check: Check) -> None:
         handler = '{"class": "codex_otel_logging.CodexOtelHandler"}'
         done = check("--json", more=f'LOGGING = changed("handlers", "codex_otel", to={handler})')
         assert (done.returncode, done.stderr) == (0, "")
         assert document_of(done)["file_from"] == "logging"
 
-    def test_of_a_factory_of_the_application_cannot_be_seen(
+    def test_settings_of_an_applications_own_factory_are_not_accessible(
         self, check: Check, tmp_path: Path
     ) -> None:
         more = """
@@ -244,12 +248,12 @@ LOGGING = changed("handlers", "codex_otel", to={"()": make, "path": "/nowhere"})
         done = check(more=more)
         assert done.returncode == 2
         assert done.stderr.startswith("~/.codex/config.toml: no such file; create it, or name")
-        assert f"reaches {HERE} once.\n" in done.stdout  # what can be seen is shown
+        assert f"reaches {HERE} once.\n" in done.stdout  # reported despite the missing settings
         (tmp_path / "otel.toml").write_text("")
         done = check("otel.toml", more=more)
         assert (done.returncode, done.stderr) == (0, "")
 
-    def test_of_the_command_line_win(self, check: Check, tmp_path: Path) -> None:
+    def test_file_on_the_command_line_takes_precedence(self, check: Check, tmp_path: Path) -> None:
         (tmp_path / "mine.toml").write_text('[otel]\nenvironment = "mine"\n')
         document = document_of(check("mine.toml", "--json"))
         assert (document["file"], document["file_from"]) == ("mine.toml", "argument")
@@ -261,7 +265,7 @@ class TestSend:
         otel = {"exporter": {"otlp-http": {"endpoint": receiver.http_endpoint}}}
         return f'LOGGING = changed("handlers", "codex_otel", "otel", to={otel})'
 
-    def test_with_the_settings_of_the_handler(
+    def test_event_is_sent_with_the_settings_of_the_handler(
         self, check: Check, more: str, receiver: Receiver
     ) -> None:
         done = check("--send", more=more)
@@ -273,10 +277,10 @@ class TestSend:
         ids = [event.attributes["conversation.id"] for event in receiver.wait_for(2)]
         assert document_of(done)["send"]["conversation_id"] == ids[1]
 
-    def test_delivers_where_events_do_not_reach_the_handler(
+    def test_event_is_sent_even_if_events_do_not_reach_the_handler(
         self, check: Check, more: str, receiver: Receiver
     ) -> None:
-        """The one says nothing about the other."""
+        """`--send` tests the exporter, `--logging` the path to the handler."""
         more += '\nLOGGING["loggers"]["codex_otel"]["level"] = "ERROR"'
         done = check("--send", more=more)
         assert (done.returncode, done.stderr) == (1, "")
@@ -284,14 +288,14 @@ class TestSend:
         assert done.stdout.endswith("Search your backend for this conversation.id.\n")
         receiver.wait_for(1)
 
-    def test_nothing_is_reported_of_the_handler_that_logs_nothing(
+    def test_configured_handler_does_not_warn_that_no_event_was_logged(
         self, check: Check, more: str
     ) -> None:
         more += '\nLOGGING["loggers"]["codex_otel"] = {"handlers": ["codex_otel"]}'
         done = check(more=more)
         assert (done.returncode, done.stderr) == (1, "")
 
-    def test_a_missing_package_is_reported_once(self, check: Check, more: str) -> None:
+    def test_missing_package_is_reported_once(self, check: Check, more: str) -> None:
         more += """
 import sys
 from codex_otel_logging.otlp import factory
@@ -306,7 +310,7 @@ factory.is_installed = lambda package: False
     "reference",
     ["settings", "settings:", ":LOGGING", "settings.py:LOGGING", "a/b:LOGGING", "s:L:M", "1:2", ""],
 )
-def test_what_names_no_dictionary_is_a_wrong_command_line(check: Check, reference: str) -> None:
+def test_invalid_reference_is_a_command_line_error(check: Check, reference: str) -> None:
     done = check(reference=reference)
     assert (done.returncode, done.stdout) == (2, "")
     assert f"argument --logging: invalid MODULE:DICT {reference!r}: expected a module " in (

@@ -1,3 +1,5 @@
+"""The commands `demo` and `catalog`, and what all commands share: help, Ctrl-C, closed pipes."""
+
 from __future__ import annotations
 
 import json
@@ -28,7 +30,7 @@ from support.fixtures import RunPython
         (["--grpc"], ["OTLP/gRPC"]),
     ],
 )
-def test_demo(
+def test_demo_shows_every_event_and_compares_both_transports(
     capsys: pytest.CaptureFixture[str], options: list[str], transports: list[str]
 ) -> None:
     assert main(["demo", *options]) == 0
@@ -52,7 +54,7 @@ def test_demo(
     assert "naïve" not in output.out
 
 
-def test_demo_takes_nothing_from_the_environment(
+def test_demo_ignores_opentelemetry_and_proxy_variables(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("OTEL_SDK_DISABLED", "true")
@@ -63,7 +65,7 @@ def test_demo_takes_nothing_from_the_environment(
     assert os.environ["OTEL_SDK_DISABLED"] == "true"
 
 
-def test_demo_plays_over_what_is_installed(
+def test_demo_uses_the_transports_that_are_installed(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     missing = factory.missing_package
@@ -77,8 +79,8 @@ def test_demo_plays_over_what_is_installed(
 
 
 @pytest.mark.parametrize("transport", ["http", "grpc"])
-def test_demo_notices_every_difference(transport: Transport) -> None:
-    """What arrived is tampered with in each way the comparison must notice."""
+def test_demo_detects_every_difference(transport: Transport) -> None:
+    """The received events are altered in every way that the comparison must detect."""
     session = recorded_session()
     received = list(play(session, transport).received)
     assert list(faults(session, received)) == []
@@ -115,7 +117,7 @@ def test_demo_notices_every_difference(transport: Transport) -> None:
         ]
 
 
-def test_demo_fails_when_something_is_missing(
+def test_demo_fails_if_an_event_is_missing(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Receiver, "events", property(lambda self: self.wait_for(21)[1:]))
@@ -126,7 +128,7 @@ def test_demo_fails_when_something_is_missing(
     assert lines[-1].startswith("  and ")
 
 
-def test_catalog_as_markdown_and_json(capsys: pytest.CaptureFixture[str]) -> None:
+def test_catalog_prints_markdown_and_json_in_a_pipe(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["catalog"]) == 0
     markdown = capsys.readouterr().out
     assert markdown == catalog.markdown()
@@ -140,7 +142,7 @@ def test_catalog_as_markdown_and_json(capsys: pytest.CaptureFixture[str]) -> Non
 
 @pytest.mark.parametrize("rich", [pytest.param(True, marks=needs_rich), False], ids=["rich", ""])
 @pytest.mark.parametrize("columns", [80, 120])
-def test_catalog_on_a_terminal_is_a_table_per_event(
+def test_catalog_prints_a_table_per_event_on_a_terminal(
     tmp_path: Path, rich: bool, columns: int
 ) -> None:
     if not rich:
@@ -167,18 +169,18 @@ def test_catalog_on_a_terminal_is_a_table_per_event(
             meaning = [meant] if (meant := catalog.meaning(field)) else []
             if columns == 120:
                 assert [field.name, kind, field.presence, *meaning] in rows
-            # At 80 columns a cell may take several lines, but no word does.
+            # At 80 columns, cells wrap between words only.
             for word in f"{field.name} {kind} {field.presence} {' '.join(meaning)}".split():
                 assert any(word in re.split(r" +", line) for line in lines)
 
 
-def test_catalog_is_markdown_on_a_terminal_if_asked_for(tmp_path: Path) -> None:
+def test_catalog_prints_markdown_on_a_terminal_on_request(tmp_path: Path) -> None:
     with Command("catalog", "--markdown", home=tmp_path, columns=120) as command:
         assert command.wait() == 0
         assert command.output == catalog.markdown()
 
 
-def test_one_event_on_a_terminal_is_one_table(tmp_path: Path) -> None:
+def test_catalog_of_one_event_is_one_table(tmp_path: Path) -> None:
     with Command("catalog", "codex.turn_ttft", home=tmp_path, columns=80, NO_COLOR="1") as command:
         assert command.wait() == 0
         lines = re.sub(r"\x1b\[[\d;]*m", "", command.output).splitlines()
@@ -202,10 +204,8 @@ sys.exit(main())
 
 @needs_small_pipes
 @pytest.mark.parametrize("form", ["--json", "--markdown"])
-def test_catalog_is_interrupted_while_nobody_reads_what_it_prints(
-    tmp_path: Path, form: str
-) -> None:
-    """Markdown is more than the pipe holds, and so little that Python prints it at the end."""
+def test_ctrl_c_ends_catalog_that_blocks_on_a_full_pipe(tmp_path: Path, form: str) -> None:
+    """Markdown exceeds the pipe, but not Python's buffer: the write blocks in the flush at exit."""
     program = LARGER_CATALOG
     with Command("catalog", form, program=program, home=tmp_path, pipe_bytes=4096) as command:
         command.wait_for_output()
@@ -215,7 +215,7 @@ def test_catalog_is_interrupted_while_nobody_reads_what_it_prints(
         assert command.errors == ""
 
 
-def test_demo_is_interrupted(tmp_path: Path) -> None:
+def test_ctrl_c_ends_demo_without_a_traceback(tmp_path: Path) -> None:
     with Command("demo", home=tmp_path, PYTHONUNBUFFERED="1") as command:
         command.read_until("A recorded agent session")
         assert command.end(signal.SIGINT) == 130
@@ -224,7 +224,7 @@ def test_demo_is_interrupted(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("command", [[], ["demo"], ["listen"], ["catalog"]])
-def test_help_says_what_the_exit_status_means(
+def test_help_documents_every_exit_status(
     capsys: pytest.CaptureFixture[str], command: list[str]
 ) -> None:
     with pytest.raises(SystemExit) as ended:
@@ -234,14 +234,14 @@ def test_help_says_what_the_exit_status_means(
     assert re.findall(r"\b\d+\b", said) == ["0", "1", "2", "130"]
 
 
-def test_a_reader_that_has_seen_enough_is_no_error() -> None:
+def test_closed_pipe_prints_no_error() -> None:
     command = f"{sys.executable} -m codex_otel_logging catalog | head -n 1"
     done = subprocess.run(command, shell=True, capture_output=True, text=True, timeout=60)
     assert done.stderr == ""
     assert done.stdout.startswith("| common field")
 
 
-def test_what_an_interrupt_cuts_in_two_says_nothing(run_python: RunPython) -> None:
+def test_object_interrupted_in_its_constructor_prints_nothing(run_python: RunPython) -> None:
     program = """
 import sys
 from codex_otel_logging.cli import main as cli

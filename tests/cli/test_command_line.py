@@ -1,4 +1,4 @@
-"""Command lines: how the program is started, and what a wrong command line says."""
+"""The command line: how the program is started, and the errors of invalid arguments."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ COMMANDS = ["demo", "check", "listen", "catalog", "docs"]
 
 
 def error_of(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
-    """Return the message about a wrong command line, which exits with status 2."""
+    """Return the error message of an invalid command line, which must exit with status 2."""
     with pytest.raises(SystemExit) as ended:
         main(arguments)
     assert ended.value.code == 2
@@ -42,7 +42,7 @@ def console_script() -> tuple[str, str]:
     return name, function
 
 
-def test_the_console_script_runs_the_commands() -> None:
+def test_console_script_calls_main() -> None:
     name, function = console_script()
     module, _, attribute = function.partition(":")
     assert name == NAME
@@ -62,14 +62,14 @@ def test_usage_shows_how_the_program_was_started(tmp_path: Path, started: str) -
         assert command.errors.startswith(f"usage: {shown} [-h]")
 
 
-def test_a_call_without_a_command_lists_the_commands(capsys: pytest.CaptureFixture[str]) -> None:
+def test_call_without_a_command_lists_the_commands(capsys: pytest.CaptureFixture[str]) -> None:
     assert main([]) == 2
     output = capsys.readouterr()
     assert output.out == ""
     assert re.findall(r"^    (\w+) ", output.err, re.MULTILINE) == COMMANDS
 
 
-def test_version_of_the_installed_package(run_python: RunPython, tmp_path: Path) -> None:
+def test_version_is_that_of_the_installed_package(run_python: RunPython, tmp_path: Path) -> None:
     program = """
 import sys
 from codex_otel_logging.__main__ import main
@@ -93,7 +93,7 @@ sys.exit(main(["--version"]))
         (["\x1b[31m"], r"unknown command '\x1b[31m'; known are catalog, check, demo, docs, listen"),
     ],
 )
-def test_unknown_commands(
+def test_unknown_command_gets_a_suggestion(
     capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
 ) -> None:
     assert error_of(capsys, *arguments) == message
@@ -113,7 +113,7 @@ def test_unknown_commands(
         (["--json", "check"], "option '--json' must follow the command: codex-otel-logging check"),
     ],
 )
-def test_unknown_arguments(
+def test_unknown_option_gets_a_suggestion_and_hides_its_value(
     capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
 ) -> None:
     found = error_of(capsys, *arguments)
@@ -121,7 +121,7 @@ def test_unknown_arguments(
     assert "s3cr3t" not in found
 
 
-def test_a_fault_of_a_command_shows_the_usage_of_that_command(
+def test_error_in_a_command_shows_the_usage_of_that_command(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     with pytest.raises(SystemExit):
@@ -138,24 +138,22 @@ def test_a_fault_of_a_command_shows_the_usage_of_that_command(
         (["--vers"], "unknown option '--vers'; did you mean '--version'?"),
     ],
 )
-def test_an_abbreviated_option_is_unknown(
+def test_abbreviated_option_is_unknown(
     capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
 ) -> None:
-    """It would become ambiguous with the next option that begins like it."""
+    """An abbreviation would become ambiguous when a new option begins like it."""
     assert error_of(capsys, *arguments) == message
 
 
 @pytest.mark.parametrize("option", ["--http-port", "--grpc-port"])
 @pytest.mark.parametrize("value", ["80x", "-1", "65536"])
-def test_an_invalid_port_is_named(
-    capsys: pytest.CaptureFixture[str], option: str, value: str
-) -> None:
+def test_invalid_port_is_named(capsys: pytest.CaptureFixture[str], option: str, value: str) -> None:
     assert error_of(capsys, "listen", option, value) == (
         f"argument {option}: invalid port {value!r}: expected an integer from 0 to 65535"
     )
 
 
-def test_ports_are_plain_integers() -> None:
+def test_port_accepts_only_ascii_digits_up_to_65535() -> None:
     assert [port(text) for text in ("0", "80", "0080", "65535")] == [0, 80, 80, 65_535]
     for text in ("x", "", " 80", "+80", "8_0", "65536", "٤٣", "²", "1e3", 5000 * "9"):
         with pytest.raises(ArgumentTypeError, match=f"invalid port {re.escape(repr(text))}: "):
@@ -171,7 +169,7 @@ def test_ports_are_plain_integers() -> None:
         (["check", ""], "argument PATH: expected a file path, got an empty argument"),
     ],
 )
-def test_other_wrong_values(
+def test_other_invalid_values_are_explained(
     capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
 ) -> None:
     assert error_of(capsys, *arguments) == message
@@ -184,7 +182,7 @@ def test_two_dashes_end_the_options(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().err.startswith("--send: no such file")
 
 
-def test_catalog_of_one_event(capsys: pytest.CaptureFixture[str]) -> None:
+def test_catalog_prints_the_named_event_only(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["catalog", "codex.tool_result"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[:3] == [
@@ -211,7 +209,7 @@ def test_catalog_of_one_event(capsys: pytest.CaptureFixture[str]) -> None:
         ("", "known are codex.api_request, "),
     ],
 )
-def test_catalog_of_an_unknown_event(
+def test_catalog_suggests_a_name_for_an_unknown_event(
     capsys: pytest.CaptureFixture[str], form: list[str], name: str, hint: str
 ) -> None:
     assert main(["catalog", name, *form]) == 2

@@ -1,4 +1,4 @@
-"""`check --send` against real servers with each fault: it must tell them apart, and what to do."""
+"""`check --send` against real servers with one fault each: the diagnosis and the advice."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ HTTP, GRPC = "otlp-http", "otlp-grpc"
 
 
 def inline(value: object) -> str:
-    """A value as TOML has it on one line."""
+    """Return a value as one line of TOML."""
     if isinstance(value, dict):
         return f"{{ {', '.join(f'{json.dumps(k)} = {inline(v)}' for k, v in value.items())} }}"
     return json.dumps(value)
@@ -66,7 +66,7 @@ def inline(value: object) -> str:
 
 @dataclass(frozen=True)
 class Sent:
-    """What `check --send --json` said."""
+    """The output of `check --send --json`."""
 
     status: int
     delivered: bool
@@ -93,7 +93,10 @@ Send = Callable[..., Sent]
 def send(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> Send:
-    """Sends over an exporter of the given name, endpoint and settings."""
+    """Runs `check --send --json` with an exporter of a name, an endpoint and settings.
+
+    Checks what holds for every run: no secrets, consistent statuses, advice on a failure.
+    """
     monkeypatch.setenv("OTLP_TOKEN", SECRET)
 
     def send(name: str, endpoint: str | None, **settings: Any) -> Sent:
@@ -106,13 +109,14 @@ def send(
         output = capsys.readouterr()
         assert output.err == ""
         assert SECRET not in output.out
-        said = json.loads(output.out)["send"]
-        assert said.pop("event") == EVENT
-        assert all(step["took_ms"] >= 0 for step in said["steps"])
-        assert said["delivered"] == all(step["ok"] for step in said["steps"][-1:])
-        assert status == (0 if said["delivered"] else 1)
-        assert said["delivered"] or said["steps"][-1]["advice"] or said["steps"][-2]["advice"]
-        return Sent(status, **said)
+        result = json.loads(output.out)["send"]
+        assert result.pop("event") == EVENT
+        steps = result["steps"]
+        assert all(step["took_ms"] >= 0 for step in steps)
+        assert result["delivered"] == all(step["ok"] for step in steps[-1:])
+        assert status == (0 if result["delivered"] else 1)
+        assert result["delivered"] or steps[-1]["advice"] or steps[-2]["advice"]
+        return Sent(status, **result)
 
     return send
 
@@ -122,8 +126,8 @@ def settings_of(collector: Any) -> tuple[str, str]:
     return name, settings["endpoint"]
 
 
-class TestDelivered:
-    def test_once_and_marked(
+class TestDelivery:
+    def test_event_arrives_once_with_its_conversation_id(
         self, send: Send, exporter: dict[str, Any], receiver: Receiver
     ) -> None:
         ((name, settings),) = exporter.items()
@@ -137,16 +141,16 @@ class TestDelivered:
         assert len(receiver.requests) == 1
         assert receiver.requests[0].headers["x-key"] == f"Bearer {SECRET}"
 
-    def test_a_name_is_looked_up(self, send: Send, receiver: Receiver) -> None:
+    def test_host_name_is_resolved(self, send: Send, receiver: Receiver) -> None:
         sent = send(HTTP, receiver.http_endpoint.replace("127.0.0.1", "localhost"))
         assert sent.delivered
         assert sent.text("name").startswith("localhost is ")
 
-    def test_as_json(self, send: Send, receiver: Receiver) -> None:
+    def test_json_protocol_is_used(self, send: Send, receiver: Receiver) -> None:
         pytest.importorskip("opentelemetry.exporter.otlp.json.http")
         assert send(HTTP, receiver.http_endpoint, protocol="json").delivered
 
-    def test_as_the_environment_says(
+    def test_exporter_from_environment_variables_is_used(
         self, send: Send, exporter: dict[str, Any], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         ((name, settings),) = exporter.items()
@@ -154,7 +158,9 @@ class TestDelivered:
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_HEADERS", f"x-key={SECRET}")
         assert send(name, None).delivered
 
-    def test_with_a_warning(self, send: Send, http_collector: Callable[..., HttpCollector]) -> None:
+    def test_warning_of_the_collector_is_shown(
+        self, send: Send, http_collector: Callable[..., HttpCollector]
+    ) -> None:
         body = json.dumps({"partialSuccess": {"errorMessage": "deprecated"}}).encode()
         sent = send(HTTP, http_collector((200, JSON, body)).endpoint)
         assert sent.delivered
@@ -172,7 +178,7 @@ class TestDelivered:
         (PARTIAL, "rejected the event (too old)", "rejected the event (too old)", "rejects such"),
     ],
 )
-def test_answers(
+def test_answer_of_the_collector_is_explained(
     send: Send, scripted: Scripted, reply: Reply, over_http: str, over_grpc: str, advice: str
 ) -> None:
     name, endpoint = settings_of(scripted(reply))
@@ -195,7 +201,7 @@ def test_answers(
         (Reply(500), "the collector's log"),
     ],
 )
-def test_answers_over_http(
+def test_http_status_is_explained(
     send: Send, http_collector: Callable[..., HttpCollector], reply: Reply, advice: str
 ) -> None:
     sent = send(HTTP, http_collector(reply).endpoint)
@@ -203,7 +209,7 @@ def test_answers_over_http(
     assert advice in sent.advice
 
 
-def test_a_path_that_lacks_its_end_is_completed(
+def test_endpoint_without_logs_path_gets_the_complete_endpoint(
     send: Send, http_collector: Callable[..., HttpCollector]
 ) -> None:
     collector = http_collector(NOT_FOUND)
@@ -212,7 +218,7 @@ def test_a_path_that_lacks_its_end_is_completed(
         assert f"try endpoint = '{collector.endpoint}'" in send(HTTP, endpoint).advice
 
 
-def test_the_other_protocol_is_proposed(
+def test_unsupported_protocol_gets_the_other_one_as_advice(
     send: Send, http_collector: Callable[..., HttpCollector]
 ) -> None:
     pytest.importorskip("opentelemetry.exporter.otlp.json.http")
@@ -220,18 +226,22 @@ def test_the_other_protocol_is_proposed(
     assert "does not accept protocol = 'json'; try 'binary'" in sent.advice
 
 
-def test_without_headers_none_is_named(send: Send, scripted: Scripted) -> None:
+def test_missing_credentials_are_reported_if_no_header_is_set(
+    send: Send, scripted: Scripted
+) -> None:
     sent = send(*settings_of(scripted(UNAUTHENTICATED)), headers={})
     assert "the request had no credentials" in sent.advice
 
 
-def test_unimplemented(send: Send, grpc_collector: Callable[..., Any]) -> None:
+def test_grpc_server_without_the_logs_service_is_recognized(
+    send: Send, grpc_collector: Callable[..., Any]
+) -> None:
     sent = send(*settings_of(grpc_collector(NOT_FOUND)))
     assert "a gRPC server without the OTLP logs service" in sent.advice
 
 
 @pytest.mark.parametrize("reply", [UNAVAILABLE, HANG_UP])
-def test_a_collector_that_is_there_but_takes_nothing(
+def test_running_collector_that_does_not_accept_events_is_recognized(
     send: Send, grpc_collector: Callable[..., Any], reply: Any
 ) -> None:
     sent = send(*settings_of(grpc_collector(reply)))
@@ -241,7 +251,7 @@ def test_a_collector_that_is_there_but_takes_nothing(
 
 class TestNoConnection:
     @pytest.mark.parametrize("name", [HTTP, GRPC])
-    def test_a_name_that_nobody_has(
+    def test_unknown_host_is_reported(
         self, send: Send, monkeypatch: pytest.MonkeyPatch, name: str
     ) -> None:
         def unknown(host: str, *_: Any, **__: Any) -> Any:
@@ -256,7 +266,7 @@ class TestNoConnection:
         )
         assert "check the host in endpoint" in sent.advice
 
-    def test_a_name_from_a_variable_is_not_shown(
+    def test_host_from_a_variable_is_not_shown(
         self, send: Send, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         def unknown(*_: Any, **__: Any) -> Any:
@@ -266,11 +276,13 @@ class TestNoConnection:
         sent = send(HTTP, "http://${OTLP_TOKEN}.invalid/v1/logs")
         assert "unknown host ${OTLP_TOKEN}.invalid" in sent.text("name")
 
-    def test_what_is_no_name(self, send: Send) -> None:
+    def test_invalid_host_name_is_reported(self, send: Send) -> None:
         sent = send(HTTP, f"http://{'a' * 64}.invalid/v1/logs")
         assert "(invalid name)" in sent.text("name")
 
-    def test_nobody_listens(self, send: Send, exporter: dict[str, Any], gate: Gate) -> None:
+    def test_refused_connection_is_reported(
+        self, send: Send, exporter: dict[str, Any], gate: Gate
+    ) -> None:
         gate.refuse()
         (name,) = exporter
         sent = send(name, gate.endpoint)
@@ -280,8 +292,8 @@ class TestNoConnection:
         assert "OTLP/HTTP usually uses 4318, OTLP/gRPC 4317" in sent.advice
 
     @pytest.mark.parametrize("name", [HTTP, GRPC])
-    def test_nobody_answers_a_connection(self, send: Send, name: str) -> None:
-        """As behind a firewall: a listener whose queue is full drops what comes."""
+    def test_connection_timeout_is_reported(self, send: Send, name: str) -> None:
+        """Like a firewall that drops packets: the backlog of this listener is full."""
         with socket.socket() as listener, ThreadPoolExecutor() as pool:
             listener.bind(("127.0.0.1", 0))
             listener.listen(0)
@@ -299,10 +311,10 @@ class TestNoConnection:
         assert "firewalls on the route" in sent.advice
 
     @pytest.mark.parametrize("name", [HTTP, GRPC])
-    def test_reset_before_the_peers_address_is_read(
+    def test_connection_reset_at_once_is_reported(
         self, send: Send, monkeypatch: pytest.MonkeyPatch, name: str
     ) -> None:
-        """The system forgets the address of a peer that has reset the connection."""
+        """After a reset, `getpeername` fails: the diagnosis must not depend on it."""
         connect = deadlines.connect
 
         def connect_and_wait(*arguments: Any) -> socket.socket:
@@ -322,9 +334,9 @@ class TestNoConnection:
         assert "check host and port in endpoint" in sent.advice
 
 
-class TestOddAddresses:
+class TestGrpcAddresses:
     @pytest.mark.parametrize("endpoint", ["unix:absent.sock", "unix:///absent.sock"])
-    def test_one_that_is_no_host(
+    def test_unreachable_unix_socket_is_reported(
         self, send: Send, monkeypatch: pytest.MonkeyPatch, endpoint: str
     ) -> None:
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint)
@@ -333,10 +345,10 @@ class TestOddAddresses:
         assert "gRPC UNAVAILABLE" in sent.text("answer")
         assert sent.advice == f"check that {endpoint} is the collector's address"
 
-    def test_a_socket_in_the_file_system(
+    def test_unix_socket_delivers(
         self, send: Send, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     ) -> None:
-        monkeypatch.chdir(tmp_path)  # a long path is no socket's name
+        monkeypatch.chdir(tmp_path)  # the path of a socket has at most about 100 bytes
         server = grpc.server(ThreadPoolExecutor(1))
         collector = logs_service_pb2_grpc.LogsServiceServicer()
         collector.Export = lambda *_: ExportLogsServiceResponse()  # type: ignore[method-assign]
@@ -352,7 +364,7 @@ class TestOddAddresses:
 
 
 class TestNoAnswer:
-    def test_something_listens_and_is_silent(
+    def test_silent_server_is_a_timeout(
         self, send: Send, exporter: dict[str, Any], gate: Gate
     ) -> None:
         gate.hang()
@@ -364,20 +376,22 @@ class TestNoAnswer:
         assert sent.text("port") == "the port speaks neither HTTP nor gRPC"
         assert "hangs, is overloaded or is not a collector" in sent.advice
 
-    def test_nobody_accepts(self, send: Send) -> None:
+    def test_listener_that_never_accepts_is_a_timeout(self, send: Send) -> None:
         with socket.create_server(("127.0.0.1", 0)) as listener:
             port = listener.getsockname()[1]
             sent = send(HTTP, f"http://127.0.0.1:{port}/v1/logs", timeout_ms=200)
         assert sent.text("answer") == "no answer within 0.2 s"
 
-    def test_a_collector_that_is_slow(
+    def test_slow_collector_is_a_timeout_and_its_protocol_is_detected(
         self, send: Send, http_collector: Callable[..., HttpCollector]
     ) -> None:
         sent = send(HTTP, http_collector(OK, delay_s=2).endpoint, timeout_ms=200)
         assert sent.text("answer") == "no answer within 0.2 s"
         assert sent.text("port") == "the port speaks HTTP/1 without TLS"
 
-    def test_it_hangs_up(self, send: Send, exporter: dict[str, Any], gate: Gate) -> None:
+    def test_closed_connection_is_not_a_delivery(
+        self, send: Send, exporter: dict[str, Any], gate: Gate
+    ) -> None:
         gate.reset()
         (name,) = exporter
         sent = send(name, gate.endpoint)
@@ -385,19 +399,21 @@ class TestNoAnswer:
         assert not sent.delivered
 
 
-class TestOtherProtocols:
-    def test_http_to_the_port_for_grpc(self, send: Send, receiver: Receiver) -> None:
+class TestProtocolMismatch:
+    def test_http_at_the_grpc_port_is_recognized(self, send: Send, receiver: Receiver) -> None:
         sent = send(HTTP, f"{receiver.grpc_endpoint}/v1/logs")
         assert sent.text("answer") == "no connection: the answer is not HTTP"
         assert sent.text("port") == "the port speaks gRPC without TLS"
         assert sent.advice == ("use exporter otlp-grpc, or the collector's HTTP port, usually 4318")
 
-    def test_grpc_to_the_port_for_http(self, send: Send, receiver: Receiver) -> None:
+    def test_grpc_at_the_http_port_is_recognized(self, send: Send, receiver: Receiver) -> None:
         sent = send(GRPC, receiver.http_endpoint.removesuffix("/v1/logs"))
         assert sent.text("port") == "the port speaks HTTP/1 without TLS"
         assert sent.advice == ("use exporter otlp-http, or the collector's gRPC port, usually 4317")
 
-    def test_tls_to_a_port_without(self, send: Send, exporter: dict[str, Any]) -> None:
+    def test_tls_at_a_plaintext_port_is_recognized(
+        self, send: Send, exporter: dict[str, Any]
+    ) -> None:
         ((name, settings),) = exporter.items()
         sent = send(name, settings["endpoint"].replace("http://", "https://"))
         assert sent.names == ["name", "connection", "TLS", "answer", "port"]
@@ -405,13 +421,15 @@ class TestOtherProtocols:
         assert sent.text("port").endswith("without TLS")
         assert sent.advice == "begin the endpoint with http://"
 
-    def test_plaintext_to_a_port_with_tls(self, send: Send, tls: Tls) -> None:
+    def test_plaintext_at_a_tls_port_is_recognized(self, send: Send, tls: Tls) -> None:
         name, endpoint = tls.serve()
         sent = send(name, endpoint.replace("https://", "http://"))
         assert sent.text("port").endswith(" with TLS")
         assert sent.advice == "begin the endpoint with https://"
 
-    def test_both_are_wrong(self, send: Send, receiver: Receiver) -> None:
+    def test_wrong_scheme_and_wrong_protocol_are_both_reported(
+        self, send: Send, receiver: Receiver
+    ) -> None:
         sent = send(HTTP, f"{receiver.grpc_endpoint.replace('http:', 'https:')}/v1/logs")
         assert sent.advice.startswith("begin the endpoint with http://; use exporter otlp-grpc")
 
@@ -432,7 +450,7 @@ class TlsCollector(HttpCollector):
 
 
 class TlsGrpcCollector(logs_service_pb2_grpc.LogsServiceServicer):
-    """Takes everything over gRPC with TLS."""
+    """Accepts everything over gRPC with TLS."""
 
     def __init__(self, credentials: grpc.ServerCredentials) -> None:
         self._server = grpc.server(ThreadPoolExecutor(2), options=[("grpc.so_reuseport", 0)])
@@ -448,7 +466,7 @@ class TlsGrpcCollector(logs_service_pb2_grpc.LogsServiceServicer):
 
 
 class Tls:
-    """Certificates of an authority of its own, and collectors that show them."""
+    """A certificate authority, and collectors with its certificates."""
 
     def __init__(self, name: str, folder: Path) -> None:
         self.name = name
@@ -462,7 +480,7 @@ class Tls:
         return {"ca-certificate": str(self._folder / "authority.pem")}
 
     def client(self) -> dict[str, str]:
-        """The `tls` setting of a client that has a certificate."""
+        """Return the `tls` setting of a client with a certificate."""
         issued = self.authority.issue_cert("client.example")
         files = {key: str(self._folder / f"{key}.pem") for key in ("certificate", "key")}
         issued.cert_chain_pems[0].write_to_path(files["certificate"])
@@ -481,7 +499,7 @@ class Tls:
         wants_client: bool = False,
         version: ssl.TLSVersion = ssl.TLSVersion.MAXIMUM_SUPPORTED,
     ) -> tuple[str, str]:
-        """Start a collector with a certificate for `host`; return exporter and endpoint."""
+        """Start a collector with a certificate for `host`; return exporter name and endpoint."""
         issued = self.authority.issue_cert(host, not_after=not_after)
         collector = (self._http if self.name == HTTP else self._grpc)(issued, wants_client, version)
         self._started.append(collector)
@@ -519,29 +537,29 @@ def tls(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Tls]:
 
 
 class TestTls:
-    def test_trusted(self, send: Send, tls: Tls) -> None:
+    def test_trusted_certificate_delivers(self, send: Send, tls: Tls) -> None:
         sent = send(*tls.serve(), tls=tls.trusting)
         assert sent.names == ["name", "connection", "TLS", "answer"]
         assert sent.text("TLS") == "TLSv1.3, the collector's certificate is valid"
         assert sent.delivered
 
-    def test_an_unknown_authority(self, send: Send, tls: Tls) -> None:
+    def test_unknown_authority_is_reported(self, send: Send, tls: Tls) -> None:
         sent = send(*tls.serve())
         assert "certificate was signed by an unknown authority" in sent.text("TLS")
         assert sent.advice.startswith("set ca-certificate in the exporter's tls table")
 
-    def test_an_expired_certificate(self, send: Send, tls: Tls) -> None:
+    def test_expired_certificate_is_reported(self, send: Send, tls: Tls) -> None:
         yesterday = datetime.now(timezone.utc) - timedelta(days=1)
         sent = send(*tls.serve(not_after=yesterday), tls=tls.trusting)
         assert "certificate has expired" in sent.text("TLS")
         assert sent.advice == "renew the certificate"
 
-    def test_another_host(self, send: Send, tls: Tls) -> None:
+    def test_certificate_for_another_host_is_reported(self, send: Send, tls: Tls) -> None:
         sent = send(*tls.serve("collector.example"), tls=tls.trusting)
         assert "certificate is not valid for 127.0.0.1" in sent.text("TLS")
         assert sent.advice == "use a host name from the certificate in endpoint"
 
-    def test_a_clients_certificate_is_wanted(self, send: Send, tls: Tls) -> None:
+    def test_required_client_certificate_is_reported(self, send: Send, tls: Tls) -> None:
         name, endpoint = tls.serve(wants_client=True)
         sent = send(name, endpoint, tls=tls.trusting)
         assert not sent.delivered
@@ -550,14 +568,14 @@ class TestTls:
         assert send(name, endpoint, tls=tls.client()).delivered
 
     @pytest.mark.parametrize("tls", [HTTP], indirect=True)
-    def test_a_clients_certificate_is_wanted_in_older_tls(self, send: Send, tls: Tls) -> None:
+    def test_required_client_certificate_is_reported_in_tls_1_2(self, send: Send, tls: Tls) -> None:
         name, endpoint = tls.serve(wants_client=True, version=ssl.TLSVersion.TLSv1_2)
         sent = send(name, endpoint, tls=tls.trusting)
         assert "the collector requires a client certificate" in sent.text("TLS")
         assert sent.advice.startswith("set client-certificate and client-private-key")
         assert all(step["ok"] for step in send(name, endpoint, tls=tls.client()).steps)
 
-    def test_something_listens_and_is_silent(
+    def test_silent_tls_server_is_a_timeout(
         self, send: Send, exporter: dict[str, Any], gate: Gate
     ) -> None:
         gate.hang()
@@ -568,7 +586,7 @@ class TestTls:
 
     @pytest.mark.parametrize("tls", [HTTP], indirect=True)
     @pytest.mark.parametrize("variable", ["REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"])
-    def test_the_machines_authorities(
+    def test_authorities_of_requests_variables_are_trusted(
         self, send: Send, tls: Tls, monkeypatch: pytest.MonkeyPatch, variable: str
     ) -> None:
         monkeypatch.setenv(variable, tls.trusting["ca-certificate"])
@@ -577,10 +595,10 @@ class TestTls:
         assert all(step["ok"] for step in sent.steps)
 
     @pytest.mark.parametrize("tls", [GRPC], indirect=True)
-    def test_grpc_trusts_less_than_the_machine(
+    def test_certificate_trusted_by_the_machine_but_not_by_grpc_is_explained(
         self, send: Send, tls: Tls, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """Then the exporter's word counts, and what it lacks is said all the same."""
+        """The probe trusts the system's authorities, gRPC brings its own: the exporter decides."""
         monkeypatch.setenv("SSL_CERT_FILE", tls.trusting["ca-certificate"])
         sent = send(*tls.serve())
         assert "the collector's certificate is valid" in sent.text("TLS")
@@ -588,7 +606,7 @@ class TestTls:
         assert "this machine trusts the collector's certificate, gRPC does not" in sent.advice
         assert "set ca-certificate in the exporter's tls table" in sent.advice
 
-    def test_certificates_of_the_environment(
+    def test_certificates_from_environment_variables_are_used(
         self, send: Send, tls: Tls, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         name, endpoint = tls.serve(wants_client=True)
@@ -604,7 +622,7 @@ class TestTls:
         assert all(step["ok"] for step in sent.steps)
 
     @pytest.mark.parametrize("tls", [HTTP], indirect=True)
-    def test_certificates_that_are_not_there(
+    def test_missing_certificate_file_is_reported(
         self, send: Send, tls: Tls, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         name, endpoint = tls.serve()
@@ -615,7 +633,7 @@ class TestTls:
 
 
 class Proxy(ThreadingHTTPServer):
-    """An HTTP proxy that makes tunnels and passes requests on, or refuses to."""
+    """An HTTP proxy that opens tunnels and forwards requests, or refuses both."""
 
     daemon_threads = True
 
@@ -694,7 +712,7 @@ class TestProxies:
         monkeypatch.setenv("HTTP_PROXY", f"http://user:{SECRET}@{address}")
         monkeypatch.setenv("grpc_proxy", f"http://user:{SECRET}@{address}")
 
-    def test_a_tunnel(self, send: Send, tls: Tls, proxy: Proxy) -> None:
+    def test_tls_goes_through_a_tunnel(self, send: Send, tls: Tls, proxy: Proxy) -> None:
         name, endpoint = tls.serve()
         sent = send(name, endpoint, tls=tls.trusting)
         assert sent.delivered
@@ -705,14 +723,14 @@ class TestProxies:
         assert probe == exporters
         assert probe[2] is not None
 
-    def test_a_tunnel_for_plaintext_grpc(
+    def test_plaintext_grpc_goes_through_a_tunnel(
         self, send: Send, receiver: Receiver, proxy: Proxy
     ) -> None:
         sent = send(GRPC, receiver.grpc_endpoint)
         assert sent.names == ["name", "connection", "tunnel", "answer"]
         assert sent.delivered
 
-    def test_plaintext_http_is_passed_on(
+    def test_plaintext_http_is_forwarded_without_a_tunnel(
         self, send: Send, receiver: Receiver, proxy: Proxy
     ) -> None:
         sent = send(HTTP, receiver.http_endpoint)
@@ -721,26 +739,30 @@ class TestProxies:
         assert "the proxy from HTTP_PROXY" in sent.text("name")
         assert [asked[:2] for asked in proxy.asked] == [("POST", receiver.http_endpoint)]
 
-    def test_it_wants_to_know_who_asks(self, send: Send, tls: Tls, proxy: Proxy) -> None:
+    def test_required_proxy_authentication_is_reported(
+        self, send: Send, tls: Tls, proxy: Proxy
+    ) -> None:
         proxy.refusal = 407
         sent = send(*tls.serve(), tls=tls.trusting)
         assert sent.names == ["name", "connection", "tunnel"]
         assert "proxy authentication required (407 " in sent.text("tunnel")
         assert "set user and password in" in sent.advice
 
-    def test_it_refuses(self, send: Send, tls: Tls, proxy: Proxy) -> None:
+    def test_refused_tunnel_is_reported(self, send: Send, tls: Tls, proxy: Proxy) -> None:
         proxy.refusal = 403
         sent = send(*tls.serve(), tls=tls.trusting)
         assert "the proxy refused to connect to the collector (403 " in sent.text("tunnel")
         assert "add its host to no_proxy" in sent.advice
 
-    def test_it_refuses_plaintext(self, send: Send, receiver: Receiver, proxy: Proxy) -> None:
+    def test_required_authentication_for_plaintext_is_reported(
+        self, send: Send, receiver: Receiver, proxy: Proxy
+    ) -> None:
         proxy.refusal = 407
         sent = send(HTTP, receiver.http_endpoint)
         assert "HTTP 407" in sent.text("answer")
         assert "the proxy requires a user and password" in sent.advice
 
-    def test_nobody_listens(
+    def test_refused_connection_to_the_proxy_is_reported(
         self, send: Send, receiver: Receiver, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         with socket.create_server(("127.0.0.1", 0)) as unused:
@@ -750,7 +772,7 @@ class TestProxies:
         assert sent.names == ["name", "connection"]
         assert sent.advice == "check the address in HTTP_PROXY and that the proxy is running"
 
-    def test_what_is_no_proxy(
+    def test_silent_proxy_is_reported(
         self, send: Send, exporter: dict[str, Any], gate: Gate, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         gate.hang()
@@ -762,7 +784,7 @@ class TestProxies:
         assert sent.text("tunnel") == "no answer from the proxy (timed out)"
         assert "is the address of an HTTP proxy" in sent.advice
 
-    def test_a_silent_proxy_for_plaintext_http(
+    def test_silent_proxy_for_plaintext_http_is_reported(
         self, send: Send, gate: Gate, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         gate.hang()
@@ -771,7 +793,7 @@ class TestProxies:
         sent = send(HTTP, "http://127.0.0.1:4318/v1/logs", timeout_ms=200)
         assert "the proxy from HTTP_PROXY hides the collector" in sent.text("port")
 
-    def test_what_answers_in_no_http(
+    def test_proxy_that_does_not_speak_http_is_reported(
         self, send: Send, tls: Tls, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         name, endpoint = tls.serve()
@@ -789,7 +811,7 @@ class TestProxies:
         assert sent.text("tunnel") == "the proxy's answer is not HTTP"
 
     @pytest.mark.parametrize("name", [HTTP, GRPC])
-    def test_name_behind_a_proxy_that_is_invalid_in_tls(
+    def test_invalid_host_name_behind_a_proxy_is_reported(
         self, send: Send, monkeypatch: pytest.MonkeyPatch, name: str
     ) -> None:
         with Peer(dripping(b"", first=b"HTTP/1.1 200 Connection established\r\n\r\n")) as proxy:
@@ -800,7 +822,7 @@ class TestProxies:
         assert sent.text("TLS") == f"invalid host name for TLS: {'a' * 64}.invalid"
         assert sent.advice == "check the host in endpoint"
 
-    def test_name_behind_a_proxy_that_is_invalid_in_tls_is_no_fault_of_the_port(
+    def test_invalid_host_name_behind_a_proxy_does_not_stop_protocol_detection(
         self, send: Send, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         with Peer(dripping(b"", first=b"HTTP/1.1 200 Connection established\r\n\r\n")) as proxy:
@@ -817,7 +839,7 @@ class TestProxies:
             ("example.com", ()),
         ],
     )
-    def test_exceptions(
+    def test_no_proxy_excludes_hosts(
         self,
         send: Send,
         exporter: dict[str, Any],
@@ -835,7 +857,7 @@ class TestProxies:
 
 
 @pytest.mark.parametrize("reply", [UNAUTHENTICATED, UNAVAILABLE])
-def test_what_the_libraries_log_is_not_repeated(
+def test_log_messages_of_the_libraries_are_not_printed(
     run_python: RunPython, scripted: Scripted, tmp_path: Path, reply: Reply
 ) -> None:
     exporter = scripted(reply).exporter
@@ -850,10 +872,10 @@ def test_what_the_libraries_log_is_not_repeated(
     assert done.stdout.endswith("NOT delivered.\n")
 
 
-def test_what_the_exporter_falls_over(
+def test_exception_in_the_exporter_is_reported_without_its_text(
     send: Send, monkeypatch: pytest.MonkeyPatch, receiver: Receiver
 ) -> None:
-    """Nothing that a library raises ends in a trace, or is repeated."""
+    """An exception of a library causes no traceback, and its text may hold secrets."""
     from codex_otel_logging.otlp.http_exporter import HttpExporter
 
     def fall(*_: Any, **__: Any) -> Any:
@@ -869,7 +891,7 @@ def test_what_the_exporter_falls_over(
 
 
 @pytest.mark.parametrize("name", [HTTP, GRPC])
-def test_control_c_while_it_waits_for_an_answer(tmp_path: Path, name: str) -> None:
+def test_ctrl_c_ends_the_wait_for_an_answer(tmp_path: Path, name: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         listener.settimeout(30)
         endpoint = f"http://127.0.0.1:{listener.getsockname()[1]}"
@@ -910,20 +932,20 @@ class TestWebPages:
         ).delivered
 
 
-def test_quota(send: Send, grpc_collector: Callable[..., Any]) -> None:
+def test_exhausted_quota_is_reported(send: Send, grpc_collector: Callable[..., Any]) -> None:
     sent = send(*settings_of(grpc_collector(QUOTA)))
     assert "a quota is exhausted" in sent.advice
 
 
 SLOW = b"X-Slow: " + b"a" * 200 + b"\r\n"
-"""A header that takes four seconds, one byte at a time."""
+"""A header that takes four seconds when sent byte by byte."""
 
 
 class TestSlowPeers:
-    """Every step ends at the timeout, even if a byte arrives now and then."""
+    """Every step ends at the timeout, even if single bytes keep arriving."""
 
     @pytest.mark.parametrize("protocol", ["binary", "json"])
-    def test_slow_answer(self, send: Send, protocol: str) -> None:
+    def test_slow_http_answer_times_out(self, send: Send, protocol: str) -> None:
         if protocol == "json":
             pytest.importorskip("opentelemetry.exporter.otlp.json.http")
         with Peer(dripping(SLOW + b"\r\n", first=b"HTTP/1.1 200 OK\r\n")) as peer:
@@ -932,14 +954,16 @@ class TestSlowPeers:
         assert sent.text("answer") == "no answer within 0.2 s"
         assert sent.text("port") == "the port speaks HTTP/1 without TLS"
 
-    def test_slow_call(self, send: Send) -> None:
+    def test_slow_grpc_call_times_out(self, send: Send) -> None:
         with Peer(http2.answering(lambda stream: http2.headers(stream, http2.GRPC))) as peer:
             sent = send(GRPC, f"http://127.0.0.1:{peer.port}", timeout_ms=200)
         assert sent.text("answer").startswith("gRPC DEADLINE_EXCEEDED: ")
         assert sent.text("port") == "the port speaks gRPC without TLS"
 
     @pytest.mark.parametrize("name", [HTTP, GRPC])
-    def test_slow_proxy(self, send: Send, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    def test_slow_proxy_times_out(
+        self, send: Send, monkeypatch: pytest.MonkeyPatch, name: str
+    ) -> None:
         slow = dripping(SLOW + b"\r\n", first=b"HTTP/1.1 200 Connection established\r\n")
         with Peer(slow) as proxy:
             for variable in ("HTTPS_PROXY", "grpc_proxy"):
@@ -948,7 +972,7 @@ class TestSlowPeers:
         assert sent.text("tunnel") == "no answer from the proxy (timed out)"
 
     @pytest.mark.parametrize("name", [HTTP, GRPC])
-    def test_proxy_with_an_interim_answer(
+    def test_interim_answers_of_a_proxy_are_skipped(
         self, send: Send, monkeypatch: pytest.MonkeyPatch, name: str
     ) -> None:
         refusal = b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n"
@@ -959,7 +983,7 @@ class TestSlowPeers:
         assert "refused to connect to the collector (403 Forbidden)" in sent.text("tunnel")
 
     @pytest.mark.parametrize("name", [HTTP, GRPC])
-    def test_slow_handshake(self, send: Send, name: str) -> None:
+    def test_slow_tls_handshake_times_out(self, send: Send, name: str) -> None:
         def serve(connection: socket.socket) -> None:
             connection.recv(65_536)
             drip(connection, b"\x16\x03\x03\x40\x00" + bytes(200))
@@ -969,8 +993,8 @@ class TestSlowPeers:
         assert sent.text("TLS") == "no answer to the TLS handshake"
 
     @pytest.mark.parametrize("name", [HTTP, GRPC])
-    def test_slow_probe(self, send: Send, name: str) -> None:
-        """Detecting the protocol of the port is limited, too."""
+    def test_slow_protocol_detection_times_out(self, send: Send, name: str) -> None:
+        """The timeout also limits protocol detection."""
 
         def serve(connection: socket.socket) -> None:
             drip(connection, b"HTTP/1.1 200 OK\r\n" + SLOW, 0.06)

@@ -1,4 +1,4 @@
-"""Text in the columns of a terminal: what is cut, what is wrapped, and what stays whole."""
+"""Fitting text to a terminal: measuring, cutting, wrapping, tables, lines of fields."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from codex_otel_logging.cli.layout import (
     ("text", "width"),
     [("abc", 3), ("日本", 4), ("e\u0301", 1), ("a\u200db", 2), ("\uff21", 2), ("", 0)],
 )
-def test_width_is_counted_in_columns(text: str, width: int) -> None:
+def test_width_counts_terminal_columns(text: str, width: int) -> None:
     assert width_of(text) == width
 
 
@@ -34,7 +34,7 @@ def test_width_is_counted_in_columns(text: str, width: int) -> None:
         ("abc", 0, "..."),
     ],
 )
-def test_a_text_is_cut_to_its_beginning(text: str, width: int, fitting: str) -> None:
+def test_cut_keeps_the_beginning(text: str, width: int, fitting: str) -> None:
     assert cut(text, width) == fitting
 
 
@@ -48,11 +48,11 @@ def test_a_text_is_cut_to_its_beginning(text: str, width: int, fitting: str) -> 
         ("abcdef", 0, "..."),
     ],
 )
-def test_a_text_is_cut_in_the_middle(text: str, width: int, fitting: str) -> None:
+def test_cut_middle_keeps_both_ends(text: str, width: int, fitting: str) -> None:
     assert cut_middle(text, width) == fitting
 
 
-def test_beginnings_are_as_long_as_fits() -> None:
+def test_head_is_the_longest_prefix_that_fits() -> None:
     for text in ("abcdef", "日a本b語", "e\u0301e\u0301e\u0301"):
         for width in range(8):
             start = head(text, width)
@@ -73,7 +73,7 @@ def test_beginnings_are_as_long_as_fits() -> None:
         ("日本語", 1, ["日", "本", "語"]),
     ],
 )
-def test_wrapping_breaks_between_words(text: str, width: int, lines: list[str]) -> None:
+def test_wrap_breaks_between_words(text: str, width: int, lines: list[str]) -> None:
     assert wrap(text, width) == lines
 
 
@@ -88,7 +88,7 @@ def lines_of(width: int | None) -> list[str]:
     return [line for _, line in table_lines(ROWS, width)]
 
 
-def test_a_table_takes_no_more_columns_than_it_needs() -> None:
+def test_table_is_as_narrow_as_its_cells_allow() -> None:
     whole = [
         "field                      meaning",
         "http.response.status_code  number of the answer",
@@ -98,7 +98,7 @@ def test_a_table_takes_no_more_columns_than_it_needs() -> None:
     assert lines_of(200) == whole
 
 
-def test_a_narrow_table_wraps_cells_and_breaks_words_last() -> None:
+def test_narrow_table_wraps_cells_and_breaks_words_last() -> None:
     assert lines_of(36) == [
         "field                      meaning",
         "http.response.status_code  number of",
@@ -119,11 +119,11 @@ def test_a_narrow_table_wraps_cells_and_breaks_words_last() -> None:
     ]
 
 
-def test_each_line_of_a_table_knows_its_row() -> None:
+def test_table_lines_carry_the_index_of_their_row() -> None:
     assert [index for index, _ in table_lines(ROWS, 36)] == [0, 1, 1, 1, 2, 2]
 
 
-def test_the_widest_gives_way_first() -> None:
+def test_shrink_reduces_the_widest_first() -> None:
     assert shrink([10, 4, 8], 18, [3, 3, 3]) == [7, 4, 7]
     assert shrink([10, 4, 10], 21, [3, 3, 3]) == [9, 4, 8]
     assert shrink([10, 4, 8], 3, [3, 3, 3]) == [3, 3, 3]
@@ -146,7 +146,7 @@ FIELDS = [("tool_name", "exec_command"), ("duration_ms", "69"), ("output", "done
         (1, "tool_name=exe...nd duration_ms=69", True),
     ],
 )
-def test_essential_fields_stay_and_the_others_follow_as_far_as_they_fit(
+def test_essential_fields_always_appear_and_others_if_they_fit(
     width: int, shown: str, more: bool
 ) -> None:
     fields, is_more = fit_fields(FIELDS, width, 2)
@@ -155,7 +155,7 @@ def test_essential_fields_stay_and_the_others_follow_as_far_as_they_fit(
     assert len(text) + 4 * more <= max(width, 38)
 
 
-def test_wide_characters_never_make_a_line_too_wide() -> None:
+def test_fields_with_wide_characters_fit_the_line() -> None:
     fields = [("tool_name", "日本語" * 5), ("duration_ms", "1"), ("output", "語 " * 40)]
     for width in range(50, 180):
         fitted, more = fit_fields(fields, width, 2)

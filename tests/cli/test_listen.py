@@ -1,4 +1,7 @@
-"""The command `listen`, as it runs; `test_summaries.py` has what a conversation adds up to."""
+"""The command `listen` in its own process: text, JSON Lines, slow output, signals.
+
+`test_summaries.py` tests the summaries, `test_refused_requests.py` refused requests.
+"""
 
 from __future__ import annotations
 
@@ -59,12 +62,12 @@ def post_events(port: int, *events: dict[str, Any]) -> int:
 
 @pytest.fixture
 def listening(tmp_path: Path) -> Iterator[Command]:
-    """`listen` on free ports, printing to a pipe."""
+    """`listen` on free ports, with its output in a pipe."""
     with Command("listen", *FREE_PORTS, home=tmp_path) as command:
         yield command
 
 
-def test_it_says_where_it_listens_and_how_to_send(listening: Command) -> None:
+def test_start_prints_endpoints_and_settings_for_a_sender(listening: Command) -> None:
     http_port, grpc_port = listening.ports()
     assert listening.output.rstrip("\n") == (
         "Listening for events; press Ctrl-C to stop and print a summary.\n"
@@ -80,11 +83,11 @@ def test_it_says_where_it_listens_and_how_to_send(listening: Command) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_real_codex_events_are_shown_and_summed_up(listening: Command, number: int) -> None:
+def test_events_of_the_codex_cli_are_shown_and_summarized(listening: Command, number: int) -> None:
     port, _ = listening.ports()
     for body in REAL:
         assert post(port, body) == 200
-    listening.read_until("flushing OTEL metrics.*\n")  # live: it goes on listening
+    listening.read_until("flushing OTEL metrics.*\n")  # printed before it is stopped
     assert listening.end(number) == 0
     assert listening.errors == ""
     shown, summary = listening.output.split('"binary"\n\n')[1].split("\n\n", 1)
@@ -138,7 +141,9 @@ def test_real_codex_events_are_shown_and_summed_up(listening: Command, number: i
 
 
 @pytest.mark.parametrize("transport", ["http/protobuf", "grpc"])
-def test_events_of_the_handler(listening: Command, attach: HandlerFactory, transport: str) -> None:
+def test_events_of_the_handler_are_shown_and_summarized(
+    listening: Command, attach: HandlerFactory, transport: str
+) -> None:
     http_port, grpc_port = listening.ports()
     handler = attach(
         {
@@ -162,7 +167,7 @@ def test_events_of_the_handler(listening: Command, attach: HandlerFactory, trans
     assert "secret" not in listening.output
 
 
-def test_json_lines(tmp_path: Path) -> None:
+def test_json_prints_one_documented_object_per_line(tmp_path: Path) -> None:
     with Command("listen", "--json", *FREE_PORTS, home=tmp_path) as command:
         port, _ = command.ports()
         assert command.output == ""
@@ -208,7 +213,7 @@ def test_json_lines(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("protocol", ["http", "grpc"])
-def test_a_port_that_is_taken_is_one_line(
+def test_port_in_use_is_reported_on_one_line(
     tmp_path: Path, receiver: Receiver, protocol: str
 ) -> None:
     endpoints = {"http": receiver.http_endpoint, "grpc": receiver.grpc_endpoint}
@@ -224,13 +229,13 @@ def test_a_port_that_is_taken_is_one_line(
 
 
 @pytest.mark.parametrize("port", ["-1", "65536", "x"])
-def test_a_port_that_is_none_is_a_wrong_command_line(tmp_path: Path, port: str) -> None:
+def test_invalid_port_is_a_command_line_error(tmp_path: Path, port: str) -> None:
     with Command("listen", "--http-port", port, home=tmp_path) as command:
         assert command.wait() == 2
         assert "argument --http-port" in command.errors
 
 
-def test_nothing_from_outside_reaches_the_terminal_unescaped(tmp_path: Path) -> None:
+def test_control_characters_of_events_are_escaped(tmp_path: Path) -> None:
     for columns in (None, 1000):
         with Command("listen", *FREE_PORTS, home=tmp_path, columns=columns) as command:
             port, _ = command.ports()
@@ -249,8 +254,8 @@ def test_nothing_from_outside_reaches_the_terminal_unescaped(tmp_path: Path) -> 
             assert command.errors == ""
 
 
-def test_no_field_can_be_faked(listening: Command) -> None:
-    """Blanks, equals signs and characters that do not show stay within their field."""
+def test_values_cannot_imitate_other_fields(listening: Command) -> None:
+    """Blanks, equals signs and invisible characters in a value cannot look like another field."""
     port, _ = listening.ports()
     post_events(
         port,
@@ -291,7 +296,7 @@ def test_no_field_can_be_faked(listening: Command) -> None:
     assert "    failure    api_request (2 times): no (9 times)" in lines
 
 
-def test_what_the_encoding_does_not_have_is_escaped(tmp_path: Path) -> None:
+def test_characters_outside_the_output_encoding_are_escaped(tmp_path: Path) -> None:
     with Command("listen", *FREE_PORTS, home=tmp_path, PYTHONIOENCODING="ascii") as command:
         port, _ = command.ports()
         post(port, REAL[1])
@@ -299,7 +304,7 @@ def test_what_the_encoding_does_not_have_is_escaped(tmp_path: Path) -> None:
         assert command.end() == 0
 
 
-def test_odd_requests_harm_nobody(listening: Command) -> None:
+def test_odd_requests_do_not_stop_it(listening: Command) -> None:
     port, _ = listening.ports()
     assert post(port, b"{}") == 200
     assert post(port, b'{"resourceLogs": 5}') == 400
@@ -316,7 +321,7 @@ def test_odd_requests_harm_nobody(listening: Command) -> None:
     assert "\n-   (no conversation)\n" in listening.output
 
 
-def test_interleaved_conversations_have_labels_and_new_days_are_told(listening: Command) -> None:
+def test_interleaved_conversations_have_labels_and_dates_are_printed(listening: Command) -> None:
     port, _ = listening.ports()
     for name in "abab":
         post_events(port, {"event.name": "codex.turn_ttft", "conversation.id": name})
@@ -339,7 +344,7 @@ def test_interleaved_conversations_have_labels_and_new_days_are_told(listening: 
     assert [line for line in shown.splitlines() if len(line) == 10] == ["2026-11-23", "2026-11-24"]
 
 
-def test_events_of_a_request_come_in_the_order_of_their_time(listening: Command) -> None:
+def test_events_of_a_request_are_sorted_by_time(listening: Command) -> None:
     port, _ = listening.ports()
     records = [
         record({"event.name": f"x.at{second}"}, timeUnixNano=str(second * 10**9))
@@ -353,8 +358,8 @@ def test_events_of_a_request_come_in_the_order_of_their_time(listening: Command)
 
 
 @needs_rich
-def test_the_look_on_a_terminal(tmp_path: Path) -> None:
-    """Coloured, a line per event, and a line at the bottom while it runs."""
+def test_terminal_output_has_colours_and_a_status_line(tmp_path: Path) -> None:
+    """One coloured line per event, and a status line at the bottom while it runs."""
     with Command("listen", *FREE_PORTS, home=tmp_path, columns=80) as command:
         port, _ = command.ports()
         for body in REAL:
@@ -372,11 +377,13 @@ def test_the_look_on_a_terminal(tmp_path: Path) -> None:
     assert "\x1b[1;32muser_prompt" in shown
     assert "\x1b[2m18:45:30  -   (record)" in shown
     assert "34 events" in shown.rpartition("\x1b[?25h")[2]
-    assert "Ctrl-C" not in shown.rpartition("\x1b[?25h")[2]  # the line at the bottom is gone
+    assert "Ctrl-C" not in shown.rpartition("\x1b[?25h")[2]  # the status line is removed
 
 
 @pytest.mark.parametrize("rich", [pytest.param(True, marks=needs_rich), False], ids=["rich", ""])
-def test_80_columns_show_names_and_durations_and_break_no_word(tmp_path: Path, rich: bool) -> None:
+def test_80_columns_show_names_and_durations_without_breaking_words(
+    tmp_path: Path, rich: bool
+) -> None:
     if not rich:
         (tmp_path / "rich.py").write_text("raise ImportError\n")
     with Command("listen", *FREE_PORTS, home=tmp_path, columns=80) as command:
@@ -415,7 +422,9 @@ def without_styles(text: str) -> str:
 
 @needs_rich
 @pytest.mark.parametrize(("variable", "value"), [("NO_COLOR", "1"), ("TERM", "dumb")])
-def test_a_terminal_without_colours(tmp_path: Path, variable: str, value: str) -> None:
+def test_no_color_and_dumb_terminals_print_no_colours(
+    tmp_path: Path, variable: str, value: str
+) -> None:
     environment: Any = {variable: value}
     with Command("listen", *FREE_PORTS, home=tmp_path, columns=200, **environment) as command:
         port, _ = command.ports()
@@ -428,7 +437,7 @@ def test_a_terminal_without_colours(tmp_path: Path, variable: str, value: str) -
         assert "    turns      1\n" in command.output
 
 
-def test_a_terminal_without_rich(tmp_path: Path) -> None:
+def test_terminal_without_rich_prints_plain_lines(tmp_path: Path) -> None:
     (tmp_path / "rich.py").write_text("raise ImportError\n")
     with Command("listen", *FREE_PORTS, home=tmp_path, columns=60) as command:
         port, _ = command.ports()
@@ -443,26 +452,26 @@ def test_a_terminal_without_rich(tmp_path: Path) -> None:
 
 
 @needs_small_pipes
-def test_slow_output_keeps_no_sender_waiting_and_loses_nothing(tmp_path: Path) -> None:
+def test_slow_output_blocks_no_sender_and_drops_no_event(tmp_path: Path) -> None:
     with Command("listen", *FREE_PORTS, home=tmp_path, pipe_bytes=4096) as command:
         port, _ = command.ports()
-        for number in range(100):  # far more than the pipe holds; each one is answered
+        for number in range(100):  # far more than the pipe holds; each is answered immediately
             event = {"event.name": "x.big", "number": str(number), "text": 10_000 * "x"}
             assert post_events(port, event) == 200
-        assert command.end() == 0  # what waits is printed before the summary
+        assert command.end() == 0  # waiting requests are printed before the summary
         lines = [line for line in command.output.splitlines() if " x.big" in line]
     assert [line.split("number=")[1].split()[0] for line in lines] == [*map(str, range(100))]
     assert all(10_000 * "x" in line for line in lines)  # whole in a pipe
 
 
 @needs_small_pipes
-def test_what_arrives_while_it_ends_is_printed_as_well(tmp_path: Path) -> None:
+def test_events_that_arrive_during_the_stop_are_printed(tmp_path: Path) -> None:
     with Command("listen", *FREE_PORTS, home=tmp_path, pipe_bytes=4096) as command:
         port, _ = command.ports()
         assert post_events(port, {"event.name": "x.big", "text": 100_000 * "x"}) == 200
         command.wait_for_output()
         command.process.send_signal(signal.SIGINT)
-        command.wait_until_default(signal.SIGTERM)  # it has been taken
+        command.wait_until_default(signal.SIGTERM)  # the signal has been handled
         assert post_events(port, {"event.name": "x.late"}) == 200
         assert command.wait() == 0
         assert " x.late" in command.output
@@ -470,30 +479,30 @@ def test_what_arrives_while_it_ends_is_printed_as_well(tmp_path: Path) -> None:
 
 
 @needs_small_pipes
-def test_a_second_interrupt_ends_it_where_nobody_reads(tmp_path: Path) -> None:
+def test_second_ctrl_c_ends_it_while_output_blocks(tmp_path: Path) -> None:
     with Command("listen", *FREE_PORTS, home=tmp_path, pipe_bytes=4096) as command:
         port, _ = command.ports()
         post_events(port, *10 * [{"event.name": "x.y", "text": 1000 * "x"}])
-        command.wait_for_output(3000)  # the pipe takes no fourth line
+        command.wait_for_output(3000)  # the pipe has no room for a fourth line
         command.process.send_signal(signal.SIGINT)
-        command.wait_until_default(signal.SIGTERM)  # the first one has been taken
+        command.wait_until_default(signal.SIGTERM)  # the first signal has been handled
         command.process.send_signal(signal.SIGINT)
         assert command.process.wait(timeout=20) == 130
         assert command.wait() == 130
         assert command.errors == ""
 
 
-def test_a_reader_that_has_seen_enough_ends_it(tmp_path: Path) -> None:
+def test_closed_pipe_ends_it(tmp_path: Path) -> None:
     with Command("listen", *FREE_PORTS, home=tmp_path) as command:
         port, _ = command.ports()
         command.close_output()
-        with suppress(OSError, http.client.HTTPException):  # it may be gone before it answers
+        with suppress(OSError, http.client.HTTPException):  # it may exit before it answers
             post_events(port, {"event.name": "x.y"})
         assert command.wait() == 1
         assert command.errors == ""
 
 
-def test_an_interrupt_that_is_ignored_stays_ignored(tmp_path: Path) -> None:
+def test_ignored_signal_stays_ignored(tmp_path: Path) -> None:
     program = (
         "import signal, sys, threading; from codex_otel_logging.cli import listen\n"
         "signal.signal(signal.SIGINT, signal.SIG_IGN)\n"
@@ -518,12 +527,12 @@ def arrival(text: str) -> ReceivedRequest:
     return ReceivedRequest("http/json", {}, message)
 
 
-def test_too_much_that_waits_is_turned_away_until_some_is_printed(
+def test_requests_beyond_the_limit_are_turned_away_until_some_are_printed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(listen, "MAX_WAITING_BYTES", 10_000)
     arrivals = listen.Arrivals()
-    arrivals.put(arrival(20_000 * "x"))  # one request is taken however large it is
+    arrivals.put(arrival(20_000 * "x"))  # a single request of any size is accepted
     for _ in range(2):
         with pytest.raises(queue.Full):
             arrivals.put(arrival(""))
@@ -545,8 +554,8 @@ def peak_kib(process: int) -> int:
 
 
 @needs_small_pipes
-def test_what_waits_takes_no_more_memory_than_said(tmp_path: Path) -> None:
-    """Small records take 30 times as much memory as bytes, and compressed they come quickly."""
+def test_memory_of_waiting_requests_is_bounded(tmp_path: Path) -> None:
+    """Decoded, small records take 30 times the memory; compressed, many arrive in a short time."""
     request = ExportLogsServiceRequest()
     records = request.resource_logs.add().scope_logs.add().log_records
     for _ in range(10_000):
@@ -572,8 +581,8 @@ def test_what_waits_takes_no_more_memory_than_said(tmp_path: Path) -> None:
     assert grown_mib < 2 * waiting_mib
 
 
-def test_taking_without_waiting_never_waits() -> None:
-    """With a timeout of 0, the queue of Python 3.10 waits forever now and then."""
+def test_take_without_wait_never_blocks() -> None:
+    """With a timeout of 0, `SimpleQueue.get` of Python 3.10 sometimes blocks forever."""
     arrivals = listen.Arrivals()
 
     def take_all() -> None:
@@ -589,7 +598,7 @@ def test_taking_without_waiting_never_waits() -> None:
     assert not taking.is_alive()
 
 
-def test_empty_requests_are_not_for_free(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_empty_requests_count_towards_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(listen, "MAX_WAITING_BYTES", 10_000)
     arrivals = listen.Arrivals()
     empty = ReceivedRequest("http/json", {}, request_from_json({}))
@@ -600,7 +609,7 @@ def test_empty_requests_are_not_for_free(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 @pytest.mark.parametrize("as_json", [False, True])
-def test_what_was_turned_away_is_told_at_the_end(
+def test_requests_turned_away_are_reported_at_the_end(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], as_json: bool
 ) -> None:
     monkeypatch.setattr(listen, "MAX_WAITING_BYTES", 10)
@@ -618,7 +627,7 @@ def test_what_was_turned_away_is_told_at_the_end(
     )
 
 
-def test_forgotten_conversations_are_summed_up_when_they_are(
+def test_forgotten_conversations_are_summarized_immediately(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from codex_otel_logging.cli.listen import summaries
@@ -649,5 +658,5 @@ def test_forgotten_conversations_are_summed_up_when_they_are(
         (100 * 3_600_000, "100 h 0 min"),
     ],
 )
-def test_durations_for_people(milliseconds: float, text: str) -> None:
+def test_duration_has_at_most_two_units(milliseconds: float, text: str) -> None:
     assert text_view.duration_text(milliseconds) == text

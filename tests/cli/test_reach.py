@@ -1,4 +1,7 @@
-"""Whether an INFO event reaches the handler, exactly once, under real logging configurations."""
+"""Predicts whether an INFO event reaches the handler exactly once, for real configurations.
+
+The last test logs an event with each configuration and compares.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +25,7 @@ HERE = "the handler 'codex_otel' (CodexOtelHandler) on the logger 'codex_otel'"
 
 @pytest.fixture(autouse=True)
 def _restored_tree(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A logging tree of its own, with no logger that an earlier test left."""
+    """Replaces the logging tree, so that tests do not see each other's loggers."""
     root = logging.RootLogger(logging.WARNING)
     manager = logging.Manager(root)
     monkeypatch.setattr(logging, "root", root)
@@ -42,8 +45,8 @@ def configured(
     unattached: tuple[str, ...] = (),
     **more: Any,
 ) -> Reach:
-    """Configure logging, and return what becomes of an event on a logger that existed before."""
-    logging.root.handlers.clear()  # pytest's own
+    """Configure logging, and return the prediction for a logger that existed before."""
+    logging.root.handlers.clear()  # those of pytest
     logging.getLogger("codex_otel")
     logging.getLogger("codex_otel.tools")
     logging.config.dictConfig(
@@ -65,11 +68,11 @@ def fault_of(found: Reach) -> str:
 
 
 @pytest.mark.parametrize("logger", ["codex_otel", "codex_otel.tools"])
-def test_the_handler_on_its_logger(logger: str) -> None:
+def test_handler_on_codex_otel_receives_events_once(logger: str) -> None:
     assert configured(logger) == Reach(logger, [HERE], [], [], [])
 
 
-def test_onlookers_are_the_other_handlers_up_the_tree() -> None:
+def test_other_handlers_up_the_tree_are_onlookers() -> None:
     found = configured(
         "codex_otel.tools",
         handlers={
@@ -91,36 +94,36 @@ def test_onlookers_are_the_other_handlers_up_the_tree() -> None:
 
 
 class TestLevels:
-    def test_of_the_root_logger(self) -> None:
+    def test_level_inherited_from_the_root_logger_is_a_fault(self) -> None:
         loggers = {"codex_otel": {"handlers": ["codex_otel"]}}
-        root = {"handlers": ["console"]}  # which sees nothing either
+        root = {"handlers": ["console"]}  # receives nothing either
         assert fault_of(configured("codex_otel.tools", loggers=loggers, root=root)) == (
             'level WARNING is inherited from the root logger; set "level": "INFO" for the logger '
             "'codex_otel'"
         )
 
     @pytest.mark.parametrize("logger", ["codex_otel", "codex_otel.tools"])
-    def test_of_the_logger(self, logger: str) -> None:
+    def test_level_of_the_logger_is_a_fault(self, logger: str) -> None:
         loggers = {"codex_otel": {**LOGGER, "level": "ERROR"}}
         assert fault_of(configured(logger, loggers=loggers)) == (
             "the logger 'codex_otel' has level ERROR; set it to INFO"
         )
 
-    def test_of_one_logger_below(self) -> None:
+    def test_level_of_a_logger_below_is_a_fault_for_that_logger_only(self) -> None:
         loggers = {"codex_otel": LOGGER, "codex_otel.tools": {"level": "WARNING"}}
         assert configured("codex_otel", loggers=loggers).arrivals == [HERE]
         assert fault_of(configured("codex_otel.tools", loggers=loggers)) == (
             "the logger 'codex_otel.tools' has level WARNING; set it to INFO"
         )
 
-    def test_of_the_handler(self) -> None:
+    def test_level_of_the_handler_is_a_fault(self) -> None:
         handlers = {"codex_otel": {**OURS, "level": "WARNING"}}
         assert fault_of(configured(handlers=handlers)) == (
             "the handler 'codex_otel' (CodexOtelHandler) has level WARNING; set it to INFO"
         )
 
     @pytest.mark.parametrize("level", ["INFO", "DEBUG", "NOTSET"])
-    def test_that_let_events_pass(self, level: str) -> None:
+    def test_levels_up_to_info_are_not_faults(self, level: str) -> None:
         found = configured(
             handlers={"codex_otel": {**OURS, "level": level}},
             loggers={"codex_otel": {"handlers": ["codex_otel"]}},
@@ -128,7 +131,7 @@ class TestLevels:
         )
         assert found.faults == []
 
-    def test_disabled_in_the_whole_process(self) -> None:
+    def test_logging_disable_is_a_fault(self) -> None:
         configured()
         logging.disable(logging.INFO)
         assert fault_of(reach_of(logging.getLogger("codex_otel"))) == (
@@ -138,7 +141,7 @@ class TestLevels:
         assert reach_of(logging.getLogger("codex_otel")).faults == []
 
 
-def test_a_logger_that_the_configuration_disables() -> None:
+def test_logger_disabled_by_the_configuration_is_a_fault() -> None:
     found = configured(loggers={}, root={"level": "INFO", "handlers": ["codex_otel"]})
     assert fault_of(found) == (
         "the logger 'codex_otel' is disabled: dictConfig and fileConfig disable existing loggers "
@@ -146,7 +149,7 @@ def test_a_logger_that_the_configuration_disables() -> None:
     )
 
 
-def test_the_handler_on_the_root_logger_only() -> None:
+def test_handler_on_the_root_logger_gets_a_note() -> None:
     found = configured(
         disable_existing_loggers=False,
         loggers={},
@@ -161,8 +164,8 @@ def test_the_handler_on_the_root_logger_only() -> None:
     ]
 
 
-class TestMissing:
-    def test_with_a_logger_that_does_not_propagate(self) -> None:
+class TestNotReached:
+    def test_logger_that_does_not_propagate_is_a_fault(self) -> None:
         found = configured(
             "codex_otel.tools",
             loggers={"codex_otel": {"level": "INFO", "propagate": False}},
@@ -174,7 +177,7 @@ class TestMissing:
         )
 
     @pytest.mark.parametrize("name", ["codex.agent", "codex", "codex-otel", "codex_otel_logging"])
-    def test_from_the_wrong_logger(self, name: str) -> None:
+    def test_handler_on_another_logger_is_a_fault(self, name: str) -> None:
         loggers = {name: LOGGER, "codex_otel": {"level": "INFO"}}
         assert fault_of(configured(loggers=loggers)) == (
             f"the handler 'codex_otel' (CodexOtelHandler) is attached to the logger {name!r}, "
@@ -182,14 +185,14 @@ class TestMissing:
             "'codex_otel'"
         )
 
-    def test_from_all_but_a_logger_below(self) -> None:
+    def test_handler_on_a_logger_below_misses_events_of_codex_otel(self) -> None:
         loggers = {"codex_otel": {"level": "INFO"}, "codex_otel.tools": LOGGER}
         assert configured("codex_otel.tools", loggers=loggers).faults == []
         assert "attached to the logger 'codex_otel.tools', which receives no records of" in (
             fault_of(configured(loggers=loggers))
         )
 
-    def test_from_every_logger(self) -> None:
+    def test_handler_attached_to_no_logger_is_a_fault(self) -> None:
         found = configured(
             loggers={"codex_otel": {"level": "INFO"}}, unattached=("codex_otel", "other")
         )
@@ -198,7 +201,7 @@ class TestMissing:
             "'codex_otel'"
         )
 
-    def test_from_the_configuration(self) -> None:
+    def test_configuration_without_a_handler_is_a_fault(self) -> None:
         found = configured(handlers={"codex_otel": CONSOLE})
         assert found.arrivals == []
         assert found.faults == [
@@ -209,7 +212,7 @@ class TestMissing:
 
 
 class TestTwice:
-    def test_the_same_handler_on_two_loggers(self) -> None:
+    def test_same_handler_on_two_loggers_is_a_fault(self) -> None:
         found = configured(
             loggers={"codex_otel": {**LOGGER, "propagate": True}}, root={"handlers": ["codex_otel"]}
         )
@@ -219,7 +222,7 @@ class TestTwice:
             f"each event is sent twice, by {HERE} and {root}; remove all but one"
         ]
 
-    def test_two_handlers_for_one_collector(self) -> None:
+    def test_two_handlers_for_one_collector_are_a_fault(self) -> None:
         otel = {"exporter": {"otlp-http": {"endpoint": "http://127.0.0.1:4318/v1/logs"}}}
         found = configured(
             handlers={
@@ -246,7 +249,7 @@ class TestTwice:
             ("none", "none"),
         ],
     )
-    def test_two_handlers_for_two_collectors_are_no_fault(self, first: Any, second: Any) -> None:
+    def test_two_handlers_for_two_collectors_are_not_a_fault(self, first: Any, second: Any) -> None:
         found = configured(
             handlers={
                 "codex_otel": {**OURS, "otel": {"exporter": first}},
@@ -282,7 +285,7 @@ class TestFilters:
             ({"()": Raising}, "the filter Raising of {} raises KeyError; fix it"),
         ],
     )
-    def test_that_reject_events(self, filter: Any, fault: str) -> None:
+    def test_filter_that_rejects_events_or_raises_is_a_fault(self, filter: Any, fault: str) -> None:
         filters: Any = {"filters": {"f": {"name": "codex_otel"}, "g": filter}}
         both = {"filters": ["f", "g"]}
         handlers = {"codex_otel": {**OURS, **both}}
@@ -295,7 +298,7 @@ class TestFilters:
         # A logger's filters do not see the records of the loggers below it.
         assert configured("codex_otel.tools", loggers=loggers, **filters).faults == []
 
-    def test_of_other_handlers_hide_events_from_those(self) -> None:
+    def test_handler_whose_filter_rejects_events_is_not_an_onlooker(self) -> None:
         found = configured(
             filters={"f": {"name": "app"}},
             handlers={"console": {**CONSOLE, "filters": ["f"]}},
@@ -303,8 +306,8 @@ class TestFilters:
         )
         assert (found.onlookers, found.faults) == ([], [])
 
-    def test_of_other_handlers_that_raise_may_hide_nothing(self) -> None:
-        """As Django's do where its settings are not configured."""
+    def test_handler_whose_filter_raises_is_an_onlooker(self) -> None:
+        """Django's filters raise outside of the application, where its settings are missing."""
         found = configured(
             filters={"f": {"()": Raising}},
             handlers={"console": {**CONSOLE, "filters": ["f"]}},
@@ -313,7 +316,7 @@ class TestFilters:
         assert len(found.onlookers) == 1
         assert found.faults == []
 
-    def test_that_change_the_message(self) -> None:
+    def test_filter_that_changes_the_message_is_a_fault(self) -> None:
         found = configured(
             filters={"f": {"()": Renaming}}, handlers={"codex_otel": {**OURS, "filters": ["f"]}}
         )
@@ -323,7 +326,7 @@ class TestFilters:
         )
 
     @pytest.mark.skipif(sys.version_info < (3, 12), reason="filters return no records")
-    def test_that_return_another_record(self) -> None:
+    def test_filter_that_returns_another_record_is_a_fault(self) -> None:
         other = logging.makeLogRecord({"name": "codex_otel", "msg": "not an event"})
         found = configured(
             filters={"f": {"()": lambda: lambda _: other}},
@@ -331,8 +334,8 @@ class TestFilters:
         )
         assert fault_of(found).startswith("a filter changes the message or the logger's name")
 
-    def test_are_asked_about_a_copy(self) -> None:
-        """What the filter of one handler changes is not seen by the next, whatever logging does."""
+    def test_filters_receive_a_copy_of_the_record(self) -> None:
+        """A filter's changes must not leak into the prediction for the next handler."""
         found = configured(
             filters={"f": {"()": Renaming}},
             handlers={"console": {**CONSOLE, "filters": ["f"]}},
@@ -341,7 +344,7 @@ class TestFilters:
         assert found.arrivals == [HERE]
 
 
-def test_every_fault_is_found_at_once() -> None:
+def test_all_faults_are_reported_at_once() -> None:
     found = configured(
         handlers={"codex_otel": {**OURS, "level": "ERROR"}},
         loggers={"codex_otel": {**LOGGER, "level": "WARNING"}},
@@ -359,7 +362,7 @@ BUFFER = {
 }
 
 
-def test_behind_a_memory_handler() -> None:
+def test_handler_behind_a_memory_handler_gets_a_note() -> None:
     found = configured(
         handlers={"buffer": BUFFER}, loggers={"codex_otel": {**LOGGER, "handlers": ["buffer"]}}
     )
@@ -369,7 +372,7 @@ def test_behind_a_memory_handler() -> None:
     assert note.startswith("the handler 'buffer' (MemoryHandler) keeps events until it is flushed")
 
 
-def test_a_memory_handler_compares_no_levels_when_it_is_flushed() -> None:
+def test_level_of_a_memory_handlers_target_does_not_matter() -> None:
     found = configured(
         handlers={"buffer": BUFFER, "codex_otel": {**OURS, "level": "ERROR"}},
         loggers={"codex_otel": {**LOGGER, "handlers": ["buffer"]}},
@@ -378,7 +381,7 @@ def test_a_memory_handler_compares_no_levels_when_it_is_flushed() -> None:
 
 
 def queued(*handlers: logging.Handler, respect: bool = False) -> logging.handlers.QueueHandler:
-    """Attach handlers to the logger behind a queue, as `dictConfig` can do since Python 3.12."""
+    """Attach handlers behind a queue, as `dictConfig` can since Python 3.12."""
     import queue
 
     found = logging.handlers.QueueHandler(queue.SimpleQueue())
@@ -393,7 +396,7 @@ def queued(*handlers: logging.Handler, respect: bool = False) -> logging.handler
 
 
 class TestQueues:
-    def test_with_the_handler_behind_it(self) -> None:
+    def test_handler_behind_a_queue_gets_a_note(self) -> None:
         console = logging.StreamHandler()
         queued(CodexOtelHandler(), console)
         found = reach_of(logging.getLogger("codex_otel"))
@@ -407,31 +410,33 @@ class TestQueues:
         )
         assert "events lose their bound conversation there" in note
 
-    def test_with_a_formatter(self) -> None:
+    def test_queue_with_a_formatter_is_a_fault(self) -> None:
         queued(CodexOtelHandler()).setFormatter(logging.Formatter("%(levelname)s %(message)s"))
         assert fault_of(reach_of(logging.getLogger("codex_otel"))) == (
             "the formatter of the handler 'queue' (QueueHandler) changes the message, which "
             "must be the event's name; remove the formatter"
         )
 
-    def test_with_a_formatter_that_raises(self) -> None:
+    def test_queue_whose_formatter_raises_is_a_fault(self) -> None:
         queued(CodexOtelHandler()).setFormatter(logging.Formatter("%(request_id)s"))
         fault = fault_of(reach_of(logging.getLogger("codex_otel")))
         assert fault.startswith("the handler 'queue' (QueueHandler) cannot prepare events: ")
 
     @pytest.mark.parametrize("respect", [False, True])
-    def test_with_a_level_behind_it(self, respect: bool) -> None:
+    def test_level_behind_a_queue_matters_only_if_the_listener_respects_it(
+        self, respect: bool
+    ) -> None:
         queued(CodexOtelHandler(level="ERROR"), respect=respect)
         found = reach_of(logging.getLogger("codex_otel"))
         assert found.faults == respect * ["a CodexOtelHandler has level ERROR; set it to INFO"]
 
-    def test_with_a_level_of_its_own(self) -> None:
+    def test_level_of_the_queue_handler_is_a_fault(self) -> None:
         queued(CodexOtelHandler()).setLevel("ERROR")
         assert fault_of(reach_of(logging.getLogger("codex_otel"))) == (
             "the handler 'queue' (QueueHandler) has level ERROR; set it to INFO"
         )
 
-    def test_of_which_the_other_end_is_not_known(self) -> None:
+    def test_queue_with_an_unknown_listener_is_a_fault(self) -> None:
         queued().listener = None  # type: ignore[attr-defined, unused-ignore]
         found = reach_of(logging.getLogger("codex_otel"), ["codex_otel"])
         assert found.faults == [
@@ -441,7 +446,7 @@ class TestQueues:
         ]
 
     @pytest.mark.skipif(sys.version_info < (3, 12), reason="dictConfig knows no queues")
-    def test_in_a_dictionary(self) -> None:
+    def test_queue_of_a_dictionary_is_followed(self) -> None:
         queue = {"class": "logging.handlers.QueueHandler", "handlers": ["codex_otel", "console"]}
         found = configured(
             handlers={"queue": queue}, loggers={"codex_otel": {**LOGGER, "handlers": ["queue"]}}
@@ -451,8 +456,8 @@ class TestQueues:
         assert found.faults == []
 
 
-class TestAsLoggingDoes:
-    """What is found is what happens when an event is logged."""
+class TestAgainstLogging:
+    """The prediction equals what happens when an event is logged."""
 
     CONFIGURATIONS: Mapping[str, Mapping[str, Any]] = {
         "fine": {},
@@ -478,7 +483,7 @@ class TestAsLoggingDoes:
     @pytest.mark.parametrize("logger", ["codex_otel", "codex_otel.tools"])
     @pytest.mark.parametrize("disable", [True, False])
     @pytest.mark.parametrize("name", CONFIGURATIONS)
-    def test_the_number_of_arrivals(
+    def test_predicted_arrivals_equal_those_of_a_logged_event(
         self, monkeypatch: pytest.MonkeyPatch, logger: str, disable: bool, name: str
     ) -> None:
         emitted: list[logging.LogRecord] = []

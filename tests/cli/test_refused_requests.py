@@ -1,4 +1,4 @@
-"""Requests that are not received: each is reported, with what to change at its sender."""
+"""Refused requests: the receiver and `listen` report the reason, and advice for the sender."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ HTTP2_PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0\x04\0\0\0\0\0"
 
 
 class Refused(list[RefusedRequest]):
-    """The refused requests of a receiver, in the order in which they came."""
+    """The refused requests of a receiver, in order of arrival."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -72,7 +72,7 @@ def address(endpoint: str) -> tuple[str, int]:
 
 
 def exchange(endpoint: str, sent: bytes) -> bytes:
-    """Send bytes on a connection, and return all that is answered until it ends."""
+    """Send bytes on a new connection, and return everything received until it is closed."""
     with socket.create_connection(address(endpoint), timeout=10) as connection:
         connection.sendall(sent)
         answer = b""
@@ -224,49 +224,49 @@ def http_request(line: str, headers: str = "", body: bytes = b"") -> bytes:
         ),
     ],
 )
-def test_refused_over_http(
+def test_refused_http_request_is_reported_with_advice(
     receiver: Receiver, refused: Refused, request_: bytes, status: int, reason: str, advice: str
 ) -> None:
-    """The callback and the sender are told the same."""
+    """The callback and the sender receive the same reason and advice."""
     http = receiver.http_endpoint
     base = http.removesuffix("/v1/logs")
     advice = advice.format(http=http, base=base, grpc=receiver.grpc_endpoint)
     answer = exchange(http, request_)
     assert refused == [RefusedRequest("http", reason, advice)]
     assert answer.startswith(f"HTTP/1.1 {status} ".encode())
-    told = answer.partition(b"\r\n\r\n")[2].decode()
-    assert told == ("" if b"HEAD" in request_ else f"{reason}; {advice}\n")
+    body = answer.partition(b"\r\n\r\n")[2].decode()
+    assert body == ("" if b"HEAD" in request_ else f"{reason}; {advice}\n")
     assert receiver.requests == []
 
 
-def test_a_connection_without_a_request_is_not_refused(
-    receiver: Receiver, refused: Refused
-) -> None:
+def test_connection_without_a_request_is_not_reported(receiver: Receiver, refused: Refused) -> None:
     socket.create_connection(address(receiver.http_endpoint), timeout=10).close()
     exchange(receiver.http_endpoint, http_request("GET /"))
     assert [each.reason for each in refused] == ["GET /: OTLP requests use POST"]
 
 
-def test_a_connection_outlives_a_refused_request(receiver: Receiver, refused: Refused) -> None:
-    """If it had no body: that is not read."""
+def test_connection_stays_open_after_a_refused_request(
+    receiver: Receiver, refused: Refused
+) -> None:
+    """Only if the request had no body, as the body of a refused request is not read."""
     keep = http_request("POST /v1/trace", JSON).replace(b"Connection: close\r\n", b"")
     answer = exchange(receiver.http_endpoint, keep + http_request("POST /v1/logs", JSON, b"{}"))
     assert answer.count(b"HTTP/1.1 404 ") == answer.count(b"HTTP/1.1 200 ") == 1
     assert len(receiver.requests) == len(refused) == 1
 
 
-def test_405_names_the_method_that_is_allowed(receiver: Receiver) -> None:
+def test_status_405_names_the_allowed_method(receiver: Receiver) -> None:
     assert b"\r\nAllow: POST\r\n" in exchange(receiver.http_endpoint, http_request("GET /"))
 
 
-def test_what_the_sender_wrote_is_cut_and_printable(receiver: Receiver, refused: Refused) -> None:
+def test_text_of_the_sender_is_cut_and_escaped(receiver: Receiver, refused: Refused) -> None:
     exchange(receiver.http_endpoint, http_request(f"POST /\x1b[2J{1000 * 'x'}"))
     (request,) = refused
     assert request.reason == f"POST '/\\x1b[2J{55 * 'x'}'...: unknown path"
 
 
-def test_a_tls_client_at_the_port_for_http(receiver: Receiver, refused: Refused) -> None:
-    """With a client's real handshake."""
+def test_tls_at_the_http_port_is_recognized(receiver: Receiver, refused: Refused) -> None:
+    """Uses the handshake of a real client."""
     context = ssl.create_default_context()
     with (
         socket.create_connection(address(receiver.http_endpoint), timeout=10) as connection,
@@ -310,7 +310,7 @@ def test_a_tls_client_at_the_port_for_http(receiver: Receiver, refused: Refused)
     ],
     ids=["traces", "metrics", "unknown method", "unreadable message"],
 )
-def test_refused_over_grpc(
+def test_refused_grpc_call_is_reported_with_advice(
     receiver: Receiver,
     refused: Refused,
     caplog: pytest.LogCaptureFixture,
@@ -332,8 +332,8 @@ def test_refused_over_grpc(
     assert receiver.requests == []
 
 
-def test_grpc_to_the_port_for_http(receiver: Receiver, refused: Refused) -> None:
-    """With a real client of gRPC."""
+def test_grpc_at_the_http_port_is_recognized(receiver: Receiver, refused: Refused) -> None:
+    """Uses a real gRPC client."""
     target = "{}:{}".format(*address(receiver.http_endpoint))
     with grpc.insecure_channel(target) as channel, pytest.raises(grpc.RpcError):
         channel.unary_unary(LOGS)(b"", timeout=10)
@@ -365,28 +365,28 @@ def test_grpc_to_the_port_for_http(receiver: Receiver, refused: Refused) -> None
     ],
     ids=["HTTP/1", "TLS", "another"],
 )
-def test_other_protocols_at_the_port_for_grpc(
+def test_other_protocols_at_the_grpc_port_are_recognized(
     receiver: Receiver, refused: Refused, sent: bytes, reason: str, advice: str
 ) -> None:
-    """The answer is gRPC's own: a client that looks what is spoken there finds gRPC."""
+    """The answer comes from gRPC itself, so a client that probes the port still detects gRPC."""
     answer = exchange(receiver.grpc_endpoint, sent)
     advice = advice.format(http=receiver.http_endpoint, grpc=receiver.grpc_endpoint)
     assert refused == [RefusedRequest("grpc", reason, advice)]
     assert answer[3:9] == b"\x04\0\0\0\0\0"  # a SETTINGS frame
 
 
-def test_a_protocol_is_recognized_byte_by_byte(receiver: Receiver, refused: Refused) -> None:
+def test_protocol_sent_byte_by_byte_is_recognized(receiver: Receiver, refused: Refused) -> None:
     with socket.create_connection(address(receiver.grpc_endpoint), timeout=10) as connection:
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         for byte in b"POST /v1/logs HTTP/1.1\r\n":
             try:
                 connection.sendall(bytes([byte]))
-            except ConnectionError:  # gRPC has seen enough
+            except ConnectionError:  # gRPC has closed the connection
                 break
         assert refused.first().reason == "HTTP/1 on the OTLP/gRPC port"
 
 
-def test_without_grpc_no_endpoint_is_named_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_advice_names_no_grpc_endpoint_without_grpc(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "grpc", None)
     refused = Refused()
     with Receiver(on_refused=refused.put) as receiver:
@@ -397,12 +397,12 @@ def test_without_grpc_no_endpoint_is_named_for_it(monkeypatch: pytest.MonkeyPatc
     )
 
 
-def test_without_a_callback_requests_are_refused_all_the_same() -> None:
+def test_requests_are_refused_without_a_callback() -> None:
     with Receiver() as receiver:
         assert b" 404 " in exchange(receiver.http_endpoint, http_request("POST /", JSON, b"{}"))
 
 
-def test_a_callback_that_fails_ends_the_connection(capfd: pytest.CaptureFixture[str]) -> None:
+def test_failing_callback_ends_only_its_connection(capfd: pytest.CaptureFixture[str]) -> None:
     def fail(_: RefusedRequest) -> None:
         raise ZeroDivisionError
 
@@ -421,7 +421,9 @@ def listening(tmp_path: Path) -> Iterator[Command]:
         yield command
 
 
-def test_listen_shows_the_first_of_each_kind_and_counts_the_others(listening: Command) -> None:
+def test_listen_shows_the_first_request_of_each_reason_and_counts_the_others(
+    listening: Command,
+) -> None:
     port, _ = listening.ports()
     endpoint = f"http://127.0.0.1:{port}"
     for line in ("POST /v1/traces", "POST /v1/log", *11 * ["POST /v1/traces"]):
@@ -478,14 +480,14 @@ def test_listen_shows_refused_requests_as_json(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("as_json", [False, True])
-def test_the_number_of_reasons_is_bounded(
+def test_number_of_reasons_is_bounded(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], as_json: bool
 ) -> None:
     monkeypatch.setattr(refusals, "MAX_REASONS", 2)
     arrivals = listen.Arrivals()
     for reason in "abcda":
         arrivals.refuse(RefusedRequest("http", reason, "advice"))
-    assert len(arrivals) == 2  # what is shown is bounded as well
+    assert len(arrivals) == 2  # later reasons are not shown either
     listening = listen.Listening(arrivals, listen.make_view(as_json=as_json))
     assert "; 5 requests refused; " in listening.status()
     listening.show_waiting()
@@ -500,7 +502,7 @@ def test_the_number_of_reasons_is_bounded(
         assert captured.out.endswith(end)
 
 
-def test_refusals_are_counted_from_many_threads() -> None:
+def test_refusals_are_counted_correctly_from_many_threads() -> None:
     counted = Refusals()
     request = RefusedRequest("http", "reason", "advice")
     barrier = threading.Barrier(8)

@@ -1,4 +1,4 @@
-"""What the events of a conversation add up to, however their senders write them."""
+"""Summaries of conversations, and the facts they are computed from, for events of all senders."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from support.paths import DATA
 
 
 def event(name: str = "codex.turn_ttft", **more: Any) -> ReceivedEvent:
-    """Return an event with these attributes; `at` is its time in seconds, `__` a dot in a name."""
+    """Return an event with these attributes. `at` is its time in seconds; `__` stands for a dot."""
     at, severity = more.pop("at", 1), more.pop("severity", 9)
     attributes = {key.replace("__", "."): value for key, value in more.items()}
     return ReceivedEvent(
@@ -55,8 +55,8 @@ def summed(*events: ReceivedEvent) -> ConversationSummary:
     return summary
 
 
-def test_a_real_codex_conversation() -> None:
-    """Its numbers are text; `response.completed` comes twice, once with the tokens."""
+def test_conversation_of_the_codex_cli_is_summarized() -> None:
+    """The Codex CLI sends numbers as text, and `response.completed` twice, once with tokens."""
     assert summed(*real("0.44.0")).as_json() == {
         "type": "conversation",
         "id": "c",
@@ -96,15 +96,15 @@ def test_a_real_codex_conversation() -> None:
     }
 
 
-def test_the_handler_and_codex_add_up_to_the_same() -> None:
-    """The demo's session is that conversation, but for a `response.completed` without tokens."""
+def test_handler_and_codex_cli_have_equal_summaries() -> None:
+    """The demo's session is the same conversation, without the second `response.completed`."""
     ours = summed(*play(recorded_session(), "http").received).as_json()
     codex = summed(*real("0.44.0")).as_json()
     for key in ("turns", "api_requests", "api_failures", "tokens", "decisions", "denied", "tools"):
         assert ours[key] == codex[key], key
 
 
-def test_a_debug_line_is_no_event_and_an_applications_own_event_is_one() -> None:
+def test_record_is_an_event_if_it_has_an_event_name() -> None:
     *events, debug_line = real("0.169.0")
     assert all(map(is_event, events))
     assert debug_line.body == "flushing OTEL metrics"
@@ -135,7 +135,7 @@ def test_a_debug_line_is_no_event_and_an_applications_own_event_is_one() -> None
         (b"1", None),
     ],
 )
-def test_numbers_come_as_they_like(given: object, expected: float | None) -> None:
+def test_number_accepts_numbers_and_their_text(given: object, expected: float | None) -> None:
     assert number(given) == expected
 
 
@@ -156,13 +156,15 @@ def test_numbers_come_as_they_like(given: object, expected: float | None) -> Non
         ({"observed": 7}, 7),
     ],
 )
-def test_when_an_event_was(times: dict[str, Any], expected: int) -> None:
+def test_time_of_falls_back_from_record_to_attribute_to_observed_time(
+    times: dict[str, Any], expected: int
+) -> None:
     attributes = {"event__timestamp": times["timestamp"]} if "timestamp" in times else {}
     at = {"time_unix_nano": times.get("time", 0), "observed_time_unix_nano": times["observed"]}
     assert time_of(changed(event(**attributes), **at)) == expected
 
 
-def test_an_event_without_any_time_is_now() -> None:
+def test_time_of_an_event_without_any_time_is_now() -> None:
     before = time.time_ns()
     assert before <= time_of(event(at=0)) <= time.time_ns()
 
@@ -190,7 +192,9 @@ def changed(one: ReceivedEvent, **fields: Any) -> ReceivedEvent:
         ({"severity": 16}, None),
     ],
 )
-def test_what_is_a_failure(attributes: dict[str, Any], failure: str | None) -> None:
+def test_failure_is_found_in_status_message_success_or_severity(
+    attributes: dict[str, Any], failure: str | None
+) -> None:
     assert failure_of(event(**attributes)) == failure
 
 
@@ -198,25 +202,25 @@ def test_what_is_a_failure(attributes: dict[str, Any], failure: str | None) -> N
     ("decision", "denied"),
     [("denied", True), ("Abort", True), ("approved", False), ("approved_for_session", False)],
 )
-def test_decisions_against(decision: str, denied: bool) -> None:
+def test_denied_and_aborted_decisions_are_counted(decision: str, denied: bool) -> None:
     assert is_denied(event("codex.tool_decision", decision=decision)) is denied
     assert summed(event("codex.tool_decision", decision=decision)).denied == denied
     assert not is_denied(event("myapp.decision", decision=decision))
 
 
-def test_first_and_last_whatever_the_order() -> None:
+def test_first_and_last_time_do_not_depend_on_the_order() -> None:
     summary = summed(event(at=3), event(at=1), event(at=2))
     assert (summary.first_ns, summary.last_ns) == (10**9, 3 * 10**9)
 
 
-def test_the_median_of_an_odd_and_an_even_number_of_calls() -> None:
+def test_median_of_an_odd_and_an_even_number_of_calls() -> None:
     calls = [event("codex.tool_result", tool_name="t", duration_ms=ms) for ms in (1, 9, "4", 2)]
     assert summed(*calls[:3]).tools["t"].median_ms == 4
     assert summed(*calls).tools["t"].median_ms == 3
     assert summed(event("codex.tool_result", tool_name="t")).tools["t"].median_ms is None
 
 
-def test_the_median_is_of_the_last_calls() -> None:
+def test_median_is_that_of_the_latest_calls() -> None:
     tool = summaries.ToolSummary()
     for _ in range(summaries.MAX_DURATIONS + 1):
         tool.add(event(duration_ms=1))
@@ -227,7 +231,7 @@ def test_the_median_is_of_the_last_calls() -> None:
     assert len(tool._durations) == summaries.MAX_DURATIONS
 
 
-def test_what_is_kept_of_a_conversation_is_bounded() -> None:
+def test_memory_of_a_conversation_is_bounded() -> None:
     summary = ConversationSummary("c", 1)
     for n in range(1000):
         text = f"{n}" + 10_000 * "x"
@@ -243,14 +247,14 @@ def test_what_is_kept_of_a_conversation_is_bounded() -> None:
     assert len(json.dumps(summary.as_json())) < 60_000
 
 
-def test_a_failure_that_is_known_is_counted_where_no_more_are_kept() -> None:
+def test_known_failures_are_counted_after_the_maximum_is_reached() -> None:
     failures = [event(error__message=f"{n}") for n in range(summaries.MAX_FAILURES)]
     summary = summed(*failures, *failures)
     assert set(summary.failures.values()) == {2}
     assert summary.other_failures == 0
 
 
-def test_conversations_are_numbered_and_the_longest_silent_is_forgotten(
+def test_conversations_are_numbered_and_the_least_recent_is_forgotten(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(summaries, "MAX_CONVERSATIONS", 2)
@@ -270,6 +274,6 @@ def test_conversations_are_numbered_and_the_longest_silent_is_forgotten(
     assert known.conversations == 3
 
 
-def test_long_ids_are_kept_short() -> None:
+def test_long_ids_are_cut() -> None:
     summary, _ = Summaries().summary_for(event(conversation__id=10_000 * "x"))
     assert len(summary.id) == summaries.MAX_TEXT

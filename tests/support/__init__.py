@@ -1,1 +1,1 @@
-"""What tests share: collectors, peers and servers to run, samples, and the types of fixtures."""
+"""Shared by tests: collectors, peers and servers to run, sample data, and types of fixtures."""

@@ -1,4 +1,4 @@
-"""Certificates of all kinds, as a collector over TLS or its clients show them."""
+"""Valid and invalid certificates for collectors and clients."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ DAY = timedelta(days=1)
 
 
 class Certificates:
-    """Those of an authority, and those of another one that nobody knows."""
+    """Certificates of a trusted authority, and of one that no client trusts."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -32,13 +32,13 @@ class Certificates:
 
     @property
     def strange_bundle(self) -> str:
-        """A file with the other authority alone."""
+        """A file with only the untrusted authority."""
         file = self._folder / "bundle.pem"
         file.write_bytes(self.stranger.cert_pem.bytes())
         return str(file)
 
     def settings(self, client: trustme.LeafCert | None = None) -> dict[str, str]:
-        """The `tls` setting: trust the authority; if there is a client certificate, show it."""
+        """Return a `tls` setting that trusts the authority and presents the client certificate."""
         files = {"ca-certificate": self.authority.cert_pem.bytes()}
         if client is not None:
             files["client-certificate"] = b"".join(pem.bytes() for pem in client.cert_chain_pems)

@@ -1,7 +1,7 @@
-"""Collectors that are programs of their own: what they share, and what is expected of each.
+"""Collectors that run as programs, and assertions that hold for each of them.
 
-A collector stands between a handler and a `Receiver`. Whatever it forwards must be what the
-receiver gets when the handler sends there itself.
+A collector runs between a handler and a `Receiver`. What it forwards must equal what the receiver
+gets from the handler directly.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ from support import samples
 from support.fixtures import HandlerFactory
 
 PROTOCOLS = ("binary", "json", "grpc")
-"""How events get to a collector: the two encodings of OTLP/HTTP, and OTLP/gRPC."""
+"""The ways to send to a collector: the two encodings of OTLP/HTTP, and OTLP/gRPC."""
 
 _LOGGER = logging.getLogger("codex_otel")
 _SESSION = recorded_session()
 
 
 class CollectorProgram:
-    """A collector in a process of its own.
+    """A collector in its own process.
 
-    It listens on the same two ports after each start: sockets that never listen reserve them.
+    It uses the same two ports after each start. Sockets that never listen keep them reserved.
     """
 
     command: Sequence[str]
@@ -46,14 +46,14 @@ class CollectorProgram:
 
     @property
     def addresses(self) -> tuple[str, str]:
-        """Where it listens, as `host:port`: for gRPC, and for HTTP."""
+        """The addresses for gRPC and for HTTP, as `host:port`."""
         grpc, http = ("{}:{}".format(*reserved.getsockname()) for reserved in self._reserved)
         return grpc, http
 
     def exporter(
         self, protocol: str, compression: str = "none", *, scheme: str = "http", **more: Any
     ) -> dict[str, Any]:
-        """Return the `exporter` setting for it."""
+        """Return the `exporter` setting that sends to it."""
         grpc, http = self.addresses
         settings = {"compression": compression, **more}
         if protocol == "grpc":
@@ -62,7 +62,7 @@ class CollectorProgram:
         return {"otlp-http": {"endpoint": endpoint, "protocol": protocol, **settings}}
 
     def start(self) -> None:
-        """Start it, and wait until it listens."""
+        """Start it and wait until it listens on both ports."""
         with self._output.open("ab") as output:
             self._process = process = subprocess.Popen(
                 self.command, stdout=output, stderr=subprocess.STDOUT, env=self.environment
@@ -74,13 +74,13 @@ class CollectorProgram:
                 assert alive, self._output.read_text()
 
     def end(self) -> None:
-        """End it as a service manager does: it forwards what it has taken, and exits."""
+        """Terminate it as a service manager does; it must forward what it has accepted."""
         assert self._process is not None
         self._process.terminate()
         assert self._process.wait(timeout=20) == 0, self._output.read_text()
 
     def kill(self) -> None:
-        """Kill it in the middle of whatever it does."""
+        """Kill it with SIGKILL, if it runs."""
         if self._process is not None:
             self._process.kill()
             self._process.wait(timeout=10)
@@ -110,7 +110,7 @@ Program = TypeVar("Program", bound=CollectorProgram)
 
 
 class Log:
-    """Logs events whose `duration_ms` counts them, from 0 on."""
+    """Logs events numbered from 0 in `duration_ms`."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -122,7 +122,7 @@ class Log:
             _LOGGER.info("codex.turn_ttft", extra=extra)
 
     def during(self, change: Callable[[], None]) -> None:
-        """Log without a pause until `change`, on another thread, has returned."""
+        """Log continuously while `change` runs on another thread."""
         with ThreadPoolExecutor(1) as pool:
             changing = pool.submit(change)
             while not changing.done():
@@ -130,10 +130,9 @@ class Log:
             changing.result()
 
     def assert_exported(self, handler: CodexOtelHandler, receiver: Receiver) -> None:
-        """Assert that the handler exported each event, and that the receiver has each.
+        """Assert that the handler exported every event and that the receiver has all of them.
 
-        The receiver may have some twice: a collector that could not answer any more gets the same
-        request again.
+        Duplicates are allowed: if a collector stops before it answers, its request is retried.
         """
         assert handler.flush(30)
         assert handler.stats() == Stats(accepted=self.count, exported=self.count)
@@ -147,9 +146,9 @@ def assert_forwards_unchanged(
     exporter: Mapping[str, Any],
     odd_fields: Mapping[str, Any],
 ) -> None:
-    """Assert that what the collector forwards equals what is sent to a receiver directly.
+    """Assert that forwarded events equal events sent directly to a receiver.
 
-    That is, a recorded session, and an event with a span, a level and fields that are unusual.
+    Sends a recorded session, and an event with a span, another level and `odd_fields`.
     """
     otel = {"environment": "é☕", "resource_attributes": {"host.name": "a", "list": ["x", "y"]}}
     with Receiver() as direct:
@@ -186,7 +185,7 @@ def assert_restart_loses_nothing(
     caplog: pytest.LogCaptureFixture,
     stop: Callable[[Program], None] = CollectorProgram.end,
 ) -> None:
-    """Assert that every event arrives although the collector restarts while events are logged."""
+    """Assert that every event arrives even if the collector restarts while events are logged."""
     log = Log()
     log()
     receiver.wait_for(1)
@@ -207,7 +206,7 @@ def assert_restart_loses_nothing(
 def assert_large_events_arrive(
     receiver: Receiver, handler: CodexOtelHandler, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Assert that 8 MiB of events arrive, once each, without a warning."""
+    """Assert that 8 MiB of events arrive once each, without a warning."""
     log = Log()
     log(400, text="x" * 20_480)
     log.assert_exported(handler, receiver)

@@ -1,7 +1,7 @@
-"""Collectors with faults, on loopback: they answer as they are told, or cannot be reached at all.
+"""Collectors on loopback with scripted replies and network faults.
 
-`HttpCollector` and `GrpcCollector` give one scripted reply after the other, the last one for ever.
-A `Gate` stands in front of any collector and has the faults of a network.
+`HttpCollector` and `GrpcCollector` give one scripted reply after the other and repeat the last one.
+A `Gate` in front of a collector simulates network faults.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     import trustme
 
 Answer = tuple[int, dict[str, str], bytes]
-"""An HTTP status, headers and body; None instead of one hangs up."""
+"""HTTP status, headers and body. None in place of an answer closes the connection."""
 
 TEXT = {"Content-Type": "text/plain; charset=utf-8"}
 PROTOBUF = {"Content-Type": "application/x-protobuf"}
@@ -50,7 +50,7 @@ JSON = {"Content-Type": "application/json"}
 
 @dataclass(frozen=True)
 class Reply:
-    """What a collector replies to one request, over HTTP and over gRPC."""
+    """A collector's reply to one request, for HTTP and for gRPC."""
 
     status: int = 200
     code: grpc.StatusCode = grpc.StatusCode.OK
@@ -90,7 +90,7 @@ HANG_UP = None
 
 @dataclass(frozen=True)
 class Unless:
-    """Replies OK, or `reply` to a request for which `bad` returns True."""
+    """Replies `reply` to requests for which `bad` returns True, and OK to all others."""
 
     bad: Callable[[ExportLogsServiceRequest], bool]
     reply: Reply
@@ -100,7 +100,7 @@ class Unless:
 
 
 class Tls(NamedTuple):
-    """The certificate a collector shows, and the authority its clients need one of, if any."""
+    """A collector's certificate, and the authority that must have signed clients' certificates."""
 
     certificate: trustme.LeafCert
     clients: trustme.CA | None = None
@@ -123,7 +123,7 @@ class Tls(NamedTuple):
 
 
 class _Script:
-    """The replies in their order, and what the collector has seen and accepted so far."""
+    """The scripted replies, and the requests and events received so far."""
 
     def __init__(self, replies: tuple[Any, ...], delay_s: float) -> None:
         self._replies = chain(replies, repeat(replies[-1]))
@@ -134,7 +134,7 @@ class _Script:
         self.events: list[ReceivedEvent] = []
 
     def next_reply(self, headers: dict[str, str], size: int) -> Any:
-        """Return the reply to a request, after the delay that each one takes."""
+        """Return the reply to a request, after the delay."""
         threading.Event().wait(self._delay_s)
         with self._arrival:
             self.requests.append(headers)
@@ -152,7 +152,7 @@ class _Script:
 
 
 class HttpCollector(ThreadingHTTPServer, _Script):
-    """Gives `Reply`s, or `Answer`s as they are. It takes `delay_s` for each."""
+    """Answers with `Reply`s or `Answer`s, each after `delay_s`."""
 
     daemon_threads = True
 
@@ -177,13 +177,13 @@ class HttpCollector(ThreadingHTTPServer, _Script):
         connection, address = super().get_request()
         if self.tls is None:
             return connection, address
-        # The first read shakes hands, in the connection's own thread.
+        # The handshake takes place at the first read, in the connection's own thread.
         return self.tls.wrap_socket(
             connection, server_side=True, do_handshake_on_connect=False
         ), address
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Say nothing of a client that hung up."""
+        """Print no traceback when a client closes the connection."""
 
     def answer(self, headers: dict[str, str], body: bytes) -> Answer | None:
         reply = self.next_reply(headers, len(body))
@@ -238,9 +238,10 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 class GrpcCollector(_Script):
-    """Gives `Reply`s, or what a function of the call returns; hanging up is a cancelled call.
+    """Answers with `Reply`s, or calls a function with the call's context.
 
-    `options` are channel arguments of the server, such as its message size limit.
+    A reply of None cancels the call. `options` are channel arguments of the server, such as its
+    message size limit.
     """
 
     def __init__(
@@ -295,7 +296,7 @@ def abort(
     retry_s: float | None = None,
     details: tuple[str, bytes] | None = None,
 ) -> Callable[[Any], ExportLogsServiceResponse]:
-    """Return what ends a gRPC call with a status, and more if it is given."""
+    """Return a function that aborts a gRPC call, with a retry delay or other details if given."""
 
     def answer(context: Any) -> ExportLogsServiceResponse:
         if retry_s is not None:
@@ -314,19 +315,19 @@ def abort(
 
 
 def over_http(receiver: Receiver) -> dict[str, Any]:
-    """The `exporter` setting for a receiver over HTTP."""
+    """Return the `exporter` setting for a receiver over HTTP."""
     return {"otlp-http": {"endpoint": receiver.http_endpoint}}
 
 
 def over_grpc(receiver: Receiver) -> dict[str, Any]:
-    """The `exporter` setting for a receiver over gRPC."""
+    """Return the `exporter` setting for a receiver over gRPC."""
     return {"otlp-grpc": {"endpoint": receiver.grpc_endpoint}}
 
 
 class Gate:
-    """A port of its own in front of the collector at `endpoint`; open, until told otherwise.
+    """A port in front of the collector at `endpoint`. It begins open.
 
-    Whoever is connected when it changes is hung up on. What it holds is always the same port.
+    Each change closes all connections. The port stays the same.
     """
 
     def __init__(self, endpoint: str) -> None:
@@ -342,35 +343,35 @@ class Gate:
         self.open()
 
     def open(self) -> None:
-        """Pass everything on."""
+        """Forward everything."""
         self._change(self._pass_on)
 
     def lead_to(self, endpoint: str) -> None:
-        """Pass everything on to another collector."""
+        """Forward everything to another collector."""
         parts = urlsplit(endpoint)
         self._target = (parts.hostname, parts.port)
         self.open()
 
     def silence(self) -> None:
-        """Stop passing anything on through the current connections, without closing them."""
+        """Stop forwarding on the current connections, without closing them."""
         with self._lock:
             self._silenced.set()
             self._silenced = threading.Event()
 
     def refuse(self) -> None:
-        """Be absent: nobody listens there."""
+        """Refuse connections, like a port without a listener."""
         self._change(None)
 
     def hang(self) -> None:
-        """Accept connections, and never read or say a word."""
+        """Accept connections, but never read or write."""
         self._change(lambda _: None)
 
     def reset(self) -> None:
-        """Break each connection as soon as something is sent."""
+        """Reset each connection after the first byte."""
         self._change(_reset)
 
     def wait_for_connection(self) -> bool:
-        """Wait until somebody is connected."""
+        """Wait until a client is connected; return False after ten seconds."""
         with self._connected:
             return self._connected.wait_for(lambda: bool(self._connections), timeout=10)
 

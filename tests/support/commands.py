@@ -1,4 +1,4 @@
-"""The command line as people run it: in a process of its own, printing to a pipe or a terminal."""
+"""Runs the command line in its own process, with its output in a pipe or a terminal."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ from support.paths import ROOT
 
 
 class Command:
-    """`python -m codex_otel_logging`, running; a context manager that leaves no process behind.
+    """A running `python -m codex_otel_logging`. A context manager that kills it on exit.
 
     Args:
         arguments: the command and its options.
-        program: what is run instead of the module, with the same arguments.
-        home: folder it runs in, its home as well.
-        columns: the width of its terminal; without it, it prints to a pipe.
-        pipe_bytes: how much the pipe holds.
-        environment: variables it has beside the few it needs.
+        program: source code to run instead of the module, with the same arguments.
+        home: its current folder and home.
+        columns: the width of its terminal; None means a pipe instead.
+        pipe_bytes: the capacity of the pipe.
+        environment: additional environment variables.
 
     """
 
@@ -46,7 +46,7 @@ class Command:
         **environment: str,
     ) -> None:
         our_end, its_end = os.pipe() if columns is None else pty.openpty()
-        # A file closes its descriptor once; a second time it could be somebody else's by then.
+        # A file object closes its descriptor only once; the number may be in use again later.
         self._output = os.fdopen(our_end, "rb", buffering=0)
         if columns is not None:
             size = struct.pack("HHHH", 50, columns, 0, 0)
@@ -81,16 +81,16 @@ class Command:
 
     @property
     def output(self) -> str:
-        """What it has printed, as far as it was read."""
+        """Its standard output read so far."""
         return self._read[self._output].decode().replace("\r\n", "\n")
 
     @property
     def errors(self) -> str:
-        """What it has said on standard error, as far as it was read."""
+        """Its standard error read so far."""
         return self._read[self._errors].decode()
 
     def read_until(self, pattern: str, timeout: float = 20.0) -> re.Match[str]:
-        """Read until it has printed something, on either output, and return that."""
+        """Read until either output matches, and return the match."""
         deadline = time.monotonic() + timeout
         while (left := deadline - time.monotonic()) > 0:
             found = re.search(pattern, self.output) or re.search(pattern, self.errors)
@@ -101,14 +101,14 @@ class Command:
         raise AssertionError(f"no {pattern!r} in {self.output!r}, errors {self.errors!r}")
 
     def ports(self) -> tuple[int, int]:
-        """Return where `listen` listens: the ports for HTTP and gRPC."""
+        """Return the ports of `listen` for HTTP and gRPC, after reading its first lines."""
         http = self.read_until(r"http://127\.0\.0\.1:(\d+)/v1/logs\n")
         grpc = self.read_until(r"http://127\.0\.0\.1:(\d+)\n")
         self.read_until(r"protocol = .*\n")
         return int(http[1]), int(grpc[1])
 
     def wait_for_output(self, size: int = 1) -> None:
-        """Wait until it has printed so many bytes, and read nothing of it."""
+        """Wait until `size` bytes are in the pipe, without reading them."""
         for _ in range(2000):
             there = fcntl.ioctl(self._output, termios.FIONREAD, struct.pack("i", 0))
             if struct.unpack("i", there)[0] >= size:
@@ -117,12 +117,12 @@ class Command:
         raise AssertionError(f"it does not print {size} bytes")
 
     def close_output(self) -> None:
-        """Read nothing more of what it prints."""
+        """Close the reading end of its output, as `head` does when it exits."""
         self._ended.add(self._output)
         self._output.close()
 
     def wait_until_default(self, number: int) -> None:
-        """Wait until it handles a signal no more; for Linux."""
+        """Wait until it no longer handles a signal. Linux only."""
         for _ in range(2000):
             status = Path(f"/proc/{self.process.pid}/status").read_text()
             (caught,) = re.findall(r"^SigCgt:\s*(\w+)", status, re.MULTILINE)
@@ -144,13 +144,13 @@ class Command:
         return self.process.wait(timeout=max(deadline - time.monotonic(), 0.1))
 
     def _read_more(self, timeout: float) -> bool:
-        """Read what is there; return False when all has been read or nothing came in time."""
+        """Read what is available; return False at the end of both outputs or after the timeout."""
         open_ends = [end for end in self._read if end not in self._ended]
         readable = select.select(open_ends, [], [], max(timeout, 0))[0] if open_ends else []
         for end in readable:
             try:
                 data = os.read(end.fileno(), 1 << 16)
-            except OSError:  # how the other end of a terminal is closed
+            except OSError:  # Linux reports a closed terminal as an error, not as an end of file
                 data = b""
             self._read[end] += data
             if not data:
@@ -168,7 +168,7 @@ class Command:
 
 
 needs_small_pipes = pytest.mark.skipif(
-    not hasattr(fcntl, "F_SETPIPE_SZ"), reason="pipes have one size here"
+    not hasattr(fcntl, "F_SETPIPE_SZ"), reason="the size of pipes cannot be set on this system"
 )
 
 needs_rich = pytest.mark.skipif(find_spec("rich") is None, reason="rich is not installed")

@@ -1,4 +1,4 @@
-"""Virtual environments made of what is installed here, without a package index."""
+"""Virtual environments built from the installed packages, without a package index."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ _PACKAGE = "codex_otel_logging"
 
 
 def make_environment(folder: Path, *requirements: str) -> Path:
-    """Create an environment with this package and what `requirements` name; return its Python.
+    """Create an environment with this package and `requirements`; return its interpreter.
 
-    The package is the one under test, with its entry points. What it and the requirements require
-    themselves is there as well; what is not installed here is not.
+    The package is the one under test, with its entry points. Dependencies are included, as far as
+    they are installed here.
     """
     venv.create(folder, symlinks=True)
     (site_packages,) = folder.glob("lib/python*/site-packages")
@@ -56,7 +56,7 @@ def _setup() -> configparser.ConfigParser:
 
 
 def _required(requirements: Iterable[str]) -> dict[str, metadata.Distribution]:
-    """Return the distributions that are installed here for `requirements`, by name."""
+    """Return the installed distributions for `requirements` and their dependencies, by name."""
     found: dict[str, metadata.Distribution] = {}
     pending = [Requirement(each) for each in requirements]
     while pending:

@@ -1,9 +1,9 @@
-"""Events whose size in memory is known to be estimated well, and a program that measures them.
+"""Kinds of events whose size in memory is estimated, and a program that measures the real size.
 
-`python event_sizes.py KIND` keeps as many events as take about 32 MiB, and prints what that is by
-their estimates and by what the process grew, in bytes. Without a kind, it prints for each one what
-300 events take by their estimates and by what Python allocated, as JSON. A process of its own is
-measured because other threads allocate too.
+`python event_sizes.py KIND` holds about 32 MiB of events, and prints their estimated size and the
+growth of the process, in bytes. Without KIND, it prints for 300 events of each kind the estimated
+size and the bytes that Python allocated. The output is JSON. It runs in its own process, because
+other threads allocate memory, too.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from codex_otel_logging.events.reader import EventReader
 from codex_otel_logging.events.redaction import Redaction
 
 _LATIN, _CHINESE, _EMOJI = "é中😀"
-"""One of them makes every character of a text take 1, 2 or 4 bytes in memory."""
+"""With one of them in a text, each of its characters takes 1, 2 or 4 bytes (PEP 393)."""
 
 _ENOUGH = 32 << 20
 
 
 def _short(n: int, i: int = 0) -> str:
-    """Texts of all lengths, as allocators round some up by more than others."""
+    """Return a text whose length varies: allocators round lengths up by different amounts."""
     return f"{n} {i} {'x' * ((n + i) % 16)}"
 
 
@@ -66,14 +66,14 @@ KINDS: dict[str, Callable[[int], dict[str, Any]]] = {
     "array of maps": lambda n: {"items": [{f"key {n} {i}": n + i + 0.5} for i in range(50)]},
     "map": lambda n: {"items": {f"key {n} {i}": _short(n, i) for i in range(20)}},
 }
-"""What the n-th event of each kind holds. No two events share a value."""
+"""The fields of the n-th event of each kind. No two events share a value."""
 
 _NUMBERS = count(1_000_000)
 _LOGGER = logging.Logger("codex_otel.x")
 
 
 def log_event(reader: EventReader, kind: str) -> Event:
-    """Return another event of a kind."""
+    """Return a new event of a kind."""
     extra = KINDS[kind](next(_NUMBERS))
     event = reader.read(
         _LOGGER.makeRecord(
@@ -85,22 +85,22 @@ def log_event(reader: EventReader, kind: str) -> Event:
 
 
 def allocated(kind: str) -> tuple[int, int]:
-    """Return the bytes of 300 events by their estimates, and those that Python allocated."""
+    """Return the estimated size of 300 events and the bytes that Python allocated for them."""
     reader = EventReader(Redaction())
     queue = deque([log_event(reader, kind)])
-    gc.collect()  # also empties the lists of freed objects that Python would use again
+    gc.collect()  # also clears the free lists, from which Python would reuse objects
     tracemalloc.start()
     queue.extend(log_event(reader, kind) for _ in range(300))
     gc.collect()
     traces = tracemalloc.take_snapshot().traces
     tracemalloc.stop()
     queue.popleft()
-    # Both Python's and the C library's allocator round up to a multiple of 16 bytes.
+    # The allocators of Python and of the C library round up to a multiple of 16 bytes.
     return sum(event.size for event in queue), sum(-(-trace.size // 16) * 16 for trace in traces)
 
 
 def grown(kind: str) -> tuple[int, int]:
-    """Return the bytes of many events by their estimates, and by what the process grew."""
+    """Return the estimated size of 32 MiB of events and the growth of the process, in bytes."""
     reader = EventReader(Redaction())
     size = log_event(reader, kind).size
     queue: deque[Event] = deque()

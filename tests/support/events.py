@@ -1,4 +1,4 @@
-"""Numbered events: how tests log them, and which of them arrived."""
+"""Logs numbered events, and reads the numbers of received ones."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ LOGGER = logging.getLogger("codex_otel")
 
 
 def log(count: int = 1, *, first: int = 0, **fields: Any) -> None:
-    """Log `count` events, with a number in `duration_ms` that counts on from `first`."""
+    """Log `count` events, numbered from `first` in `duration_ms`."""
     for number in range(first, first + count):
         extra = {"duration_ms": number, "conversation.id": "c", **fields}
         LOGGER.info("codex.turn_ttft", extra=extra)

@@ -1,4 +1,4 @@
-"""Events, and exporters that send them without a handler."""
+"""Exporters, and events to send with them, without a handler."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ def connected(config: ExporterConfig) -> Iterator[Exporter]:
 
 
 HTTP = ["binary", "json"]
-"""The protocols over HTTP."""
+"""The protocols of OTLP/HTTP."""
 
 
 @contextmanager
 def connected_over(
     protocol: Any, endpoint: str, *, timeout_ms: int = 500, **more: Any
 ) -> Iterator[Exporter]:
-    """An exporter over HTTP with a protocol, or over gRPC."""
+    """Yield an exporter for `grpc`, or for HTTP with the protocol `binary` or `json`."""
     name: Any = "otlp-grpc" if protocol == "grpc" else "otlp-http"
     if protocol == "json":
         pytest.importorskip("opentelemetry.exporter.otlp.json.http")

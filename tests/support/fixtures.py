@@ -1,4 +1,4 @@
-"""Types of the fixtures in `conftest.py` that are functions."""
+"""Types of those fixtures in `conftest.py` that are functions."""
 
 from __future__ import annotations
 

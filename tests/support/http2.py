@@ -1,6 +1,6 @@
-"""Just enough HTTP/2 to answer gRPC calls, frame by frame, in every wrong way.
+"""Minimal HTTP/2 for gRPC answers built frame by frame, including invalid ones.
 
-https://www.rfc-editor.org/rfc/rfc9113#section-4.1
+Frames: https://www.rfc-editor.org/rfc/rfc9113#section-4.1
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ STATUS_OK = {"grpc-status": "0"}
 
 
 def message(response: bytes) -> bytes:
-    """Return a response in gRPC's framing."""
+    """Return a response message with gRPC's length prefix."""
     return b"\0" + struct.pack(">I", len(response)) + response
 
 
@@ -37,11 +37,11 @@ def frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
 
 SETTINGS = frame(_SETTINGS, 0, 0, b"")
 LONG_SETTINGS = frame(_SETTINGS, 0, 0, 33 * b"\xff\x00\x00\x00\x00\x00")
-"""Unknown settings, which clients ignore; they take four seconds, one byte at a time."""
+"""Unknown settings, which clients ignore. Sending them byte by byte takes four seconds."""
 
 
 def headers(stream: int, fields: dict[str, str], *, end: bool = False) -> bytes:
-    """Return a HEADERS frame, uncompressed."""
+    """Return a HEADERS frame with uncompressed fields."""
     block = b"".join(
         b"\0" + b"".join(bytes([len(text)]) + text.encode() for text in field)
         for field in fields.items()
@@ -59,12 +59,15 @@ def accepted(stream: int, response: bytes = MESSAGE) -> bytes:
 
 
 def going_away(_stream: int) -> bytes:
-    """Return a GOAWAY frame that says that no stream of the connection was processed."""
+    """Return a GOAWAY frame, which says that no stream was processed."""
     return frame(_GOAWAY, 0, 0, bytes(8))
 
 
 def answering(*answers: Callable[[int], bytes], first: bytes = SETTINGS) -> Serve:
-    """Answer each call with the next function of its stream, and further ones with the last."""
+    """Return a server that answers each call with the next function, then repeats the last one.
+
+    A function takes the stream's number and returns frames.
+    """
 
     def serve(connection: socket.socket) -> None:
         left = chain(answers, repeat(answers[-1]))

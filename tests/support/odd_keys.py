@@ -1,10 +1,10 @@
-"""Classes of text that a record may have as keys."""
+"""Subclasses of str that applications could use as keys of a record."""
 
 from __future__ import annotations
 
 
 class OddKey(str):
-    """Text that a dictionary does not find by its text."""
+    """A key that a dictionary does not find by the equal str."""
 
     __slots__ = ()
 
@@ -13,7 +13,7 @@ class OddKey(str):
 
 
 class Incomparable(str):
-    """A name that cannot be compared."""
+    """A key whose comparison raises."""
 
     __slots__ = ()
 
@@ -24,6 +24,6 @@ class Incomparable(str):
 
 
 class OwnStr(str):
-    """A str subclass as most are: equal to its text, with the same hash."""
+    """An ordinary subclass: equal to the str, with the same hash."""
 
     __slots__ = ()

@@ -1,4 +1,4 @@
-"""Values that raise when they are used."""
+"""Values whose methods raise."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ class _HostileType(type):
 
 
 class Hostile(metaclass=_HostileType):
-    """Raises whatever it is asked."""
+    """Raises on every operation, even on looking up its class."""
 
     @property
     def __class__(self) -> Any:

@@ -1,4 +1,4 @@
-"""Parts of a handler, for tests of what no caller can reach."""
+"""Access to private parts of a handler, for tests that cannot use the public interface."""
 
 from __future__ import annotations
 

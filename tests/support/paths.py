@@ -1,4 +1,4 @@
-"""Where things are in the source tree."""
+"""Paths in the source tree."""
 
 from __future__ import annotations
 
@@ -10,5 +10,5 @@ DATA = ROOT / "tests" / "data"
 
 
 def read_program(name: str) -> str:
-    """Return the text of a program."""
+    """Return the source of a program in `tests/programs`."""
     return (PROGRAMS / f"{name}.py").read_text(encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Events as the handler queues them, for tests of the parts of delivery."""
+"""Events as the handler queues them, for tests of `delivery`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _reader = EventReader(Redaction(log_user_prompt=False))
 
 
 def turns(count: int, **more: Any) -> list[Event]:
-    """Return that many events, numbered from 0 in `duration_ms`."""
+    """Return `count` events, numbered from 0 in `duration_ms`."""
     events = []
     for number in range(count):
         fields = {"duration_ms": number, "conversation.id": "c", **more}

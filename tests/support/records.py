@@ -1,4 +1,4 @@
-"""Log records as the handler gets them."""
+"""Log records as a handler receives them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from codex_otel_logging.events.redaction import Redaction
 
 
 def record(msg: Any = "codex.tool_decision", *args: object, **options: Any) -> logging.LogRecord:
-    """A record as `logger.info(msg, *args, extra=...)` makes it."""
+    """Return a record as `logger.info(msg, *args, extra=...)` creates it."""
     extra = options.pop("extra", {})
     exc_info = options.pop("exc_info", None)
     name = options.pop("name", "codex_otel.x")
@@ -22,7 +22,7 @@ def record(msg: Any = "codex.tool_decision", *args: object, **options: Any) -> l
 
 
 def read(*args: Any, **options: Any) -> Event:
-    """The event of such a record, by a reader with the settings' defaults."""
+    """Return the event read from such a record with default settings."""
     event = EventReader(Redaction(), max_attribute_length=65_536).read(record(*args, **options))
     assert event is not None
     return event

@@ -1,4 +1,4 @@
-"""Odd values to be logged, and what arrived of them, for tests that compare two ways of sending."""
+"""Unusual field values, and received records in a comparable form."""
 
 from __future__ import annotations
 
@@ -39,13 +39,13 @@ ODD_AS_JSON: dict[str, Any] = {
     "no entries": {},
     "empty key in a map": {"": 1},
 }
-"""What some collectors take as protobuf, but not as JSON."""
+"""Values that some collectors accept as protobuf, but not as JSON."""
 
 
 def records(receiver: Receiver, *transports: str) -> list[str]:
-    """Return each record with its resource and scope, as protobuf shows them.
+    """Return the text of each record with its resource and scope, sorted.
 
-    But for when it was observed; of all transports, or of some.
+    Leaves out the observed time. Without `transports`, the records of all transports.
     """
     texts = []
     for request in receiver.requests:

@@ -1,7 +1,7 @@
-"""Servers on loopback that send scripted bytes, if need be one at a time.
+"""Servers on loopback that send scripted bytes, at once or one at a time.
 
-A `Peer` serves each connection with a function: one of this module for HTTP/1, or one that `http2`
-returns for gRPC.
+A `Peer` serves each connection with a function: for HTTP/1 one from this module, for gRPC one from
+`http2`.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ if TYPE_CHECKING:
     from support.collectors import Tls
 
 Serve = Callable[[socket.socket], None]
-"""Serves one connection, until it returns or raises `OSError`."""
+"""Serves one connection. The connection ends when it returns or raises `OSError`."""
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
 
 
 class Peer:
-    """Serves each connection with the next function, and further ones with the last function.
+    """Serves each connection with the next function, then repeats the last one.
 
     A context manager; on exit it closes all connections.
     """
@@ -75,7 +75,7 @@ class Peer:
 
 
 def read_request(connection: socket.socket, begun: bytes = b"") -> None:
-    """Read one HTTP/1 request, whose beginning may have been read already."""
+    """Read one HTTP/1 request; `begun` is the part that has already been read."""
     data = bytearray(begun)
     while (end := data.find(b"\r\n\r\n")) < 0:
         data += receive(connection)
@@ -101,7 +101,7 @@ def receive(connection: socket.socket) -> bytes:
 
 
 def answering(*answers: bytes) -> Serve:
-    """Answer each request with the next answer, and further ones with the last answer."""
+    """Answer each request with the next answer, then repeat the last one."""
 
     def serve(connection: socket.socket) -> None:
         for answer in chain(answers, repeat(answers[-1])):
@@ -129,7 +129,7 @@ def silent(connection: socket.socket) -> None:
 
 
 def reading_slowly(connection: socket.socket) -> None:
-    """Take two seconds to read the first megabytes of a request, then accept it."""
+    """Read the first megabytes of a request in two seconds, then accept it."""
     data = b""
     for _ in range(100):
         data += connection.recv(65_536)
@@ -139,7 +139,7 @@ def reading_slowly(connection: socket.socket) -> None:
 
 
 def tunneling(connection: socket.socket) -> None:
-    """Connect to the address of a CONNECT request, and pass everything on."""
+    """Connect to the address of a CONNECT request and forward everything."""
     host, _, port = connection.recv(65_536).split()[1].decode().partition(":")
     with socket.create_connection((host, int(port))) as target:
         connection.sendall(b"HTTP/1.1 200 Connection established\r\n\r\n")
@@ -163,9 +163,9 @@ def drip(connection: socket.socket, data: bytes, pause_s: float = 0.02) -> None:
 
 
 def dripping(data: bytes, *, first: bytes = b"", done: threading.Event | None = None) -> Serve:
-    """Answer a request with the `first` bytes, then with one byte at a time, then close.
+    """Answer a request with the `first` bytes at once and `data` byte by byte, then close.
 
-    Sets `done` if the client keeps the connection until then.
+    Sets `done` if the client keeps the connection open until the end.
     """
 
     def serve(connection: socket.socket) -> None:

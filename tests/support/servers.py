@@ -1,4 +1,4 @@
-"""Servers and workers as people run them: real ones on loopback, stopped by a signal."""
+"""Runs real servers and workers on loopback and stops them with a signal."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from support.paths import ROOT
 
 
 class Program:
-    """A Python program and its child processes; a context manager that leaves none behind.
+    """A Python program and its child processes. A context manager that kills them all on exit.
 
-    It runs in a session of its own, so that an interrupt reaches all of its processes, as Ctrl-C
-    does, and nothing else. It is killed if it takes longer than 40 seconds.
+    It runs in its own session, so that SIGINT reaches all of its processes, as Ctrl-C does, and no
+    others. It is killed after 40 seconds.
 
     Args:
-        folder: the working directory, and the home.
+        folder: its current folder and home.
         command: the arguments of the interpreter.
-        environment: variables besides the few it needs.
+        environment: additional environment variables.
 
     """
 
@@ -54,13 +54,13 @@ class Program:
 
     @property
     def output(self) -> str:
-        """What it has printed, as far as it was read."""
+        """Its output read so far."""
         return "".join(self._lines)
 
     def read_until(self, pattern: str, count: int = 1) -> re.Match[str]:
-        """Read until the whole output has `count` matches, none over several lines; return that.
+        """Read until the output has `count` matches, and return the last one.
 
-        Lines of different processes may be mixed up.
+        A match lies within one line; lines of different processes may be interleaved.
         """
         assert self._process.stdout is not None
         found = [match for line in self._lines for match in re.finditer(pattern, line)]
@@ -72,7 +72,7 @@ class Program:
         return found[count - 1]
 
     def signal(self, number: signal.Signals) -> None:
-        """Send a signal; SIGINT as Ctrl-C does, to all processes of the program."""
+        """Send a signal. SIGINT goes to all processes of the program, as with Ctrl-C."""
         if number == signal.SIGINT:
             os.killpg(self._process.pid, number)
         else:
@@ -99,9 +99,9 @@ class Program:
 
 
 class Prompts:
-    """Prompts posted to an application, each in a conversation of its own.
+    """Prompts posted to an application, each in its own conversation.
 
-    The conversation's id is the length of the prompt.
+    The id of the conversation is the length of the prompt.
     """
 
     def __init__(self) -> None:
@@ -118,7 +118,7 @@ class Prompts:
             self._count += 1
 
     def assert_arrived(self, events: list[ReceivedEvent]) -> None:
-        """Check that each prompt has arrived once, and without its text."""
+        """Assert that each prompt has arrived once, without its text."""
         found = [event.attributes for event in events if event.name == "codex.user_prompt"]
         arrived = sorted((int(each["conversation.id"]), each["prompt_length"]) for each in found)
         assert arrived == [(number, number) for number in range(self._count)], arrived
@@ -126,7 +126,7 @@ class Prompts:
 
 
 def _connect(connection: HTTPConnection) -> None:
-    """Connect to a server that has announced its port, and may not listen there yet."""
+    """Connect to a server that has announced its port but possibly does not listen yet."""
     deadline = time.monotonic() + 20
     while connection.sock is None:
         try:
@@ -137,7 +137,7 @@ def _connect(connection: HTTPConnection) -> None:
 
 @contextmanager
 def touching(path: Path) -> Iterator[None]:
-    """Change a file every second: a reloader ignores changes before its first look at the file."""
+    """Touch a file every second: a reloader ignores changes before its first look at the file."""
     noticed = threading.Event()
 
     def touch() -> None:

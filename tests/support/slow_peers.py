@@ -1,4 +1,4 @@
-"""Peers that send or read a byte at a time, for as long as it takes."""
+"""Peers that send or read slowly, for tests of deadlines."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from support.scripted_peers import (
 )
 
 SLOW = b"X-Slow: " + b"a" * 200 + b"\r\n"
-"""A header that takes four seconds, one byte at a time."""
+"""A header that takes four seconds when sent byte by byte."""
 
 SLOW_ANSWERS: dict[str, Serve] = {
     "none": silent,
@@ -27,7 +27,7 @@ SLOW_ANSWERS: dict[str, Serve] = {
 
 
 def slow_handshake(connection: socket.socket) -> None:
-    """Begin a TLS record, and send it a byte at a time."""
+    """Begin a TLS record and send it byte by byte."""
     connection.recv(65_536)
     drip(connection, b"\x16\x03\x03\x40\x00" + bytes(200))
 

@@ -1,4 +1,4 @@
-"""Tables of settings: documented ones, those of a real file, and bad ones."""
+"""Settings tables: documented ones, that of a real Codex CLI file, and invalid ones."""
 
 from __future__ import annotations
 
@@ -341,4 +341,4 @@ BAD_TABLES: list[tuple[dict[Any, Any], str]] = [
         "exporter.otlp-http.tls.ca-certificate: unknown home directory; write the path without ~",
     ),
 ]
-"""Tables, and the one fault that strict reading finds in each."""
+"""Invalid tables, each with the only fault that strict reading finds in it."""

@@ -1,4 +1,4 @@
-"""Configured by `dictConfig`, in a fresh interpreter, as an application does it."""
+"""Configuration by `dictConfig` in a new interpreter, as in an application."""
 
 from __future__ import annotations
 
@@ -40,7 +40,9 @@ def config(handler: dict[str, Any], **top: Any) -> str:
     )
 
 
-def test_from_toml(run_python: RunPython, receiver: Receiver, tmp_path: Path) -> None:
+def test_from_toml_configures_the_handler(
+    run_python: RunPython, receiver: Receiver, tmp_path: Path
+) -> None:
     (tmp_path / "otel.toml").write_text(
         f'[otel.exporter.otlp-http]\nendpoint = "{receiver.http_endpoint}"\n'
     )
@@ -62,7 +64,7 @@ def test_from_toml(run_python: RunPython, receiver: Receiver, tmp_path: Path) ->
     assert len(lines) == 2
 
 
-def test_from_table_over_cfg(run_python: RunPython, receiver: Receiver) -> None:
+def test_from_table_resolves_a_cfg_reference(run_python: RunPython, receiver: Receiver) -> None:
     handler = {"()": "codex_otel_logging.from_table", "otel": "cfg://telemetry.otel"}
     otel = {"environment": "prod", "exporter": over_grpc(receiver)}
     done = run_python(PROGRAM, config(handler, telemetry={"otel": otel}))
@@ -71,7 +73,7 @@ def test_from_table_over_cfg(run_python: RunPython, receiver: Receiver) -> None:
     assert event.resource["env"] == "prod"
 
 
-def test_the_class_itself(run_python: RunPython, receiver: Receiver) -> None:
+def test_handler_class_accepts_a_table(run_python: RunPython, receiver: Receiver) -> None:
     otel = {"exporter": over_http(receiver)}
     handler = {"class": "codex_otel_logging.CodexOtelHandler", "config": otel}
     assert run_python(PROGRAM, config(handler)).returncode == 0
@@ -91,7 +93,7 @@ def test_the_class_itself(run_python: RunPython, receiver: Receiver) -> None:
         ),
     ],
 )
-def test_bad_settings_fail_with_the_handlers_name_and_every_fault(
+def test_invalid_settings_fail_with_the_handlers_name_and_every_fault(
     run_python: RunPython, handler: dict[str, Any], fault: str
 ) -> None:
     done = run_python(PROGRAM, config(handler))
@@ -101,8 +103,8 @@ def test_bad_settings_fail_with_the_handlers_name_and_every_fault(
     assert "Exception ignored" not in done.stderr
 
 
-def test_configuring_again_loses_nothing(run_python: RunPython, receiver: Receiver) -> None:
-    """The old handlers are closed while logging's lock is held, with events still queued."""
+def test_configuring_again_drops_no_event(run_python: RunPython, receiver: Receiver) -> None:
+    """`dictConfig` closes the old handlers with logging's lock held and events still queued."""
     otel = {"exporter": over_http(receiver)}
     handler = {"()": "codex_otel_logging.from_table", "otel": otel}
     done = run_python(read_program("configured_again"), config(handler))
@@ -110,10 +112,10 @@ def test_configuring_again_loses_nothing(run_python: RunPython, receiver: Receiv
     assert sorted(e.attributes["duration_ms"] for e in receiver.events) == list(range(20))
 
 
-def test_a_handler_that_another_party_closed_goes_on(
+def test_handler_closed_by_another_library_keeps_exporting(
     run_python: RunPython, receiver: Receiver, exporter: dict[str, Any]
 ) -> None:
-    """Another library's `dictConfig` closes all handlers there are, and leaves ours attached."""
+    """Another library's `dictConfig` closes all existing handlers, but leaves ours attached."""
     program = """
 import json, logging, logging.config, sys
 logging.config.dictConfig(json.loads(sys.argv[1]))
@@ -128,10 +130,10 @@ for number in range(5):
     assert sorted(e.attributes["duration_ms"] for e in receiver.events) == list(range(5))
 
 
-def test_on_the_root_logger_at_debug_nothing_feeds_back(
+def test_root_logger_at_debug_does_not_feed_back(
     run_python: RunPython, receiver: Receiver, exporter: dict[str, Any]
 ) -> None:
-    """What the exporters and the package itself log while they send is no reason to send again."""
+    """Exporters log while they send; exporting those records would never end."""
     handler = {"()": "codex_otel_logging.from_table", "otel": {"exporter": exporter}}
     done = run_python(read_program("root_at_debug"), json.dumps(handler))
     assert done.stdout == (

@@ -1,4 +1,4 @@
-"""Configured by `fileConfig` with the `logging.ini` that comes with the project."""
+"""Configuration by `fileConfig` with the project's `logging.ini`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ INI = str(ROOT / "logging.ini")
 PROGRAM = read_program("ini_application")
 
 
-def test_it_sends_nothing_until_the_users_file_says_so(
+def test_logging_ini_sends_nothing_without_an_exporter_in_the_users_file(
     run_python: RunPython, receiver: Receiver
 ) -> None:
     done = run_python(PROGRAM, INI)
@@ -24,10 +24,10 @@ def test_it_sends_nothing_until_the_users_file_says_so(
     assert receiver.events == []
 
 
-def test_it_sends_once_the_users_file_names_an_exporter(
+def test_logging_ini_sends_with_the_exporter_of_the_users_file(
     run_python: RunPython, receiver: Receiver, tmp_path: Path
 ) -> None:
-    """From a folder that is not the checkout."""
+    """The current folder is not the checkout."""
     (tmp_path / ".codex").mkdir()
     (tmp_path / ".codex" / "config.toml").write_text(
         f'model = "gpt-5"\n[otel]\nexporter = {{ otlp-http = {{\n'

@@ -1,4 +1,4 @@
-"""Applications in one piece: frozen by PyInstaller, or as an archive of zipapp or pex."""
+"""Applications packed into one file or folder: by PyInstaller, zipapp or pex."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ DATA = "".join(
 
 
 def run(*command: str | Path, folder: Path, timeout: float) -> subprocess.CompletedProcess[str]:
-    """Run a program far from the sources, which it would import otherwise."""
+    """Run a program in another folder, so that it cannot import the sources."""
     environment = {"PATH": os.defpath, "HOME": str(folder)}
     return subprocess.run(
         command, cwd=folder, env=environment, capture_output=True, text=True, timeout=timeout
@@ -67,14 +67,14 @@ def transports(*names: str) -> pytest.MarkDecorator:
 
 @pytest.fixture(scope="module")
 def environment(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An environment with the package, the exporters and PyInstaller; return its interpreter."""
+    """The interpreter of an environment with the package, the exporters and PyInstaller."""
     pytest.importorskip("PyInstaller")
     return make_environment(tmp_path_factory.mktemp("venv"), *OTLP, "pyinstaller")
 
 
 @pytest.fixture(scope="module")
 def frozen(environment: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An application that PyInstaller has frozen without any option."""
+    """An application frozen by PyInstaller without options: the package brings its own hook."""
     folder = tmp_path_factory.mktemp("frozen")
     shutil.copy(PROGRAM, folder / "app.py")
     done = run(environment, "-m", "PyInstaller", "app.py", folder=folder, timeout=500)
@@ -89,7 +89,7 @@ def test_application_frozen_without_options_exports(frozen: Path, name: str, pro
 
 @pytest.fixture(scope="module")
 def archive(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """An application that zipapp has made of all it needs, and the interpreter that runs it."""
+    """An empty environment's interpreter, and an application that zipapp packed for it."""
     folder = tmp_path_factory.mktemp("zipapp")
     make_environment(folder / "packages", *OTLP)
     (packages,) = (folder / "packages").glob("lib/python*/site-packages")
@@ -109,7 +109,7 @@ def test_application_in_a_zip_archive_exports(
 def test_application_in_a_zip_archive_reports_that_it_cannot_export_over_grpc(
     archive: tuple[Path, Path],
 ) -> None:
-    """Python imports no extension module from an archive."""
+    """Python cannot import extension modules from an archive, and grpc is one."""
     exporter = '{"otlp-grpc": {"endpoint": "http://127.0.0.1:9"}}'
     done = run(*archive, exporter, folder=archive[1].parent, timeout=60)
     assert (done.returncode, done.stdout) == (0, DATA)
@@ -119,7 +119,7 @@ def test_application_in_a_zip_archive_reports_that_it_cannot_export_over_grpc(
 
 @pytest.fixture(scope="module")
 def pex(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """An application that pex has made of all it needs, and the interpreter that runs it."""
+    """An empty environment's interpreter, and an application that pex packed for it."""
     pytest.importorskip("pex")
     folder = tmp_path_factory.mktemp("pex")
     python = make_environment(folder / "venv", *OTLP, "pex")

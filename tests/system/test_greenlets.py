@@ -1,4 +1,7 @@
-"""gevent and eventlet, patched at any moment: greenlets run on, every event arrives once."""
+"""gevent and eventlet, patched at different moments: every event arrives, no greenlet is blocked.
+
+A moment is a point of the application's start: before an import, after the first event, and so on.
+"""
 
 from __future__ import annotations
 
@@ -48,15 +51,15 @@ MOMENTS = (
 )
 
 LONGEST_GAP_S = 1.0
-"""How long another greenlet may stand still while the worker competes with it for the GIL.
+"""Maximum pause of another greenlet while the worker competes with it for the GIL.
 
-A request that hangs, or a `flush` that blocks, takes longer than that in these tests.
+In these tests, a hanging request or a `flush` that blocks the greenlets would take longer.
 """
 
 
 @pytest.fixture(params=["gevent", "eventlet"])
 def library(request: pytest.FixtureRequest) -> str:
-    """The library that patches; the test is skipped where it is not installed."""
+    """The library that patches; skips the test if it is not installed."""
     name: str = request.param
     if importlib.util.find_spec(name) is None:
         pytest.skip(MISSING)
@@ -80,7 +83,7 @@ class Result(NamedTuple):
 def run(
     folder: Path, library: str, moment: str, exporter: dict[str, Any], flush_s: float
 ) -> Result:
-    """Run the program with greenlets to its end."""
+    """Run the program with greenlets until it exits."""
     arguments = (library, moment, json.dumps(exporter), str(flush_s))
     done = subprocess.run(
         [sys.executable, "-W", "error", PROGRAMS / "greenlets.py", *arguments],
@@ -96,7 +99,7 @@ def run(
 
 
 @pytest.mark.parametrize("moment", MOMENTS)
-def test_events_arrive_once_and_other_greenlets_run(
+def test_events_arrive_once_and_other_greenlets_keep_running(
     tmp_path: Path, receiver: Receiver, exporter: dict[str, Any], library: str, moment: str
 ) -> None:
     result = run(tmp_path, library, moment, exporter, 20)
@@ -107,7 +110,7 @@ def test_events_arrive_once_and_other_greenlets_run(
 
 @pytest.mark.parametrize("name", ["otlp-http", "otlp-grpc"])
 @pytest.mark.parametrize("moment", MOMENTS)
-def test_flush_and_exit_are_bounded_and_other_greenlets_run_meanwhile(
+def test_flush_and_exit_are_bounded_and_other_greenlets_keep_running(
     tmp_path: Path, silent: str, name: str, library: str, moment: str
 ) -> None:
     endpoint = silent + ("/v1/logs" if name == "otlp-http" else "")
@@ -122,10 +125,10 @@ IMPORTS = read_program("imports_by_moment")
 
 
 @pytest.mark.parametrize("moment", MOMENTS[:3])
-def test_application_imports_the_exporter_itself_where_such_a_library_is(
+def test_exporter_is_imported_in_the_application_thread_if_patched(
     run_python: RunPython, library: str, moment: str
 ) -> None:
-    """A greenlet that needs what the worker is importing may never be woken."""
+    """A greenlet that waits for the worker's import lock may never be woken."""
     done = run_python(IMPORTS, library, moment)
     assert done.stdout == f"{moment != 'after configuration'}\nTrue\n", done.stderr
 
@@ -133,7 +136,7 @@ def test_application_imports_the_exporter_itself_where_such_a_library_is(
 REPORTS = read_program("greenlets_reports")
 
 
-def test_warnings_of_the_worker_take_no_lock_that_greenlets_wait_for(
+def test_worker_warnings_take_no_lock_that_greenlets_wait_for(
     run_python: RunPython, library: str
 ) -> None:
     """A greenlet that waits for a greenlet of another thread may never be woken."""
@@ -160,8 +163,8 @@ logger.info("codex.turn_ttft", extra={"duration_ms": 1, "conversation.id": "load
 
 
 @pytest.mark.parametrize("preload", [False, True], ids=["no preload", "preload"])
-def test_gunicorns_gevent_worker(tmp_path: Path, receiver: Receiver, preload: bool) -> None:
-    """It patches in each worker: with `preload_app`, after the application has logged events."""
+def test_gunicorn_gevent_worker_delivers(tmp_path: Path, receiver: Receiver, preload: bool) -> None:
+    """The worker patches at its start; with `preload_app` the application has then logged."""
     pytest.importorskip("gevent", reason=MISSING)
     lay_out_applications(tmp_path, over_http(receiver), preload=preload)
     append(tmp_path / "app.py", LOGS_WHILE_IT_LOADS)
@@ -171,7 +174,7 @@ def test_gunicorns_gevent_worker(tmp_path: Path, receiver: Receiver, preload: bo
     assert len(loads) == (1 if preload else 2)
 
 
-def test_celerys_gevent_pool(tmp_path: Path, receiver: Receiver) -> None:
+def test_celery_gevent_pool_delivers(tmp_path: Path, receiver: Receiver) -> None:
     pytest.importorskip("gevent", reason=MISSING)
     lay_out(tmp_path, over_http(receiver))
     (tmp_path / "queue").mkdir()

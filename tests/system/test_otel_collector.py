@@ -1,4 +1,4 @@
-"""An OpenTelemetry Collector takes events and forwards them: nothing is lost, nothing changes.
+"""An OpenTelemetry Collector receives events and forwards them, complete and unchanged.
 
 The environment variable OTELCOL names the program; `.ci/get_otelcol.sh` builds one.
 """
@@ -37,7 +37,7 @@ if not PROGRAM:
 
 
 class Otelcol(CollectorProgram):
-    """The Collector with the configuration that `config` holds when it starts."""
+    """The Collector. `start` writes `config` to its configuration file."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
@@ -57,11 +57,11 @@ class Otelcol(CollectorProgram):
 
 
 NO_METRICS = {"metrics": {"level": "none"}}
-"""Its metrics would be served on a port that is always the same."""
+"""Metrics would be served on a fixed port, which may be in use."""
 
 
 def forwarding_config(addresses: tuple[str, str], forward: str, endpoint: str) -> dict[str, Any]:
-    """Return a configuration without a queue: what is answered has been forwarded."""
+    """Return a configuration without a queue: the Collector answers after it has forwarded."""
     grpc, http = ({"endpoint": address} for address in addresses)
     exporter: dict[str, Any] = {
         "sending_queue": {"enabled": False},
@@ -83,18 +83,18 @@ def forwarding_config(addresses: tuple[str, str], forward: str, endpoint: str) -
 
 @pytest.fixture(params=["otlp_grpc", "otlp_http"])
 def forward(request: pytest.FixtureRequest) -> str:
-    """The exporter that the collector forwards with."""
+    """The Collector's exporter."""
     name: str = request.param
     return name
 
 
 ONCE = pytest.mark.parametrize("forward", ["otlp_http"], indirect=True)
-"""For tests that are not about forwarding."""
+"""For tests in which the Collector's exporter does not matter."""
 
 
 @pytest.fixture
 def downstream(forward: str, receiver: Receiver) -> Iterator[Gate]:
-    """Stands between the collector and the receiver."""
+    """A gate between the Collector and the receiver."""
     over_grpc = forward == "otlp_grpc"
     gate = Gate(receiver.grpc_endpoint if over_grpc else receiver.http_endpoint)
     yield gate
@@ -103,7 +103,7 @@ def downstream(forward: str, receiver: Receiver) -> Iterator[Gate]:
 
 @pytest.fixture
 def otelcol(forward: str, downstream: Gate, tmp_path: Path) -> Iterator[Otelcol]:
-    """Forwards to the receiver once it is started."""
+    """A Collector that forwards to the receiver. Tests start it."""
     otelcol = Otelcol(tmp_path)
     otelcol.config = forwarding_config(otelcol.addresses, forward, downstream.endpoint)
     yield otelcol
@@ -112,7 +112,7 @@ def otelcol(forward: str, downstream: Gate, tmp_path: Path) -> Iterator[Otelcol]
 
 @pytest.mark.parametrize("compression", ["none", "gzip"])
 @pytest.mark.parametrize("protocol", PROTOCOLS)
-def test_everything_arrives_unchanged(
+def test_collector_forwards_events_unchanged(
     otelcol: Otelcol, receiver: Receiver, attach: HandlerFactory, protocol: str, compression: str
 ) -> None:
     otelcol.start()
@@ -123,7 +123,7 @@ def test_everything_arrives_unchanged(
 @ONCE
 @pytest.mark.parametrize("stop", [Otelcol.end, Otelcol.kill])
 @pytest.mark.parametrize("protocol", PROTOCOLS)
-def test_restart_under_load_loses_nothing(
+def test_restart_under_load_drops_no_event(
     otelcol: Otelcol,
     receiver: Receiver,
     attach: HandlerFactory,
@@ -138,7 +138,7 @@ def test_restart_under_load_loses_nothing(
 
 @pytest.mark.parametrize("fault", [Gate.refuse, Gate.hang, Gate.reset])
 @pytest.mark.parametrize("protocol", PROTOCOLS)
-def test_failing_downstream_loses_nothing(
+def test_failing_downstream_drops_no_event(
     otelcol: Otelcol,
     downstream: Gate,
     receiver: Receiver,
@@ -147,7 +147,7 @@ def test_failing_downstream_loses_nothing(
     protocol: str,
     fault: Callable[[Gate], None],
 ) -> None:
-    """The collector passes the failure on, and the handler tries again."""
+    """The Collector answers with the failure, and the handler retries."""
     otelcol.config["exporters"][forward]["timeout"] = "500ms"
     otelcol.start()
     handler = attach({"exporter": otelcol.exporter(protocol), "batch": {"schedule_delay_ms": 5}})
@@ -177,7 +177,7 @@ def server_files(certificates: Certificates, tmp_path: Path) -> dict[str, str]:
 
 @ONCE
 @pytest.mark.parametrize("protocol", PROTOCOLS)
-def test_mutual_tls(
+def test_mutual_tls_requires_the_client_certificate(
     otelcol: Otelcol,
     receiver: Receiver,
     attach: HandlerFactory,
@@ -204,7 +204,7 @@ def test_mutual_tls(
 @ONCE
 @pytest.mark.parametrize("compression", ["none", "gzip"])
 @pytest.mark.parametrize("protocol", PROTOCOLS)
-def test_large_events_arrive_within_its_limit(
+def test_large_events_arrive_despite_the_request_limit(
     otelcol: Otelcol,
     receiver: Receiver,
     attach: HandlerFactory,
@@ -212,9 +212,9 @@ def test_large_events_arrive_within_its_limit(
     protocol: str,
     compression: str,
 ) -> None:
-    """The default request of a handler is larger: it is sent again in halves, at once.
+    """Requests of the default size exceed the limit: the handler immediately resends halves.
 
-    Over HTTP a Collector answers 400 to a body that is too large, as to any it cannot read.
+    Over HTTP, the Collector answers 400 to a body that is too large, as to an invalid one.
     """
     otelcol.protocols["http"]["max_request_body_size"] = 1_000_000
     otelcol.protocols["grpc"]["max_recv_msg_size_mib"] = 1
@@ -225,7 +225,7 @@ def test_large_events_arrive_within_its_limit(
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
-def test_memory_limiter_that_refuses_for_a_while_loses_nothing(
+def test_memory_limiter_that_refuses_for_a_while_drops_no_event(
     otelcol: Otelcol,
     downstream: Gate,
     receiver: Receiver,
@@ -234,7 +234,7 @@ def test_memory_limiter_that_refuses_for_a_while_loses_nothing(
     forward: str,
     protocol: str,
 ) -> None:
-    """Its queue fills the memory while its downstream is away, and empties afterwards."""
+    """The Collector's queue fills its memory while the downstream is unreachable."""
     otelcol.config["processors"] = {
         "memory_limiter": {
             "check_interval": "50ms",
@@ -266,7 +266,7 @@ def test_memory_limiter_that_refuses_for_a_while_loses_nothing(
 
 
 def take_out_missing_components(config: dict[str, Any]) -> None:
-    """Remove the components that this build of the Collector lacks, and what refers to them."""
+    """Remove the components that this build of the Collector lacks, and references to them."""
     listed = subprocess.run([PROGRAM, "components"], capture_output=True, check=True, timeout=30)
     components = yaml.safe_load(listed.stdout)
     for kind in ("extensions", "receivers", "processors", "exporters"):
@@ -293,9 +293,9 @@ def test_readme_gateway_forwards_to_the_backend(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """README's configuration of both, as far as this build of the Collector has its components.
+    """Uses the documented configuration, without components that this build lacks.
 
-    Addresses and certificates are the test's own.
+    Addresses and certificates are replaced by the test's own.
     """
     backend = grpc_collector(OK, tls=Tls(certificates.good))
     trust = certificates.settings()["ca-certificate"]

@@ -12,7 +12,7 @@ from support.paths import ROOT
 
 
 def test_packaged_logging_ini_equals_the_one_at_the_top_level() -> None:
-    """The project's own file stays at the top level; an installation has only the package's."""
+    """A checkout has the file at the top level, an installation only in the package."""
     packaged = files("codex_otel_logging").joinpath("logging.ini")
     assert packaged.read_bytes() == (ROOT / "logging.ini").read_bytes()
 

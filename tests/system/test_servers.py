@@ -1,4 +1,4 @@
-"""Web servers and workers deliver what was logged just before they stop, each event once."""
+"""Web servers and Celery workers deliver events logged just before they stop, each once."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ async def say_that_it_begins(request, call_next):
     ],
     indirect=["exporter"],
 )
-def test_uvicorn(
+def test_uvicorn_delivers_at_sigterm_and_sigint(
     tmp_path: Path,
     receiver: Receiver,
     exporter: dict[str, Any],
@@ -81,7 +81,7 @@ def test_uvicorn(
 def test_uvicorn_delivers_what_a_request_logs_after_the_signal(
     tmp_path: Path, receiver: Receiver
 ) -> None:
-    """The lifespan shuts down when the last request has been answered."""
+    """The lifespan shuts down after the last request has been answered."""
     pytest.importorskip("fastapi")
     lay_out_applications(tmp_path, over_http(receiver))
     append(tmp_path / "service.py", REQUESTS_SAY_THAT_THEY_BEGIN)
@@ -102,8 +102,8 @@ def test_uvicorn_delivers_what_a_request_logs_after_the_signal(
     assert event.attributes["prompt_length"] == 7
 
 
-def test_uvicorn_reload(tmp_path: Path, receiver: Receiver) -> None:
-    """The process that is replaced delivers, and so does its successor."""
+def test_uvicorn_delivers_before_and_after_a_reload(tmp_path: Path, receiver: Receiver) -> None:
+    """Both the replaced process and its successor deliver."""
     pytest.importorskip("fastapi")
     lay_out_applications(tmp_path, over_http(receiver))
     prompts = Prompts()
@@ -122,7 +122,9 @@ def test_uvicorn_reload(tmp_path: Path, receiver: Receiver) -> None:
 
 
 @pytest.mark.parametrize("preload", [False, True])
-def test_gunicorn_with_uvicorns_worker(tmp_path: Path, receiver: Receiver, preload: bool) -> None:
+def test_gunicorn_with_uvicorn_worker_delivers(
+    tmp_path: Path, receiver: Receiver, preload: bool
+) -> None:
     pytest.importorskip("fastapi")
     pytest.importorskip("uvicorn")
     lay_out_applications(tmp_path, over_http(receiver), preload=preload)
@@ -130,7 +132,9 @@ def test_gunicorn_with_uvicorns_worker(tmp_path: Path, receiver: Receiver, prelo
     check(receiver, tmp_path, *server, application="service:app", processes=2)
 
 
-def test_gunicorns_own_asgi_worker_needs_no_lifespan(tmp_path: Path, receiver: Receiver) -> None:
+def test_gunicorn_asgi_worker_delivers_without_the_lifespan(
+    tmp_path: Path, receiver: Receiver
+) -> None:
     pytest.importorskip("fastapi")
     lay_out_applications(tmp_path, over_http(receiver), lifespan=False)
     server = (*GUNICORN, "--worker-class=asgi")
@@ -149,7 +153,7 @@ def test_gunicorns_own_asgi_worker_needs_no_lifespan(tmp_path: Path, receiver: R
 def test_uvicorn_delivers_nothing_without_the_lifespan(
     tmp_path: Path, receiver: Receiver, server: tuple[str, ...], processes: int, status: int
 ) -> None:
-    """As README says; when this fails, the recipe is not needed any more."""
+    """The recipes document this. If it fails, the lifespan is no longer needed."""
     pytest.importorskip("fastapi")
     pytest.importorskip("uvicorn")
     lay_out_applications(tmp_path, over_http(receiver), lifespan=False)
@@ -169,7 +173,7 @@ def test_uvicorn_delivers_nothing_without_the_lifespan(
     ],
     indirect=["exporter"],
 )
-def test_flask_and_gunicorn(
+def test_flask_under_gunicorn_delivers(
     tmp_path: Path,
     receiver: Receiver,
     exporter: dict[str, Any],
@@ -177,10 +181,10 @@ def test_flask_and_gunicorn(
     preload: bool,
     stop: signal.Signals,
 ) -> None:
-    """Also what was logged before the fork, if there is one after: once, by the parent process.
+    """With `preload_app`, events logged before the fork are delivered once, by the parent process.
 
-    Not with SIGINT and gthread: gunicorn 27 shuts its thread pool down in the signal handler, which
-    may have interrupted the pool while it holds the lock that this needs.
+    SIGINT is not tested with gthread: gunicorn 27 shuts its thread pool down in the signal handler,
+    and deadlocks if the signal interrupted the pool while it held its lock.
     """
     pytest.importorskip("flask")
     lay_out_applications(tmp_path, exporter, preload=preload)
@@ -205,8 +209,8 @@ def hang():
 """
 
 
-def test_a_worker_that_gunicorn_aborts_delivers(tmp_path: Path, receiver: Receiver) -> None:
-    """It has a second, which is enough for one that is connected."""
+def test_worker_aborted_by_gunicorn_delivers(tmp_path: Path, receiver: Receiver) -> None:
+    """The worker has one second, enough for a handler that is already connected."""
     pytest.importorskip("flask")
     lay_out_applications(tmp_path, over_http(receiver))
     append(tmp_path / "app.py", HANG_AFTER_LOGGING)
@@ -232,7 +236,7 @@ def test_a_worker_that_gunicorn_aborts_delivers(tmp_path: Path, receiver: Receiv
     ],
     ids=["runserver", "gunicorn", "uvicorn", "uvicorn with two workers", "gunicorn with uvicorn's"],
 )
-def test_django(
+def test_django_delivers_under_every_server(
     tmp_path: Path,
     receiver: Receiver,
     server: tuple[str, ...],
@@ -250,7 +254,7 @@ def test_django(
     )  # fmt: skip
 
 
-def test_djangos_runserver_delivers_before_it_reloads(tmp_path: Path, receiver: Receiver) -> None:
+def test_django_runserver_delivers_before_it_reloads(tmp_path: Path, receiver: Receiver) -> None:
     lay_out_applications(tmp_path, over_http(receiver))
     prompts = Prompts()
     with start(tmp_path, *RUNSERVER) as server:
@@ -262,15 +266,15 @@ def test_djangos_runserver_delivers_before_it_reloads(tmp_path: Path, receiver: 
         prompts.assert_arrived(receiver.events)
 
 
-def test_djangos_runserver_delivers_nothing_at_sigterm(tmp_path: Path, receiver: Receiver) -> None:
-    """As README says."""
+def test_django_runserver_delivers_nothing_at_sigterm(tmp_path: Path, receiver: Receiver) -> None:
+    """The recipes document this."""
     lay_out_applications(tmp_path, over_http(receiver))
     server = (*RUNSERVER, "--noreload")
     check(receiver, tmp_path, *server, status=-TERM, delivers=False)
 
 
-def test_celery(tmp_path: Path, receiver: Receiver) -> None:
-    """Every pool, with a folder as the broker."""
+def test_celery_delivers_with_every_pool(tmp_path: Path, receiver: Receiver) -> None:
+    """The broker is a folder, so that no server is needed."""
     pytest.importorskip("celery")
     pools = ["prefork", "threads", "solo"]
     with ExitStack() as stack:
@@ -297,12 +301,14 @@ def test_celery(tmp_path: Path, receiver: Receiver) -> None:
     assert turns(receiver.events) == expected
 
 
-def test_fastapi_leaves_bound_blocks_in_other_contexts(tmp_path: Path, receiver: Receiver) -> None:
-    """Each step of a synchronous generator or dependency runs in a copy of the request's context.
+def test_fastapi_generators_lose_the_bound_conversation_as_documented(
+    tmp_path: Path, receiver: Receiver
+) -> None:
+    """FastAPI runs each step of a synchronous generator in a new copy of the request's context.
 
-    The application's log stays silent, even where a client leaves a stream before its end, and
-    events carry the bound conversation as far as README says. A conversation's logger needs no
-    context.
+    Leaving a `bind()` block in another context must not log an error, even if a client closes a
+    stream early. Events carry the bound conversation where the recipes say so; a conversation's own
+    logger does not depend on the context.
     """
     pytest.importorskip("fastapi")
     lay_out(tmp_path, over_http(receiver))

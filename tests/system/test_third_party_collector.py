@@ -1,6 +1,6 @@
-"""A collector that is not ours: rotel, a Rust program, takes our events and passes them on.
+"""rotel, an independent collector written in Rust, receives events and forwards them.
 
-What arrives behind it is compared with what arrives when the same is sent straight.
+The forwarded events are compared with the same events sent directly to a receiver.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ rotel_package = pytest.importorskip(
 PROGRAM = str(Path(rotel_package.__file__).with_name("rotel-agent"))
 LIBRARIES = f"{sysconfig.get_config_var('LIBDIR')}:{sys.base_prefix}/lib"
 ENVIRONMENT = {"LD_LIBRARY_PATH": LIBRARIES}
-"""The program needs Python's shared library, which need not be where programs look for it."""
+"""The program needs Python's shared library, which may be outside the linker's search path."""
 
 _trial = subprocess.run(
     [PROGRAM, "--version"], env=ENVIRONMENT, capture_output=True, text=True, timeout=30
@@ -42,7 +42,7 @@ if _trial.returncode != 0:
 
 
 class Rotel(CollectorProgram):
-    """Passes the logs it gets on to a receiver."""
+    """rotel, forwarding logs to a receiver."""
 
     environment = ENVIRONMENT
 
@@ -84,7 +84,7 @@ OVER_HTTP = pytest.mark.parametrize("rotel", ["http"], indirect=True)
 
 @pytest.mark.parametrize("compression", ["none", "gzip"])
 @pytest.mark.parametrize("way", PROTOCOLS)
-def test_all_arrives_as_when_it_is_sent_straight(
+def test_rotel_forwards_events_unchanged(
     rotel: Rotel, receiver: Receiver, attach: HandlerFactory, way: str, compression: str
 ) -> None:
     fields = samples.ODD if way == "json" else {**samples.ODD, **samples.ODD_AS_JSON}
@@ -93,18 +93,17 @@ def test_all_arrives_as_when_it_is_sent_straight(
 
 @OVER_HTTP
 @pytest.mark.parametrize("name", samples.ODD_AS_JSON)
-def test_what_it_does_not_take_as_json(
+def test_json_values_that_rotel_rejects_are_counted_and_reported(
     rotel: Rotel,
     receiver: Receiver,
     attach: HandlerFactory,
     caplog: pytest.LogCaptureFixture,
     name: str,
 ) -> None:
-    """The whole request is refused, which is reported and counted.
+    """The collector rejects the whole request.
 
-    Protobuf's JSON form writes doubles that are no numbers as text, and leaves out a field that is
-    empty, which a reader has to accept: https://protobuf.dev/programming-guides/json/
-    rotel 0.0.1a15 does not: it misses the empty field, and text is no number to it.
+    Protobuf's JSON form writes NaN and infinities as text and omits empty fields, and readers must
+    accept that: https://protobuf.dev/programming-guides/json/. rotel 0.0.1a15 does not.
     """
     handler = attach({"exporter": rotel.exporter("json")})
     log = Log()
@@ -121,7 +120,7 @@ def test_what_it_does_not_take_as_json(
 
 @OVER_HTTP
 @pytest.mark.parametrize("way", PROTOCOLS)
-def test_it_ends_while_events_are_logged_and_starts_again(
+def test_restart_of_rotel_under_load_drops_no_event(
     rotel: Rotel,
     receiver: Receiver,
     attach: HandlerFactory,
@@ -134,21 +133,21 @@ def test_it_ends_while_events_are_logged_and_starts_again(
 
 @OVER_HTTP
 @pytest.mark.parametrize("max_request_bytes", [3_670_016, 16 << 20], ids=["default", "too large"])
-def test_large_events_arrive_within_its_grpc_limit(
+def test_large_events_arrive_despite_the_grpc_limit_of_rotel(
     rotel: Rotel,
     receiver: Receiver,
     attach: HandlerFactory,
     caplog: pytest.LogCaptureFixture,
     max_request_bytes: int,
 ) -> None:
-    """It is 4 MiB; requests beyond it are sent again in halves, at once."""
+    """The limit is 4 MiB; the handler immediately resends larger requests in halves."""
     batch = {"max_request_bytes": max_request_bytes, "retry_for_ms": 0}
     handler = attach({"exporter": rotel.exporter("grpc"), "batch": batch})
     assert_large_events_arrive(receiver, handler, caplog)
 
 
 @OVER_HTTP
-def test_one_event_beyond_its_grpc_limit_is_lost_alone(
+def test_event_beyond_the_grpc_limit_of_rotel_is_rejected_alone(
     rotel: Rotel, receiver: Receiver, attach: HandlerFactory, caplog: pytest.LogCaptureFixture
 ) -> None:
     handler = attach({"exporter": rotel.exporter("grpc"), "max_attribute_length": 0})

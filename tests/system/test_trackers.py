@@ -1,4 +1,4 @@
-"""Error trackers and loguru in the same process: where prompts go, and how they stay out."""
+"""Error trackers and loguru in the same process: which of them see prompts, and how to stop it."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ PROMPTS = ("Rename foo to bar", "And baz")
 def run_with_sentry(
     tmp_path: Path, receiver: Receiver, sentry: Sentry, run_python: RunPython
 ) -> Callable[[str], None]:
-    """Runs the recipe, as edited, and an application that logs and fails."""
+    """Runs a version of the recipe, and an application that logs and fails."""
     lay_out(tmp_path, over_http(receiver))
     shutil.copy(PROGRAMS / "failing.py", tmp_path)
 
@@ -91,7 +91,7 @@ def run_with_sentry(
 def test_no_prompt_reaches_sentry_from_ignored_loggers(
     run_with_sentry: Callable[[str], None], sentry: Sentry
 ) -> None:
-    """Sentry gets everything else: breadcrumbs, events and logs of the application."""
+    """Sentry still receives the application's breadcrumbs, events and logs."""
     run_with_sentry(recipe("python", "tracked.py"))
     assert not any(map(sentry.mentions, PROMPTS))
     assert not sentry.mentions("codex.user_prompt")
@@ -101,7 +101,7 @@ def test_no_prompt_reaches_sentry_from_ignored_loggers(
 def test_prompts_reach_sentry_without_either_call(
     run_with_sentry: Callable[[str], None], sentry: Sentry, call: str
 ) -> None:
-    """Although `propagate` is off."""
+    """Even though `propagate` is False: Sentry patches `Logger.callHandlers`."""
     code = recipe("python", "tracked.py")
     assert f"    {call}\n" in code
     run_with_sentry(code.replace(f"    {call}\n", ""))
@@ -119,10 +119,10 @@ def test_local_variables_reach_sentry_unless_excluded(
     assert sentry.mentions("in-a-local-variable") == include
 
 
-def test_whoever_patches_call_handlers_finds_prompts_in_fields_only(
+def test_patched_call_handlers_finds_prompts_in_fields_only(
     attach_to: HandlerFactory, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """New Relic and Sentry do so; the message that they forward is the event's name."""
+    """New Relic and Sentry patch it; the message that they forward is only the event's name."""
     seen: list[logging.LogRecord] = []
     call_handlers = logging.Logger.callHandlers
 
@@ -141,7 +141,7 @@ def test_whoever_patches_call_handlers_finds_prompts_in_fields_only(
     assert event.attributes["prompt"] == "[REDACTED]"
 
 
-def test_the_loguru_recipe_exports_what_is_logged_with_loguru(
+def test_loguru_recipe_exports_events_logged_with_loguru(
     tmp_path: Path, receiver: Receiver, run_python: RunPython
 ) -> None:
     pytest.importorskip("loguru")
@@ -177,10 +177,10 @@ logger.bind(turns=[{"prompt": "And baz"}]).info("codex.user_prompt", prompt="Ren
 """
 
 
-def test_a_handler_added_to_loguru_ignores_what_other_loggers_log(
+def test_handler_added_to_loguru_ignores_other_loggers(
     tmp_path: Path, receiver: Receiver, run_python: RunPython
 ) -> None:
-    """As README says: the record's name is the module's."""
+    """The recipes document this: loguru names the record after the module."""
     pytest.importorskip("loguru")
     lay_out(tmp_path, over_http(receiver))
     done = run_python(LOGURU_WITH_THE_HANDLER, "__main__")
@@ -189,7 +189,7 @@ def test_a_handler_added_to_loguru_ignores_what_other_loggers_log(
     assert "ignored: logger '__main__'" in done.stderr
 
 
-def test_a_handler_added_to_loguru_redacts_the_fields_in_their_map(
+def test_handler_added_to_loguru_redacts_the_fields_in_their_map(
     tmp_path: Path, receiver: Receiver, run_python: RunPython
 ) -> None:
     pytest.importorskip("loguru")

@@ -1,4 +1,4 @@
-"""The core alone: a virtual environment that has the package, tomli if needed, and nothing else."""
+"""The package without extras: an environment with only the package and, if needed, tomli."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ NOTHING = "Stats(accepted=0, exported=0, rejected=0, dropped=0, queued=0, ignore
 
 @pytest.fixture(scope="module")
 def core_python(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """An interpreter in an environment of its own, made from what is installed here."""
+    """The interpreter of an environment with only the package and its requirements."""
     return str(make_environment(tmp_path_factory.mktemp("core")))
 
 
@@ -27,14 +27,12 @@ def run_core(run_python: RunPython, core_python: str, handler: str) -> tuple[lis
     return done.stdout.splitlines(), done.stderr
 
 
-def test_it_is_an_environment_without_opentelemetry(
-    run_python: RunPython, core_python: str
-) -> None:
+def test_environment_lacks_opentelemetry(run_python: RunPython, core_python: str) -> None:
     done = run_python("import opentelemetry", python=core_python, PYTHONPATH="")
     assert "No module named 'opentelemetry'" in done.stderr
 
 
-def test_exporter_none_needs_nothing_and_does_nothing(
+def test_exporter_none_needs_no_extra_and_does_nothing(
     run_python: RunPython, core_python: str
 ) -> None:
     lines, errors = run_core(run_python, core_python, '{"otel": {}}')
@@ -51,17 +49,17 @@ def test_exporter_none_needs_nothing_and_does_nothing(
         ('{"otlp-grpc": {"endpoint": "http://127.0.0.1:9"}}', "grpc"),
     ],
 )
-def test_a_missing_exporter_is_one_warning_and_the_application_runs_on(
+def test_missing_exporter_is_one_warning_and_the_application_runs_on(
     run_python: RunPython, core_python: str, exporter: str, extra: str
 ) -> None:
     lines, errors = run_core(run_python, core_python, f'{{"otel": {{"exporter": {exporter}}}}}')
-    (warning,) = errors.splitlines()  # logging is being configured: this one goes to stderr
+    (warning,) = errors.splitlines()  # logging is not configured yet: it goes to standard error
     assert "needs an extra package: pip install" in warning
     assert f"'codex_otel_logging[{extra}]'" in warning
     assert lines == [f"True {NOTHING} 1", "runs on", "[]"]
 
 
-def test_strict_raises_instead(run_python: RunPython, core_python: str) -> None:
+def test_missing_exporter_is_an_error_with_strict(run_python: RunPython, core_python: str) -> None:
     handler = '{"otel": {"exporter": "otlp-grpc"}, "strict": true}'
     _, errors = run_core(run_python, core_python, handler)
     assert (
@@ -71,7 +69,7 @@ def test_strict_raises_instead(run_python: RunPython, core_python: str) -> None:
 
 
 @pytest.mark.parametrize("command", ["demo", "listen"])
-def test_a_command_names_the_package_it_needs(
+def test_demo_and_listen_name_the_extra_they_need(
     run_python: RunPython, core_python: str, command: str
 ) -> None:
     program = "import sys; from codex_otel_logging.__main__ import main; sys.exit(main())"
@@ -82,7 +80,7 @@ def test_a_command_names_the_package_it_needs(
     )
 
 
-def test_check_names_the_package_it_needs(run_python: RunPython, core_python: str) -> None:
+def test_check_names_the_extra_it_needs(run_python: RunPython, core_python: str) -> None:
     program = """
 import sys
 from pathlib import Path
@@ -98,7 +96,7 @@ sys.exit(10 * main(["check", "otel.toml"]) + main(["check", "otel.toml", "--send
     assert done.stderr == ""
 
 
-def test_catalog_needs_nothing_more(run_python: RunPython, core_python: str) -> None:
+def test_catalog_needs_no_extra(run_python: RunPython, core_python: str) -> None:
     program = "from codex_otel_logging.__main__ import main; main(['catalog'])"
     done = run_python(program, python=core_python, PYTHONPATH="")
     assert (done.returncode, done.stderr) == (0, "")
@@ -115,7 +113,7 @@ def test_catalog_needs_nothing_more(run_python: RunPython, core_python: str) -> 
     ],
     ids=["help", "help of the receiver", "star import", "getmembers"],
 )
-def test_the_public_names_can_be_looked_at(
+def test_public_names_can_be_imported_and_inspected(
     run_python: RunPython, core_python: str, program: str
 ) -> None:
     """Only building a `Receiver` needs an extra, not importing it."""
@@ -124,7 +122,7 @@ def test_the_public_names_can_be_looked_at(
     assert "Receiver" in done.stdout
 
 
-def test_building_a_receiver_names_the_package_it_needs(
+def test_building_a_receiver_names_the_extra_it_needs(
     run_python: RunPython, core_python: str
 ) -> None:
     program = "from codex_otel_logging import Receiver; Receiver()"
@@ -134,7 +132,7 @@ def test_building_a_receiver_names_the_package_it_needs(
     )
 
 
-def test_building_a_handler_imports_nothing_heavy_also_where_it_is_installed(
+def test_building_a_handler_imports_no_exporter_even_if_installed(
     run_python: RunPython,
 ) -> None:
     program = """
@@ -147,5 +145,5 @@ print([name for name in heavy if name in sys.modules], threading.active_count())
     assert run_python(program).stdout == "[] 1\n"
 
 
-def test_the_version_here_is_tested() -> None:
+def test_python_version_is_supported() -> None:
     assert sys.version_info >= (3, 10)
