@@ -28,7 +28,7 @@ class Parser(argparse.ArgumentParser):
     def parse_args(  # type: ignore[override]
         self, args: Sequence[str] | None = None, namespace: None = None
     ) -> argparse.Namespace:
-        """Parse a command line. On an error, print the usage and a message, exit with status 2."""
+        """Parse a command line. If it is invalid, print usage and message, exit with status 2."""
         options, unknown = self.parse_known_args(args, namespace)
         if unknown := [argument for argument in unknown if argument != "--"]:
             # argparse reports these from the outermost parser, whose usage lists no command's
@@ -45,6 +45,7 @@ class Parser(argparse.ArgumentParser):
         known = [name for name in self._option_string_actions if name.startswith("--")]
         if option in known:
             self.error(f"option {option!r} must follow the command: {self.prog} {option}")
+        # An abbreviation is not accepted, but it tells what was meant.
         begun = [repr(name) for name in known if name.startswith(option)]
         hint = f"; did you mean {' or '.join(begun)}?" if begun else nearest(option, known)
         self.error(f"unknown option {option!r}{hint}")
@@ -79,6 +80,7 @@ def logging_dict(text: str) -> str:
         ArgumentTypeError: the text is not of the form MODULE:DICT.
 
     """
+    # "settings.py:LOGGING" matches the pattern, as a module `py` in a package `settings`.
     if not _REFERENCE.fullmatch(text) or ".py:" in text:
         raise argparse.ArgumentTypeError(
             f"invalid MODULE:DICT {text!r}: expected a module name (not a file name), a colon and "

@@ -55,6 +55,7 @@ def console() -> Console:
 
     Honours `NO_COLOR` (https://no-color.org) and `TERM=dumb`, as `rich` does.
     """
+    # Line buffering also in a pipe: `codex-otel-logging listen | grep ...` shows events at once.
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace", line_buffering=True)
     if sys.stdout.isatty():
@@ -86,6 +87,7 @@ class _Plain:
             size = sum(width_of(text) for text, _ in chunk)
             if line and width is not None and taken + size > width:
                 self._print(line)
+                # The first chunk of a line loses its blank: the indent takes its place.
                 (first, style), *rest = chunk
                 chunk = [(first.lstrip(" "), style), *rest]
                 line = [(" " * indent, "")]

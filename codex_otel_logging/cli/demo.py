@@ -172,6 +172,7 @@ def faults(session: Session, received: Sequence[ReceivedEvent]) -> Iterator[str]
     """Yield a line for each difference between what was logged and what arrived."""
     if len(received) != len(session.events):
         yield f"{len(session.events)} events were logged, {len(received)} arrived"
+    # A different number is already reported: compare as many pairs as there are.
     for number, (logged, event) in enumerate(zip(session.events, received, strict=False), 1):
         for what, expected, arrived in _compared(session.conversation, logged, event):
             if type(expected) is not type(arrived) or expected != arrived:  # True == 1
@@ -193,6 +194,7 @@ def _compared(
     }
     for key, value in resource.items():
         yield f"resource {key}", value, event.resource.get(key)
+    # The time of the call is unknown here, so only its form is compared.
     timestamp = str(event.attributes.get("event.timestamp"))
     yield "event.timestamp", True, _TIMESTAMP.fullmatch(timestamp) is not None
     expected = {
@@ -205,7 +207,7 @@ def _compared(
         "slug": conversation.slug,
         **logged.fields,
     }
-    if "prompt" in logged.fields:
+    if "prompt" in logged.fields:  # `log_user_prompt` is off by default
         expected["prompt_length"] = len(logged.fields["prompt"])
         expected["prompt"] = REDACTED
     for key in sorted(expected.keys() | event.attributes.keys()):

@@ -65,6 +65,7 @@ def cut_middle(text: str, width: int) -> str:
     if len(head(text, width)) == len(text):
         return text
     room = max(width - len(ELLIPSIS), 0)
+    # The end is cut like a beginning, from the reversed text, of which `room` characters suffice.
     end = head(text[: -room - 1 : -1], room // 2)[::-1]
     return head(text, room - width_of(end)) + ELLIPSIS + end
 
@@ -124,6 +125,7 @@ def fit_fields(fields: Sequence[Field], width: int, essential: int) -> tuple[lis
     for name, value in fields[essential:]:
         room -= _field_width((name, value))
         if room < 0:
+            # A value that is cut has an ellipsis of its own and needs no marker behind it.
             left = room + marker + width_of(value)
             if left >= _MIN_COLUMNS:
                 return [*fitted, (name, cut(value, left))], False
@@ -151,6 +153,8 @@ def shrink(widths: Sequence[int], room: int, smallest: Sequence[int]) -> list[in
 
     The widest shrinks first; among equals, the last one.
     """
+    # No width need exceed the room. Capping them first also bounds the number of steps below: the
+    # value of an attribute can be megabytes long.
     found = [min(width, max(room, least)) for width, least in zip(widths, smallest, strict=True)]
     while sum(found) > room:
         may_shrink = [index for index, width in enumerate(found) if width > smallest[index]]

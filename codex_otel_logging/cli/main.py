@@ -41,7 +41,7 @@ def main(arguments: Sequence[str] | None = None, *, prog: str = _NAME) -> int:
     options = parser.parse_args(arguments)
     try:
         status = int(options.run(options))
-        sys.stdout.flush()
+        sys.stdout.flush()  # here, not at exit, where Python reports a broken pipe itself
     except BrokenPipeError:  # a pager or `head` has exited
         _discard_output()
         return 1
@@ -149,7 +149,7 @@ def _add_listen(commands: Commands) -> None:
         description="Receives events from the Codex CLI, or from an application that logs through "
         "this package, on this machine and shows each one as it arrives. Press Ctrl-C to stop and "
         "print a summary of each conversation. If the output is slow, up to 32 MiB of requests are "
-        "queued; further requests are answered with a request to retry.",
+        "queued; senders of further requests are asked to retry.",
         epilog="Exit status: 0 when stopped by Ctrl-C or SIGTERM, 1 if a port is in use, a package "
         "is missing or the output pipe is closed, 2 for an invalid command line, 130 if a second "
         "Ctrl-C interrupts the summary.",

@@ -45,14 +45,9 @@ class Command:
         pipe_bytes: int | None = None,
         **environment: str,
     ) -> None:
-        our_end, its_end = os.pipe() if columns is None else pty.openpty()
+        our_end, its_end = _open_output(columns, pipe_bytes)
         # A file object closes its descriptor only once; the number may be in use again later.
         self._output = os.fdopen(our_end, "rb", buffering=0)
-        if columns is not None:
-            size = struct.pack("HHHH", 50, columns, 0, 0)
-            fcntl.ioctl(its_end, termios.TIOCSWINSZ, size)
-        if pipe_bytes is not None:
-            fcntl.fcntl(its_end, fcntl.F_SETPIPE_SZ, pipe_bytes)
         self.process = subprocess.Popen(
             [
                 *(sys.executable, "-W", "error", "-W", OLD_API_WARNING),
@@ -165,6 +160,16 @@ class Command:
         self.process.wait(timeout=10)
         self._output.close()
         self._errors.close()
+
+
+def _open_output(columns: int | None, pipe_bytes: int | None) -> tuple[int, int]:
+    """Return the reading and the writing end of a terminal or a pipe."""
+    our_end, its_end = os.pipe() if columns is None else pty.openpty()
+    if columns is not None:
+        fcntl.ioctl(its_end, termios.TIOCSWINSZ, struct.pack("HHHH", 50, columns, 0, 0))
+    if pipe_bytes is not None:
+        fcntl.fcntl(its_end, fcntl.F_SETPIPE_SZ, pipe_bytes)
+    return our_end, its_end
 
 
 needs_small_pipes = pytest.mark.skipif(

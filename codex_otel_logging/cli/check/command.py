@@ -122,6 +122,7 @@ def _print_settings(out: Console, checked: Checked) -> None:
     out.line()
     for warning in source.config.warnings:
         out.line(printable(f"Warning: {warning}"), "yellow", indent=2)
+    # One line per reason, not per variable: often all of OTEL_EXPORTER_OTLP_* share one.
     reason_of = checked.ineffective.__getitem__
     for reason, variables in groupby(sorted(checked.ineffective, key=reason_of), key=reason_of):
         out.line(f"{', '.join(variables)}: no effect, because {reason}.", "yellow", indent=2)
@@ -163,7 +164,7 @@ def _consequences(checked: Checked) -> list[str]:
 def _print_reaches(out: Console, reaches: Sequence[Reach], reference: str) -> None:
     """Print where events arrive, once for consecutive loggers with equal findings."""
     out.line(f"With {reference}, an INFO event logged")
-    for _, group in groupby(reaches, key=lambda reach: reach[1:]):
+    for _, group in groupby(reaches, key=lambda reach: reach[1:]):  # all but the logger's name
         same = list(group)
         names = " or ".join(repr(reach.logger) for reach in same)
         reach = same[0]

@@ -60,7 +60,7 @@ class Delivery:
             for name, diagnosis in self._delivery(client):
                 yield _step(name, diagnosis, started)
                 started = time.perf_counter()
-        finally:
+        finally:  # also if the caller stops iterating, for example at Ctrl-C
             client.shutdown()
 
     def _delivery(self, client: Exporter) -> Iterator[tuple[str, Diagnosis]]:
@@ -86,13 +86,14 @@ def _probe(
     yield "name", diagnosis
     if not addresses:
         return diagnosis.next
+    # The exporter's timeout also covers connection, tunnel and handshake together.
     deadline = Deadline(exporter.timeout_ms / 1000)
     diagnosis, connection = connect(route, addresses, deadline)
     yield "connection", diagnosis
     if connection is None:
         return diagnosis.next
     with connection:
-        if route.proxy and route.proxy.opaque:  # it forwards whole requests, there is no tunnel
+        if route.proxy and route.proxy.opaque:  # no tunnel: the collector is out of reach
             return diagnosis.next
         if route.proxy:
             diagnosis = open_tunnel(connection, exporter, route, route.proxy, deadline)

@@ -176,6 +176,9 @@ UNEXPLAINED_WITHOUT_ROUTE = Diagnosis(
 )
 RETRY_AFTER = "; Retry-After: {:g} s"
 
+# The keys are subjects, HTTP statuses, or gRPC statuses. gRPC has only RESOURCE_EXHAUSTED for a
+# busy collector, a large message and a quota; the outcome of judging the answer tells them apart,
+# following https://opentelemetry.io/docs/specs/otlp/#failures.
 _ADVICE: Mapping[int | str | None, str] = {
     "headers": "check the values of the headers that were sent: {headers}",
     "no header": "the request had no credentials; set the collector's key or token in the "

@@ -42,6 +42,7 @@ def _general(config: OtelConfig, otel: Mapping[str, Any]) -> Iterator[Setting]:
             yield _from(config, written, key.name or field.name, getattr(config, field.name), name)
     written = otel.get("resource_attributes", {})
     for name, value in config.resource_attributes.items():
+        # `env` and `service.name` are settings of their own, listed above.
         if name in written or name not in SET_ELSEWHERE:
             yield _from(config, written, f"resource_attributes.{name}", value, name)
 
@@ -59,14 +60,17 @@ def _exporter(config: OtelConfig, otel: Mapping[str, Any]) -> Iterator[Setting]:
     yield Setting("exporter", name, "file" if "exporter" in otel else "default")
     if exporter is None:
         return
+    # A bare name, exporter = "otlp-http", takes everything from OTEL_* variables and defaults.
     is_table = isinstance(otel["exporter"], Mapping)
     table = otel["exporter"][exporter.name] if is_table else {}
     for field, key in keys_of(ExporterConfig):
+        # The endpoint without credentials and query, and with `${NAME}` as written.
         if key.exporter in (None, exporter.name) and field.name not in ("headers", "tls"):
             attribute = "safe_endpoint" if field.name == "endpoint" else field.name
             value = getattr(exporter, attribute)
             yield _from(config, table, f"exporter.{field.name}", value, field.name)
     headers = table.get("headers", {})
+    # Even their lengths stay hidden: MASK is the same for all values.
     for name in headers if is_table else exporter.headers:
         yield _from(config, headers, f"exporter.headers.{name}", MASK, name)
     paths = table.get("tls", {})
@@ -77,8 +81,9 @@ def _exporter(config: OtelConfig, otel: Mapping[str, Any]) -> Iterator[Setting]:
 
 
 def _from(config: OtelConfig, table: Mapping[str, Any], key: str, value: Any, name: str) -> Setting:
-    """Return a setting with its source: the table if it has the name, else variables, if any."""
+    """Return a setting with its source: the table, or the variables that set it, or the default."""
     if name in table:
+        # Only strings can refer to variables.
         text = table[name] if isinstance(table[name], str) else ""
         return Setting(key, value, "file", tuple(dict.fromkeys(variables_in(text))))
     variables = config.variables.get(key, ())

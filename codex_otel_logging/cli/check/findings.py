@@ -21,6 +21,7 @@ from .reach import Reach, reach_of
 from .source import Source, shell_advice, source_of
 
 _ONE_BELOW = f"{EVENT_LOGGER}.tools"
+"""Stands for the loggers of an application that are not imported here."""
 
 
 class Checked(NamedTuple):

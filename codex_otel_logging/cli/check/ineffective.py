@@ -38,6 +38,8 @@ def ineffective_variables(config: OtelConfig, settings: Iterable[Setting]) -> Ma
     for name, value in sorted(os.environ.items()):
         # An invalid value is already named in a warning.
         warned = any(re.search(rf"\b{name}\b", warning) for warning in config.warnings)
+        # An empty variable counts as unset:
+        # https://opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables/
         if name not in effective and value.strip() and not warned:
             reason = _reason(name, value, config)
             if reason:
@@ -51,6 +53,7 @@ def _reason(name: str, value: str, config: OtelConfig) -> str | None:
         return None if known else "only the value true has an effect"
     if name in environment.NEVER_READ:
         return environment.NEVER_READ[name]
+    # OTEL_EXPORTER_OTLP_* without those for traces and metrics, which are another SDK's business.
     of_exporters = name.startswith(environment.EXPORTERS) and not name.startswith(
         environment.OTHER_EXPORTERS
     )

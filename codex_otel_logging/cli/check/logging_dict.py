@@ -48,7 +48,7 @@ def load(reference: str) -> Mapping[str, Any]:
     try:
         with redirect_stdout(sys.stderr):
             found: Any = importlib.import_module(name)
-    except (Exception, SystemExit) as error:
+    except (Exception, SystemExit) as error:  # a script without a `__main__` guard may exit
         raise LoggingDictError(f"cannot import {name}: {_reason(error)}") from error
     for attribute in path.split("."):
         if not hasattr(found, attribute):

@@ -21,7 +21,7 @@ _TIMES = {2: "twice", 3: "three times"}
 
 
 class Onlooker(NamedTuple):
-    """A handler of another package that receives the events, with prompts unredacted.
+    """Another handler that receives the events, with prompts unredacted.
 
     `place` says where it is attached. `by_propagation` says whether events get there only because
     the logger `codex_otel` propagates.
@@ -70,6 +70,7 @@ def reach_of(logger: logging.Logger, unattached: Sequence[str] = ()) -> Reach:
 
     `unattached` names this package's handlers that were built but may be attached to no logger.
     """
+    # Handlers are examined even if the logger already stops the event: one run reports all faults.
     record, faults = _logged(logger, sample_record(logger.name))
     outcomes = [
         outcome
@@ -78,6 +79,7 @@ def reach_of(logger: logging.Logger, unattached: Sequence[str] = ()) -> Reach:
     ]
     ours = [outcome for outcome in outcomes if _leads_to_ours(outcome.handler)]
     arrived = [outcome for outcome in ours if not outcome.fault]
+    # Faults of other handlers are no concern of this package; such a handler receives nothing.
     others = [outcome for outcome in outcomes if not (outcome.fault or outcome in ours)]
     leaves_logger = not faults
     faults += [outcome.fault for outcome in ours if outcome.fault]
@@ -119,6 +121,7 @@ def _logged(
 
 
 def _level_fault(logger: logging.Logger) -> str:
+    # The same search as in `Logger.getEffectiveLevel`, which does not tell where the level is set.
     holder = logger
     while not holder.level and holder.parent is not None:
         holder = holder.parent
@@ -142,6 +145,8 @@ def _filtered(
     """
     record = copy.copy(record)  # filters may change it
     for each in filterer.filters:
+        # One filter at a time, to name the one that rejects the record. Filterer knows all kinds:
+        # objects, functions and, since Python 3.12, filters that return a record.
         alone = logging.Filterer()
         alone.addFilter(each)
         try:
@@ -183,6 +188,7 @@ def _outcomes(
         ours = _leads_to_ours(handler)
         record, fault = _filtered(handler, record, _handler(handler), is_ours=ours)
     inner = _inner(handler)
+    # `prepare` formats the record, so the handlers behind the queue may see another message.
     if inner and not fault and isinstance(handler, QueueHandler):
         try:
             record = handler.prepare(copy.copy(record))
@@ -190,10 +196,11 @@ def _outcomes(
             fault = f"{_handler(handler)} cannot prepare events: {type(error).__name__}: {error}"
     if fault or not inner:
         if not fault and is_own(handler) and READER.read(record) is None:
-            fault = _no_event_fault(through)
-        if not isinstance(handler, logging.NullHandler):
+            fault = _not_an_event_fault(through)
+        if not isinstance(handler, logging.NullHandler):  # it discards records: not an onlooker
             yield _Outcome(handler, holder, through, fault)
         return
+    # By default a QueueListener ignores the levels of its handlers.
     respects = getattr(getattr(handler, "listener", None), "respect_handler_level", False)
     for each in inner:
         yield from _outcomes(
@@ -201,7 +208,7 @@ def _outcomes(
         )
 
 
-def _no_event_fault(through: Sequence[logging.Handler]) -> str:
+def _not_an_event_fault(through: Sequence[logging.Handler]) -> str:
     for each in through:
         if isinstance(each, QueueHandler) and each.formatter is not None:
             return (
@@ -218,7 +225,9 @@ def _inner(handler: logging.Handler) -> Sequence[logging.Handler]:
     """Return the handlers that a handler passes records on to, as far as they can be found."""
     if isinstance(handler, MemoryHandler):
         return [] if handler.target is None else [handler.target]
-    listener = getattr(handler, "listener", None)  # of a QueueHandler, since Python 3.12
+    # `dictConfig` sets it on a QueueHandler since Python 3.12. Otherwise the listener is a variable
+    # of the application and cannot be found.
+    listener = getattr(handler, "listener", None)
     return getattr(listener, "handlers", ())
 
 
@@ -267,13 +276,14 @@ def _duplicates(arrived: Sequence[_Outcome]) -> Iterator[str]:
     """Yield a fault for each destination that an event is sent to more than once."""
     for first in arrived:
         same = [each for each in arrived if _go_to_same_place(first.handler, each.handler)]
-        if len(same) > 1 and same[0] is first:
+        if len(same) > 1 and same[0] is first:  # report each group once
             places = " and ".join(f"{_handler(each.handler)} {each.place}" for each in same)
             times = _TIMES.get(len(same), f"{len(same)} times")
             yield f"each event is sent {times}, by {places}; remove all but one"
 
 
 def _go_to_same_place(one: logging.Handler, other: logging.Handler) -> bool:
+    # Two handlers with different exporters are intended: events go to two collectors.
     exporter = exporter_of(one)
     return one is other or (exporter is not None and exporter == exporter_of(other))
 

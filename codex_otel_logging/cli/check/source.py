@@ -51,6 +51,7 @@ def source_of(
     why = "The default, because CODEX_HOME is not set"
     if kind == "CODEX_HOME":
         why = "From the folder in CODEX_HOME"
+    # There is a handler, but its factory is the application's own.
     if handlers:
         why += f"; the settings of the handler in {reference} are not accessible"
     return _from_file(OtelFile.read(), kind, why)
@@ -70,11 +71,12 @@ def _file_of(configured: ConfiguredHandler, reference: str) -> OtelFile | None:
     name = factory if isinstance(factory, str) else f"{factory.__module__}.{factory.__qualname__}"
     if name.partition(".")[0] != _PACKAGE:
         return None
+    # The arguments of `from_table`, `from_toml` and `CodexOtelHandler`.
     found: Any = options.get("otel", options.get("path", options.get("config")))
     if found is None and not name.endswith("from_toml"):
-        found = {}
+        found = {}  # `CodexOtelHandler` without settings has the defaults
     if isinstance(found, OtelConfig):
-        return None
+        return None  # already parsed: what the table said is unknown
     if isinstance(found, Mapping):
         return OtelFile(f"{reference}: {configured.handler.name}", Path(), found)
     return OtelFile.read(found, missing_ok=bool(options.get("missing_ok")))

@@ -1,6 +1,6 @@
 """The steps of a delivery, in order. Each returns a `Diagnosis`.
 
-All steps before `send` use plain sockets, to find out which part of the route fails. They send none
+All steps except `send` use plain sockets, to find out which part of the route fails. They send none
 of the configured headers; a proxy receives the credentials from its own address. One deadline
 limits them together. Name resolution is exempt, because `getaddrinfo` has no timeout.
 """
@@ -31,6 +31,8 @@ from . import diagnoses
 from .diagnoses import Diagnosis
 
 _PROBE_TIMEOUT_S = 2.0
+"""Maximum time of each attempt to detect a protocol."""
+
 _ALERT_TIMEOUT_S = 0.3
 """How long to wait for a server's alert that a client certificate is required.
 
@@ -44,13 +46,14 @@ _HTTP2_PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0\x04\0\0\0\0\0"
 _SETTINGS_FRAME = b"\x04\0\0\0\0\0"
 """Type, flags and stream of the SETTINGS frame that a server sends first, after its length."""
 
+# GET, because every HTTP/1 server answers it, at least with an error; it changes nothing there.
 _HTTP1_REQUEST = b"GET / HTTP/1.1\r\nHost: collector\r\nConnection: close\r\n\r\n"
 
 _CLOSED, _CERTIFICATE_REQUIRED = b"(closed)", b"(certificate required)"
 """Stand for a connection that ended before the first byte arrived."""
 
 _LOCAL_STATUSES = (None, "UNAVAILABLE", "DEADLINE_EXCEEDED", "CANCELLED", "INTERNAL", "UNKNOWN")
-"""Statuses that may not come from a collector: HTTP has none then, gRPC generates these itself."""
+"""Statuses without an answer of a collector: None for HTTP; gRPC generates the others itself."""
 
 
 class ResolvedAddress(NamedTuple):
@@ -71,7 +74,7 @@ class DetectedProtocols(NamedTuple):
 def build(exporter: ExporterConfig, config: OtelConfig) -> Exporter | Diagnosis:
     """Return the exporter that a handler would build, or a diagnosis if that fails."""
     try:
-        with suppress_own_records():
+        with suppress_own_records():  # the libraries would log what the diagnosis reports
             return factory.connect(exporter, shared_attributes_of(config, None))
     except ImportError as error:
         return diagnoses.NOT_IMPORTED.about(error=error)
@@ -143,6 +146,7 @@ def open_tunnel(
     except OSError as error:
         reason = error.strerror or "timed out"
         return diagnoses.SILENT_PROXY.about(route=route, reason=reason)
+    # A status line has no defined encoding; Latin-1 decodes any byte.
     version, _, status = answer.partition(b"\r\n")[0].decode("latin-1").partition(" ")
     if not version.startswith("HTTP/1."):
         diagnosis = diagnoses.NOT_AN_HTTP_PROXY
@@ -157,6 +161,7 @@ def open_tunnel(
 
 def _response_head(connection: socket.socket, deadline: Deadline) -> bytes:
     head = b""
+    # Bounded: whatever answers here may not be a proxy.
     while b"\r\n\r\n" not in head and len(head) < 65_536:
         deadline.limit(connection)
         # One byte at a time: what follows the head belongs to the TLS handshake.
@@ -175,6 +180,7 @@ def tls_handshake(
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         return diagnoses.UNREADABLE_CERTIFICATES.about(reason=reason)
+    # The ALPN protocol that the exporter offers: a server may refuse a handshake without its own.
     protocol = "http/1.1" if exporter.over_http else "h2"
     try:
         with _wrap_tls(connection, context, protocol, route, deadline) as secure:
@@ -188,6 +194,7 @@ def tls_handshake(
         return diagnoses.HANDSHAKE_TIMEOUT
     except OSError as error:
         reason = getattr(error, "reason", None) or _reason(error)
+        # TLS 1.2 has no alert of its own for a missing client certificate: RFC 5246, 7.4.6.
         wanted = "CERTIFICATE_REQUIRED" in reason or "HANDSHAKE_FAILURE" in reason
         diagnosis = diagnoses.NO_CLIENT_CERTIFICATE if wanted else diagnoses.HANDSHAKE_FAILED
         return diagnosis.about(reason=reason)
@@ -197,9 +204,11 @@ def _context(exporter: ExporterConfig, *, verify: bool = True) -> ssl.SSLContext
     tls = exporter.tls or TlsConfig()
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     if not verify:
+        # In this order: CERT_NONE is refused while the host name is checked.
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
     elif authorities := tls.ca_certificate or usual_authorities(exporter):
+        # `requests` accepts a folder in REQUESTS_CA_BUNDLE.
         is_folder = os.path.isdir(authorities)  # noqa: PTH112
         context.load_verify_locations(**{"capath" if is_folder else "cafile": authorities})
     else:
@@ -287,6 +296,7 @@ def detect_protocols(exporter: ExporterConfig, route: Route, answer: Diagnosis) 
         if _CERTIFICATE_REQUIRED in received:
             return diagnoses.CLIENT_CERTIFICATE
         http1 = any(data.startswith(b"HTTP/1.") for data in received)
+        # A frame begins with its length in three bytes: RFC 9113, 4.1.
         http2 = any(data[3:9] == _SETTINGS_FRAME for data in received)
         if http1 or http2:
             return _compare(DetectedProtocols(tls, http1, http2), exporter, route, answer)
@@ -308,6 +318,7 @@ def _compare(
         mismatches.append(diagnoses.USE_EXPORTER[expected])
     diagnosis = diagnoses.PROTOCOLS
     if not mismatches:
+        # The probe verified the certificate, so only gRPC's own authorities can have rejected it.
         untrusted = "TLS failed" in answer.text
         diagnosis = diagnoses.UNTRUSTED_BY_GRPC if untrusted else diagnoses.NOT_ACCEPTING
     return diagnosis.about(

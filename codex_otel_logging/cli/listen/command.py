@@ -50,6 +50,7 @@ def run(http_port: int, grpc_port: int, *, as_json: bool = False) -> int:
         print(error, file=sys.stderr)
         return 1
     except PortError as error:
+        # If both options name the same port, either of them can be changed.
         print(_port_advice(error, "http" if error.port == http_port else "grpc"), file=sys.stderr)
         return 1
     view = make_view(as_json=as_json)
@@ -89,7 +90,7 @@ def _signals_call(stop: Callable[[], None]) -> Iterator[None]:
             signal.signal(number, handler)
 
     def handle(number: int, frame: object) -> None:
-        restore()
+        restore()  # a second signal ends the process even if the output blocks
         stop()
 
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -139,6 +140,7 @@ class Arrivals:
 
         """
         encoded = _Encoded(request)
+        # Checked before adding, so that a request larger than the limit can pass.
         with self._lock:
             if self._bytes >= MAX_WAITING_BYTES:
                 self.turned_away += 1
@@ -158,7 +160,7 @@ class Arrivals:
             Empty: no request is waiting, or, with `wait`, none arrived within a second.
 
         """
-        # Not timeout=0: SimpleQueue of Python before 3.13 then blocks forever now and then.
+        # Not timeout=0, with which SimpleQueue of Python before 3.13 sometimes blocks forever.
         taken = self._queue.get(wait, _POLL_S if wait else None)
         if not isinstance(taken, _Encoded):
             return taken
@@ -190,7 +192,7 @@ class Listening:
         while True:
             try:
                 request = self._arrivals.take(wait=True)
-            except Empty:  # the wait is bounded: on Windows, Ctrl-C does not interrupt others
+            except Empty:  # a bounded wait: on Windows, Ctrl-C does not interrupt an unbounded one
                 continue
             if request is None:
                 return
@@ -231,6 +233,7 @@ class Listening:
                 continue
             self._events += 1
             summary, new = self._summaries.summary_for(event)
+            # Shown before the new conversation begins, so that summaries do not interleave with it.
             for forgotten in self._summaries.forget():
                 self._view.conversation_ends(forgotten, forgotten=True)
             if new and summary.number:

@@ -16,10 +16,11 @@ if TYPE_CHECKING:
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 _MICROSECOND = timedelta(microseconds=1)
-_LATEST_NS = (1 << 64) - 1
-_LARGEST = float(1 << 63)
+_LATEST_NS = (1 << 64) - 1  # OTLP's times are fixed64
+_LARGEST = float(1 << 63)  # numbers are added up as integers, and printed as such
 _FIRST_HTTP_ERROR = 400
 _SEVERITY_ERROR = 17
+"""ERROR: https://opentelemetry.io/docs/specs/otel/logs/data-model/#field-severitynumber"""
 
 
 def time_of(event: ReceivedEvent) -> int:
@@ -57,6 +58,7 @@ def is_event(event: ReceivedEvent) -> bool:
 
 def number(value: object) -> float | None:
     """Return a number, or a number sent as text. None for anything else, or if it is negative."""
+    # True is an int in Python, but not a number here.
     if isinstance(value, bool) or not isinstance(value, (int, float, str)):
         return None
     try:

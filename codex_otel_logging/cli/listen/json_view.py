@@ -113,6 +113,7 @@ class _JsonView:
         self._print({"type": "refused", "time": moment, **asdict(refused), "count": count})
 
     def _print(self, line: Mapping[str, Any]) -> None:
+        # allow_nan=False: a literal NaN would not be JSON. flush: readers process line by line.
         print(json.dumps(_json_value(line), allow_nan=False), flush=True)
 
 

@@ -26,6 +26,7 @@ class Refusals:
         """Count a request and return whether it is the first with its reason."""
         with self._lock:
             count = self._counts.get(refused, 0)
+            # Known reasons are still counted when the maximum is reached.
             if not count and len(self._counts) >= MAX_REASONS:
                 self.others += 1
                 return False

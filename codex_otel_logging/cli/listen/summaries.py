@@ -38,6 +38,7 @@ TOKENS = ("input", "output", "cached", "reasoning", "tool")
 class ToolSummary:
     """Totals of the calls of one tool. Times are in milliseconds."""
 
+    # Up to 200 conversations with 50 tools each.
     __slots__ = ("_durations", "calls", "succeeded", "total_ms")
 
     def __init__(self) -> None:
@@ -61,6 +62,7 @@ class ToolSummary:
         ordered = sorted(self._durations)
         if not ordered:
             return None
+        # `~middle` counts from the end: it is the other middle element if their number is even.
         middle = len(ordered) // 2
         return (ordered[middle] + ordered[~middle]) / 2
 
@@ -105,6 +107,7 @@ class ConversationSummary:
         model = str(attributes.get("model", ""))[:MAX_TEXT]
         if model and model not in self.models and len(self.models) < MAX_MODELS:
             self.models.append(model)
+        # The Codex CLI sends the version as an attribute of each event and of the resource.
         if not self.app_version:
             version = attributes.get("app.version") or event.resource.get("service.version") or ""
             self.app_version = str(version)[:MAX_TEXT]
@@ -117,6 +120,7 @@ class ConversationSummary:
             self.api_requests += 1
             self.api_failures += failure is not None
         elif event.name == "codex.sse_event":
+            # Only `response.completed` has counts. The Codex CLI sends it twice, once without.
             for kind in TOKENS:
                 self.tokens[kind] += int(number(attributes.get(f"{kind}_token_count")) or 0)
         elif event.name == "codex.tool_decision":
@@ -183,6 +187,7 @@ class Summaries:
     def summary_for(self, event: ReceivedEvent) -> tuple[ConversationSummary, bool]:
         """Return the summary of an event's conversation, and whether it is new."""
         key = str(event.attributes.get("conversation.id") or "")[:MAX_TEXT]
+        # Removed and added again, the entry moves to the end of the dictionary.
         known = self._known.pop(key, None)
         if known is None:
             self.conversations += bool(key)

@@ -28,6 +28,8 @@ _WIDE = 100
 """Columns from which lines show milliseconds and align event names."""
 
 _LAST = ("call_id", "cf_ray")
+"""Ids, which are long and rarely looked at."""
+
 _STYLES = {
     "codex.conversation_starts": "bold cyan",
     "codex.user_prompt": "bold green",
@@ -97,12 +99,14 @@ class _TextView:
         """
         moment = _local(time_ns)
         if self._day != (day := f"{moment:%Y-%m-%d}"):
+            # A line of its own, not part of each line: width is scarce at 80 columns.
             self._day = day
             self._out.line(day, "dim")
         label = summary.label if summary else "-"
         number = summary.number if summary else 0
         label_style = _LABEL_STYLES[number % len(_LABEL_STYLES)] if number else "dim"
         wide = self._out.width is None or self._out.width >= _WIDE
+        # 19 columns for `conversation_starts`, the longest frequent name; 11 for `tool_result`.
         return [
             (f"{_clock(moment) if wide else format(moment, '%H:%M:%S')}  ", "dim"),
             (f"{label:3} ", label_style),
@@ -183,6 +187,7 @@ def _rank(name: str, declared: catalog.Field | None) -> int:
         return _FIRST.index(name)
     if declared is None:
         return len(_FIRST) + 3
+    # Sensitive fields such as `output` are long: they come behind everything short.
     return len(_FIRST) + (2 if declared.sensitive else name in _LAST)
 
 
@@ -200,6 +205,7 @@ def _parts(field: Field, style: str = "") -> list[Part]:
 
 def _sums(summary: ConversationSummary) -> Iterator[tuple[str, str, str]]:
     """Yield the lines of a summary: a label, a text, and a style."""
+    # Local time, as the clock of the person at the terminal; the JSON view prints UTC.
     first, last = _local(summary.first_ns), _local(summary.last_ns)
     until = _clock(last) if first.date() == last.date() else f"{last:%Y-%m-%d} {_clock(last)}"
     lasted = duration_text((summary.last_ns - summary.first_ns) / 1e6)
@@ -209,6 +215,7 @@ def _sums(summary: ConversationSummary) -> Iterator[tuple[str, str, str]]:
     if summary.api_requests:
         yield "requests", f"{summary.api_requests}, {summary.api_failures} failed", ""
     tokens = summary.tokens
+    # `cached` is part of `input`, `reasoning` part of `output`; `tool` is not shown.
     if any(tokens.values()):
         yield (
             "tokens",
