@@ -93,7 +93,7 @@ def test_json_lists_each_setting_with_value_source_and_variables(
         "batch.schedule_delay_ms": (50, "environment", "OTEL_BLRP_SCHEDULE_DELAY"),
         "batch.max_batch_size": (20, "file"),
         "batch.max_queue_size": (131_072, "default"),
-        "batch.max_queue_bytes": (109_051_904, "default"),
+        "batch.max_queue_bytes": (115_343_360, "default"),
         "batch.max_request_bytes": (3_670_016, "default"),
         "batch.retry_for_ms": (300_000, "default"),
         "batch.shutdown_timeout_ms": (2000, "default"),
