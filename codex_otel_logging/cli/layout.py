@@ -125,7 +125,7 @@ def fit_fields(fields: Sequence[Field], width: int, essential: int) -> tuple[lis
     for name, value in fields[essential:]:
         room -= _field_width((name, value))
         if room < 0:
-            # A value that is cut has an ellipsis of its own and needs no marker behind it.
+            # A cut value ends with an ellipsis, so no marker is needed after it.
             left = room + marker + width_of(value)
             if left >= _MIN_COLUMNS:
                 return [*fitted, (name, cut(value, left))], False

@@ -230,8 +230,8 @@ def test_help_documents_every_exit_status(
     with pytest.raises(SystemExit) as ended:
         main([*command, "--help"])
     assert ended.value.code == 0
-    said = capsys.readouterr().out.partition("Exit status: ")[2]
-    assert re.findall(r"\b\d+\b", said) == ["0", "1", "2", "130"]
+    documented = capsys.readouterr().out.partition("Exit status: ")[2]
+    assert re.findall(r"\b\d+\b", documented) == ["0", "1", "2", "130"]
 
 
 def test_closed_pipe_prints_no_error() -> None:

@@ -76,7 +76,7 @@ def _file_of(configured: ConfiguredHandler, reference: str) -> OtelFile | None:
     if found is None and not name.endswith("from_toml"):
         found = {}  # `CodexOtelHandler` without settings has the defaults
     if isinstance(found, OtelConfig):
-        return None  # already parsed: what the table said is unknown
+        return None  # already parsed: the table as written is not available
     if isinstance(found, Mapping):
         return OtelFile(f"{reference}: {configured.handler.name}", Path(), found)
     return OtelFile.read(found, missing_ok=bool(options.get("missing_ok")))

@@ -161,7 +161,7 @@ def open_tunnel(
 
 def _response_head(connection: socket.socket, deadline: Deadline) -> bytes:
     head = b""
-    # Bounded: whatever answers here may not be a proxy.
+    # Bounded, because the peer is possibly not a proxy at all.
     while b"\r\n\r\n" not in head and len(head) < 65_536:
         deadline.limit(connection)
         # One byte at a time: what follows the head belongs to the TLS handshake.
@@ -194,7 +194,7 @@ def tls_handshake(
         return diagnoses.HANDSHAKE_TIMEOUT
     except OSError as error:
         reason = getattr(error, "reason", None) or _reason(error)
-        # TLS 1.2 has no alert of its own for a missing client certificate: RFC 5246, 7.4.6.
+        # TLS 1.2 has no separate alert for a missing client certificate: RFC 5246, 7.4.6.
         wanted = "CERTIFICATE_REQUIRED" in reason or "HANDSHAKE_FAILURE" in reason
         diagnosis = diagnoses.NO_CLIENT_CERTIFICATE if wanted else diagnoses.HANDSHAKE_FAILED
         return diagnosis.about(reason=reason)
@@ -283,7 +283,7 @@ def _subject(outcome: Outcome, exporter: ExporterConfig) -> int | str | None:
 def detect_protocols(exporter: ExporterConfig, route: Route, answer: Diagnosis) -> Diagnosis:
     """Detect which protocols the port speaks, to explain a failure that has no other cause.
 
-    The expected use of TLS is tried first. Each attempt opens a connection of its own, at most four
+    The expected use of TLS is tried first. Each attempt opens a new connection, at most four
     in all, of at most two seconds each.
     """
     if route.proxy and route.proxy.opaque:

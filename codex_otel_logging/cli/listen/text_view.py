@@ -99,7 +99,7 @@ class _TextView:
         """
         moment = _local(time_ns)
         if self._day != (day := f"{moment:%Y-%m-%d}"):
-            # A line of its own, not part of each line: width is scarce at 80 columns.
+            # On a separate line, because width is scarce at 80 columns.
             self._day = day
             self._out.line(day, "dim")
         label = summary.label if summary else "-"
