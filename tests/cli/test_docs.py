@@ -98,7 +98,7 @@ def test_help_names_the_argument_and_the_exit_statuses(capsys: pytest.CaptureFix
     assert ended.value.code == 0
     shown = " ".join(capsys.readouterr().out.split())
     assert shown.startswith("usage: codex-otel-logging docs [-h] [TOPIC]")
-    assert "2 for an unknown topic or a wrong command line" in shown
+    assert "2 for an unknown topic or an invalid command line" in shown
 
 
 def test_needs_nothing_but_the_core(run_python: RunPython, tmp_path: Path) -> None:
