@@ -201,8 +201,9 @@ def test_connection_reset_before_the_tls_handshake_leaves_no_socket_open(
     gc.collect()
     with Peer(reset) as peer, warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        ((name, settings),) = exporter(protocol, f"https://127.0.0.1:{peer.port}/").items()
-        connected = factory.connect(ExporterConfig(name, **settings), SharedAttributes({}, {}))
+        exporter_settings = exporter(protocol, f"https://127.0.0.1:{peer.port}/")["otlp-http"]
+        config = ExporterConfig("otlp-http", **exporter_settings)
+        connected = factory.connect(config, SharedAttributes({}, {}))
         assert connected.export([]).verdict == "retry"
         connected.shutdown()
         gc.collect()

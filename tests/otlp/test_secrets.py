@@ -411,7 +411,7 @@ def test_answer_of_a_proxy_is_masked_before_it_is_shortened(
     assert main(["check", str(shown.file), "--send"]) == 1
     proxy.stop()
     report = shown.text()
-    assert "the proxy does not connect to the collector" in report
+    assert "the proxy refused to connect to the collector" in report
     assert "p4ss" not in report
 
 
