@@ -36,6 +36,8 @@ from .otlp.factory import connect, import_beside_greenlets, missing_package, pre
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
+    from .delivery.spool.journal import SpoolSettings
+
 FLUSH_TIMEOUT_S = 10.0
 """The default timeout of `flush()`, in seconds."""
 
@@ -82,12 +84,7 @@ class CodexOtelHandler(logging.Handler):
         super().__init__(level)
         self._checks = EventChecks()
         self._reader = EventReader(
-            Redaction(
-                log_user_prompt=settings.log_user_prompt,
-                log_tool_payloads=settings.log_tool_payloads,
-                log_agent_responses=settings.log_agent_responses,
-                log_guardian_assessments=settings.log_guardian_assessments,
-            ),
+            redaction_of(settings),
             max_attribute_length=settings.max_attribute_length,
             max_output_bytes=settings.max_output_bytes,
             log_sse_deltas=settings.log_sse_deltas,
@@ -368,11 +365,47 @@ def _build_pipeline(
             on_start=worker_starts,
             destination=_destination(exporter),
             events=events,
+            spool=spool,
         )
 
+    spool = _spool(exporter, shared, settings)
     # Where threads are greenlets, importing at the first event would stop all of them meanwhile.
     import_beside_greenlets(exporter)
     return Pipeline(worker_with)
+
+
+def _spool(
+    exporter: ExporterConfig, shared: SharedAttributes, settings: OtelConfig
+) -> SpoolSettings | None:
+    if settings.spool is None:
+        return None
+    from .delivery.spool import disk
+    from .delivery.spool.journal import SpoolSettings
+
+    if not disk.has_locks():
+        diagnostics.warn(
+            "spool %s: not supported on this platform; events are kept in memory only",
+            settings.spool.path,
+        )
+        return None
+    redaction = redaction_of(settings)
+    return SpoolSettings(
+        path=settings.spool.path,
+        destination=exporter.destination,
+        shared=shared,
+        connect=lambda other: connect(exporter, other),
+        redact=redaction.redact,
+    )
+
+
+def redaction_of(settings: OtelConfig) -> Redaction:
+    """Return which fields are redacted under these settings."""
+    return Redaction(
+        log_user_prompt=settings.log_user_prompt,
+        log_tool_payloads=settings.log_tool_payloads,
+        log_agent_responses=settings.log_agent_responses,
+        log_guardian_assessments=settings.log_guardian_assessments,
+    )
 
 
 def shared_attributes_of(settings: OtelConfig, app_version: str | None) -> SharedAttributes:

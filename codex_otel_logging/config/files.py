@@ -73,3 +73,36 @@ def certificate_problems(tls: TlsConfig) -> Iterator[tuple[str, str]]:
                 "client_certificate",
                 "expected a PEM certificate and its unencrypted client-private-key",
             )
+
+
+def absolute_path(path: str, folder: str | os.PathLike[str] | None) -> str | None:
+    """Return a path with `~` expanded, relative to `folder` or else to the working directory.
+
+    None if the home directory is unknown.
+    """
+    expanded = os.path.expanduser(path)  # noqa: PTH111
+    if expanded.startswith("~"):
+        return None
+    return os.path.abspath(os.path.join(folder or "", expanded))  # noqa: PTH100, PTH118
+
+
+def directory_problem(path: str) -> str | None:
+    """Return why a directory cannot be used for events; None if it can, or does not exist.
+
+    Events may hold prompts and the output of tools, so nobody else may read or replace the files.
+    """
+    try:
+        found = os.stat(path)  # noqa: PTH116
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        return f"cannot be used: {error.strerror}"
+    except ValueError:  # a NUL in the path
+        return "invalid path"
+    if not stat.S_ISDIR(found.st_mode):
+        return "not a directory"
+    if hasattr(os, "geteuid") and found.st_uid != os.geteuid():
+        return "the directory belongs to another user"
+    if os.name == "posix" and found.st_mode & 0o077:
+        return "the directory is open to other users; run: chmod 700"
+    return None

@@ -15,10 +15,12 @@ from typing import TYPE_CHECKING, Any
 from ..values import MAX_INT64, MIN_INT64
 from .environment import Variables
 from .exporter_table import ExporterTable
+from .files import absolute_path, directory_problem
 from .settings import (
     LARGEST,
     BatchConfig,
     ExporterConfig,
+    SpoolConfig,
     TlsConfig,
     key_of,
     keys_of,
@@ -103,6 +105,10 @@ class OtelConfig:
     )
     batch: BatchConfig = field(
         default_factory=BatchConfig, metadata=setting("how events are queued, batched and retried")
+    )
+    spool: SpoolConfig | None = field(
+        default=None,
+        metadata=setting("keep queued events on disk, so that they survive the process"),
     )
     warnings: tuple[str, ...] = field(default=(), compare=False)
     """Warnings about ignored keys and variables, one line each."""
@@ -220,6 +226,7 @@ class _OtelTable:
             resource_attributes=self._resource_attributes(),
             max_output_bytes=self._max_output_bytes(),
             batch=self._batch(),
+            spool=self._spool(),
             variables=self._variables.decided,
             **plain_settings(table, defaults),
         )
@@ -284,6 +291,26 @@ class _OtelTable:
             self._fit_batch_into_queue(values, written=table.names() if table else ())
         return BatchConfig(**values)
 
+    def _spool(self) -> SpoolConfig | None:
+        table = self._table.table("spool", environ=self._environ)
+        if table is None:
+            return None
+        written = table.string("path")
+        if "path" not in table:
+            table.fault("path", "missing; the directory for queued events")
+        table.finish()
+        if not written:
+            if written == "":
+                table.fault("path", "must not be empty")
+            return None
+        path = absolute_path(written, self._folder)
+        if path is None:
+            table.fault("path", "unknown home directory; write the path without ~")
+            return None
+        if (problem := directory_problem(path)) is not None:
+            table.fault("path", problem)
+        return SpoolConfig(path)
+
     def _fit_batch_into_queue(self, values: dict[str, int], written: Container[str]) -> None:
         """Limit the batch size to the queue size, by changing the size that the table omits."""
         # A size from the table is never changed. A default or a variable gives way, so that it is
@@ -303,6 +330,7 @@ class _OtelTable:
 _TABLES = {
     OtelConfig: "[otel]",
     BatchConfig: "[otel.batch]",
+    SpoolConfig: "[otel.spool]",
     ExporterConfig: "the exporter's table: exporter = { otlp-http = { ... } }",
     TlsConfig: "the tls table of the exporter",
 }

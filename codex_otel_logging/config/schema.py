@@ -24,6 +24,7 @@ from .settings import (
     ExporterConfig,
     ExporterName,
     Key,
+    SpoolConfig,
     TlsConfig,
     keys_of,
 )
@@ -123,8 +124,9 @@ def _schema_of_type(kind: Any, key: Key, exporter: ExporterName | None) -> Schem
         return {"type": "integer", "minimum": key.smallest, "maximum": LARGEST}
     if kind is str:
         return {"type": "string", **({"pattern": EXPANDABLE} if exporter else {})}
-    assert kind in (BatchConfig, TlsConfig)
-    table = _table(key.description, _properties(kind, exporter))
+    assert kind in (BatchConfig, SpoolConfig, TlsConfig)
+    required = [field.name for field, key in keys_of(kind) if key.required]
+    table = _table(key.description, _properties(kind, exporter), required)
     if kind is TlsConfig:
         certificate, private_key = (f"client-{each}" for each in ("certificate", "private-key"))
         table["dependentRequired"] = {certificate: [private_key], private_key: [certificate]}

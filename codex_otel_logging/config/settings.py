@@ -159,6 +159,14 @@ class ExporterConfig:
         return re.split("[?#]", endpoint, maxsplit=1)[0]
 
     @property
+    def destination(self) -> str:
+        """Exporter and address, without secrets: where events on disk may be exported to."""
+        address = self.endpoint
+        if userinfo := userinfo_of(address):
+            address = address.replace(f"{userinfo}@", "", 1)
+        return f"{self.name} {re.split('[?#]', address, maxsplit=1)[0]}"
+
+    @property
     def is_bare(self) -> bool:
         """Whether the setting was only a name; `OTEL_*` variables then configure the exporter."""
         return self.written_endpoint is None
@@ -228,4 +236,19 @@ class BatchConfig:
             "time in milliseconds without progress after which the flush at exit gives up",
             smallest=0,
         ),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class SpoolConfig:
+    """Where queued events are kept on disk, so that they survive the process.
+
+    `path` is absolute, as far as the platform can tell.
+    """
+
+    path: str = field(
+        metadata=setting(
+            "directory for queued events, created with mode 0700; relative to the TOML file",
+            required=True,
+        )
     )

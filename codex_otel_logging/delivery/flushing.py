@@ -16,6 +16,9 @@ from .wakeup import Wakeup
 if TYPE_CHECKING:
     from .worker import Worker
 
+LEFTOVERS_AT_EXIT_S = 0.5
+"""How long the exit waits for the export of other processes' leftovers, in seconds."""
+
 
 def flush_all(workers: Sequence[Worker], timeout_s: float) -> bool:
     """Export the queued events without waiting for full batches; return whether all are settled.
@@ -42,13 +45,31 @@ def flush_at_exit(workers: Sequence[Worker], *, for_good: bool = True) -> None:
             # Not cooperatively: other greenlets end with the process, and none has to run.
             Wakeup.wait,
         )
+        if for_good:
+            _wait_for_leftovers(workers)
     except KeyboardInterrupt:
         pass  # Ctrl-C skips the wait, not the report
     finally:
-        left = [found for w in workers if (found := w.report_undelivered()) is not None]
-        if left:
-            count = sum(count for count, _ in left)
-            report_undelivered(count, sorted({reason for _, reason in left}))
+        report_undelivered(
+            [found for w in workers if (found := w.report_undelivered()) is not None]
+        )
+
+
+def _wait_for_leftovers(workers: Sequence[Worker]) -> None:
+    """Let the workers export what other processes have left, for at most `LEFTOVERS_AT_EXIT_S`.
+
+    A command that runs for a moment only would otherwise never export what an earlier run left.
+    """
+    waiter = Wakeup()
+    until = monotonic() + LEFTOVERS_AT_EXIT_S
+    try:
+        for worker in workers:
+            worker.queue.add_waiter(waiter)
+        while any(worker.is_exporting_leftovers for worker in workers) and monotonic() < until:
+            waiter.wait(until - monotonic())
+    finally:
+        for worker in workers:
+            worker.queue.remove_waiter(waiter)
 
 
 def wait_until_settled(
@@ -66,11 +87,14 @@ def wait_until_settled(
     targets: list[tuple[Worker, int]] = []
     try:
         targets += [(worker, worker.add_waiter(waiter)) for worker in workers]
-        # A worker whose exporter cannot be imported is not waited for: its events stay queued.
+        # Some workers are not waited for. Without an exporter, the events stay queued. If they are
+        # on disk and the collector cannot be reached, another process will export them.
         while pending := [
             worker
             for worker, target in targets
-            if worker.queue.settled < target and not worker.sender.has_no_exporter
+            if worker.queue.settled < target
+            and not worker.sender.has_no_exporter
+            and not worker.can_leave
         ]:
             until = deadline(started, max(started, *(w.sender.progressed_at for w in workers)))
             if monotonic() >= until:
@@ -79,7 +103,10 @@ def wait_until_settled(
                 if not worker.ensure_sending(until):
                     return False
             wait(waiter, until - monotonic())
-        return all(worker.queue.settled >= target for worker, target in targets)
+        return all(
+            worker.queue.settled >= target and not worker.queue.left_on_disk
+            for worker, target in targets
+        )
     finally:
         for worker, _ in targets:
             worker.queue.remove_waiter(waiter)

@@ -95,7 +95,10 @@ class Pipeline:
         Called in a forked child. With `keep_queue`, the child inherits the parent's queued events.
         """
         # One assignment: a thread of the child sees the old worker or the new one, never a mixture.
-        self.worker = worker = self._build(self.worker.queue.unsent() if keep_queue else ())
+        old = self.worker.queue
+        self.worker = worker = self._build(old.unsent() if keep_queue else ())
+        if old.journal is not None:
+            old.journal.leave_to_parent(inherited=keep_queue)
         _workers.add(worker)
 
     def stats(self) -> Stats:
@@ -185,9 +188,12 @@ def _reset_in_child() -> None:
     _Process.has_finalizer = False
     token, _Process.inheritance = _Process.inheritance, None
     inherits = token is not None and token.claim()
-    _workers = _WeakList()  # the parent's workers have no threads in this process
+    parents, _workers = _workers, _WeakList()  # they have no threads in this process
     for pipeline in _pipelines.living():
         pipeline.reset(keep_queue=inherits)
+    for worker in parents.living():  # also those whose handler is gone
+        if worker.queue.journal is not None:
+            worker.queue.journal.leave_to_parent(inherited=False)
 
 
 atexit.register(_at_exit)

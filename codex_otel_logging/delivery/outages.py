@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from .. import diagnostics
 from ..native import RLock, monotonic, start_in_application
@@ -178,9 +178,30 @@ class Overflow:
         return True
 
 
-def report_undelivered(count: int, reasons: Sequence[str]) -> None:
-    """Report, in one line, the events that are still queued when the process ends."""
-    _warn("%s not exported at exit (%s)", _events(count), "; ".join(reasons))
+class Undelivered(NamedTuple):
+    """The events of a handler that are still queued when the process ends.
+
+    `lost` of them are in memory only, `kept` ones are on disk in the directory `path`.
+    """
+
+    lost: int
+    kept: int
+    reason: str
+    path: str
+
+
+def report_undelivered(found: Sequence[Undelivered]) -> None:
+    """Report, in one line each, the events that are lost and those that are kept on disk."""
+    if lost := sum(each.lost for each in found):
+        reasons = sorted({each.reason for each in found if each.lost})
+        _warn("%s not exported at exit (%s)", _events(lost), "; ".join(reasons))
+    if kept := [each for each in found if each.kept]:
+        diagnostics.warn(
+            "%s kept in %s (%s); the next start exports them, or run: codex-otel-logging drain",
+            _events(sum(each.kept for each in kept)),
+            ", ".join(sorted({each.path for each in kept})),
+            "; ".join(sorted({each.reason for each in kept})),
+        )
 
 
 def _warn(message: str, *args: object) -> None:

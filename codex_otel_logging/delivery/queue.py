@@ -29,6 +29,7 @@ from .wakeup import Wakeup
 
 if TYPE_CHECKING:
     from .outages import Overflow
+    from .spool.journal import Journal, SpoolSettings
 
 _COMMON_SIZE = 600
 """Estimated encoded size, in bytes, of the attributes that every event repeats."""
@@ -43,6 +44,10 @@ class Stats(NamedTuple):
     `rejected` ones were not. `dropped` events found the queue full, could not be exported within
     `retry_for_ms`, or could not be encoded. `queued` events wait for export. `ignored` counts log
     records that are not events.
+
+    With a spool, `spooled` of the `queued` events are on disk. `recovered` events were left there
+    by other processes and exported by this one; `discarded` ones were rejected by the collector, or
+    damaged. Neither counts as `accepted`.
     """
 
     accepted: int = 0
@@ -51,6 +56,9 @@ class Stats(NamedTuple):
     dropped: int = 0
     queued: int = 0
     ignored: int = 0
+    spooled: int = 0
+    recovered: int = 0
+    discarded: int = 0
 
 
 Stats.__module__ = "codex_otel_logging"
@@ -70,6 +78,7 @@ class EventQueue:
         on_ready: called by `put`, without the lock, once `wake_threshold` events wait; after
             `at_exit` is set, for every event.
         events: the initial contents.
+        spool: where accepted events are written to disk; None means nowhere.
 
     """
 
@@ -79,6 +88,7 @@ class EventQueue:
         overflow: Overflow,
         on_ready: Callable[[], None],
         events: Iterable[Event] = (),
+        spool: SpoolSettings | None = None,
     ) -> None:
         self.lock = RLock()
         self.wake_threshold = 1
@@ -99,7 +109,16 @@ class EventQueue:
         """The estimated memory of `waiting` and `batch`, in bytes."""
         self._exported = self._rejected = self._dropped = self._overflowed = self._ignored = 0
         self._settled = 0
+        self._left_on_disk = self._recovered = self._discarded = 0
         self._waiters: list[Wakeup] = []
+        self.journal: Journal | None = None
+        """Writes accepted events to disk, if there is a spool."""
+        if spool is not None:
+            from .spool.journal import Journal
+
+            self.journal = Journal(spool, self.lock)
+            for event in self.waiting:
+                self.journal.write(*self.journal.admit(), event)
 
     def __len__(self) -> int:
         """Return the number of waiting events, without those of the batch."""
@@ -108,12 +127,18 @@ class EventQueue:
     def put(self, event: Event) -> None:
         """Queue an event; if the queue is full, drop and count it. Takes only the queue's lock.
 
-        During interpreter finalization the event is only counted as dropped.
+        With a spool, also writes the event to disk. During interpreter finalization that is all;
+        without one the event is then only counted as dropped.
         """
+        journal = self.journal
         if self.at_exit and sys.is_finalizing():
             # Daemon threads have stopped for good, one of them perhaps while it held the lock. No
             # other thread runs any more, so counting needs no lock.
-            self._overflowed += 1
+            if journal is None:
+                self._overflowed += 1
+            else:
+                self.waiting.append(event)
+                journal.write_last(event)
             return
         try:
             with self.lock:
@@ -129,11 +154,15 @@ class EventQueue:
                 else:
                     self.queued_bytes = size
                     waiting.append(event)
+                    if journal is not None:
+                        number, segment = journal.admit()
                     ready = length >= self.wake_threshold or self.at_exit
                     if ready:
                         # One call wakes the worker. Until it sets a threshold again, further
                         # events cost no wake-up.
                         self.wake_threshold = sys.maxsize
+            if journal is not None and ready is not None:
+                journal.write(number, segment, event)
             if ready:
                 self._on_ready()
             elif ready is None:
@@ -152,10 +181,19 @@ class EventQueue:
     def stats(self) -> Stats:
         """Return the current counts, consistent with each other."""
         with self.lock:
-            queued = len(self.waiting) + len(self.batch)
+            queued = len(self.waiting) + len(self.batch) + self._left_on_disk
             dropped = self._dropped + self._overflowed
-            accepted = self._exported + self._rejected + dropped + queued
-            return Stats(accepted, self._exported, self._rejected, dropped, queued, self._ignored)
+            return Stats(
+                accepted=self._exported + self._rejected + dropped + queued,
+                exported=self._exported,
+                rejected=self._rejected,
+                dropped=dropped,
+                queued=queued,
+                ignored=self._ignored,
+                spooled=queued - self.journal.count_unwritten() if self.journal else 0,
+                recovered=self._recovered,
+                discarded=self._discarded,
+            )
 
     def unsent(self) -> list[Event]:
         """Return the waiting events. Takes no lock: in a forked child it may be locked forever."""
@@ -242,7 +280,50 @@ class EventQueue:
             self._rejected += rejected
             self._dropped += dropped
             self._settled = through
+        if self.journal is not None:
+            self.journal.settle(through)
         self.notify_waiters()
+
+    def account_leftovers(self, recovered: int, discarded: int) -> None:
+        """Count events that other processes have left on disk."""
+        with self.lock:
+            self._recovered += recovered
+            self._discarded += discarded
+
+    def is_on_disk(self, count: int | None = None) -> bool:
+        """Return whether the next `count` unsettled events, or all of them, are on disk."""
+        if self.journal is None:
+            return False
+        with self.lock:
+            return self.journal.is_written(None if count is None else self._settled + count)
+
+    def restore(self) -> None:
+        """Write the events to disk that could not be written before. Called by the worker."""
+        if self.journal is not None:
+            self.journal.restore(lambda: [*self.batch, *self.waiting])
+
+    def leave_on_disk(self) -> bool:
+        """Let other processes export the queued events; return False if they are not all on disk.
+
+        They still count as queued: `recovered` counts them where they are exported.
+        """
+        with self.lock:
+            if self.journal is None or not self.is_on_disk():
+                return False
+            left = len(self.waiting) + len(self.batch)
+            self._left_on_disk += left
+            self._settled += left
+            self.batch = ()
+            self.waiting.clear()
+            self.queued_bytes = 0
+            self.journal.release()
+        self.notify_waiters()
+        return True
+
+    @property
+    def left_on_disk(self) -> int:
+        """The number of events that were left to other processes."""
+        return self._left_on_disk
 
     def add_waiter(self, waiter: Wakeup) -> int:
         """Set `waiter` whenever events are settled; return the last sequence number queued."""

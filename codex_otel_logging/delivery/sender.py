@@ -9,18 +9,25 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import Generic, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, NamedTuple
 
 from ..config.settings import BatchConfig
 from ..diagnostics import suppress_own_records
-from ..events.event import Event
+from ..events.event import Event, SharedAttributes
 from ..native import monotonic
 from .exporter import Exporter, Outcome
 from .outages import OutageReporter
+from .parts import Parts, Settlement
 from .queue import EventQueue
+
+if TYPE_CHECKING:
+    from .spool.journal import SpoolSettings
 
 BACKOFF_S = (0.1, 0.5, 1.0, 2.0, 3.0)
 """Backoff after the first, second, ... consecutive failure, in seconds; the last value repeats."""
+
+BACKOFF_ON_DISK_S = (*BACKOFF_S, 5.0, 10.0, 20.0, 30.0)
+"""The same for events that are on disk: an outage may last for days."""
 
 _BACKOFF_AT_EXIT_S = 0.25
 """Longest backoff at exit, in seconds: several attempts must fit into `shutdown_timeout_ms`."""
@@ -28,54 +35,25 @@ _BACKOFF_AT_EXIT_S = 0.25
 IMPORT_INTERVAL_S = 60.0
 """Minimum time between two attempts to import an exporter, in seconds."""
 
-Record = TypeVar("Record")
 
+def attempt(exporter: Exporter, events: Sequence[Event], timeout_s: float | None) -> Outcome:
+    """Export events in one request; see `Exporter.export`.
 
-class Parts(Generic[Record]):
-    """The unsent parts of a batch, in the order of their records. Not thread-safe.
+    Raises:
+        OSError: another exporter is needed.
 
-    A collector may reject a batch because it is too large, or because of a few of its records. Such
-    a batch is halved, and so are its halves, down to the records that the collector rejects.
-
-    If the collector rejects every request, halving costs almost two requests per record. Therefore,
-    if the first ceil(log2(batch size)) + 2 requests are all rejected, the remaining records count
-    as rejected too. That many requests are enough to reach a single record and try one more.
     """
+    try:
+        return exporter.export(events, timeout_s)
+    except OSError:
+        raise
+    except Exception as error:
+        return Outcome("not encodable", type(error).__name__)
 
-    def __init__(self, batch: Sequence[Record]) -> None:
-        self._parts = [batch]
-        self._rejections_left = (len(batch) - 1).bit_length() + 2
-        self._any_accepted = False
 
-    def __bool__(self) -> bool:
-        return bool(self._parts)
-
-    def take(self) -> Sequence[Record]:
-        """Remove and return the next part to send."""
-        return self._parts.pop()
-
-    def put_back(self, part: Sequence[Record]) -> None:
-        """Make `part` the next part again, after a failed attempt."""
-        self._parts.append(part)
-
-    def halve(self, part: Sequence[Record]) -> None:
-        """Make the two halves of `part` the next parts, the first half first."""
-        middle = len(part) // 2
-        self._parts += [part[middle:], part[:middle]]
-
-    def accepted(self) -> None:
-        """Note that the collector accepted a part."""
-        self._any_accepted = True
-
-    def rejected(self) -> bool:
-        """Note that the collector rejected a part; return whether to give up the other parts."""
-        self._rejections_left -= 1
-        return self._rejections_left <= 0 and not self._any_accepted
-
-    def rest(self) -> Sequence[Record]:
-        """Remove all parts and return their records."""
-        parts, self._parts = self._parts, []
-        return [record for part in reversed(parts) for record in part]
+def no_connection(error: OSError) -> Outcome:
+    """Return the outcome of an attempt that has raised an `OSError`."""
+    return Outcome("retry", f"no connection: {error.strerror or type(error).__name__}")
 
 
 class Retry(NamedTuple):
@@ -99,6 +77,7 @@ class Sender:
         connect: builds the exporter; called before the first batch, and again after a lost
             connection. `ImportError` means that a package is missing or broken.
         check: called with each event before it is exported; its exceptions are ignored.
+        spool: where queued events are on disk, if they are.
 
     """
 
@@ -110,9 +89,16 @@ class Sender:
         *,
         connect: Callable[[], Exporter],
         check: Callable[[Event], None],
+        spool: SpoolSettings | None = None,
     ) -> None:
         self.shutting_down = False
         """Whether the process is about to end. Backoff is then short; failures are not reported."""
+        self.has_failed_at_exit = False
+        """Whether the collector did not accept the last request of a shutdown.
+
+        One failure on a connection that was used before does not count: the collector may have
+        closed it while it was idle.
+        """
         self.has_no_exporter = False
         """Whether importing the exporter failed. A flush then does not wait for this sender."""
         self._retry_for_s = config.retry_for_ms / 1000
@@ -120,7 +106,11 @@ class Sender:
         self._reporter = reporter
         self._connect = connect
         self._check = check
+        self._spool = spool
         self._exporter: Exporter | None = None
+        self._leftover_exporter: tuple[SharedAttributes, Exporter] | None = None
+        self.has_succeeded = False
+        """Whether the last request succeeded, so that the connection works, or did."""
         self._import_failure: Outcome | None = None
         self._import_again_at = 0.0
         self._progressed_at: float | None = 0.0
@@ -159,20 +149,24 @@ class Sender:
         Returns None if the part is settled or was split, otherwise the time of the next attempt.
         """
         part = self._parts.take()
+        self._queue.restore()
         outcome = self._export(part, deadline)
         if outcome.verdict != "retry":
             self._failures = 0
+            self.has_failed_at_exit = False
+            self.has_succeeded = True
             self._apply_outcome(part, outcome)
             return None
         now = monotonic()
         self._failures += 1
         if self._failures == 1:  # retry_for_ms begins when the first attempt has failed
             self._give_up_at = now + self._retry_for_s
-        if now >= self._give_up_at:
+        is_on_disk = self._queue.is_on_disk(len(part))
+        if now >= self._give_up_at and not is_on_disk:
             self._reporter.report_loss(
                 "dropped", len(part), f"retry_for_ms exceeded: {outcome.reason}"
             )
-            self._account(part, dropped=len(part))
+            self._account(Settlement(dropped=len(part)))
             return None
         # A single failure is not reported: often the collector has closed an idle connection, and
         # the retry succeeds. At exit, one line reports the remaining events with the last reason.
@@ -182,10 +176,48 @@ class Sender:
         if no_exporter:  # a flush that waits for this sender returns now
             self.has_no_exporter = True
             self._queue.notify_waiters()
+        if self.shutting_down and (self._failures > 1 or not self.has_succeeded):
+            self.has_failed_at_exit = True
+            self._queue.notify_waiters()
+        self.has_succeeded = False
         self._parts.put_back(part)
-        # The last attempt is made at the end of retry_for_ms, even if the backoff is longer.
-        retry_at = min(now + self.backoff_s(self._failures, outcome), self._give_up_at)
+        retry_at = now + self.backoff_s(self._failures, outcome, is_on_disk=is_on_disk)
+        if not is_on_disk:
+            # The last attempt is made at the end of retry_for_ms, even if the backoff is longer.
+            retry_at = min(retry_at, self._give_up_at)
         return Retry(retry_at, throttled=bool(outcome.retry_after_s))
+
+    def export_leftovers(self, shared: SharedAttributes, events: Sequence[Event]) -> Outcome:
+        """Export a batch of another process, which had these shared attributes, in one request."""
+        spool = self._spool
+        assert spool is not None
+        if shared == spool.shared:
+            return self._export(events, None)
+        with suppress_own_records():
+            try:
+                if self._leftover_exporter is None or self._leftover_exporter[0] != shared:
+                    self._close_leftover_exporter()
+                    self._leftover_exporter = shared, spool.connect(shared)
+                return attempt(self._leftover_exporter[1], events, None)
+            except OSError as error:
+                self._leftover_exporter = None
+                return no_connection(error)
+            except Exception as error:
+                return Outcome("retry", f"no exporter: {error}")
+
+    def _close_leftover_exporter(self) -> None:
+        if self._leftover_exporter is not None:
+            _, exporter = self._leftover_exporter
+            self._leftover_exporter = None
+            with suppress(Exception):
+                exporter.shutdown()
+
+    def leave_on_disk(self) -> bool:
+        """Give up the batch and all queued events if they are on disk; return whether they are."""
+        if not self._queue.leave_on_disk():
+            return False
+        self._parts.rest()
+        return True
 
     def drop_batch(self, reason: str) -> None:
         """Drop the rest of the batch, after an unexpected error."""
@@ -195,6 +227,7 @@ class Sender:
 
     def release_exporter(self) -> Exporter | None:
         """Return the exporter, if any, for the caller to shut down; the next batch builds one."""
+        self._close_leftover_exporter()
         exporter, self._exporter = self._exporter, None
         return exporter
 
@@ -204,40 +237,28 @@ class Sender:
         Reports before it accounts: `flush` returns once everything is accounted for, and by then
         the warnings must be logged.
         """
-        parts = self._parts
+        settlement = self._parts.apply(part, outcome)
+        if settlement is None:
+            return
         if outcome.verdict == "delivered":
-            parts.accepted()
-            rejected = min(outcome.rejected, len(part))
             if outcome.web_page:
                 self._reporter.report_web_page(outcome.reason)
             reason = "" if outcome.web_page else outcome.reason
             self._reporter.report_success(
-                rejected, reason, self._queue.stats(), self._queue.overflowed
+                settlement.rejected, reason, self._queue.stats(), self._queue.overflowed
             )
-            self._account(part, exported=len(part) - rejected, rejected=rejected)
-        elif outcome.verdict == "not encodable":
-            if len(part) > 1:
-                parts.halve(part)
-                return
-            self._reporter.report_loss("dropped", len(part), f"not encodable: {outcome.reason}")
-            self._account(part, dropped=len(part))
+        elif settlement.dropped:
+            reason = f"not encodable: {outcome.reason}"
+            self._reporter.report_loss("dropped", settlement.dropped, reason)
         else:
-            if parts.rejected():
-                # The parts left follow this one, so that one call accounts for all of them.
-                part = [*part, *parts.rest()]
-            elif outcome.verdict != "refused" and len(part) > 1:
-                parts.halve(part)
-                return
-            self._reporter.report_loss("rejected", len(part), outcome.reason)
-            self._account(part, rejected=len(part))
+            self._reporter.report_loss("rejected", settlement.rejected, outcome.reason)
+        self._account(settlement)
 
-    def _account(
-        self, part: Sequence[Event], *, exported: int = 0, rejected: int = 0, dropped: int = 0
-    ) -> None:
-        """Settle the events of `part`, the first unsettled ones of the batch."""
+    def _account(self, settlement: Settlement) -> None:
+        """Settle the first unsettled events of the batch."""
         self._progressed_at = monotonic()
-        through = self._queue.settled + len(part)
-        self._queue.account(through, exported=exported, rejected=rejected, dropped=dropped)
+        through = self._queue.settled + settlement.events
+        self._queue.account(through, **settlement._asdict())
 
     def _export(self, events: Sequence[Event], deadline: float | None) -> Outcome:
         with suppress_own_records():
@@ -247,12 +268,10 @@ class Sender:
             # At least 1 ms: urllib3 raises ValueError for a timeout of 0 or less.
             timeout_s = None if deadline is None else max(deadline - monotonic(), 0.001)
             try:
-                return exporter.export(events, timeout_s)
-            except OSError as error:  # see `Exporter.export`: another exporter is needed
+                return attempt(exporter, events, timeout_s)
+            except OSError as error:
                 self._exporter = None
-                return Outcome("retry", f"no connection: {error.strerror or type(error).__name__}")
-            except Exception as error:
-                return Outcome("not encodable", type(error).__name__)
+                return no_connection(error)
 
     def _build_exporter(self) -> Exporter | Outcome:
         """Return a new exporter, or an outcome that says why there is none.
@@ -278,9 +297,10 @@ class Sender:
             self._progressed_at = monotonic()
             self._queue.notify_waiters()
 
-    def backoff_s(self, failures: int, outcome: Outcome) -> float:
+    def backoff_s(self, failures: int, outcome: Outcome, *, is_on_disk: bool = False) -> float:
         """Return the delay before the next attempt, in seconds; at least `retry_after_s`."""
-        delay_s = BACKOFF_S[min(failures, len(BACKOFF_S)) - 1]
+        delays_s = BACKOFF_ON_DISK_S if is_on_disk else BACKOFF_S
+        delay_s = delays_s[min(failures, len(delays_s)) - 1]
         if self.shutting_down:
             delay_s = min(delay_s, _BACKOFF_AT_EXIT_S)
         # Spreads the retries of many processes over +-20 %, by the last digits of the finest clock.

@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from contextvars import Context
 from enum import Enum
+from typing import TYPE_CHECKING
 
 from .. import diagnostics
 from ..config.settings import BatchConfig
@@ -25,10 +26,17 @@ from ..events.event import Event
 from ..native import NativeThread, monotonic, start_in_application
 from .exporter import Exporter
 from .flushing import flush_at_exit
-from .outages import OutageReporter
+from .outages import OutageReporter, Undelivered
 from .queue import EventQueue
 from .sender import Retry, Sender
 from .wakeup import LONGEST_WAIT_S, Wakeup
+
+if TYPE_CHECKING:
+    from .spool.journal import SpoolSettings
+    from .spool.leftovers import Leftovers
+
+RESCAN_S = 60.0
+"""How often to look for what other processes have left in the spool, in seconds."""
 
 IDLE_POLLS = 10
 """How many times an idle worker polls the queue before it sleeps until `put` wakes it.
@@ -87,6 +95,7 @@ class Worker:
             `RuntimeError` if this process must not start a thread.
         destination: the name of the collector in messages.
         events: the initial contents of the queue.
+        spool: where events are written to disk; None means nowhere.
 
     """
 
@@ -99,6 +108,7 @@ class Worker:
         on_start: Callable[[], None],
         destination: str,
         events: Iterable[Event] = (),
+        spool: SpoolSettings | None = None,
     ) -> None:
         self._max_batch_size = config.max_batch_size
         self._schedule_delay_s = config.schedule_delay_ms / 1000
@@ -106,8 +116,23 @@ class Worker:
         self._on_start = on_start
         self._destination = destination
         self._reporter = OutageReporter(destination)
-        self.queue = EventQueue(config, self._reporter.overflow, _on_ready(self), events)
-        self.sender = Sender(config, self.queue, self._reporter, connect=connect, check=check)
+        self.queue = EventQueue(config, self._reporter.overflow, _on_ready(self), events, spool)
+        self.sender = Sender(
+            config, self.queue, self._reporter, connect=connect, check=check, spool=spool
+        )
+        self._leftovers: Leftovers | None = None
+        if spool is not None:
+            from .spool.leftovers import Leftovers
+
+            self._leftovers = Leftovers(
+                spool,
+                config,
+                export=self.sender.export_leftovers,
+                account=self.queue.account_leftovers,
+            )
+        self._rescan_at = 0.0
+        """When to look for leftovers of other processes again."""
+        self._has_leftovers = False
         self._state = ENDED
         self.thread: NativeThread | None = None
         """The thread that exports, if any. Changed only by the worker."""
@@ -170,6 +195,14 @@ class Worker:
             Context().run(self._export_here, deadline)
         return True
 
+    @property
+    def can_leave(self) -> bool:
+        """Whether the process may end now, although events are queued: they are on disk.
+
+        Only after a failed attempt in this shutdown.
+        """
+        return self.sender.has_failed_at_exit and self.queue.is_on_disk()
+
     def begin_shutdown(self, *, for_good: bool) -> float:
         """Export without delays from now on; return how long to wait without progress, in seconds.
 
@@ -186,8 +219,8 @@ class Worker:
         self.queue.at_exit |= for_good
         return 0.0 if self._exported_when_given_up == exported else self._shutdown_timeout_s
 
-    def report_undelivered(self) -> tuple[int, str] | None:
-        """End a shutdown; return the number of events still queued, and why, for a report.
+    def report_undelivered(self) -> Undelivered | None:
+        """End a shutdown; return how many events are still queued, and why, for a report.
 
         Returns None if none is left, or if that has been reported. A process may survive a SIGTERM
         and shut down again later; then it is reported again if events were exported in between.
@@ -199,7 +232,13 @@ class Worker:
         before, self._exported_when_given_up = self._exported_when_given_up, stats.exported
         if before is not None and (at_exit or before == stats.exported):
             return None
-        return stats.queued, f"{self._destination}: {self._reporter.reason or 'no answer yet'}"
+        journal = self.queue.journal
+        return Undelivered(
+            stats.queued - stats.spooled,
+            stats.spooled,
+            f"{self._destination}: {self._reporter.reason or 'no answer yet'}",
+            "" if journal is None else journal.path,
+        )
 
     def _events_ready(self) -> None:
         """Wake the worker. After the exit hook, flush, because no later flush may come."""
@@ -256,7 +295,9 @@ class Worker:
         overflow = self._reporter.overflow
         while (batch := self._next_batch()) is not None:
             try:
-                self._send(batch)
+                if batch:
+                    self._send(batch)
+                self._export_leftovers()
             except Exception as error:
                 # A bug in this package must neither end the worker nor leave events uncounted.
                 self.sender.drop_batch(f"unexpected {type(error).__name__}")
@@ -278,6 +319,9 @@ class Worker:
                     if self._state is CLOSING and not self.queue.at_exit:
                         exporter = self._retire()
                         break
+                    if self._has_leftovers or self._is_scan_due(now):
+                        self._enter(SENDING)
+                        return ()
                     self._enter(IDLE)
                     # While polls are left, only a full batch wakes this thread; then any event.
                     self.queue.wake_threshold = self._max_batch_size if polls else 1
@@ -312,6 +356,9 @@ class Worker:
         starts a new thread.
         """
         exporter = self.sender.release_exporter()
+        if self._leftovers is not None:
+            self._leftovers.release()
+            self._has_leftovers = False
         self.thread = None
         self._state = ENDED
         self.queue.wake_threshold = 1
@@ -331,8 +378,32 @@ class Worker:
             if deadline is not None and retry.at >= deadline:
                 self.queue.put_back()
                 return False
+            if self._state is CLOSING and self.sender.leave_on_disk():
+                return True
             self._back_off(retry, flush_requests)
         return True
+
+    @property
+    def is_exporting_leftovers(self) -> bool:
+        """Whether the worker exports what other processes have left, or is about to look for it."""
+        return self.thread is not None and (self._has_leftovers or self._is_scan_due(monotonic()))
+
+    def _is_scan_due(self, now: float) -> bool:
+        """Return whether to look for leftovers: the collector works, and it has been a while."""
+        return self._leftovers is not None and self.sender.has_succeeded and now >= self._rescan_at
+
+    def _export_leftovers(self) -> None:
+        """Export one batch of leftovers, if there are any and the collector works."""
+        if self._leftovers is None or not self.sender.has_succeeded:
+            return
+        if not self._has_leftovers:
+            if not self._is_scan_due(monotonic()):
+                return
+            self._leftovers.scan()
+        self._has_leftovers = self._leftovers.step()
+        if not self._has_leftovers:
+            self._rescan_at = monotonic() + RESCAN_S
+        self.queue.notify_waiters()
 
     def _back_off(self, retry: Retry, flush_requests: int) -> None:
         """Sleep until the next attempt.

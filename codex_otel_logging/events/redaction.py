@@ -9,10 +9,13 @@ in its own event only.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 from ..catalog import SENSITIVE_FIELDS, EventType, Sensitivity
 from ..values import AttributeValue
+
+if TYPE_CHECKING:
+    from .event import Event
 
 REDACTED = "[REDACTED]"
 
@@ -44,6 +47,14 @@ class Redaction:
         own = {f.name: f.sensitive for f in event.fields if f.sensitive}
         sensitive = {**SENSITIVE_FIELDS, **own}
         return frozenset(name for name, kind in sensitive.items() if kind in self._removed)
+
+    def redact(self, event: Event) -> Event:
+        """Return an event of another process, redacted as these settings demand as well."""
+        removed = self.removed_fields(event.type)
+        fields = {key: redacted_inside(value, removed) for key, value in event.fields.items()}
+        fields = cast("dict[str, AttributeValue]", redacted(fields, removed & fields.keys()))
+        event.keys, event.values = tuple(fields), tuple(fields.values())
+        return event
 
 
 REDACT_ALL = Redaction(log_user_prompt=False, log_tool_payloads=False)

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 
 from codex_otel_logging import CodexOtelHandler, Stats
-from codex_otel_logging.delivery.sender import Parts
+from codex_otel_logging.delivery.exporter import DELIVERED, Outcome
+from codex_otel_logging.delivery.parts import Parts
 from support.collectors import (
     BAD_REQUEST,
     OK,
@@ -154,15 +155,11 @@ def send(size: int, bad: set[int]) -> tuple[list[int], list[int], int]:
     while parts:
         part = parts.take()
         requests += 1
-        if not bad.intersection(part):
-            parts.accepted()
-            accepted += part
-        elif parts.rejected():
-            refused += [*part, *parts.rest()]
-        elif len(part) > 1:
-            parts.halve(part)
-        else:
-            refused += part
+        is_good = not bad.intersection(part)
+        settlement = parts.apply(part, DELIVERED if is_good else Outcome("invalid"))
+        if settlement is not None:
+            settled = range(part[0], part[0] + settlement.events)
+            (accepted if is_good else refused).extend(settled)
     return accepted, refused, requests
 
 

@@ -1,0 +1,136 @@
+"""The system calls of the spool.
+
+All of them go through this module, so that a test can make any of them fail, write less than asked
+for, or be the last one before the process dies. Another platform's locks belong here as well.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import suppress
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
+_FLAGS = getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+"""Not inherited by other programs; never a symbolic link; a FIFO does not block."""
+
+
+def has_locks() -> bool:
+    """Return whether this platform has the locks that tell living segments from leftovers."""
+    return fcntl is not None
+
+
+def make_directory(path: str) -> None:
+    """Create a directory that only its owner may use, and missing parents likewise."""
+    os.makedirs(path, 0o700, exist_ok=True)  # noqa: PTH103
+
+
+def names(path: str) -> list[str]:
+    """Return the names of the entries of a directory, sorted."""
+    return sorted(os.listdir(path))  # noqa: PTH208
+
+
+def create(path: str) -> int:
+    """Create a file for appending, readable only by its owner; return its descriptor.
+
+    Raises:
+        FileExistsError: the name is taken.
+
+    """
+    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND | _FLAGS, 0o600)
+
+
+def open_existing(path: str) -> int:
+    """Open a file for reading and writing in place; return its descriptor."""
+    return os.open(path, os.O_RDWR | _FLAGS)
+
+
+def status(descriptor: int) -> os.stat_result:
+    """Return the status of an open file."""
+    return os.fstat(descriptor)
+
+
+def is_regular(descriptor: int) -> bool:
+    """Return whether an open file is a regular one that belongs to this user."""
+    found = status(descriptor)
+    return stat.S_ISREG(found.st_mode) and found.st_uid == os.geteuid()
+
+
+def is_at(path: str, descriptor: int) -> bool:
+    """Return whether an open file is the one at `path`."""
+    try:
+        there = os.stat(path, follow_symlinks=False)  # noqa: PTH116
+    except OSError:
+        return False
+    return os.path.samestat(there, status(descriptor))
+
+
+def lock(descriptor: int) -> bool:
+    """Lock an open file exclusively; return False if somebody else has locked it.
+
+    Does not wait. The lock belongs to the open file description: the kernel frees it when the last
+    descriptor that shares it is closed, however the process dies.
+    """
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def append(descriptor: int, data: bytes) -> int:
+    """Write at the end of a file; return how many bytes were written."""
+    return os.write(descriptor, data)
+
+
+def overwrite(descriptor: int, data: bytes, offset: int) -> int:
+    """Write at `offset`; return how many bytes were written.
+
+    Not for a descriptor of `create`: with O_APPEND, Linux appends whatever the offset.
+    """
+    return os.pwrite(descriptor, data, offset)
+
+
+def read(descriptor: int, size: int, offset: int) -> bytes:
+    """Return up to `size` bytes at `offset`."""
+    return os.pread(descriptor, size, offset)
+
+
+def rename(path: str, to: str) -> None:
+    """Give a file another name in the same directory, atomically."""
+    os.rename(path, to)  # noqa: PTH104
+
+
+def remove(path: str) -> None:
+    """Remove a file; it is fine if that has happened already."""
+    with suppress(FileNotFoundError):
+        os.unlink(path)  # noqa: PTH108
+
+
+def close(descriptor: int) -> None:
+    """Close a descriptor. If it is the last one of a locked file, that frees the lock."""
+    os.close(descriptor)
+
+
+def neutralize(descriptor: int) -> None:
+    """Make a descriptor one of the null device; what is still written to it is discarded.
+
+    Its number stays in use, so a late write cannot reach a file that was opened meanwhile.
+    """
+    null = os.open(os.devnull, os.O_WRONLY | getattr(os, "O_CLOEXEC", 0))
+    try:
+        os.dup2(null, descriptor, inheritable=False)
+    finally:
+        os.close(null)
+
+
+def chunks(descriptor: int, offset: int, size: int = 1 << 16) -> Iterator[bytes]:
+    """Yield the contents of a file from `offset` on."""
+    while data := read(descriptor, size, offset):
+        yield data
+        offset += len(data)

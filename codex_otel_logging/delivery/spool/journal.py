@@ -1,0 +1,394 @@
+"""Writes the events of one queue to disk, before the logging call returns.
+
+Three steps. `admit`, under the lock of the queue, gives an event its number and chooses its
+segment. `write`, without the lock, encodes the event and appends it. `settle`, on the worker
+thread, notes which events need the disk no more and removes segments that hold no others.
+
+An event that cannot be written stays in memory, as without a spool. The first such failure is
+reported; from then on nothing is written until `restore`, on the worker thread, has written all
+events that are missing on disk.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, suppress
+from typing import NamedTuple
+
+from ... import diagnostics
+from ...config.files import directory_problem
+from ...events.event import Event, SharedAttributes
+from ...native import RLock, monotonic, start_in_application
+from ..exporter import Exporter
+from . import disk
+from .records import RecordEncoder
+from .segment import SUFFIX, Header, Segment
+
+FIRST_LIMIT = 1 << 20
+"""The size of the first segment, in bytes. Each further one of those that are open is twice as
+large, so that a process never has many open, however long an outage lasts."""
+
+RETRY_S = 5.0
+"""How long nothing is written after a failure, in seconds."""
+
+_MAX_DOUBLINGS = 12
+_REPORT_INTERVAL_S = 60.0
+"""Minimum time between two reports that the disk has begun to fail, in seconds."""
+
+
+class SpoolSettings(NamedTuple):
+    """The spool of one handler.
+
+    `path` is the absolute path of the directory. `destination` says where events are sent, without
+    secrets; with `shared` it goes into the header of each segment. `connect` builds an exporter for
+    the leftovers of a process that had other shared attributes. `redact` applies the redaction of
+    this process to an event of another one.
+    """
+
+    path: str
+    destination: str
+    shared: SharedAttributes
+    connect: Callable[[SharedAttributes], Exporter]
+    redact: Callable[[Event], Event]
+
+
+class _Names:
+    """Names for segments, which increase strictly within a process, whatever the clock does."""
+
+    def __init__(self) -> None:
+        self._lock = RLock()
+        self._last = 0
+
+    def next(self, owner: str) -> str:
+        with self._lock:
+            self._last = max(self._last + 1, time.time_ns())
+            return f"{self._last:020d}-{owner}{SUFFIX}"
+
+
+_names = _Names()
+
+
+class Journal:
+    """The segments of one queue.
+
+    The numbers of events are those of the queue: the first event has number 1, and events are
+    settled in this order.
+
+    Args:
+        settings: where the segments are, and what their headers say.
+        lock: the lock of the queue; reentrant.
+
+    """
+
+    def __init__(self, settings: SpoolSettings, lock: AbstractContextManager[object]) -> None:
+        self.path = settings.path
+        self._lock = lock
+        self._owner = os.urandom(8).hex()
+        self._header = Header(self._owner, settings.destination, settings.shared)
+        self._encoder = RecordEncoder()
+        # Not the lock of the queue: creating a file may take long, and other threads log meanwhile.
+        self._opening = RLock()
+        self._segments: list[Segment] = []
+        self._current: Segment | None = None
+        self._last: Segment | None = None
+        self._number = 0
+        self._settled = 0
+        self._unwritten: deque[int] = deque()
+        """The numbers of the events that are in memory only, some of which may be settled."""
+        self._failed = False
+        self._retry_at = 0.0
+        self._reports: deque[str] = deque()
+        self._reported_at = -_REPORT_INTERVAL_S
+        self._reported_once: set[str] = set()
+        self._has_reported_failure = False
+
+    def admit(self) -> tuple[int, Segment | None]:
+        """Give an event that is being queued its number, and choose its segment; then call `write`.
+
+        Needs the lock of the queue. Chooses none while the disk fails.
+        """
+        number = self._number = self._number + 1
+        return number, None if self._failed else self._segment_for(number)
+
+    def write(self, number: int, segment: Segment | None, event: Event) -> None:
+        """Write an event, or note that it is in memory only. Blocks for the disk.
+
+        Raises no `Exception`, whatever happens to the disk.
+        """
+        is_written = False
+        try:
+            if segment is not None:
+                self._append(segment, self._encoder.encode(number, event), number)
+                is_written = True
+        except Exception as error:  # besides OSError, a bug in this package, or no memory
+            self._fail(error)
+        finally:
+            if not is_written:
+                self._unwritten.append(number)
+            if segment is not None:
+                self._leave(segment)
+
+    def write_last(self, event: Event) -> None:
+        """Write an event during interpreter finalization, when no other thread runs any more.
+
+        Takes no lock: a thread that has been stopped may hold it for good.
+        """
+        number = self._number = self._number + 1
+        try:
+            if self._last is None:
+                segment = Segment(self._new_path(), self._header, number, FIRST_LIMIT)
+                segment.open()
+                self._last = segment
+            self._last.append(self._encoder.encode(number, event))
+        except Exception:
+            self._unwritten.append(number)
+
+    def settle(self, through: int) -> None:
+        """Note that the events up to number `through` need the disk no more.
+
+        Removes the segments that hold no others. Blocks for the disk; raises no `OSError`.
+        """
+        with self._lock:
+            self._settled = max(self._settled, through)
+            # A segment stays while a thread is about to append to it: a late write must not reach
+            # a descriptor that has been closed and is used for something else.
+            done = [s for s in self._segments if s.last <= self._settled and not s.writers]
+            self._segments = [s for s in self._segments if s not in done]
+            if self._current in done:
+                self._current = None
+            partly = [s for s in self._segments if s.first <= self._settled and s.is_open]
+        for segment in done:
+            segment.remove()
+        for segment in partly:
+            try:
+                segment.settle(through)
+            except OSError as error:
+                self._report_once("cannot mark events as exported", error)
+
+    def is_written(self, through: int | None = None) -> bool:
+        """Return whether all events up to number `through`, or all events, are on disk.
+
+        Needs the lock of the queue.
+        """
+        self._forget_settled()
+        if through is None:
+            through = self._number
+        return all(number > through for number in self._unwritten) and not any(
+            s.writers for s in self._segments if s.first <= through
+        )
+
+    def count_unwritten(self) -> int:
+        """Return how many of the events that are not settled are in memory only."""
+        with self._lock:
+            self._forget_settled()
+            return len(self._unwritten)
+
+    def restore(self, unsettled: Callable[[], Sequence[Event]]) -> None:
+        """Write the events that are in memory only, if the disk works again.
+
+        Also notices if somebody has removed segments. Called on the worker thread, between two
+        requests; blocks for the disk. `unsettled` returns all events that are not settled, in
+        order; it is called with the lock of the queue.
+        """
+        self._log_reports()
+        self._give_up_removed()
+        if not (self._failed or self._unwritten) or monotonic() < self._retry_at:
+            return
+        try:
+            self._probe()
+            while self._restore_unwritten(unsettled):
+                pass
+        except OSError as error:
+            self._fail(error)
+            return
+        if self._has_reported_failure:
+            self._has_reported_failure = False
+            diagnostics.warn("spool %s: events are written to disk again", self.path)
+
+    def _restore_unwritten(self, unsettled: Callable[[], Sequence[Event]]) -> bool:
+        """Write the events that are in memory only now; return False if there are none any more.
+
+        Raises:
+            OSError: the disk still fails.
+
+        """
+        with self._lock:
+            self._forget_settled()
+            numbers = sorted(set(self._unwritten))
+            if not numbers:  # under the lock: from now on `admit` chooses segments again
+                self._failed = False
+                return False
+            waiting = unsettled()
+            events = [waiting[number - self._settled - 1] for number in numbers]
+            segment = self._segment_for(numbers[0])
+            segment.last = max(segment.last, numbers[-1])
+            self._unwritten.clear()
+        written = 0
+        try:
+            for number, event in zip(numbers, events, strict=True):
+                self._append(segment, self._encoder.encode(number, event), number)
+                written += 1
+        finally:
+            self._unwritten.extend(numbers[written:])
+            self._leave(segment)
+        return True
+
+    def _probe(self) -> None:
+        """Create a segment and remove it again.
+
+        Raises:
+            OSError: the disk still fails.
+
+        """
+        segment = Segment(self._new_path(), self._header, 0, FIRST_LIMIT)
+        try:
+            self._open(segment)
+        finally:
+            segment.remove()
+
+    def release(self) -> None:
+        """Free all segments, so that another process or handler may adopt them.
+
+        No event may be unwritten. Needs the lock of the queue.
+        """
+        segments, self._segments, self._current = self._segments, [], None
+        self._settled = self._number
+        for segment in segments:
+            segment.close()
+
+    def leave_to_parent(self, *, inherited: bool) -> None:
+        """Give up all segments in a forked child. Takes no lock: it may be locked forever.
+
+        If the child has `inherited` the events, and written them to segments of its own, the
+        parent will not export them, and its segments are removed.
+        """
+        self._failed = True
+        self._retry_at = float("inf")
+        for segment in self._segments:
+            if inherited:
+                with suppress(OSError):
+                    disk.remove(segment.path)
+            segment.leave_to_parent()
+        self._segments, self._current = [], None
+
+    def _new_path(self) -> str:
+        return f"{self.path}{os.sep}{_names.next(self._owner)}"
+
+    def _segment_for(self, number: int) -> Segment:
+        """Return the segment to append event `number` to; `_leave` it. Needs the lock."""
+        segment = self._current
+        if segment is None or segment.sealed or segment.size >= segment.limit:
+            limit = FIRST_LIMIT << min(len(self._segments), _MAX_DOUBLINGS)
+            # Its first writer creates the file, without the lock.
+            segment = self._current = Segment(self._new_path(), self._header, number, limit)
+            self._segments.append(segment)
+        segment.first = min(segment.first, number)
+        segment.last = max(segment.last, number)
+        segment.writers.append(None)
+        return segment
+
+    def _leave(self, segment: Segment) -> None:
+        """Undo `_segment_for`; remove the segment if it is settled already, or has no file."""
+        segment.writers.pop()
+        if segment.last <= self._settled:
+            self.settle(self._settled)
+        elif segment.sealed and not segment.is_open:
+            with self._lock:
+                if not segment.writers and segment in self._segments:
+                    self._segments.remove(segment)
+
+    def _append(self, segment: Segment, record: bytes, number: int) -> None:
+        """Append a record; if that fails, to a new segment, because this one may be too large.
+
+        Raises:
+            OSError: both failed.
+
+        """
+        try:
+            self._open(segment)
+            segment.append(record)
+        except OSError:
+            segment.sealed = True
+            with self._lock:
+                other = self._segment_for(number)
+            try:
+                self._open(other)
+                other.append(record)
+            except OSError:
+                other.sealed = True
+                raise
+            finally:
+                self._leave(other)
+
+    def _open(self, segment: Segment) -> None:
+        """Create the file of a segment, unless that has happened already."""
+        if segment.is_open:
+            return
+        with self._opening:
+            if not segment.is_open:
+                disk.make_directory(self.path)
+                if (found := directory_problem(self.path)) is not None:
+                    raise OSError(found)
+                segment.open()
+
+    def _fail(self, error: Exception) -> None:
+        """Write nothing for a while; report it, unless that happened recently."""
+        with self._lock:
+            now = monotonic()
+            self._retry_at = now + RETRY_S
+            if self._failed:
+                return
+            self._failed = True
+            if now - self._reported_at < _REPORT_INTERVAL_S:
+                return
+            self._reported_at = now
+            self._has_reported_failure = True
+        self._report(f"cannot write events ({_reason(error)}); they are kept in memory only")
+
+    def _report_once(self, text: str, error: OSError) -> None:
+        if text not in self._reported_once:
+            self._reported_once.add(text)
+            self._report(f"{text} ({_reason(error)})")
+
+    def _report(self, text: str) -> None:
+        """Have a line logged by another thread: this one may be inside a logging call."""
+        self._reports.append(text)
+        with suppress(RuntimeError):  # during finalization; or else the worker logs it
+            start_in_application(self._log_reports, "codex_otel_logging spool")
+
+    def _log_reports(self) -> None:
+        with suppress(IndexError):  # another thread may take the last one
+            while self._reports:
+                diagnostics.warn("spool %s: %s", self.path, self._reports.popleft())
+
+    def _forget_settled(self) -> None:
+        """Remove what is settled from `_unwritten`. Needs the lock."""
+        if self._unwritten and min(self._unwritten) <= self._settled:
+            self._unwritten = deque(n for n in self._unwritten if n > self._settled)
+
+    def _give_up_removed(self) -> None:
+        """Note the events as unwritten whose file somebody has removed."""
+        removed = [s for s in self._segments if s.is_open and not s.is_linked()]
+        if not removed:
+            return
+        with self._lock:
+            self._segments = [s for s in self._segments if s not in removed]
+            if self._current in removed:
+                self._current = None
+            for segment in removed:
+                first = max(segment.first, self._settled + 1)
+                self._unwritten.extend(range(first, segment.last + 1))
+        self._retry_at = 0.0
+        for segment in removed:
+            if not segment.writers:
+                segment.close()
+        diagnostics.warn(
+            "spool %s: files of a running process were removed; writing the events again", self.path
+        )
+
+
+def _reason(error: Exception) -> str:
+    return getattr(error, "strerror", None) or str(error) or type(error).__name__

@@ -1,0 +1,187 @@
+"""Exports what dead processes have left in the directory of a spool.
+
+The worker does so between two batches of its own, and so does the command `drain`. Any number of
+processes may at once, because each segment is locked by its adopter. An adopter that is killed
+leaves the segment to the next one, with the number up to which its events are settled.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+
+from ... import diagnostics
+from ...config.settings import BatchConfig
+from ...events.event import Event, SharedAttributes
+from ..exporter import Outcome
+from ..parts import Parts, Settlement
+from . import disk
+from .journal import SpoolSettings
+from .segment import (
+    SUFFIX,
+    UNFINISHED,
+    DamagedHeaderError,
+    Leftover,
+    NewerFormatError,
+    adopt,
+    remove_unfinished,
+)
+
+Export = Callable[[SharedAttributes, Sequence[Event]], Outcome]
+"""Exports events in one request, with the shared attributes of the process that logged them."""
+
+
+class Leftovers:
+    """The leftovers in one directory. Not thread-safe.
+
+    Args:
+        settings: where they are, and where they may be exported to.
+        batch: limits the size of a request.
+        export: exports a batch; after the outcome `retry`, others may adopt the rest.
+        account: called with the recovered and the discarded events of each step.
+        redirect: export the leftovers of any destination, instead of only those of this one.
+
+    """
+
+    def __init__(
+        self,
+        settings: SpoolSettings,
+        batch: BatchConfig,
+        *,
+        export: Export,
+        account: Callable[[int, int], None],
+        redirect: bool = False,
+    ) -> None:
+        self._settings = settings
+        self._batch = batch
+        self._export = export
+        self._account = account
+        self._redirect = redirect
+        self._paths: deque[str] = deque()
+        self._current: Leftover | None = None
+        self._reported: set[tuple[str, str]] = set()
+        self.failure = ""
+        """Why the last step failed; empty if it did not."""
+
+    def scan(self) -> None:
+        """Look for leftovers; the steps that follow adopt and export them."""
+        self._paths.clear()
+        with suppress(OSError):  # the directory is created at the first event
+            self._paths.extend(segment_paths(self._settings.path))
+
+    def step(self) -> bool:
+        """Export one batch; return False if there was none, or if it failed (see `failure`).
+
+        Blocks for one request, or for several if the collector rejects some events.
+        """
+        self.failure = ""
+        while True:
+            if self._current is None and not self._adopt_next():
+                return False
+            assert self._current is not None
+            batch = self._current.next_batch(
+                self._batch.max_batch_size, self._batch.max_request_bytes
+            )
+            if batch:
+                return self._export_batch(self._current, batch)
+            self._finish(self._current)
+
+    def release(self) -> None:
+        """Leave what is not exported to others."""
+        if self._current is not None:
+            self._current.close()
+            self._current = None
+
+    def _adopt_next(self) -> bool:
+        while self._paths:
+            path = self._paths.popleft()
+            try:
+                leftover = adopt(path)
+            except DamagedHeaderError as error:
+                self._account(0, error.records)
+                self._warn(path, f"damaged header; renamed, {error.records} events not exported")
+                continue
+            except NewerFormatError:
+                self._warn(path, "written by a newer release; left alone")
+                continue
+            except OSError as error:
+                self._warn(path, f"cannot be read ({error.strerror or error}); left alone")
+                continue
+            if leftover is None:
+                continue
+            destination = leftover.header.destination
+            if destination != self._settings.destination and not self._redirect:
+                leftover.close()
+                self._warn(
+                    "",
+                    f"events for {destination} are left alone; to export them to "
+                    f"{self._settings.destination}, run: codex-otel-logging drain --redirect",
+                )
+                continue
+            self._current = leftover
+            return True
+        return False
+
+    def _export_batch(self, leftover: Leftover, batch: Sequence[tuple[int, Event]]) -> bool:
+        events = [self._settings.redact(event) for _, event in batch]
+        shared = leftover.header.shared
+        parts = Parts(events)
+        settled = Settlement()
+        while parts:
+            part = parts.take()
+            outcome = self._export(shared, part)
+            if outcome.verdict == "retry":
+                self.failure = outcome.reason
+                self._settle(leftover, batch, settled)
+                self.release()
+                return False
+            settlement = parts.apply(part, outcome)
+            if settlement is not None:
+                settled = Settlement(*map(sum, zip(settled, settlement, strict=True)))
+                if settlement.exported < settlement.events:
+                    self._warn("", f"rejected events of an earlier process: {outcome.reason}")
+        self._settle(leftover, batch, settled)
+        return True
+
+    def _settle(
+        self, leftover: Leftover, batch: Sequence[tuple[int, Event]], settled: Settlement
+    ) -> None:
+        if settled.events:
+            number, _ = batch[settled.events - 1]
+            try:
+                leftover.settle(number)
+            except OSError as error:
+                self._warn(leftover.path, f"cannot mark events as exported ({error.strerror})")
+            self._account(settled.exported, settled.rejected + settled.dropped)
+
+    def _finish(self, leftover: Leftover) -> None:
+        if leftover.damaged:
+            self._account(0, leftover.damaged)
+            self._warn(leftover.path, f"{leftover.damaged} damaged records")
+        leftover.remove()
+        self._current = None
+
+    def _warn(self, path: str, text: str) -> None:
+        """Report something about a file once, or about the directory if `path` is empty."""
+        if (path, text) not in self._reported:
+            self._reported.add((path, text))
+            diagnostics.warn("spool %s: %s", path or self._settings.path, text)
+
+
+def segment_paths(directory: str) -> Iterator[str]:
+    """Yield the paths of the segments of a directory, living ones too, oldest first.
+
+    Removes the files that have not become segments.
+
+    Raises:
+        OSError: the directory cannot be read.
+
+    """
+    for name in disk.names(directory):
+        path = f"{directory}{os.sep}{name}"
+        if name.endswith(SUFFIX):
+            yield path
+        elif name.endswith(SUFFIX + UNFINISHED):
+            remove_unfinished(path)

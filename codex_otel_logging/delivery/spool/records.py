@@ -1,0 +1,238 @@
+"""One event as a record of a segment, and back.
+
+A record is one line of JSON behind its CRC-32, with a line feed before and after it:
+
+    9f3a0c11 {"number":7,"created":...,"values":["shell","ls"],"keys":["tool_name","arguments"],...}
+
+The line feed before it keeps a record apart from a torn one; the one after it shows that it is
+complete. The values come first. What follows them is the same for all events of a conversation that
+have the same fields, and is encoded once.
+
+JSON has no spelling for some values. Those are objects with one key: `bytes` and `text` (with lone
+surrogates) in hexadecimal, `int` (beyond 64 bits) in hexadecimal, `float` (infinities and NaN) as
+the hexadecimal IEEE 754 double, and `map`, a list of pairs.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+import zlib
+from collections.abc import Callable, Iterable, Mapping
+from math import isfinite
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
+
+from ...catalog import EventType
+from ...catalog import find as find_event_type
+from ...conversation import Conversation
+from ...events.event import Event
+from ...values import MAX_INT64, MIN_INT64, AttributeValue
+
+if TYPE_CHECKING:
+    from opentelemetry.trace import SpanContext
+
+_MAX_SHARED = 1024
+"""How many encoded shared parts are kept."""
+
+_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), check_circular=False).encode
+
+
+class Span(NamedTuple):
+    """The part of a span context that an event carries."""
+
+    trace_id: int
+    span_id: int
+    trace_flags: int
+
+
+class RecordEncoder:
+    """Encodes events as records. May be used by any thread."""
+
+    def __init__(self) -> None:
+        # Each entry holds its conversation, so that no other one can have its id meanwhile.
+        self._shared: dict[tuple[object, ...], tuple[str, Conversation | None]] = {}
+
+    def encode(self, number: int, event: Event) -> bytes:
+        """Return the record of an event."""
+        try:
+            values = ",".join([_PLAIN[type(value)](value) for value in event.values])
+            line = self._line(number, event, values).encode()
+        except (KeyError, ValueError):  # a value that JSON cannot spell, or a lone surrogate
+            values = ",".join([_json(_spelled(value)) for value in event.values])
+            line = self._line(number, event, values).encode()
+        return b"\n%08x %b\n" % (zlib.crc32(line), line)
+
+    def _line(self, number: int, event: Event, values: str) -> str:
+        created = event.created
+        if type(created) is not float or not isfinite(created):
+            created = _created_of(event)
+        span = "null" if event.span_context is None else _span_text(event.span_context)
+        # Not cached for a level such as True, which is equal to 1, whose severity is another.
+        key = (
+            event.keys,
+            event.type.name,
+            id(event.conversation),
+            event.logger_name,
+            event.levelno,
+            event.levelname,
+        )
+        shared = self._shared.get(key)
+        if shared is None or type(event.levelno) is not int:
+            shared = (_shared_text(event), event.conversation)
+            if len(self._shared) >= _MAX_SHARED:
+                self._shared.clear()
+            self._shared[key] = shared
+        return (
+            f'{{"number":{number},"created":{created!r},"observed_ns":{event.observed_ns},'
+            f'"span":{span},"values":[{values}]{shared[0]}'
+        )
+
+
+def decode(line: bytes) -> tuple[int, Event] | None:
+    """Return the number and the event of a record without its line feeds; None if it is damaged."""
+    if (content := checked(line)) is None:
+        return None
+    try:
+        found = json.loads(content)
+        event = Event()
+        event.type = _event_type(_value(found["event"]))
+        event.keys = tuple(_value(key) for key in found["keys"])
+        event.values = tuple(_value(value) for value in found["values"])
+        event.conversation = _conversation(found["conversation"])
+        event.logger_name = _value(found["logger"])
+        event.levelno = found["level"]
+        event.levelname = _value(found["levelname"])
+        event.created = found["created"]
+        event.observed_ns = found["observed_ns"]
+        span = found["span"]
+        event.span_context = None if span is None else cast("SpanContext", Span(*span))
+        event.size = len(content)
+        return found["number"], event
+    except (KeyError, TypeError, ValueError):
+        return None  # the checksum holds, so another version has written it
+
+
+def checked(line: bytes) -> bytes | None:
+    """Return what follows the checksum of a line, or None if the checksum does not match."""
+    content = line[9:]
+    return content if line[:9] == b"%08x " % zlib.crc32(content) else None
+
+
+def number_of(content: bytes) -> int | None:
+    """Return the number of a record whose checksum was checked, without decoding the rest."""
+    try:
+        return int(content[len(b'{"number":') : content.index(b",")])
+    except ValueError:
+        return None
+
+
+def spelled_json(value: Mapping[str, Any]) -> str:
+    """Return attributes as JSON, with the spelling of records."""
+    return _json(_spelled(value))
+
+
+def attributes_of(value: object) -> dict[str, Any]:
+    """Return the attributes that `spelled_json` has spelled, after JSON was parsed."""
+    found = _value(value)
+    if not isinstance(found, dict):
+        raise TypeError("not a map")
+    return found
+
+
+def _float_text(value: float) -> str:
+    if not isfinite(value):
+        raise ValueError("JSON has no such number")
+    return repr(value)
+
+
+_PLAIN: dict[type, Callable[[Any], str]] = {
+    str: _json,
+    int: int.__repr__,
+    float: _float_text,
+    bool: lambda value: "true" if value else "false",
+    type(None): lambda _: "null",
+}
+"""How values of the usual types are spelled; faster than encoding them as one list."""
+
+
+def _spelled(value: Any) -> Any:
+    """Return a value with the parts replaced that JSON cannot spell."""
+    if isinstance(value, bool) or value is None:
+        return value
+    if isinstance(value, str):
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            return {"text": value.encode("utf-8", "surrogatepass").hex()}
+        return str(value)
+    if isinstance(value, int):
+        return int(value) if MIN_INT64 <= value <= MAX_INT64 else {"int": hex(value)}
+    if isinstance(value, float):
+        return value if isfinite(value) else {"float": struct.pack(">d", value).hex()}
+    if isinstance(value, bytes):
+        return {"bytes": value.hex()}
+    if isinstance(value, Mapping):
+        return {"map": [[_spelled(key), _spelled(item)] for key, item in value.items()]}
+    if isinstance(value, Iterable):
+        return [_spelled(item) for item in value]
+    return _spelled(str(value))
+
+
+def _value(spelled: Any) -> Any:
+    """Return the value that `_spelled` has spelled."""
+    if isinstance(spelled, list):
+        return [_value(item) for item in spelled]
+    if not isinstance(spelled, dict):
+        return spelled
+    ((kind, content),) = spelled.items()
+    return _SPECIAL[kind](content)
+
+
+_SPECIAL: dict[str, Callable[[Any], AttributeValue]] = {
+    "text": lambda content: bytes.fromhex(content).decode("utf-8", "surrogatepass"),
+    "int": lambda content: int(content, 16),
+    "float": lambda content: cast("float", struct.unpack(">d", bytes.fromhex(content))[0]),
+    "bytes": bytes.fromhex,
+    "map": lambda content: {_value(key): _value(item) for key, item in content},
+}
+
+
+def _created_of(event: Event) -> float:
+    """Return the time of an event whose `created` an application has replaced."""
+    return event.time_ns / 1e9
+
+
+def _span_text(span: SpanContext) -> str:
+    return f"[{int(span.trace_id)},{int(span.span_id)},{int(span.trace_flags)}]"
+
+
+def _shared_text(event: Event) -> str:
+    conversation = event.conversation
+    attributes = None if conversation is None else _spelled(conversation.attributes)
+    try:
+        level = int(event.levelno)
+    except (TypeError, ValueError, OverflowError):
+        level = 0
+    shared = {
+        "keys": _spelled(event.keys),
+        "event": _spelled(event.type.name),
+        "logger": _spelled(event.logger_name),
+        "level": level,
+        "levelname": _spelled(str(event.levelname)),
+        "conversation": attributes,
+    }
+    return f",{_json(shared)[1:]}"
+
+
+def _event_type(name: str) -> EventType:
+    return find_event_type(name) or EventType(name)
+
+
+def _conversation(spelled: Any) -> Conversation | None:
+    """Return a conversation with these attributes; its other fields are not used for export."""
+    if spelled is None:
+        return None
+    conversation = Conversation("", "")
+    conversation.attributes.clear()
+    conversation.attributes.update(attributes_of(spelled))
+    return conversation

@@ -1,0 +1,383 @@
+"""One file of the spool: a header, then records.
+
+The first line holds the version of the format, the number up to which the events are settled, and
+the CRC-32 of what precedes it. It has a fixed width, because that number is overwritten in place:
+
+    codex-otel-spool 1 00000000000000000000 9d5f6b4d
+
+The second line is JSON behind its CRC-32: the owner, the destination, and what all events share.
+
+The file's existence is the state. There is no index that could disagree with it, and no process id
+that could be somebody else's by now: who holds the lock owns the segment, and a segment that can be
+locked belongs to nobody alive.
+"""
+
+from __future__ import annotations
+
+import json
+import zlib
+from array import array
+from collections.abc import Iterator
+from contextlib import suppress
+from typing import NamedTuple
+
+from ...events.event import Event, SharedAttributes
+from . import disk
+from .records import attributes_of, checked, decode, number_of, spelled_json
+
+SUFFIX = ".spool"
+UNFINISHED = ".new"
+"""The end of the name of a segment that has no header yet, and so no record either."""
+DAMAGED = ".damaged"
+
+VERSION = 1
+_MAGIC = b"codex-otel-spool "
+_PREFIX = _MAGIC + b"%d " % VERSION
+_FIRST_LINE = len(_PREFIX) + len(b"00000000000000000000 00000000\n")
+_LARGEST_HEADER = 1 << 20
+
+
+class Header(NamedTuple):
+    """What a segment says about all of its records.
+
+    `owner` names the handler that wrote it, in one process; with an event's number it identifies
+    the event. `destination` is where the events were to be sent, without secrets.
+    """
+
+    owner: str
+    destination: str
+    shared: SharedAttributes
+
+    def encode(self) -> bytes:
+        """Return both lines, with nothing settled."""
+        text = json.dumps({"owner": self.owner, "destination": self.destination}, ensure_ascii=True)
+        attributes = (
+            f',"resource":{spelled_json(self.shared.resource)}'
+            f',"defaults":{spelled_json(self.shared.defaults)}}}'
+        )
+        content = (text[:-1] + attributes).encode()
+        return _PREFIX + _settled_field(0) + b"\n%08x %b\n" % (zlib.crc32(content), content)
+
+
+class DamagedHeaderError(Exception):
+    """The header of a segment cannot be read; `records` is how many intact records follow it."""
+
+    def __init__(self, records: int) -> None:
+        super().__init__(records)
+        self.records = records
+
+
+class NewerFormatError(Exception):
+    """A newer release has written the segment."""
+
+
+def _settled_field(number: int, prefix: bytes = _PREFIX) -> bytes:
+    digits = b"%020d" % number
+    return b"%b %08x" % (digits, zlib.crc32(prefix + digits))
+
+
+class Segment:
+    """A segment that this process appends to, and has locked since it was created.
+
+    `open` and `append` may be called by any thread, also at the same time.
+
+    Args:
+        path: where the file is to be.
+        header: its header.
+        first: the number of the first event that belongs to it.
+        limit: the size in bytes beyond which another segment follows.
+
+    """
+
+    def __init__(self, path: str, header: Header, first: int, limit: int) -> None:
+        self.path = path
+        self.first = self.last = first
+        self.limit = limit
+        self.size = 0
+        self.writers: list[None] = []
+        """One entry for each thread that is about to append. A list, because appending to one and
+        removing from one need no lock."""
+        self.sealed = False
+        """Whether it takes no more records, after a failure."""
+        self._header = header
+        self._was_open = False
+        self._descriptor = self._settled_descriptor = -1
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the file exists, as far as this process knows."""
+        return self._descriptor >= 0
+
+    def open(self) -> None:
+        """Create, lock and name the file. Once only: its name may be a leftover's by now.
+
+        Raises:
+            OSError: it cannot be created, or was closed.
+
+        """
+        if self._was_open:
+            raise OSError("closed")
+        unfinished = self.path + UNFINISHED
+        descriptor = settled_descriptor = -1
+        try:
+            descriptor = disk.create(unfinished)
+            if not disk.lock(descriptor):
+                raise OSError("locked by another process")
+            header = self._header.encode()
+            if disk.append(descriptor, header) != len(header):
+                raise OSError("short write")
+            settled_descriptor = disk.open_existing(unfinished)
+            # Only now can others see it: nobody adopts a file that is not locked yet.
+            disk.rename(unfinished, self.path)
+        except BaseException:
+            for each in (descriptor, settled_descriptor):
+                if each >= 0:
+                    disk.close(each)
+            if descriptor >= 0:
+                with suppress(OSError):
+                    disk.remove(unfinished)
+            raise
+        self._was_open = True
+        self._settled_descriptor = settled_descriptor
+        self._descriptor = descriptor
+        self.size = len(header)
+
+    def append(self, record: bytes) -> None:
+        """Write a record, in one system call.
+
+        Raises:
+            OSError: it was not written, or not all of it.
+
+        """
+        if disk.append(self._descriptor, record) != len(record):
+            raise OSError("short write")
+        self.size += len(record)
+
+    def settle(self, number: int) -> None:
+        """Note that all events up to `number` are settled.
+
+        Raises:
+            OSError: it could not be written; the events may be exported twice.
+
+        """
+        disk.overwrite(self._settled_descriptor, _settled_field(number), len(_PREFIX))
+
+    def is_linked(self) -> bool:
+        """Return whether the file still has a name; false if somebody has removed it."""
+        try:
+            return disk.status(self._descriptor).st_nlink > 0
+        except OSError:
+            return False
+
+    def remove(self) -> None:
+        """Remove the file and free its lock. Never raises."""
+        if self.is_open:
+            with suppress(OSError):
+                disk.remove(self.path)
+            self.close()
+
+    def close(self) -> None:
+        """Free the lock, so that others may adopt the segment. Never raises."""
+        for descriptor in (self._descriptor, self._settled_descriptor):
+            if descriptor >= 0:
+                with suppress(OSError):
+                    disk.close(descriptor)
+        self._descriptor = self._settled_descriptor = -1
+
+    def leave_to_parent(self) -> None:
+        """Give up the segment in a forked child, without freeing the parent's lock.
+
+        The fork may have happened in the middle of `append`, which then goes on in the child.
+        """
+        if self.writers:
+            for descriptor in (self._descriptor, self._settled_descriptor):
+                if descriptor >= 0:
+                    with suppress(OSError):
+                        disk.neutralize(descriptor)
+        else:
+            self.close()
+
+
+class Leftover:
+    """A segment of a dead process, adopted: locked by this one. Not thread-safe.
+
+    Raises:
+        DamagedHeaderError: its header cannot be read.
+        NewerFormatError: a newer release has written it.
+        OSError: it cannot be read.
+
+    """
+
+    def __init__(self, path: str, descriptor: int) -> None:
+        self.path = path
+        self._descriptor = descriptor
+        self.settled = self._read_first_line()
+        self.header, self._records_at = self._read_header()
+        self.damaged = 0
+        """How many records are damaged, as far as is known."""
+        self._numbers, self._offsets, self._lengths = array("Q"), array("Q"), array("L")
+        self._next = 0
+        self._index()
+
+    def _read_first_line(self) -> int:
+        """Return up to which number the events are settled."""
+        line = disk.read(self._descriptor, _FIRST_LINE, 0)
+        version, _, field = line.removeprefix(_MAGIC).partition(b" ")
+        digits = field[:20]
+        prefix = _MAGIC + version + b" "
+        is_intact = (
+            digits.isdigit() and line == prefix + _settled_field(int(digits), prefix) + b"\n"
+        )
+        if is_intact and version.isdigit() and int(version) > VERSION:
+            raise NewerFormatError
+        if not line.startswith(_PREFIX):
+            raise DamagedHeaderError(self._count_intact())
+        # Of two ways to be wrong, exporting an event twice is better than never.
+        return int(digits) if is_intact else 0
+
+    def _read_header(self) -> tuple[Header, int]:
+        """Return the header, and where the records begin."""
+        rest = disk.read(self._descriptor, _LARGEST_HEADER, _FIRST_LINE)
+        line, separator, _ = rest.partition(b"\n")
+        content = checked(line) if separator else None
+        try:
+            found = json.loads(content or "")
+            shared = SharedAttributes(
+                attributes_of(found["resource"]), attributes_of(found["defaults"])
+            )
+            header = Header(str(found["owner"]), str(found["destination"]), shared)
+        except (KeyError, TypeError, ValueError) as error:
+            raise DamagedHeaderError(self._count_intact()) from error
+        return header, _FIRST_LINE + len(line) + 1
+
+    def _count_intact(self) -> int:
+        return sum(number is not None for number, _, _ in self._scan(0))
+
+    def _index(self) -> None:
+        """Find the records that are not settled, and count the damaged ones."""
+        entries: dict[int, tuple[int, int]] = {}
+        for number, offset, length in self._scan(self._records_at):
+            if number is None:
+                self.damaged += 1
+            elif number > self.settled:
+                entries[number] = (offset, length)
+        for number, (offset, length) in sorted(entries.items()):
+            self._numbers.append(number)
+            self._offsets.append(offset)
+            self._lengths.append(length)
+
+    def _scan(self, offset: int) -> Iterator[tuple[int | None, int, int]]:
+        """Yield number, offset and length of each record; None instead of a damaged one's number.
+
+        An empty line lies between two records. Lines without one between them are the parts of a
+        record in which damage has made a line feed, or two records whose line feed was damaged.
+        """
+        was_damaged = False
+        for line in self._lines(offset):
+            number = None
+            if line:
+                content = checked(line)
+                number = None if content is None else number_of(content)
+            if line and (number is not None or not was_damaged):
+                yield number, offset, len(line)
+            was_damaged = bool(line) and number is None
+            offset += len(line) + 1
+
+    def _lines(self, offset: int) -> Iterator[bytes]:
+        rest = b""
+        for chunk in disk.chunks(self._descriptor, offset):
+            *lines, rest = (rest + chunk).split(b"\n")
+            yield from lines
+        yield rest
+
+    def __len__(self) -> int:
+        """Return how many records are left to export."""
+        return len(self._numbers) - self._next
+
+    def next_batch(self, max_events: int, max_bytes: int) -> list[tuple[int, Event]]:
+        """Return the next events with their numbers, at least one; empty at the end.
+
+        Does not move on: `settle` does.
+        """
+        found: list[tuple[int, Event]] = []
+        size = 0
+        position = self._next
+        while position < len(self._numbers) and len(found) < max_events:
+            length = self._lengths[position]
+            if found and size + length > max_bytes:
+                break
+            decoded = decode(disk.read(self._descriptor, length, self._offsets[position]))
+            if decoded is not None:
+                size += length
+                found.append(decoded)
+            elif found:
+                break
+            else:  # damaged since it was indexed, or an unknown spelling
+                self.damaged += 1
+                self._next = position + 1
+            position += 1
+        return found
+
+    def settle(self, number: int) -> None:
+        """Note that all events up to `number` are settled, and move on behind them.
+
+        Raises:
+            OSError: it could not be written; the events may be exported twice.
+
+        """
+        while self._next < len(self._numbers) and self._numbers[self._next] <= number:
+            self._next += 1
+        disk.overwrite(self._descriptor, _settled_field(number), len(_PREFIX))
+
+    def remove(self) -> None:
+        """Remove the file and free its lock. Never raises."""
+        with suppress(OSError):
+            disk.remove(self.path)
+        self.close()
+
+    def close(self) -> None:
+        """Free the lock. Never raises."""
+        with suppress(OSError):
+            disk.close(self._descriptor)
+
+
+def adopt(path: str) -> Leftover | None:
+    """Lock and read a segment; return None if it belongs to a living process, or is gone.
+
+    Raises:
+        DamagedHeaderError: its header cannot be read; it was renamed.
+        NewerFormatError: a newer release has written it; it was left alone.
+        OSError: it is not a regular file of this user, or cannot be read.
+
+    """
+    try:
+        descriptor = disk.open_existing(path)
+    except FileNotFoundError:
+        return None
+    try:
+        if not disk.is_regular(descriptor):
+            raise OSError("not a regular file of this user")
+        # Between opening and locking, its owner may have removed it, or another adopter.
+        if disk.lock(descriptor) and disk.is_at(path, descriptor):
+            leftover = Leftover(path, descriptor)
+            descriptor = -1
+            return leftover
+        return None
+    except DamagedHeaderError:
+        with suppress(OSError):
+            disk.rename(path, path + DAMAGED)
+        raise
+    finally:
+        if descriptor >= 0:
+            disk.close(descriptor)
+
+
+def remove_unfinished(path: str) -> None:
+    """Remove a file that a process has left before it was a segment. Never raises."""
+    with suppress(OSError):
+        descriptor = disk.open_existing(path)
+        try:
+            if disk.is_regular(descriptor) and disk.lock(descriptor):
+                disk.remove(path)
+        finally:
+            disk.close(descriptor)
