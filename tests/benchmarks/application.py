@@ -6,7 +6,10 @@ like it, so they get the same fields in `extra=`, as their users would have to w
 
 from __future__ import annotations
 
+import atexit
 import logging
+import shutil
+import tempfile
 from importlib import import_module
 
 ARGUMENTS = '{"command": ["bash", "-lc", "ls /definitely/not/here"]}'
@@ -35,6 +38,13 @@ COMMON_FIELDS = {
     "model": CONVERSATION["model"],
     "slug": CONVERSATION["model"],
 }
+
+
+def temporary_directory() -> str:
+    """Create a directory that is removed at exit."""
+    path = tempfile.mkdtemp()
+    atexit.register(shutil.rmtree, path, ignore_errors=True)
+    return path
 
 
 class Subject:

@@ -9,7 +9,15 @@ from __future__ import annotations
 import logging
 from importlib import import_module
 
-from application import ARGUMENTS, CALL_ID, COMMON_FIELDS, OUTPUT, Subject, WithConversation
+from application import (
+    ARGUMENTS,
+    CALL_ID,
+    COMMON_FIELDS,
+    OUTPUT,
+    Subject,
+    WithConversation,
+    temporary_directory,
+)
 
 
 class Nothing(logging.Handler):
@@ -141,3 +149,30 @@ class Queued(WithConversation):
 
     def flush(self) -> None:
         self._queue.join()
+
+
+class _JsonFormatter(logging.Formatter):
+    """One JSON object per line: the message and the fields, as applications write it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._json = import_module("json")
+        self._standard = logging.makeLogRecord({}).__dict__.keys()
+
+    def format(self, record: logging.LogRecord) -> str:
+        fields = {k: v for k, v in record.__dict__.items() if k not in self._standard}
+        line: str = self._json.dumps(
+            {"time": record.created, "level": record.levelname, "event": record.msg, **fields}
+        )
+        return line
+
+
+class JsonFile(Subject):
+    """`FileHandler` with a JSON formatter: what keeps events on disk without this package."""
+
+    title = "`FileHandler`, JSON"
+
+    def configure(self, endpoint: str) -> None:
+        handler = logging.FileHandler(f"{temporary_directory()}/events.jsonl")
+        handler.setFormatter(_JsonFormatter())
+        self.logger.addHandler(handler)

@@ -8,8 +8,8 @@ from __future__ import annotations
 import logging
 from importlib import import_module
 
-from application import Subject, WithConversation
-from peers import Logfire, Nothing, Official, OfficialGrpc, Queued, Sentry, Structlog
+from application import Subject, WithConversation, temporary_directory
+from peers import JsonFile, Logfire, Nothing, Official, OfficialGrpc, Queued, Sentry, Structlog
 
 
 class Floor(WithConversation):
@@ -36,8 +36,13 @@ class Ours(WithConversation):
     def configure(self, endpoint: str) -> None:
         ours = import_module("codex_otel_logging")
         exporter = {f"otlp-{self.transport}": {"endpoint": endpoint}} if self.transport else "none"
-        self._handler = ours.CodexOtelHandler({"exporter": exporter}, app_version="0.44.0")
+        settings = {"exporter": exporter, **self.more_settings()}
+        self._handler = ours.CodexOtelHandler(settings, app_version="0.44.0")
         self.logger.addHandler(self._handler)
+
+    def more_settings(self) -> dict[str, object]:
+        """Return further settings."""
+        return {}
 
     def flush(self) -> None:
         if not self._handler.flush(120):
@@ -48,6 +53,13 @@ class OursGrpc(Ours):
     title = "ours, otlp-grpc"
     packages: tuple[str, ...] = ("opentelemetry-exporter-otlp-proto-grpc",)
     transport = "grpc"
+
+
+class OursSpool(Ours):
+    title = "ours, otlp-http, with a spool"
+
+    def more_settings(self) -> dict[str, object]:
+        return {"spool": {"path": temporary_directory()}}
 
 
 class OursNone(Ours):
@@ -62,10 +74,12 @@ SUBJECTS: dict[str, type[Subject]] = {
     "none": OursNone,
     "ours": Ours,
     "ours-grpc": OursGrpc,
+    "ours-spool": OursSpool,
     "official": Official,
     "official-grpc": OfficialGrpc,
     "structlog": Structlog,
     "logfire": Logfire,
     "sentry": Sentry,
     "queue": Queued,
+    "file": JsonFile,
 }

@@ -88,7 +88,7 @@ class Journal:
         self._lock = lock
         self._owner = os.urandom(8).hex()
         self._header = Header(self._owner, settings.destination, settings.shared)
-        self._encoder = RecordEncoder()
+        self._encode = RecordEncoder().encode
         # Not the lock of the queue: creating a file may take long, and other threads log meanwhile.
         self._opening = RLock()
         self._segments: list[Segment] = []
@@ -111,7 +111,12 @@ class Journal:
         Needs the lock of the queue. Chooses none while the disk fails.
         """
         number = self._number = self._number + 1
-        return number, None if self._failed else self._segment_for(number)
+        segment = self._current
+        if segment is None or segment.sealed or segment.size >= segment.limit:
+            return number, None if self._failed else self._segment_for(number)
+        segment.last = number
+        segment.writers.append(None)
+        return number, segment
 
     def write(self, number: int, segment: Segment | None, event: Event) -> None:
         """Write an event, or note that it is in memory only. Blocks for the disk.
@@ -121,7 +126,7 @@ class Journal:
         is_written = False
         try:
             if segment is not None:
-                self._append(segment, self._encoder.encode(number, event), number)
+                self._append(segment, self._encode(number, event), number)
                 is_written = True
         except Exception as error:  # besides OSError, a bug in this package, or no memory
             self._fail(error)
@@ -142,7 +147,7 @@ class Journal:
                 segment = Segment(self._new_path(), self._header, number, FIRST_LIMIT)
                 segment.open()
                 self._last = segment
-            self._last.append(self._encoder.encode(number, event))
+            self._last.append(self._encode(number, event))
         except Exception:
             self._unwritten.append(number)
 
@@ -229,7 +234,7 @@ class Journal:
         written = 0
         try:
             for number, event in zip(numbers, events, strict=True):
-                self._append(segment, self._encoder.encode(number, event), number)
+                self._append(segment, self._encode(number, event), number)
                 written += 1
         finally:
             self._unwritten.extend(numbers[written:])
@@ -301,21 +306,23 @@ class Journal:
                     self._segments.remove(segment)
 
     def _append(self, segment: Segment, record: bytes, number: int) -> None:
-        """Append a record; if that fails, to a new segment, because this one may be too large.
+        """Append a record; if that fails, to another segment, because this one may be too large.
 
         Raises:
             OSError: both failed.
 
         """
         try:
-            self._open(segment)
+            if not segment.is_open:
+                self._open(segment)
             segment.append(record)
         except OSError:
             segment.sealed = True
             with self._lock:
                 other = self._segment_for(number)
             try:
-                self._open(other)
+                if not other.is_open:
+                    self._open(other)
                 other.append(record)
             except OSError:
                 other.sealed = True
@@ -324,9 +331,7 @@ class Journal:
                 self._leave(other)
 
     def _open(self, segment: Segment) -> None:
-        """Create the file of a segment, unless that has happened already."""
-        if segment.is_open:
-            return
+        """Create the file of a segment, unless another thread does."""
         with self._opening:
             if not segment.is_open:
                 disk.make_directory(self.path)

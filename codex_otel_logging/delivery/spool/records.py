@@ -17,10 +17,11 @@ from __future__ import annotations
 
 import json
 import struct
-import zlib
 from collections.abc import Callable, Iterable, Mapping
+from json.encoder import encode_basestring
 from math import isfinite
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from zlib import crc32
 
 from ...catalog import EventType
 from ...catalog import find as find_event_type
@@ -54,20 +55,8 @@ class RecordEncoder:
 
     def encode(self, number: int, event: Event) -> bytes:
         """Return the record of an event."""
-        try:
-            values = ",".join([_PLAIN[type(value)](value) for value in event.values])
-            line = self._line(number, event, values).encode()
-        except (KeyError, ValueError):  # a value that JSON cannot spell, or a lone surrogate
-            values = ",".join([_json(_spelled(value)) for value in event.values])
-            line = self._line(number, event, values).encode()
-        return b"\n%08x %b\n" % (zlib.crc32(line), line)
-
-    def _line(self, number: int, event: Event, values: str) -> str:
-        created = event.created
-        if type(created) is not float or not isfinite(created):
-            created = _created_of(event)
-        span = "null" if event.span_context is None else _span_text(event.span_context)
-        # Not cached for a level such as True, which is equal to 1, whose severity is another.
+        # On the application thread, in every logging call. One function, because each call would
+        # add about 1 %.
         key = (
             event.keys,
             event.type.name,
@@ -76,16 +65,30 @@ class RecordEncoder:
             event.levelno,
             event.levelname,
         )
-        shared = self._shared.get(key)
-        if shared is None or type(event.levelno) is not int:
-            shared = (_shared_text(event), event.conversation)
+        shared = self._shared.get(key) or self._add_shared(key, event)
+        created, span = event.created, event.span_context
+        span_text = "null" if span is None else _span_text(span)
+        try:
+            values = ",".join([_SPELLINGS[type(value)](value) for value in event.values])
+            line = (
+                f'{{"number":{number},"created":{_SPELLINGS[type(created)](created)},'
+                f'"observed_ns":{event.observed_ns},"span":{span_text},"values":[{values}]{shared[0]}'
+            ).encode()
+        except (KeyError, ValueError):  # a value that JSON cannot spell, or a lone surrogate
+            values = _json([_spelled(value) for value in event.values])
+            line = (
+                f'{{"number":{number},"created":{event.time_ns / 1e9!r},'
+                f'"observed_ns":{event.observed_ns},"span":{span_text},"values":{values}{shared[0]}'
+            ).encode()
+        return b"\n%08x %b\n" % (crc32(line), line)
+
+    def _add_shared(self, key: tuple[object, ...], event: Event) -> tuple[str, Conversation | None]:
+        shared = (_shared_text(event), event.conversation)
+        if type(event.levelno) is int:  # True is equal to 1, and has another severity
             if len(self._shared) >= _MAX_SHARED:
                 self._shared.clear()
             self._shared[key] = shared
-        return (
-            f'{{"number":{number},"created":{created!r},"observed_ns":{event.observed_ns},'
-            f'"span":{span},"values":[{values}]{shared[0]}'
-        )
+        return shared
 
 
 def decode(line: bytes) -> tuple[int, Event] | None:
@@ -115,7 +118,7 @@ def decode(line: bytes) -> tuple[int, Event] | None:
 def checked(line: bytes) -> bytes | None:
     """Return what follows the checksum of a line, or None if the checksum does not match."""
     content = line[9:]
-    return content if line[:9] == b"%08x " % zlib.crc32(content) else None
+    return content if line[:9] == b"%08x " % crc32(content) else None
 
 
 def number_of(content: bytes) -> int | None:
@@ -145,14 +148,14 @@ def _float_text(value: float) -> str:
     return repr(value)
 
 
-_PLAIN: dict[type, Callable[[Any], str]] = {
-    str: _json,
+_SPELLINGS: dict[type, Callable[[Any], str]] = {
+    str: encode_basestring,
     int: int.__repr__,
     float: _float_text,
     bool: lambda value: "true" if value else "false",
     type(None): lambda _: "null",
 }
-"""How values of the usual types are spelled; faster than encoding them as one list."""
+"""How values of the usual types are spelled. Faster than encoding them as one list."""
 
 
 def _spelled(value: Any) -> Any:
@@ -195,11 +198,6 @@ _SPECIAL: dict[str, Callable[[Any], AttributeValue]] = {
     "bytes": bytes.fromhex,
     "map": lambda content: {_value(key): _value(item) for key, item in content},
 }
-
-
-def _created_of(event: Event) -> float:
-    """Return the time of an event whose `created` an application has replaced."""
-    return event.time_ns / 1e9
 
 
 def _span_text(span: SpanContext) -> str:

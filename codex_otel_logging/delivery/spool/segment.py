@@ -101,12 +101,9 @@ class Segment:
         """Whether it takes no more records, after a failure."""
         self._header = header
         self._was_open = False
-        self._descriptor = self._settled_descriptor = -1
-
-    @property
-    def is_open(self) -> bool:
+        self.is_open = False
         """Whether the file exists, as far as this process knows."""
-        return self._descriptor >= 0
+        self._descriptor = self._settled_descriptor = -1
 
     def open(self) -> None:
         """Create, lock and name the file. Once only: its name may be a leftover's by now.
@@ -141,6 +138,7 @@ class Segment:
         self._settled_descriptor = settled_descriptor
         self._descriptor = descriptor
         self.size = len(header)
+        self.is_open = True
 
     def append(self, record: bytes) -> None:
         """Write a record, in one system call.
@@ -183,6 +181,7 @@ class Segment:
                 with suppress(OSError):
                     disk.close(descriptor)
         self._descriptor = self._settled_descriptor = -1
+        self.is_open = False
 
     def leave_to_parent(self) -> None:
         """Give up the segment in a forked child, without freeing the parent's lock.
