@@ -388,13 +388,12 @@ def _spool(
             settings.spool.path,
         )
         return None
-    redaction = redaction_of(settings)
     return SpoolSettings(
         path=settings.spool.path,
         destination=exporter.destination,
         shared=shared,
         connect=lambda other: connect(exporter, other),
-        redact=redaction.redact,
+        redact=redaction_of(settings).redact_again,
     )
 
 

@@ -216,6 +216,7 @@ class Worker:
         if not self.queue.at_exit and self._exported_when_given_up != exported:
             self._exported_when_given_up = None
         self.sender.shutting_down = True
+        self.sender.has_failed_at_exit = False
         self.queue.at_exit |= for_good
         return 0.0 if self._exported_when_given_up == exported else self._shutdown_timeout_s
 
@@ -297,10 +298,10 @@ class Worker:
             try:
                 if batch:
                     self._send(batch)
-                self._export_leftovers()
             except Exception as error:
                 # A bug in this package must neither end the worker nor leave events uncounted.
                 self.sender.drop_batch(f"unexpected {type(error).__name__}")
+            self._export_leftovers()
             if overflow.begun and not self.queue:
                 overflow.report_end(self.queue.overflowed)
 
@@ -400,7 +401,12 @@ class Worker:
             if not self._is_scan_due(monotonic()):
                 return
             self._leftovers.scan()
-        self._has_leftovers = self._leftovers.step()
+        try:
+            self._has_leftovers = self._leftovers.step()
+        except Exception:
+            # A bug in this package; the segment is left to `drain`, or to another release.
+            self._leftovers.release()
+            self._has_leftovers = False
         if not self._has_leftovers:
             self._rescan_at = monotonic() + RESCAN_S
         self.queue.notify_waiters()

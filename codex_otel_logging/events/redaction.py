@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 REDACTED = "[REDACTED]"
 
+_NESTED = frozenset({list, dict})
+"""The types of attribute values that may hold sensitive fields inside."""
+
 _SIZED = (str, bytes, bytearray, list, tuple, set, frozenset, dict)
 
 
@@ -40,6 +43,7 @@ class Redaction:
             "guardian assessment": log_guardian_assessments,
         }
         self._removed = frozenset(kind for kind in allowed if not allowed[kind])
+        self._removed_by_name: dict[str, frozenset[str]] = {}
 
     def removed_fields(self, event: EventType) -> frozenset[str]:
         """Return the names of the fields that are redacted in this event."""
@@ -48,13 +52,17 @@ class Redaction:
         sensitive = {**SENSITIVE_FIELDS, **own}
         return frozenset(name for name, kind in sensitive.items() if kind in self._removed)
 
-    def redact(self, event: Event) -> Event:
-        """Return an event of another process, redacted as these settings demand as well."""
-        removed = self.removed_fields(event.type)
-        fields = {key: redacted_inside(value, removed) for key, value in event.fields.items()}
-        fields = cast("dict[str, AttributeValue]", redacted(fields, removed & fields.keys()))
-        event.keys, event.values = tuple(fields), tuple(fields.values())
-        return event
+    def redact_again(self, event: Event) -> None:
+        """Redact an event that another process has logged, perhaps with other settings."""
+        removed = self._removed_by_name.get(event.type.name)
+        if removed is None:
+            removed = self._removed_by_name[event.type.name] = self.removed_fields(event.type)
+        if removed.isdisjoint(event.keys) and _NESTED.isdisjoint(map(type, event.values)):
+            return
+        inside = {key: redacted_inside(value, removed) for key, value in event.fields.items()}
+        fields = redacted(inside, [key for key in inside if key in removed])
+        event.keys = tuple(fields)
+        event.values = cast("tuple[AttributeValue, ...]", tuple(fields.values()))
 
 
 REDACT_ALL = Redaction(log_user_prompt=False, log_tool_payloads=False)

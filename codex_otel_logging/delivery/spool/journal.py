@@ -52,7 +52,7 @@ class SpoolSettings(NamedTuple):
     destination: str
     shared: SharedAttributes
     connect: Callable[[SharedAttributes], Exporter]
-    redact: Callable[[Event], Event]
+    redact: Callable[[Event], None]
 
 
 class _Names:

@@ -125,7 +125,9 @@ class Leftovers:
         return False
 
     def _export_batch(self, leftover: Leftover, batch: Sequence[tuple[int, Event]]) -> bool:
-        events = [self._settings.redact(event) for _, event in batch]
+        events = [event for _, event in batch]
+        for event in events:
+            self._settings.redact(event)
         shared = leftover.header.shared
         parts = Parts(events)
         settled = Settlement()

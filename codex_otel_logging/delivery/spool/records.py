@@ -27,13 +27,15 @@ from ...catalog import EventType
 from ...catalog import find as find_event_type
 from ...conversation import Conversation
 from ...events.event import Event
-from ...values import MAX_INT64, MIN_INT64, AttributeValue
+from ...values import IMMUTABLE_TYPES, MAX_INT64, MIN_INT64, AttributeValue
 
 if TYPE_CHECKING:
     from opentelemetry.trace import SpanContext
 
 _MAX_SHARED = 1024
 """How many encoded shared parts are kept."""
+
+_SHARED_BEGINS = b',"keys":['
 
 _json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), check_circular=False).encode
 
@@ -91,28 +93,77 @@ class RecordEncoder:
         return shared
 
 
-def decode(line: bytes) -> tuple[int, Event] | None:
-    """Return the number and the event of a record without its line feeds; None if it is damaged."""
-    if (content := checked(line)) is None:
-        return None
-    try:
-        found = json.loads(content)
-        event = Event()
-        event.type = _event_type(_value(found["event"]))
-        event.keys = tuple(_value(key) for key in found["keys"])
-        event.values = tuple(_value(value) for value in found["values"])
-        event.conversation = _conversation(found["conversation"])
-        event.logger_name = _value(found["logger"])
-        event.levelno = found["level"]
-        event.levelname = _value(found["levelname"])
-        event.created = found["created"]
-        event.observed_ns = found["observed_ns"]
-        span = found["span"]
-        event.span_context = None if span is None else cast("SpanContext", Span(*span))
-        event.size = len(content)
-        return found["number"], event
-    except (KeyError, TypeError, ValueError):
-        return None  # the checksum holds, so another version has written it
+class _Shared(NamedTuple):
+    """The decoded end of a record, the same object for all records that end alike."""
+
+    type: EventType
+    keys: tuple[str, ...]
+    logger_name: str
+    levelno: int
+    levelname: str
+    conversation: Conversation | None
+
+
+class RecordDecoder:
+    """Decodes the records of one segment. Not thread-safe.
+
+    Events that were logged with the same conversation and fields get the same objects again: the
+    encoder of requests has a template for those.
+    """
+
+    def __init__(self) -> None:
+        self._shared: dict[bytes, _Shared] = {}
+
+    def decode(self, line: bytes) -> tuple[int, Event] | None:
+        """Return the number and the event of a record without its line feeds.
+
+        None if it is damaged, or of a form that this release does not know.
+        """
+        if (content := checked(line)) is None:
+            return None
+        try:
+            # Inside a JSON string the quotation marks would be escaped.
+            place = content.index(_SHARED_BEGINS)
+            found = json.loads(content[:place] + b"}")
+            shared = self._shared_of(content[place:])
+            event = Event()
+            event.type = shared.type
+            event.keys = shared.keys
+            event.values = tuple(
+                [
+                    value if type(value) in IMMUTABLE_TYPES else _value(value)
+                    for value in found["values"]
+                ]
+            )
+            event.conversation = shared.conversation
+            event.logger_name = shared.logger_name
+            event.levelno = shared.levelno
+            event.levelname = shared.levelname
+            event.created = found["created"]
+            event.observed_ns = found["observed_ns"]
+            span = found["span"]
+            event.span_context = None if span is None else cast("SpanContext", Span(*span))
+            event.size = len(content)
+            return found["number"], event
+        except (KeyError, TypeError, ValueError):
+            return None
+
+    def _shared_of(self, end: bytes) -> _Shared:
+        shared = self._shared.get(end)
+        if shared is None:
+            found = json.loads(b"{" + end[1:])
+            shared = _Shared(
+                _event_type(_value(found["event"])),
+                tuple(_value(key) for key in found["keys"]),
+                _value(found["logger"]),
+                found["level"],
+                _value(found["levelname"]),
+                _conversation(found["conversation"]),
+            )
+            if len(self._shared) >= _MAX_SHARED:
+                self._shared.clear()
+            self._shared[end] = shared
+        return shared
 
 
 def checked(line: bytes) -> bytes | None:

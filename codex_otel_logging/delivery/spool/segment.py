@@ -23,7 +23,7 @@ from typing import NamedTuple
 
 from ...events.event import Event, SharedAttributes
 from . import disk
-from .records import attributes_of, checked, decode, number_of, spelled_json
+from .records import RecordDecoder, attributes_of, checked, number_of, spelled_json
 
 SUFFIX = ".spool"
 UNFINISHED = ".new"
@@ -216,6 +216,7 @@ class Leftover:
         """How many records are damaged, as far as is known."""
         self._numbers, self._offsets, self._lengths = array("Q"), array("Q"), array("L")
         self._next = 0
+        self._decoder = RecordDecoder()
         self._index()
 
     def _read_first_line(self) -> int:
@@ -305,7 +306,9 @@ class Leftover:
             length = self._lengths[position]
             if found and size + length > max_bytes:
                 break
-            decoded = decode(disk.read(self._descriptor, length, self._offsets[position]))
+            decoded = self._decoder.decode(
+                disk.read(self._descriptor, length, self._offsets[position])
+            )
             if decoded is not None:
                 size += length
                 found.append(decoded)
