@@ -68,7 +68,7 @@ class Bench(ExitStack):
         transport = SUBJECTS[name].transport
         sink = self._sink(transport or "http")
         arguments = [what, name, sink.endpoint, str(count), str(threads)]
-        done = _python("measure.py", *arguments)
+        done = run_program("measure.py", *arguments)
         events = sink.take()["events"]
         if done.returncode:
             raise ValueError(f"exit status {done.returncode}: {done.stderr.strip()[-500:]}")
@@ -76,6 +76,10 @@ class Bench(ExitStack):
         if transport:
             figures["lost"] = figures["logged"] - events
         return figures
+
+    def endpoint(self, transport: str) -> str:
+        """Return the endpoint of a collector that answers at once."""
+        return self._sink(transport).endpoint
 
     def _sink(self, transport: str) -> _Sink:
         if transport not in self._sinks:
@@ -110,7 +114,7 @@ class _Sink:
         return counts
 
 
-def _python(program: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+def run_program(program: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Run a program of this folder with the checkout's package, without outside settings."""
     # Without PYTHONDONTWRITEBYTECODE, among others: compiled modules are kept, as those of
     # installed packages are.
