@@ -2,7 +2,7 @@
 
     offline exit   seconds from a program's last statement to its end; it has logged 1,000 events,
                    and no collector listens
-    leftovers      events per second that the next start exports, of 100,000 that a dead process left
+    leftovers      events per second that the next start exports, of 100,000 from a dead process
     eight threads  wall time per event of eight threads at full speed, over the same without a spool
 
 The exit status is 1 if a figure misses its bar.

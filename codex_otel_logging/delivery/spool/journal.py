@@ -164,7 +164,8 @@ class Journal:
             self._segments = [s for s in self._segments if s not in done]
             if self._current in done:
                 self._current = None
-            partly = [s for s in self._segments if s.first <= self._settled and s.is_open]
+            # Not those that only a late writer keeps: it may close one at any moment.
+            partly = [s for s in self._segments if s.first <= self._settled < s.last and s.is_open]
         for segment in done:
             segment.remove()
         for segment in partly:
