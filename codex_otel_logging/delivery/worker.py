@@ -234,9 +234,12 @@ class Worker:
         if before is not None and (at_exit or before == stats.exported):
             return None
         journal = self.queue.journal
+        kept = stats.spooled
+        if journal is not None and not journal.are_released_left():
+            kept -= self.queue.left_on_disk  # another handler has exported them
         return Undelivered(
             stats.queued - stats.spooled,
-            stats.spooled,
+            kept,
             f"{self._destination}: {self._reporter.reason or 'no answer yet'}",
             "" if journal is None else journal.path,
         )

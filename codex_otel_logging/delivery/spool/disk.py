@@ -35,6 +35,11 @@ def names(path: str) -> list[str]:
     return sorted(os.listdir(path))  # noqa: PTH208
 
 
+def exists(path: str) -> bool:
+    """Return whether a file exists."""
+    return os.path.exists(path)  # noqa: PTH110
+
+
 def create(path: str) -> int:
     """Create a file for appending, readable only by its owner; return its descriptor.
 

@@ -100,6 +100,7 @@ class Journal:
         """The numbers of the events that are in memory only, some of which may be settled."""
         self._failed = False
         self._retry_at = 0.0
+        self._released: list[str] = []
         self._reports: deque[str] = deque()
         self._reported_at = -_REPORT_INTERVAL_S
         self._reported_once: set[str] = set()
@@ -263,7 +264,12 @@ class Journal:
         segments, self._segments, self._current = self._segments, [], None
         self._settled = self._number
         for segment in segments:
+            self._released.append(segment.path)
             segment.close()
+
+    def are_released_left(self) -> bool:
+        """Return whether nobody has exported all events of the released segments yet."""
+        return any(map(disk.exists, self._released))
 
     def leave_to_parent(self, *, inherited: bool) -> None:
         """Give up all segments in a forked child. Takes no lock: it may be locked forever.
