@@ -20,7 +20,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from itertools import accumulate, islice, repeat
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from ..config.settings import BatchConfig
 from ..events.event import Event
@@ -30,6 +30,14 @@ from .wakeup import Wakeup
 if TYPE_CHECKING:
     from .outages import Overflow
     from .spool.journal import Journal, SpoolSettings
+
+WARM_BYTES = 8 << 20
+"""The bytes of memory that events take at most while they are on disk as well."""
+
+_Place = Literal["memory", "disk", "nowhere"]
+_MEMORY: _Place = "memory"
+_DISK: _Place = "disk"
+_NOWHERE: _Place = "nowhere"
 
 _COMMON_SIZE = 600
 """Estimated encoded size, in bytes, of the attributes that every event repeats."""
@@ -109,6 +117,9 @@ class EventQueue:
         """The estimated memory of `waiting` and `batch`, in bytes."""
         self._exported = self._rejected = self._dropped = self._overflowed = self._ignored = 0
         self._settled = 0
+        self._cold = 0
+        """The number of events that are on disk only, behind those in memory."""
+        self._warm_bytes = self._max_bytes if spool is None else min(self._max_bytes, WARM_BYTES)
         self._left_on_disk = self._recovered = self._discarded = 0
         self._waiters: list[Wakeup] = []
         self.journal: Journal | None = None
@@ -121,8 +132,8 @@ class EventQueue:
                 self.journal.write(*self.journal.admit(), event)
 
     def __len__(self) -> int:
-        """Return the number of waiting events, without those of the batch."""
-        return len(self.waiting)
+        """Return the number of waiting events, in memory or not, without those of the batch."""
+        return len(self.waiting) + self._cold
 
     def put(self, event: Event) -> None:
         """Queue an event; if the queue is full, drop and count it. Takes only the queue's lock.
@@ -145,24 +156,36 @@ class EventQueue:
                 waiting = self.waiting
                 length = len(waiting) + 1
                 size = self.queued_bytes + event.size
-                if size > self._max_bytes or length + len(self.batch) > self._max_size:
+                place = _MEMORY
+                if (
+                    size > self._warm_bytes
+                    or length + len(self.batch) > self._max_size
+                    or self._cold
+                ):
+                    place = self._place_beyond(size, length + len(self.batch))
+                if place is _NOWHERE:
                     self._overflowed += 1
                     if self._overflow.begun:
                         return
                     self._overflow.begun = True
                     ready = None  # the overflow is reported below, without the lock
                 else:
-                    self.queued_bytes = size
-                    waiting.append(event)
+                    if place is _MEMORY:
+                        self.queued_bytes = size
+                        waiting.append(event)
+                    else:
+                        self._cold += 1
                     if journal is not None:
                         number, segment = journal.admit()
-                    ready = length >= self.wake_threshold or self.at_exit
+                    ready = length + self._cold >= self.wake_threshold or self.at_exit
                     if ready:
                         # One call wakes the worker. Until it sets a threshold again, further
                         # events cost no wake-up.
                         self.wake_threshold = sys.maxsize
             if journal is not None and ready is not None:
-                journal.write(number, segment, event)
+                is_written = journal.write(number, segment, event)
+                if place is _DISK and not is_written:
+                    self._park(number, event)
             if ready:
                 self._on_ready()
             elif ready is None:
@@ -173,6 +196,51 @@ class EventQueue:
             self.wake_threshold = 1
             raise
 
+    def _place_beyond(self, size: int, count: int) -> _Place:
+        """Return where an event goes that memory has no room for. Needs the lock.
+
+        While there are cold events, all new events are: they are exported in order. If the disk
+        fails, the limits of memory are those without a spool.
+        """
+        if self.journal is None:
+            return _NOWHERE
+        if self.journal.is_working:
+            return _DISK
+        if size + self.journal.parked_bytes > self._max_bytes or count > self._max_size:
+            return _NOWHERE
+        return _DISK if self._cold else _MEMORY
+
+    def _park(self, number: int, event: Event) -> None:
+        """Keep a cold event in memory, because it could not be written."""
+        with self.lock:
+            assert self.journal is not None
+            self.journal.park(number, event)
+
+    def refill(self) -> None:
+        """Read cold events back into memory. Called by the worker; blocks for the disk."""
+        if not self._cold or self.queued_bytes > self._warm_bytes // 2:
+            return
+        journal = self.journal
+        assert journal is not None
+        # Without the lock: while there are cold events, only the worker adds to `waiting`.
+        first = self._settled + len(self.batch) + len(self.waiting) + 1
+        events = journal.read_back(first, self._warm_bytes // 2)
+        with self.lock:
+            if events is not None:
+                self._cold -= len(events)
+                self.queued_bytes += sum(event.size for event in events)
+                self.waiting.extend(events)
+                return
+            if self.batch or self.waiting:
+                return  # events are settled in order: first those before it
+            # It was on disk only, and is damaged, or somebody has removed the file.
+            self._cold -= 1
+            self._dropped += 1
+            self._settled = first
+        journal.settle(first)
+        journal.report_unreadable()
+        self.notify_waiters()
+
     def ignore(self) -> None:
         """Count a record that is not an event."""
         with self.lock:
@@ -181,7 +249,7 @@ class EventQueue:
     def stats(self) -> Stats:
         """Return the current counts, consistent with each other."""
         with self.lock:
-            queued = len(self.waiting) + len(self.batch) + self._left_on_disk
+            queued = len(self) + len(self.batch) + self._left_on_disk
             dropped = self._dropped + self._overflowed
             return Stats(
                 accepted=self._exported + self._rejected + dropped + queued,
@@ -310,7 +378,8 @@ class EventQueue:
         with self.lock:
             if self.journal is None or not self.is_on_disk():
                 return False
-            left = len(self.waiting) + len(self.batch)
+            left = len(self) + len(self.batch)
+            self._cold = 0
             self._left_on_disk += left
             self._settled += left
             self.batch = ()
@@ -329,7 +398,7 @@ class EventQueue:
         """Set `waiter` whenever events are settled; return the last sequence number queued."""
         with self.lock:
             self._waiters.append(waiter)
-            return self._settled + len(self.batch) + len(self.waiting)
+            return self._settled + len(self.batch) + len(self)
 
     def remove_waiter(self, waiter: Wakeup) -> None:
         """Stop setting `waiter`."""

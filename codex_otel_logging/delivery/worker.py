@@ -38,6 +38,9 @@ if TYPE_CHECKING:
 RESCAN_S = 60.0
 """How often to look for what other processes have left in the spool, in seconds."""
 
+_WRITE_S = 0.01
+"""How long the worker waits for events that are being written to disk, in seconds."""
+
 IDLE_POLLS = 10
 """How many times an idle worker polls the queue before it sleeps until `put` wakes it.
 
@@ -314,6 +317,7 @@ class Worker:
         polls = IDLE_POLLS if delay_s else 0
         due = None
         while True:
+            self.queue.refill()
             with self.queue.lock:
                 waiting = len(self.queue)
                 now = monotonic()
@@ -332,6 +336,8 @@ class Worker:
                     timeout_s = delay_s if polls else LONGEST_WAIT_S
                     polls = max(polls - 1, 0)
                     due = None
+                elif not self.queue.waiting:  # other threads are writing them to disk
+                    timeout_s = _WRITE_S
                 else:
                     # Computed once per batch: the age comes from the system clock, which may be
                     # set back while the thread waits, and the batch would then be due much later.
@@ -463,8 +469,9 @@ class Worker:
     def _export_all(self, deadline: float) -> None:
         """Export batch after batch until the queue is empty or a batch cannot be exported."""
         while True:
+            self.queue.refill()
             with self.queue.lock:
-                if not self.queue:
+                if not self.queue.waiting:
                     return
                 batch = self.queue.take_batch()
             if not self._send(batch, deadline):

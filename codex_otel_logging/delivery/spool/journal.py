@@ -24,6 +24,7 @@ from ...events.event import Event, SharedAttributes
 from ...native import RLock, monotonic, start_in_application
 from ..exporter import Exporter
 from . import disk
+from .cold import ColdReader
 from .records import RecordEncoder
 from .segment import SUFFIX, Header, Segment
 
@@ -98,6 +99,11 @@ class Journal:
         self._settled = 0
         self._unwritten: deque[int] = deque()
         """The numbers of the events that are in memory only, some of which may be settled."""
+        self._parked: dict[int, Event] = {}
+        """Events in memory that are to be read back among those on disk."""
+        self.parked_bytes = 0
+        """The estimated memory of those, in bytes."""
+        self._reader = ColdReader()
         self._failed = False
         self._retry_at = 0.0
         self._released: list[str] = []
@@ -119,8 +125,13 @@ class Journal:
         segment.writers.append(None)
         return number, segment
 
-    def write(self, number: int, segment: Segment | None, event: Event) -> None:
-        """Write an event, or note that it is in memory only. Blocks for the disk.
+    @property
+    def is_working(self) -> bool:
+        """Whether events are written to disk, as far as is known."""
+        return not self._failed
+
+    def write(self, number: int, segment: Segment | None, event: Event) -> bool:
+        """Write an event; return False if it is in memory only. Blocks for the disk.
 
         Raises no `Exception`, whatever happens to the disk.
         """
@@ -136,6 +147,37 @@ class Journal:
                 self._unwritten.append(number)
             if segment is not None:
                 self._leave(segment)
+        return is_written
+
+    def park(self, number: int, event: Event) -> None:
+        """Keep an event in memory that is to be read back, because it could not be written."""
+        self._parked[number] = event
+        self.parked_bytes += event.size
+
+    def read_back(self, first: int, max_bytes: int) -> list[Event] | None:
+        """Return events from number `first` on, in order and without gaps.
+
+        As many as take `max_bytes` of memory, or as have been written. None if the event `first`
+        cannot be read. Called on the worker thread only; blocks for the disk.
+        """
+        events: list[Event] = []
+        size = 0
+        number = first
+        while size < max_bytes and number <= self._number:
+            event = self._reader.take(number, self._parked)
+            if event is not None:
+                if self._parked.pop(number, None) is not None:
+                    self.parked_bytes -= event.size
+                events.append(event)
+                size += event.size
+                number += 1
+                continue
+            with self._lock:
+                segments, current = tuple(self._segments), self._current
+                is_being_written = any(segment.writers for segment in segments)
+            if not self._reader.advance(segments, current, number):
+                return events if events or is_being_written else None
+        return events
 
     def write_last(self, event: Event) -> None:
         """Write an event during interpreter finalization, when no other thread runs any more.
@@ -228,11 +270,15 @@ class Journal:
             if not numbers:  # under the lock: from now on `admit` chooses segments again
                 self._failed = False
                 return False
-            waiting = unsettled()
-            events = [waiting[number - self._settled - 1] for number in numbers]
+            in_memory = dict(enumerate(unsettled(), self._settled + 1)) | self._parked
+            # Others were on disk only, and somebody has removed the file.
+            numbers = [number for number in numbers if number in in_memory]
+            events = [in_memory[number] for number in numbers]
+            self._unwritten.clear()
+            if not numbers:
+                return True
             segment = self._segment_for(numbers[0])
             segment.last = max(segment.last, numbers[-1])
-            self._unwritten.clear()
         written = 0
         try:
             for number, event in zip(numbers, events, strict=True):
@@ -263,6 +309,9 @@ class Journal:
         """
         segments, self._segments, self._current = self._segments, [], None
         self._settled = self._number
+        self._parked.clear()
+        self.parked_bytes = 0
+        self._reader = ColdReader()
         for segment in segments:
             self._released.append(segment.path)
             segment.close()
@@ -359,6 +408,10 @@ class Journal:
             self._reported_at = now
             self._has_reported_failure = True
         self._report(f"cannot write events ({_reason(error)}); they are kept in memory only")
+
+    def report_unreadable(self) -> None:
+        """Report, once, that an event cannot be read back."""
+        self._report_once("cannot read events back", OSError("damaged or removed"))
 
     def _report_once(self, text: str, error: OSError) -> None:
         if text not in self._reported_once:

@@ -151,6 +151,13 @@ class Segment:
             raise OSError("short write")
         self.size += len(record)
 
+    def read(self, size: int, offset: int) -> bytes:
+        """Return up to `size` bytes at `offset`; nothing if that fails, or is behind the end."""
+        try:
+            return disk.read(self._descriptor, size, offset)
+        except OSError:
+            return b""
+
     def settle(self, number: int) -> None:
         """Note that all events up to `number` are settled.
 

@@ -1,0 +1,69 @@
+"""Reads events back that are on disk only, in the order of their numbers.
+
+While the memory of the queue is full, events go to disk only: they are cold. The worker reads them
+back when it has exported those in memory. Records are almost in order; those of threads that write
+at the same time may be out of order, and around a rotation in two segments.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from ...events.event import Event
+from .records import RecordDecoder, checked, number_of
+from .segment import Segment
+
+_CHUNK = 1 << 16
+
+
+class ColdReader:
+    """Reads the segments of one journal. Not thread-safe: only the worker uses it."""
+
+    def __init__(self) -> None:
+        self._segment: Segment | None = None
+        self._consumed = ""
+        """The path of the last segment that was read to its end; paths increase."""
+        self._offset = 0
+        self._rest = b""
+        self._ahead: dict[int, Event] = {}
+        """Events that were read before it was their turn."""
+        self._decoder = RecordDecoder()
+
+    def take(self, number: int, parked: Mapping[int, Event]) -> Event | None:
+        """Return an event that has been read already, or is in memory after all."""
+        return self._ahead.pop(number, None) or parked.get(number)
+
+    def advance(self, segments: Sequence[Segment], current: Segment | None, number: int) -> bool:
+        """Read a chunk, in search of event `number`; return False if there is nothing more to read.
+
+        `segments` are those of the journal, in order, and `current` the one that is appended to.
+        """
+        segment = self._segment
+        if segment is None:
+            segment = self._segment = self._next(segments, number)
+            if segment is None:
+                return False
+        # Before reading: what is written later is found by a later call.
+        is_complete = segment is not current and not segment.writers
+        data = segment.read(_CHUNK, self._offset) if segment.is_open else b""
+        if not data:
+            if is_complete:
+                self._consumed = segment.path
+                self._segment, self._offset, self._rest = None, 0, b""
+            return is_complete
+        self._offset += len(data)
+        *lines, self._rest = (self._rest + data).split(b"\n")
+        for line in lines:
+            content = checked(line) if line else None
+            found = None if content is None else number_of(content)
+            if found is not None and found >= number:
+                decoded = self._decoder.decode(line)
+                if decoded is not None:
+                    self._ahead[found] = decoded[1]
+        return True
+
+    def _next(self, segments: Sequence[Segment], number: int) -> Segment | None:
+        for segment in segments:
+            if segment.path > self._consumed and segment.last >= number:
+                return segment
+        return None
