@@ -394,6 +394,8 @@ def _spool(
         shared=shared,
         connect=lambda other: connect(exporter, other),
         redact=redaction_of(settings).redact_again,
+        max_bytes=settings.spool.max_bytes,
+        keep_for_s=settings.spool.keep_for_ms / 1000,
     )
 
 

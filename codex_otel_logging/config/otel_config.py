@@ -278,7 +278,7 @@ class _OtelTable:
         for each, key in keys_of(BatchConfig):
             default = getattr(defaults, each.name)
             if table is not None and each.name in table:
-                values[each.name] = table.integer(each.name, default, key.smallest, LARGEST)
+                values[each.name] = table.integer(each.name, default, key.smallest, key.largest)
             else:
                 variable = self._variables.batch_setting(each.name, key)
                 values[each.name] = default if variable is None else variable
@@ -298,6 +298,7 @@ class _OtelTable:
         written = table.string("path")
         if "path" not in table:
             table.fault("path", "missing; the directory for queued events")
+        settings = plain_settings(table, SpoolConfig(""))
         table.finish()
         if not written:
             if written == "":
@@ -309,7 +310,7 @@ class _OtelTable:
             return None
         if (problem := directory_problem(path)) is not None:
             table.fault("path", problem)
-        return SpoolConfig(path)
+        return SpoolConfig(path, **settings)
 
     def _fit_batch_into_queue(self, values: dict[str, int], written: Container[str]) -> None:
         """Limit the batch size to the queue size, by changing the size that the table omits."""

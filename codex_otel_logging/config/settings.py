@@ -44,6 +44,7 @@ class Key(NamedTuple):
     description: str
     name: str = ""
     smallest: int = 1
+    largest: int = LARGEST
     variable: str = ""
     required: bool = False
     choices: tuple[str, ...] = ()
@@ -243,7 +244,7 @@ class BatchConfig:
 class SpoolConfig:
     """Where queued events are kept on disk, so that they survive the process.
 
-    `path` is absolute, as far as the platform can tell.
+    `path` is absolute.
     """
 
     path: str = field(
@@ -251,4 +252,20 @@ class SpoolConfig:
             "directory for queued events, created with mode 0700; relative to the TOML file",
             required=True,
         )
+    )
+    max_bytes: int = field(
+        default=512 << 20,
+        metadata=setting(
+            "maximum size in bytes of all files in the directory, which several processes may "
+            "share; beyond it, further events are kept in memory only",
+            largest=1 << 50,
+        ),
+    )
+    keep_for_ms: int = field(
+        default=604_800_000,
+        metadata=setting(
+            "time in milliseconds after which events that cannot be exported are dropped; 0 means "
+            "no limit",
+            smallest=0,
+        ),
     )

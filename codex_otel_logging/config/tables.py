@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from ..text import misspelt, nearest, suggestion
-from .settings import LARGEST, keys_of
+from .settings import keys_of
 
 _NAME = r"[A-Za-z_][A-Za-z0-9_]*"
 _DEFAULT = r"(?:[^$}]|\$+[^${}])*\$*"  # a default must not contain a variable
@@ -279,7 +279,7 @@ def plain_settings(table: TableReader, defaults: Any, exporter: str = "") -> dic
         if isinstance(default, bool):
             values[each.name] = table.boolean(each.name, default)
         elif isinstance(default, int):
-            values[each.name] = table.integer(each.name, default, key.smallest, LARGEST)
+            values[each.name] = table.integer(each.name, default, key.smallest, key.largest)
         elif key.choices:
             values[each.name] = table.choice(each.name, default, key.choices)
     return values

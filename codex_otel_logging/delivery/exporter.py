@@ -34,6 +34,9 @@ class Outcome(NamedTuple):
     web_page: bool = False
 
 
+REFUSAL_INTERVAL_S = 30.0
+"""How long to wait after a refusal that is not about the events, in seconds."""
+
 DELIVERED = Outcome("delivered")
 
 

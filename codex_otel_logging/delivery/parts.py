@@ -37,7 +37,8 @@ class Parts(Generic[Record]):
     def __init__(self, batch: Sequence[Record]) -> None:
         self._parts = [batch]
         self._rejections_left = (len(batch) - 1).bit_length() + 2
-        self._any_accepted = False
+        self.any_accepted = False
+        """Whether the collector has accepted a part."""
 
     def __bool__(self) -> bool:
         return bool(self._parts)
@@ -61,7 +62,7 @@ class Parts(Generic[Record]):
         The settlement includes the rest of the batch if its other parts are given up.
         """
         if outcome.verdict == "delivered":
-            self._any_accepted = True
+            self.any_accepted = True
             rejected = min(outcome.rejected, len(part))
             return Settlement(exported=len(part) - rejected, rejected=rejected)
         if outcome.verdict == "not encodable":
@@ -70,7 +71,7 @@ class Parts(Generic[Record]):
                 return None
             return Settlement(dropped=len(part))
         self._rejections_left -= 1
-        if self._rejections_left <= 0 and not self._any_accepted:
+        if self._rejections_left <= 0 and not self.any_accepted:
             return Settlement(rejected=len(part) + len(self.rest()))
         if outcome.verdict != "refused" and len(part) > 1:
             self.halve(part)

@@ -352,11 +352,16 @@ class EventQueue:
             self.journal.settle(through)
         self.notify_waiters()
 
-    def account_leftovers(self, recovered: int, discarded: int) -> None:
-        """Count events that other processes have left on disk."""
+    def account_leftovers(self, owner: str, exported: int, lost: int) -> None:
+        """Count events that were left on disk, by another process or by this queue itself."""
         with self.lock:
-            self._recovered += recovered
-            self._discarded += discarded
+            if self.journal is not None and owner == self.journal.owner:
+                self._left_on_disk -= exported + lost
+                self._exported += exported
+                self._rejected += lost
+            else:
+                self._recovered += exported
+                self._discarded += lost
 
     def is_on_disk(self, count: int | None = None) -> bool:
         """Return whether the next `count` unsettled events, or all of them, are on disk."""
@@ -369,6 +374,29 @@ class EventQueue:
         """Write the events to disk that could not be written before. Called by the worker."""
         if self.journal is not None:
             self.journal.restore(lambda: [*self.batch, *self.waiting])
+
+    def sync(self) -> None:
+        """Wait until what is on disk has reached the storage device. Called by the worker."""
+        if self.journal is not None:
+            self.journal.sync()
+
+    def postpone(self) -> bool:
+        """Write the batch to a segment of its own and leave it there, behind all other events.
+
+        Returns False if it cannot be written. Called by the worker; blocks for the disk.
+        """
+        batch = self.batch
+        if self.journal is None or not self.journal.set_aside(self._settled + 1, batch):
+            return False
+        through = self._settled + len(batch)
+        with self.lock:
+            self.queued_bytes -= sum(event.size for event in batch)
+            self._left_on_disk += len(batch)
+            self._settled = through
+            self.batch = ()
+        self.journal.settle(through)
+        self.notify_waiters()
+        return True
 
     def leave_on_disk(self) -> bool:
         """Let other processes export the queued events; return False if they are not all on disk.

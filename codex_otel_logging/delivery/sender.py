@@ -15,7 +15,7 @@ from ..config.settings import BatchConfig
 from ..diagnostics import suppress_own_records
 from ..events.event import Event, SharedAttributes
 from ..native import monotonic
-from .exporter import Exporter, Outcome
+from .exporter import REFUSAL_INTERVAL_S, Exporter, Outcome
 from .outages import OutageReporter
 from .parts import Parts, Settlement
 from .queue import EventQueue
@@ -28,6 +28,9 @@ BACKOFF_S = (0.1, 0.5, 1.0, 2.0, 3.0)
 
 BACKOFF_ON_DISK_S = (*BACKOFF_S, 5.0, 10.0, 20.0, 30.0)
 """The same for events that are on disk: an outage may last for days."""
+
+POSTPONE_AFTER = 5
+"""After how many failed attempts in a row a batch on disk may be passed by others."""
 
 _BACKOFF_AT_EXIT_S = 0.25
 """Longest backoff at exit, in seconds: several attempts must fit into `shutdown_timeout_ms`."""
@@ -114,6 +117,7 @@ class Sender:
         self._import_failure: Outcome | None = None
         self._import_again_at = 0.0
         self._progressed_at: float | None = 0.0
+        self._batch: Sequence[Event] = ()
         self._parts: Parts[Event] = Parts(())
         self._failures = 0
         self._give_up_at = 0.0
@@ -139,6 +143,7 @@ class Sender:
             # A check only reports invalid fields. A fault in it must not cost the event.
             with suppress(Exception):
                 self._check(event)
+        self._batch = batch
         self._parts = Parts(batch)
         self._failures = 0
 
@@ -151,18 +156,40 @@ class Sender:
         part = self._parts.take()
         self._queue.restore()
         outcome = self._export(part, deadline)
-        if outcome.verdict != "retry":
-            self._failures = 0
-            self.has_failed_at_exit = False
-            self.has_succeeded = True
-            self._apply_outcome(part, outcome)
+        if self._queue.is_on_disk(len(part)):
+            from .spool.policy import keeping
+
+            outcome = keeping(outcome)
+        if outcome.verdict == "retry":
+            return self._retry_later(part, outcome)
+        settlement = self._parts.apply(part, outcome)
+        if settlement is None:
             return None
+        if settlement.rejected == len(self._batch) and self._is_refusing_everything():
+            self._parts = Parts(self._batch)
+            kept = outcome._replace(verdict="retry", retry_after_s=REFUSAL_INTERVAL_S)
+            return self._retry_later(self._parts.take(), kept)
+        self._failures = 0
+        if outcome.verdict == "delivered":
+            self.has_succeeded = True
+            self.has_failed_at_exit = False
+        self._report(settlement, outcome)
+        self._account(settlement)
+        return None
+
+    def _retry_later(self, part: Sequence[Event], outcome: Outcome) -> Retry | None:
+        """Put a part back after a failed attempt, or give it up; return the next attempt's time."""
         now = monotonic()
         self._failures += 1
         if self._failures == 1:  # retry_for_ms begins when the first attempt has failed
             self._give_up_at = now + self._retry_for_s
         is_on_disk = self._queue.is_on_disk(len(part))
-        if now >= self._give_up_at and not is_on_disk:
+        if is_on_disk:
+            self._queue.sync()
+            part = self._without_expired(part, outcome)
+            if not part or self._is_postponed(outcome):
+                return None
+        elif now >= self._give_up_at:
             self._reporter.report_loss(
                 "dropped", len(part), f"retry_for_ms exceeded: {outcome.reason}"
             )
@@ -171,7 +198,8 @@ class Sender:
         # A single failure is not reported: often the collector has closed an idle connection, and
         # the retry succeeds. At exit, one line reports the remaining events with the last reason.
         no_exporter = outcome is self._import_failure
-        visible = (self._failures > 1 or no_exporter) and not self.shutting_down
+        is_refusal = outcome.retry_after_s == REFUSAL_INTERVAL_S
+        visible = (self._failures > 1 or no_exporter or is_refusal) and not self.shutting_down
         self._reporter.report_failure(outcome.reason, self._queue.stats(), visible=visible)
         if no_exporter:  # a flush that waits for this sender returns now
             self.has_no_exporter = True
@@ -186,6 +214,43 @@ class Sender:
             # The last attempt is made at the end of retry_for_ms, even if the backoff is longer.
             retry_at = min(retry_at, self._give_up_at)
         return Retry(retry_at, throttled=bool(outcome.retry_after_s))
+
+    def _without_expired(self, part: Sequence[Event], outcome: Outcome) -> Sequence[Event]:
+        """Drop the first events of a part, which are on disk, if they are too old."""
+        from .spool.policy import count_expired
+
+        assert self._spool is not None
+        expired = count_expired(part, self._spool.keep_for_s)
+        if expired:
+            reason = f"spool.keep_for_ms exceeded: {outcome.reason}"
+            self._reporter.report_loss("dropped", expired, reason)
+            self._account(Settlement(dropped=expired))
+            self._batch = self._batch[expired:]
+        return part[expired:]
+
+    def _is_refusing_everything(self) -> bool:
+        """Return whether the collector rejects even an empty request, and the batch is on disk.
+
+        Then something else than a collector answers, such as a proxy that sends requests elsewhere.
+        """
+        return self._queue.is_on_disk(len(self._batch)) and not self._accepts_empty_request()
+
+    def _is_postponed(self, outcome: Outcome) -> bool:
+        """Let the other events pass a batch on disk that keeps failing, if it alone is to blame.
+
+        It is if the collector accepts other requests. If it has refused the batch and an empty
+        request as well, the next batch will show.
+        """
+        if self._failures % POSTPONE_AFTER or self.shutting_down:
+            return False
+        is_refusal = outcome.retry_after_s == REFUSAL_INTERVAL_S
+        if not (is_refusal or self._accepts_empty_request()) or not self._queue.postpone():
+            return False
+        self._parts.rest()
+        return True
+
+    def _accepts_empty_request(self) -> bool:
+        return self._export((), None).verdict == "delivered"
 
     def export_leftovers(self, shared: SharedAttributes, events: Sequence[Event]) -> Outcome:
         """Export a batch of another process, which had these shared attributes, in one request."""
@@ -231,15 +296,11 @@ class Sender:
         exporter, self._exporter = self._exporter, None
         return exporter
 
-    def _apply_outcome(self, part: Sequence[Event], outcome: Outcome) -> None:
-        """Account for a part, or replace it by its halves.
+    def _report(self, settlement: Settlement, outcome: Outcome) -> None:
+        """Report a settlement, before it is accounted for.
 
-        Reports before it accounts: `flush` returns once everything is accounted for, and by then
-        the warnings must be logged.
+        `flush` returns once everything is accounted for, and by then the warnings must be logged.
         """
-        settlement = self._parts.apply(part, outcome)
-        if settlement is None:
-            return
         if outcome.verdict == "delivered":
             if outcome.web_page:
                 self._reporter.report_web_page(outcome.reason)
@@ -252,7 +313,6 @@ class Sender:
             self._reporter.report_loss("dropped", settlement.dropped, reason)
         else:
             self._reporter.report_loss("rejected", settlement.rejected, outcome.reason)
-        self._account(settlement)
 
     def _account(self, settlement: Settlement) -> None:
         """Settle the first unsettled events of the batch."""

@@ -106,6 +106,30 @@ def read(descriptor: int, size: int, offset: int) -> bytes:
     return os.pread(descriptor, size, offset)
 
 
+def sync(descriptor: int) -> None:
+    """Wait until the contents of a file have reached the storage device."""
+    getattr(os, "fdatasync", os.fsync)(descriptor)
+
+
+def sync_directory(path: str) -> None:
+    """Wait until the names in a directory have reached the storage device."""
+    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_DIRECTORY", 0))
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def used_bytes(path: str) -> int:
+    """Return the size of all files in a directory."""
+    total = 0
+    with os.scandir(path) as entries:
+        for entry in entries:
+            with suppress(FileNotFoundError):  # removed meanwhile
+                total += entry.stat(follow_symlinks=False).st_size
+    return total
+
+
 def rename(path: str, to: str) -> None:
     """Give a file another name in the same directory, atomically."""
     os.rename(path, to)  # noqa: PTH104

@@ -14,7 +14,7 @@ from __future__ import annotations
 import os
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, suppress
 from typing import NamedTuple
 
@@ -35,7 +35,9 @@ large, so that a process never has many open, however long an outage lasts."""
 RETRY_S = 5.0
 """How long nothing is written after a failure, in seconds."""
 
-_MAX_DOUBLINGS = 12
+_SHARE = 16
+"""The largest segment takes this part of `max_bytes`, so that a process has about 20 at most."""
+
 _REPORT_INTERVAL_S = 60.0
 """Minimum time between two reports that the disk has begun to fail, in seconds."""
 
@@ -43,7 +45,9 @@ _REPORT_INTERVAL_S = 60.0
 class SpoolSettings(NamedTuple):
     """The spool of one handler.
 
-    `path` is the absolute path of the directory. `destination` says where events are sent, without
+    `path` is the absolute path of the directory, `max_bytes` the maximum size of all files in it.
+    Events older than `keep_for_s` are dropped when an attempt to export them fails; 0 means never.
+    `destination` says where events are sent, without
     secrets; with `shared` it goes into the header of each segment. `connect` builds an exporter for
     the leftovers of a process that had other shared attributes. `redact` applies the redaction of
     this process to an event of another one.
@@ -54,6 +58,8 @@ class SpoolSettings(NamedTuple):
     shared: SharedAttributes
     connect: Callable[[SharedAttributes], Exporter]
     redact: Callable[[Event], None]
+    max_bytes: int = 512 << 20
+    keep_for_s: float = 604_800.0
 
 
 class _Names:
@@ -87,8 +93,9 @@ class Journal:
     def __init__(self, settings: SpoolSettings, lock: AbstractContextManager[object]) -> None:
         self.path = settings.path
         self._lock = lock
-        self._owner = os.urandom(8).hex()
-        self._header = Header(self._owner, settings.destination, settings.shared)
+        self._max_bytes = settings.max_bytes
+        self.owner = os.urandom(8).hex()
+        self._header = Header(self.owner, settings.destination, settings.shared)
         self._encode = RecordEncoder().encode
         # Not the lock of the queue: creating a file may take long, and other threads log meanwhile.
         self._opening = RLock()
@@ -111,6 +118,8 @@ class Journal:
         self._reported_at = -_REPORT_INTERVAL_S
         self._reported_once: set[str] = set()
         self._has_reported_failure = False
+        self._has_new_names = False
+        """Whether files were created since the directory was last synced."""
 
     def admit(self) -> tuple[int, Segment | None]:
         """Give an event that is being queued its number, and choose its segment; then call `write`.
@@ -244,6 +253,7 @@ class Journal:
         """
         self._log_reports()
         self._give_up_removed()
+        self._sync(s for s in tuple(self._segments) if s is not self._current)
         if not (self._failed or self._unwritten) or monotonic() < self._retry_at:
             return
         try:
@@ -302,6 +312,40 @@ class Journal:
         finally:
             segment.remove()
 
+    def set_aside(self, first: int, events: Sequence[Event]) -> bool:
+        """Write events, from number `first` on, to a segment that others may adopt.
+
+        Returns False if that fails. Called on the worker thread; blocks for the disk.
+        """
+        segment = Segment(self._new_path(), self._header, first, FIRST_LIMIT)
+        try:
+            self._open(segment)
+            for number, event in enumerate(events, first):
+                segment.append(self._encode(number, event))
+            segment.sync()
+        except Exception as error:
+            segment.remove()
+            self._report_once("cannot set events aside", error)
+            return False
+        self._released.append(segment.path)
+        segment.close()
+        return True
+
+    def sync(self) -> None:
+        """Wait until all records have reached the storage device. Not on application threads."""
+        self._sync(tuple(self._segments))
+
+    def _sync(self, segments: Iterable[Segment]) -> None:
+        try:
+            for segment in segments:
+                if segment.last > self._settled:
+                    segment.sync()
+            if self._has_new_names:
+                self._has_new_names = False
+                disk.sync_directory(self.path)
+        except OSError as error:
+            self._report_once("cannot sync the disk", error)
+
     def release(self) -> None:
         """Free all segments, so that another process or handler may adopt them.
 
@@ -336,13 +380,15 @@ class Journal:
         self._segments, self._current = [], None
 
     def _new_path(self) -> str:
-        return f"{self.path}{os.sep}{_names.next(self._owner)}"
+        return f"{self.path}{os.sep}{_names.next(self.owner)}"
 
     def _segment_for(self, number: int) -> Segment:
         """Return the segment to append event `number` to; `_leave` it. Needs the lock."""
         segment = self._current
         if segment is None or segment.sealed or segment.size >= segment.limit:
-            limit = FIRST_LIMIT << min(len(self._segments), _MAX_DOUBLINGS)
+            # The directory may become larger than `max_bytes` by one segment of each process.
+            largest = max(self._max_bytes // _SHARE, FIRST_LIMIT)
+            limit = min(FIRST_LIMIT << len(self._segments), largest)
             # Its first writer creates the file, without the lock.
             segment = self._current = Segment(self._new_path(), self._header, number, limit)
             self._segments.append(segment)
@@ -393,7 +439,10 @@ class Journal:
                 disk.make_directory(self.path)
                 if (found := directory_problem(self.path)) is not None:
                     raise OSError(found)
+                if disk.used_bytes(self.path) >= self._max_bytes:
+                    raise OSError("spool full; see max_bytes")
                 segment.open()
+                self._has_new_names = True
 
     def _fail(self, error: Exception) -> None:
         """Write nothing for a while; report it, unless that happened recently."""
@@ -413,7 +462,7 @@ class Journal:
         """Report, once, that an event cannot be read back."""
         self._report_once("cannot read events back", OSError("damaged or removed"))
 
-    def _report_once(self, text: str, error: OSError) -> None:
+    def _report_once(self, text: str, error: Exception) -> None:
         if text not in self._reported_once:
             self._reported_once.add(text)
             self._report(f"{text} ({_reason(error)})")

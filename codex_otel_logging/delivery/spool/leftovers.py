@@ -19,6 +19,7 @@ from ..exporter import Outcome
 from ..parts import Parts, Settlement
 from . import disk
 from .journal import SpoolSettings
+from .policy import count_expired, keeping
 from .segment import (
     SUFFIX,
     UNFINISHED,
@@ -40,7 +41,10 @@ class Leftovers:
         settings: where they are, and where they may be exported to.
         batch: limits the size of a request.
         export: exports a batch; after the outcome `retry`, others may adopt the rest.
-        account: called with the recovered and the discarded events of each step.
+        account: called with the owner of a segment, and with how many of its events were exported,
+            and how many were rejected or found damaged.
+        is_proven: whether the collector accepts events. Until it has accepted some, a request that
+            it rejects as a whole says more about the address than about the events: they are kept.
         redirect: export the leftovers of any destination, instead of only those of this one.
 
     """
@@ -51,13 +55,15 @@ class Leftovers:
         batch: BatchConfig,
         *,
         export: Export,
-        account: Callable[[int, int], None],
+        account: Callable[[str, int, int], None],
+        is_proven: bool = True,
         redirect: bool = False,
     ) -> None:
         self._settings = settings
         self._batch = batch
         self._export = export
         self._account = account
+        self._is_proven = is_proven
         self._redirect = redirect
         self._paths: deque[str] = deque()
         self._current: Leftover | None = None
@@ -100,7 +106,7 @@ class Leftovers:
             try:
                 leftover = adopt(path)
             except DamagedHeaderError as error:
-                self._account(0, error.records)
+                self._account("", 0, error.records)
                 self._warn(path, f"damaged header; renamed, {error.records} events not exported")
                 continue
             except NewerFormatError:
@@ -128,22 +134,27 @@ class Leftovers:
         events = [event for _, event in batch]
         for event in events:
             self._settings.redact(event)
-        shared = leftover.header.shared
         parts = Parts(events)
         settled = Settlement()
         while parts:
             part = parts.take()
-            outcome = self._export(shared, part)
-            if outcome.verdict == "retry":
+            outcome = keeping(self._export(leftover.header.shared, part))
+            settlement = None if outcome.verdict == "retry" else parts.apply(part, outcome)
+            self._is_proven |= parts.any_accepted
+            is_whole = settlement is not None and settlement.rejected == len(events)
+            if outcome.verdict == "retry" or (is_whole and not self._is_proven):
                 self.failure = outcome.reason
+                expired = count_expired(events[settled.events :], self._settings.keep_for_s)
+                if expired:
+                    settled = settled._replace(dropped=settled.dropped + expired)
+                    self._warn("", f"events of an earlier process expired: {outcome.reason}")
                 self._settle(leftover, batch, settled)
                 self.release()
                 return False
-            settlement = parts.apply(part, outcome)
             if settlement is not None:
                 settled = Settlement(*map(sum, zip(settled, settlement, strict=True)))
                 if settlement.exported < settlement.events:
-                    self._warn("", f"rejected events of an earlier process: {outcome.reason}")
+                    self._warn("", f"events of an earlier process rejected: {outcome.reason}")
         self._settle(leftover, batch, settled)
         return True
 
@@ -156,11 +167,12 @@ class Leftovers:
                 leftover.settle(number)
             except OSError as error:
                 self._warn(leftover.path, f"cannot mark events as exported ({error.strerror})")
-            self._account(settled.exported, settled.rejected + settled.dropped)
+            owner = leftover.header.owner
+            self._account(owner, settled.exported, settled.rejected + settled.dropped)
 
     def _finish(self, leftover: Leftover) -> None:
         if leftover.damaged:
-            self._account(0, leftover.damaged)
+            self._account(leftover.header.owner, 0, leftover.damaged)
             self._warn(leftover.path, f"{leftover.damaged} damaged records")
         leftover.remove()
         self._current = None

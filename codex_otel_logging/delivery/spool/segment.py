@@ -94,6 +94,7 @@ class Segment:
         self.first = self.last = first
         self.limit = limit
         self.size = 0
+        self._synced_size = 0
         self.writers: list[None] = []
         """One entry for each thread that is about to append. A list, because appending to one and
         removing from one need no lock."""
@@ -166,6 +167,18 @@ class Segment:
 
         """
         disk.overwrite(self._settled_descriptor, _settled_field(number), len(_PREFIX))
+
+    def sync(self) -> None:
+        """Wait until all records have reached the storage device, unless they have already.
+
+        Raises:
+            OSError: it is not known whether they have.
+
+        """
+        size = self.size
+        if self.is_open and size != self._synced_size:
+            disk.sync(self._descriptor)
+            self._synced_size = size
 
     def is_linked(self) -> bool:
         """Return whether the file still has a name; false if somebody has removed it."""
