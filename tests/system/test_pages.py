@@ -205,7 +205,7 @@ def check_command(words: list[str]) -> None:
 INLINE_COMMANDS = {
     (path, command)
     for path, text in PAGES.items()
-    for command in re.findall(r"`codex-otel-logging( [^`]*)`", text)
+    for command in re.findall(r"`(?:\.venv/bin/)?codex-otel-logging( [^`]*)`", text)
 }
 
 
