@@ -30,6 +30,9 @@ from ...otlp.route import Proxy, Route, usual_authorities
 from . import diagnoses
 from .diagnoses import Diagnosis
 
+_ALMOST_LOGS_PATH = re.compile(r"(?<!/)/+(v1(/+(logs?|traces?|metrics?)?)?)?/*\Z")
+"""The end of an endpoint that `LOGS_PATH` replaces: slashes, or the path of another signal."""
+
 _PROBE_TIMEOUT_S = 2.0
 """Maximum time of each attempt to detect a protocol."""
 
@@ -260,7 +263,7 @@ def send(
         reason=reason,
         exporter=exporter,
         headers=", ".join(exporter.headers),
-        logs_endpoint=f"{exporter.safe_endpoint.rstrip('/')}{LOGS_PATH}",
+        logs_endpoint=_ALMOST_LOGS_PATH.sub("", exporter.safe_endpoint) + LOGS_PATH,
         other_protocol="json" if exporter.protocol == "binary" else "binary",
     )
 
