@@ -248,6 +248,21 @@ class TestNothingIsSent:
         assert main(["check", file]) == status
         assert f"Nothing is sent: {reason}." in capsys.readouterr().out
 
+    @pytest.mark.parametrize(
+        ("text", "line"),
+        [
+            ("[otl]", "The file has no [otel] table: the settings are the defaults.\n"),
+            ("[otel]", ""),
+        ],
+    )
+    def test_missing_table_is_reported(
+        self, capsys: pytest.CaptureFixture[str], tmp_path: Path, text: str, line: str
+    ) -> None:
+        file = tmp_path / "otel.toml"
+        file.write_text(f"{text}\nexporter = 'none'")
+        assert main(["check", str(file)]) == 0
+        assert f"\n\n{line}Nothing is sent: exporter is none.\n" in capsys.readouterr().out
+
     def test_send_reports_that_the_event_was_not_delivered(
         self, capsys: pytest.CaptureFixture[str], file_and_reason: tuple[str, str]
     ) -> None:
@@ -293,8 +308,7 @@ class TestInvalidSettings:
         for arguments, name in (([], "~/.codex/config.toml"), (["a; b.toml"], "a; b.toml")):
             assert main(["check", *arguments]) == 2
             assert capsys.readouterr().err == (
-                f"{name}: no such file; create it, or name another file: codex-otel-logging check "
-                "PATH\n"
+                f"{name}: no such file; create it, or add the path of another file to the command\n"
             )
             assert main(["check", *arguments, "--json"]) == 2
             output = capsys.readouterr()

@@ -87,6 +87,20 @@ LEVEL = {
     "handlers": {"codex_otel": FACTORY | {"level": "ERROR"}},
     "loggers": {"codex_otel": {"level": "INFO", "handlers": ["codex_otel"]}},
 }
+NO_FILE = {
+    "version": 1,
+    "handlers": {
+        "codex_otel": {
+            "()": "codex_otel_logging.from_toml", "path": "absent.toml", "missing_ok": True
+        }
+    },
+    "loggers": {"codex_otel": {"level": "INFO", "handlers": ["codex_otel"]}},
+}
+"""
+
+CHECK_LOGGING = """
+from codex_otel_logging.__main__ import main
+main(["check", "--logging", "dicts:{}"])
 """
 
 
@@ -101,8 +115,7 @@ def test_events_that_do_not_reach_the_handler(run_python: RunPython, tmp_path: P
         )
     ]
     (tmp_path / "dicts.py").write_text(LOGGING_DICTS)
-    check = "from codex_otel_logging.__main__ import main; main(['check', '--logging', 'dicts:{}'])"
-    programs += [check.format(name) for name in ("NONE", "ROOT", "FILTER", "LEVEL")]
+    programs += [CHECK_LOGGING.format(name) for name in ("NONE", "ROOT", "FILTER", "LEVEL")]
     done = [run_python(program) for program in programs]
     printed = [line for each in done for line in (each.stdout + each.stderr).splitlines()]
     assert unseen("No event reaches the handler", printed) == []
@@ -126,12 +139,19 @@ def test_records_that_are_ignored(attach: HandlerFactory, caplog: pytest.LogCapt
 
 
 def test_handlers_that_export_nothing(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    run_python: RunPython,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
 ) -> None:
     none, table = tmp_path / "none.toml", tmp_path / "table.toml"
     none.write_text("[otel]\n")
     table.write_text(f'[otel.exporter.otlp-http]\nendpoint = "{UNREACHABLE}"\n')
     printed = output(capsys, "check", str(none))
+    none.write_text("[otl]\n")
+    printed += output(capsys, "check", str(none))
+    (tmp_path / "dicts.py").write_text(LOGGING_DICTS)
+    printed += run_python(CHECK_LOGGING.format("NO_FILE")).stdout.splitlines()
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://localhost:4318")
     printed += output(capsys, "check", str(table))
     monkeypatch.setenv("OTEL_SDK_DISABLED", "true")
