@@ -293,7 +293,7 @@ class TestInvalidSettings:
         assert first == f"{file}: [otel] exportr: unknown key; did you mean 'exporter'?"
         assert second.startswith(f"{file}: [otel] exporter: expected one of")
 
-    def test_json_holds_the_same_faults(
+    def test_json_lists_the_faults_printed_on_standard_error(
         self, capsys: pytest.CaptureFixture[str], tmp_path: Path
     ) -> None:
         file = tmp_path / "otel.toml"
@@ -332,7 +332,7 @@ class TestInvalidSettings:
 
 class TestWhichFile:
     @pytest.mark.parametrize("home", [None, ""])
-    def test_default_is_the_codex_cli_file(
+    def test_default_file_is_that_of_the_codex_cli(
         self,
         capsys: pytest.CaptureFixture[str],
         tmp_path: Path,
@@ -478,7 +478,7 @@ class TestVariables:
             names = sorted(name for name, why in ineffective.items() if why == reason)
             assert f"{', '.join(names)}: no effect, because {reason}." in lines
 
-    def test_blank_variables_are_not_named(
+    def test_blank_variables_are_not_listed_as_ineffective(
         self, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", " ")
@@ -504,7 +504,7 @@ class TestVariables:
         }
 
 
-def test_file_is_read_once(
+def test_check_reads_the_file_once(
     capsys: pytest.CaptureFixture[str], file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     reads = []

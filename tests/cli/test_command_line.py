@@ -147,7 +147,9 @@ def test_abbreviated_option_is_unknown(
 
 @pytest.mark.parametrize("option", ["--http-port", "--grpc-port"])
 @pytest.mark.parametrize("value", ["80x", "-1", "65536"])
-def test_invalid_port_is_named(capsys: pytest.CaptureFixture[str], option: str, value: str) -> None:
+def test_invalid_port_is_quoted_with_the_accepted_range(
+    capsys: pytest.CaptureFixture[str], option: str, value: str
+) -> None:
     assert error_of(capsys, "listen", option, value) == (
         f"argument {option}: invalid port {value!r}: expected an integer from 0 to 65535"
     )
@@ -169,7 +171,7 @@ def test_port_accepts_only_ascii_digits_up_to_65535() -> None:
         (["check", ""], "argument PATH: expected a file path, got an empty argument"),
     ],
 )
-def test_other_invalid_values_are_explained(
+def test_invalid_option_values_are_explained(
     capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
 ) -> None:
     assert error_of(capsys, *arguments) == message

@@ -93,6 +93,6 @@ def test_maps_are_redacted_at_any_depth() -> None:
     assert inner == {"prompt": "abc", "kept": 1, "arguments": [1, 2]}
 
 
-def test_absent_field_stays_absent() -> None:
+def test_redaction_adds_no_field() -> None:
     assert redacted({"a": 1}, ["prompt"], ["prompt"]) == {"a": 1}
     assert redacted({"prompt": None}, ["prompt"]) == {"prompt": None}
