@@ -1,4 +1,4 @@
-"""Formats values from outside for terminals and messages, and finds the name that a typo means."""
+"""Makes untrusted text safe to print, and suggests known names for misspelt ones."""
 
 from __future__ import annotations
 
@@ -104,5 +104,5 @@ def suggestion(name: str, known: Collection[str]) -> str:
 
 
 def nearest(name: str, known: Collection[str]) -> str:
-    """Return what `suggestion` does, or a list of all known names if none is similar."""
-    return suggestion(name, known) or f"; known are {', '.join(sorted(known))}"
+    """Return what `suggestion` does, or "; expected one of ..." if no known name is similar."""
+    return suggestion(name, known) or f"; expected one of {', '.join(sorted(known))}"

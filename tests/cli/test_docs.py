@@ -79,8 +79,8 @@ sys.exit(main())
     [
         ("setings", "; did you mean 'settings'?"),
         ("settings.md", "; did you mean 'settings'?"),
-        ("x", f"; known are {', '.join(TOPICS)}"),
-        ("../../README", f"; known are {', '.join(TOPICS)}"),
+        ("x", f"; expected one of {', '.join(TOPICS)}"),
+        ("../../README", f"; expected one of {', '.join(TOPICS)}"),
     ],
 )
 def test_unknown_topic_is_an_error_with_a_suggestion(
