@@ -46,7 +46,7 @@ class CapturedEvent:
     def __repr__(self) -> str:
         """Return the name and the event's own attributes, shortened and redacted."""
         event = catalog.find(self.name)
-        sensitive = REDACT_ALL.removed_fields(event) if event else ()
+        sensitive = REDACT_ALL.redacted_names(event) if event else ()
         own = (
             f" {key}={'...' if key in sensitive else _abbreviate.repr(value)}"
             for key, value in self.attributes.items()

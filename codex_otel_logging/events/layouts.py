@@ -128,7 +128,7 @@ class EventPlan:
     ) -> None:
         self.type = event
         self.omits_text_deltas = omits_text_deltas
-        self.redacted_names = redaction.removed_fields(event)
+        self.redacted_names = redaction.redacted_names(event)
         self.redacted_fields = tuple(f for f in event.fields if f.name in self.redacted_names)
         self.boolean_strings = event.boolean_strings
         self.length_fields = event.length_fields

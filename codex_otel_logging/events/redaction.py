@@ -20,7 +20,10 @@ _SIZED = (str, bytes, bytearray, list, tuple, set, frozenset, dict)
 
 
 class Redaction:
-    """Decides which sensitive fields are redacted. Immutable; the defaults are the settings'."""
+    """Decides which sensitive fields are redacted; by default, as the settings' defaults say.
+
+    Immutable.
+    """
 
     def __init__(
         self,
@@ -36,18 +39,18 @@ class Redaction:
             "agent response": log_agent_responses,
             "guardian assessment": log_guardian_assessments,
         }
-        self._removed = frozenset(kind for kind in allowed if not allowed[kind])
+        self._redacted_kinds = frozenset(kind for kind in allowed if not allowed[kind])
 
-    def removed_fields(self, event: EventType) -> frozenset[str]:
+    def redacted_names(self, event: EventType) -> frozenset[str]:
         """Return the names of the fields that are redacted in this event."""
         # The event's own declaration overrides that of another event.
         own = {f.name: f.sensitive for f in event.fields if f.sensitive}
         sensitive = {**SENSITIVE_FIELDS, **own}
-        return frozenset(name for name, kind in sensitive.items() if kind in self._removed)
+        return frozenset(name for name, kind in sensitive.items() if kind in self._redacted_kinds)
 
 
-REDACT_ALL = Redaction(log_user_prompt=False, log_tool_payloads=False)
-"""Redacts every sensitive field that tests and terminals show, whatever the settings say."""
+REDACT_ALL = Redaction(log_tool_payloads=False)
+"""Redacts every sensitive field: for output in tests and terminals, where no setting applies."""
 
 
 def redacted(
@@ -55,8 +58,8 @@ def redacted(
 ) -> dict[str, object]:
     """Return a copy of `fields` with `REDACTED` in place of the values of `names`.
 
-    For these and for the `length_fields`, `<name>_length` is added unless the application logged
-    it: the number of characters of a text, else the number of bytes or elements.
+    Adds `<name>_length` for these and for the `length_fields`, unless the application logged it:
+    the number of characters of a text, else the number of bytes or elements.
     """
     # All lengths are taken before the values are replaced. None counts as absent, as everywhere.
     result = dict(fields)

@@ -55,7 +55,7 @@ class ReceivedEvent:
         # A failed assertion prints this into a CI log, so prompts and outputs are hidden even if
         # the sender did not redact them.
         name = self.name
-        sensitive = REDACT_ALL.removed_fields(catalog.find(name) or catalog.EventType(name))
+        sensitive = REDACT_ALL.redacted_names(catalog.find(name) or catalog.EventType(name))
         fields = (
             f" {key}={_hidden(value) if key in sensitive else brief(value)}"
             for key, value in self.attributes.items()
