@@ -25,7 +25,15 @@ from .endpoints import (
     metadata_problem,
 )
 from .files import certificate_problems, file_problem
-from .settings import LARGEST, Compression, ExporterConfig, ExporterName, Key, TlsConfig, keys_of
+from .settings import (
+    MAX_INTEGER,
+    Compression,
+    ExporterConfig,
+    ExporterName,
+    Key,
+    TlsConfig,
+    keys_of,
+)
 
 Report = Callable[[str, str], None]
 
@@ -120,10 +128,10 @@ class Variables:
         if not (text := self.text(key.variable)):
             return None
         # Ten digits at most: int() raises for more than 4300 of them.
-        if re.fullmatch("[0-9]{1,10}", text) and key.smallest <= int(text) <= LARGEST:
+        if re.fullmatch("[0-9]{1,10}", text) and key.smallest <= int(text) <= MAX_INTEGER:
             self.decided[f"batch.{name}"] = (key.variable,)
             return int(text)
-        why = f"expected an integer from {key.smallest} to {LARGEST}"
+        why = f"expected an integer from {key.smallest} to {MAX_INTEGER}"
         self.ignore("batch", key.variable, why)
         return None
 
@@ -231,7 +239,7 @@ class _ExporterVariables:
         for variable, text in self._values_of("TIMEOUT"):
             # float() alone would accept "nan", "inf", "1_000" and digits of other scripts.
             number = float(text) if _DECIMAL_NUMBER.fullmatch(text) else -1.0
-            if 0 <= number <= LARGEST:
+            if 0 <= number <= MAX_INTEGER:
                 self._mark_decided("timeout_ms", variable)
                 return _to_ms(number)
             self._ignore(variable, "expected milliseconds, or seconds if less than 100")
@@ -292,4 +300,4 @@ def _to_ms(timeout: float) -> int:
     """Return a timeout in milliseconds; 0 means no limit and becomes the largest timeout."""
     if timeout < _MIN_MILLISECONDS:
         timeout *= 1000
-    return max(round(timeout), 1) if timeout else LARGEST
+    return max(round(timeout), 1) if timeout else MAX_INTEGER

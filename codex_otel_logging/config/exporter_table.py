@@ -99,13 +99,13 @@ class ExporterTable:
             headers=self._headers(table, over_http=over_http),
             tls=self._tls(table, plaintext=(endpoint or "").lower().startswith("http://")),
             written_endpoint=table.get("endpoint"),
-            replaced=self._replaced(table.get("endpoint")),
+            variable_values=self._variable_values(table.get("endpoint")),
             **plain_settings(table, defaults, name),
         )
         table.finish()
         return config
 
-    def _replaced(self, endpoint: object) -> tuple[str, ...]:
+    def _variable_values(self, endpoint: object) -> tuple[str, ...]:
         """Return the values of the variables in an endpoint, which messages must not show."""
         names = variables_in(endpoint) if isinstance(endpoint, str) else ()
         return tuple(self._environ[name] for name in names if self._environ.get(name))

@@ -16,7 +16,7 @@ from ..values import MAX_INT64, MIN_INT64
 from .environment import Variables
 from .exporter_table import ExporterTable
 from .settings import (
-    LARGEST,
+    MAX_INTEGER,
     BatchConfig,
     ExporterConfig,
     TlsConfig,
@@ -203,11 +203,10 @@ class _OtelTable:
     def read(self) -> OtelConfig:
         table = self._table
         defaults = OtelConfig()
-        for key in OTHER_SIGNALS:
-            table.get(key)  # the key counts as known
+        table.declare(*OTHER_SIGNALS, "service_name")
         # `from_table(tomllib.load(file))` passes the whole document; "unknown key" would not help.
         if "otel" in table:
-            table.get("otel")
+            table.declare("otel")
             table.fault("otel", "unknown key; pass the contents of the [otel] table")
         exporter = ExporterTable(table, self._variables, self._folder, self._environ).read()
         if exporter is None:
@@ -229,7 +228,6 @@ class _OtelTable:
     def _service_name(self, default: str) -> str:
         if "service_name" in self._table:
             return self._table.string("service_name", default) or ""
-        self._table.get("service_name")
         return self._variables.service_name() or default
 
     def _resource_attributes(self) -> dict[str, ResourceValue]:
@@ -260,7 +258,7 @@ class _OtelTable:
         if table is None:
             return None
         smallest = key_of(OtelConfig, "max_output_bytes").smallest
-        limit = table.integer("max_bytes", -1, smallest, LARGEST)
+        limit = table.integer("max_bytes", -1, smallest, MAX_INTEGER)
         table.finish()
         return None if limit < 0 else limit
 
@@ -271,14 +269,12 @@ class _OtelTable:
         for each, key in keys_of(BatchConfig):
             default = getattr(defaults, each.name)
             if table is not None and each.name in table:
-                values[each.name] = table.integer(each.name, default, key.smallest, LARGEST)
+                values[each.name] = table.integer(each.name, default, key.smallest, MAX_INTEGER)
             else:
                 variable = self._variables.batch_setting(each.name, key)
                 values[each.name] = default if variable is None else variable
         if table is not None:
-            # Makes absent keys known, so that `finish` can suggest them for an unknown one.
-            for name in BatchConfig.__slots__:
-                table.get(name)
+            table.declare(*BatchConfig.__slots__)
             table.finish()
         if values["max_batch_size"] > values["max_queue_size"] >= 1:
             self._fit_batch_into_queue(values, written=table.names() if table else ())
@@ -306,6 +302,7 @@ _TABLES = {
     ExporterConfig: "the exporter's table: exporter = { otlp-http = { ... } }",
     TlsConfig: "the tls table of the exporter",
 }
+"""The name, in messages, of the table that holds the keys of each settings class."""
 
 
 def _misplaced_key_fault(key: str) -> str | None:

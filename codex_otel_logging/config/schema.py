@@ -19,7 +19,7 @@ from .exporter_table import EXPORTERS
 from .otel_config import OTHER_SIGNALS, SET_ELSEWHERE, OtelConfig
 from .settings import (
     EXAMPLE_ENDPOINTS,
-    LARGEST,
+    MAX_INTEGER,
     BatchConfig,
     ExporterConfig,
     ExporterName,
@@ -120,7 +120,7 @@ def _schema_of_type(kind: Any, key: Key, exporter: ExporterName | None) -> Schem
     if kind is bool:
         return {"type": "boolean"}
     if kind is int:
-        return {"type": "integer", "minimum": key.smallest, "maximum": LARGEST}
+        return {"type": "integer", "minimum": key.smallest, "maximum": MAX_INTEGER}
     if kind is str:
         return {"type": "string", **({"pattern": EXPANDABLE} if exporter else {})}
     assert kind in (BatchConfig, TlsConfig)

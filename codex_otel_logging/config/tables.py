@@ -2,7 +2,7 @@
 
 A `TableReader` returns the values of one table by key and type. A fault does not stop it: it adds
 the fault to the `Faults` that all readers of a file share and returns a placeholder, so one
-reading finds all faults. `finish` reports the keys that nothing has read.
+reading finds all faults. `finish` reports the keys that nothing has declared or read.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from ..text import misspelt, nearest, suggestion
-from .settings import LARGEST, keys_of
+from .settings import MAX_INTEGER, keys_of
 
 _NAME = r"[A-Za-z_][A-Za-z0-9_]*"
 _DEFAULT = r"(?:[^$}]|\$+[^${}])*\$*"  # a default must not contain a variable
@@ -109,7 +109,7 @@ class TableReader:
         self._position = position
         self._environ = environ
         self._misplaced = misplaced
-        self._read_keys: set[str] = set()
+        self._known: set[str] = set()
         # TOML has string keys only, but `from_table` accepts any mapping.
         for key in self._order:
             if not isinstance(key, str):
@@ -122,9 +122,16 @@ class TableReader:
         """Return the keys that are strings, in order."""
         return [key for key in self._order if isinstance(key, str)]
 
+    def declare(self, *keys: str) -> None:
+        """Count keys as known, so that `finish` accepts them, and suggests them for unknown ones.
+
+        Every other method declares the key that it reads.
+        """
+        self._known.update(keys)
+
     def get(self, key: str) -> Any:
-        """Return the value of a key unchecked, or None. From then on, the key counts as known."""
-        self._read_keys.add(key)
+        """Return the value of a key unchecked, or None."""
+        self.declare(key)
         return self._contents.get(key)
 
     def fault(self, key: str, text: str) -> None:
@@ -202,22 +209,22 @@ class TableReader:
         )
 
     def finish(self) -> None:
-        """Report each key that was not read.
+        """Report each key that is not known.
 
         A misspelt key and a key of another table are faults. Any other key may be a setting of a
         newer Codex CLI, so it is a warning.
         """
         for key in self.names():
-            if key in self._read_keys:
+            if key in self._known:
                 continue
             if (fault := self._misplaced(key)) is not None:
                 self.fault(key, fault)
-            elif (meant := misspelt(key, self._read_keys)) is not None:
+            elif (meant := misspelt(key, self._known)) is not None:
                 self.fault(key, f"unknown key; did you mean {meant!r}?")
             elif self._faults.strict:
-                self.warn(key, f"unknown key{nearest(key, self._read_keys)}")
+                self.warn(key, f"unknown key{nearest(key, self._known)}")
             else:
-                self.warn(key, f"unknown key, ignored{suggestion(key, self._read_keys)}")
+                self.warn(key, f"unknown key, ignored{suggestion(key, self._known)}")
 
 
 def type_name(value: object) -> str:
@@ -279,7 +286,7 @@ def plain_settings(table: TableReader, defaults: Any, exporter: str = "") -> dic
         if isinstance(default, bool):
             values[each.name] = table.boolean(each.name, default)
         elif isinstance(default, int):
-            values[each.name] = table.integer(each.name, default, key.smallest, LARGEST)
+            values[each.name] = table.integer(each.name, default, key.smallest, MAX_INTEGER)
         elif key.choices:
             values[each.name] = table.choice(each.name, default, key.choices)
     return values

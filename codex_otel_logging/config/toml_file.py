@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from .files import LARGEST_TOML, read_file
+from .files import MAX_TOML_BYTES, read_file
 from .tables import ConfigError, type_name
 from .toml import TOMLDecodeError, loads
 
@@ -40,7 +40,7 @@ def _read_file(name: str) -> tuple[Path, bytes]:
     """
     try:
         file = Path(name).expanduser()
-        return file, read_file(file, LARGEST_TOML)
+        return file, read_file(file, MAX_TOML_BYTES)
     except RuntimeError:
         # Containers run as users without HOME and without an entry in the passwd file.
         raise FileNotFoundError(errno.EINVAL, "unknown home directory") from None

@@ -24,7 +24,7 @@ from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsSer
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2_grpc import LogsServiceStub
 from opentelemetry.sdk._logs.export import LogRecordExportResult
 
-from ..config.files import LARGEST_PEM, read_file
+from ..config.files import MAX_PEM_BYTES, read_file
 from ..config.settings import ExporterConfig, TlsConfig
 from ..delivery.exporter import Outcome
 from ..events.event import Event, SharedAttributes
@@ -136,7 +136,7 @@ def _arguments(config: ExporterConfig) -> dict[str, Any]:
 def _credentials(tls: TlsConfig) -> grpc.ChannelCredentials:
     files = (tls.ca_certificate, tls.client_private_key, tls.client_certificate)
     return grpc.ssl_channel_credentials(
-        *(read_file(file, LARGEST_PEM) if file else None for file in files)
+        *(read_file(file, MAX_PEM_BYTES) if file else None for file in files)
     )
 
 

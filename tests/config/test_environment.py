@@ -22,7 +22,7 @@ from opentelemetry.exporter.otlp.proto.http._log_exporter import (
 
 from codex_otel_logging import ConfigError, OtelConfig, Receiver, from_table
 from codex_otel_logging.config.environment import is_disabled
-from codex_otel_logging.config.settings import LARGEST, BatchConfig, ExporterConfig, TlsConfig
+from codex_otel_logging.config.settings import MAX_INTEGER, BatchConfig, ExporterConfig, TlsConfig
 from codex_otel_logging.events.event import SharedAttributes
 from codex_otel_logging.otlp.factory import connect
 from support.collectors import HttpCollector
@@ -74,7 +74,7 @@ VALID = expand(
     ("*TIMEOUT= 3 ", "timeout_ms", 3000),
     ("*TIMEOUT=0.5", "timeout_ms", 500),
     ("*TIMEOUT=.0001", "timeout_ms", 1),
-    ("*TIMEOUT=0", "timeout_ms", LARGEST),
+    ("*TIMEOUT=0", "timeout_ms", MAX_INTEGER),
     ("OTEL_EXPORTER_OTLP_TIMEOUT=3 | OTEL_EXPORTER_OTLP_LOGS_TIMEOUT=5", "timeout_ms", 5000),
     ("OTEL_EXPORTER_OTLP_TIMEOUT=3 | OTEL_EXPORTER_OTLP_LOGS_TIMEOUT=", "timeout_ms", 3000),
     ("*COMPRESSION=gzip", "compression", "gzip"),
@@ -458,7 +458,7 @@ class TestBatch:
         assert config.variables == {}
         assert config.warnings == (
             f"[otel] batch: environment variable {variable} ignored: "
-            f"expected an integer from {smallest} to {LARGEST}",
+            f"expected an integer from {smallest} to {MAX_INTEGER}",
         )
 
     @pytest.mark.parametrize(

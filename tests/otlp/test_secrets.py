@@ -420,7 +420,7 @@ def test_exporter_that_cannot_be_built_shows_no_secret() -> None:
         GRPC,
         "https://c/",
         tls=TlsConfig(ca_certificate="/absent/ten4nt/ca.pem"),
-        replaced=("ten4nt",),
+        variable_values=("ten4nt",),
     )
     with pytest.raises(RuntimeError) as caught:
         connect(config, SharedAttributes({}, {}))
@@ -439,7 +439,7 @@ class TestMask:
             HTTP,
             "http://c/v1/logs",
             {"authorization": "Bearer s3cr3t"},
-            replaced=("https://c/s3cr3t/v1/logs",),
+            variable_values=("https://c/s3cr3t/v1/logs",),
         )
         text = "HTTP 401: no Bearer token at https://d/v1/logs"
         assert mask(text, config) == text
