@@ -57,7 +57,7 @@ class Session(requests.Session):
             self.mount(scheme, DeadlineAdapter(self._deadline, config.headers))
 
     def reset(self, timeout_s: float | None) -> None:
-        """Forget the last answer; limit the next request to `timeout_s` seconds as well."""
+        """Forget the last answer; limit the next request to `timeout_s` seconds, if given."""
         self.answer = self.error = None
         self._timeout_s = timeout_s
 
