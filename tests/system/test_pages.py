@@ -149,7 +149,7 @@ def test_reserved_names_are_those_of_logging() -> None:
 
 @pytest.mark.parametrize(("path", "name"), generated.TABLES)
 def test_tables_equal_those_generated_from_the_code(path: str, name: str) -> None:
-    """If this fails, run `python -m tests.support.generated`."""
+    """If this fails, run `python -m support.generated` in `tests`."""
     assert generated.replace(PAGES[path], name, generated.TABLES[path, name]()) == PAGES[path]
 
 
