@@ -44,7 +44,7 @@ wall_clock: Callable[[], float] = _own_time.time
 """The wall clock, in seconds since the epoch."""
 
 sleep: Callable[[float], None] = _own_time.sleep
-"""Blocks the thread with all of its greenlets."""
+"""Sleeps for some seconds. Blocks the whole thread, with all of its greenlets."""
 
 RLock: Callable[[], threading.RLock] = _own_thread.RLock
 allocate_lock: Callable[[], threading.Lock] = _own_thread.allocate_lock

@@ -24,10 +24,10 @@ path only if all of these conditions hold:
    is the same and all fields are present: a filter may have removed a standard attribute and added
    a field. The standard attributes do not always come first: a record factory may set its own
    before them. Comparing the whole list is cheap, because most keys are interned and a list
-   comparison tests identity first. A subclass of str that equals a key passes the comparison. If it
-   has the same hash, its value is found and belongs to the same text; otherwise the value is not
-   found and the record takes the slow path. Only a subclass whose `__eq__` accepts a different text
-   is misread.
+   comparison tests identity first. A subclass of str that equals a key passes the comparison. With
+   the same hash, its value is found, and it is the value for that text. With another hash, the
+   lookup fails and the record takes the slow path. Only a subclass that claims to equal a different
+   text is misread.
 5. *`exc_info` is None.* An exception becomes four more attributes.
 6. *All values are exact `str`, `int` or `float` objects.* These are immutable, exported unchanged
    and of a known size. A field that is None is omitted, a bool becomes text in some fields, and

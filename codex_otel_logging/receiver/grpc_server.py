@@ -16,7 +16,7 @@ from ..text import brief
 from . import connections, messages, refusals
 from .bodies import from_deflate, from_gzip
 from .connections import HTTP2_PREFACE, TLS_HANDSHAKE, ConnectionServer, url_host
-from .intake import AT_ONCE, Intake
+from .intake import MAX_CONCURRENT, Intake
 from .refusals import LOGS_METHOD, OTHER_SIGNALS, RefusalError, Refuse, other_signal
 
 MAX_AGE_S = 300
@@ -130,7 +130,7 @@ class GrpcServer:
             return
         self._grpc = grpc
         front = _GrpcFront(address, refuse)
-        self._workers = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="receiver")
+        self._workers = ThreadPoolExecutor(MAX_CONCURRENT, thread_name_prefix="receiver")
         self._server = grpc.server(
             self._workers, handlers=[self], options=_options(intake.max_bytes)
         )
