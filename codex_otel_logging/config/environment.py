@@ -168,7 +168,10 @@ class _ExporterVariables:
         return replace(exporter, tls=self._tls()) if exporter.uses_tls else exporter
 
     def _values_of(self, name: str) -> Iterator[tuple[str, str]]:
-        """Yield each variable of that name that is set, with its value; the one for logs first."""
+        """Yield each variable of that name that is set, with its value; the one for logs first.
+
+        Callers stop after the first one, which overrides the other, unless they ignore it.
+        """
         for variable in (f"{LOGS_EXPORTERS}{name}", f"{EXPORTERS}{name}"):
             if text := self._variables.text(variable):
                 yield variable, text

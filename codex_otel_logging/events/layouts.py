@@ -42,8 +42,9 @@ For each number of keys, a record is compared with one layout: that of the last 
 call sites alternate with different keys of the same number, `EventPlan.layout_for` looks up the
 layout by its keys, which costs one hash of all of them.
 
-Threads share plans and layouts without a lock. Both are complete before they are stored, a dict
-operation with exact strings as keys is atomic, and after a lost update a layout is only made again.
+Threads share plans and layouts without a lock. Both are complete before they are stored, and a dict
+operation with exact strings as keys is atomic. If two threads store a layout at the same time, one
+layout is overwritten, and made again when it is needed.
 """
 
 from __future__ import annotations

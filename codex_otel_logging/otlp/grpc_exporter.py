@@ -1,10 +1,8 @@
 """Exports events over OTLP/gRPC, through the official exporter.
 
-The official exporter makes the calls. But its `export` returns only success or failure, so an
-interceptor on its channel keeps the answer of each call, and `grpc_answers` converts it to an
-outcome. The official encoder takes longer than everything else together, so the exporter gets an
-empty batch and the interceptor sends the request that `encoder` built. The exporter's own retries
-are off, because the worker retries, and knows what else is queued.
+The official exporter gets an empty batch and makes the call. An interceptor on its channel sends
+the request that `encoder` built, and keeps the answer, which `grpc_answers` converts to an outcome.
+`docs/design.md` lists what is replaced in the official exporters, and why.
 """
 
 from __future__ import annotations

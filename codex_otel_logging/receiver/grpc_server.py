@@ -218,7 +218,7 @@ class GrpcServer:
 
 def _decompressor(body: bytes) -> Callable[[bytes, int], bytes] | None:
     """Return the function that decompresses a message, or None if it is not compressed."""
-    # With its own decompression off, gRPC reports neither whether nor how a message is compressed.
+    # With its own decompression off, gRPC does not report whether or how a message is compressed.
     # The first bytes are enough: no protobuf message begins like gzip, and only one with a field 15
     # like deflate; OTLP has no such field there.
     if body.startswith(b"\x1f\x8b"):
