@@ -14,6 +14,7 @@ from .endpoints import (
     metadata_problem,
 )
 from .environment import Variables
+from .expansion import variables_in
 from .files import certificate_problems, file_problem
 from .settings import (
     EXAMPLE_ENDPOINTS,
@@ -23,7 +24,7 @@ from .settings import (
     key_of,
     keys_of,
 )
-from .tables import TableReader, plain_settings, variables_in
+from .tables import TableReader, plain_settings
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -15,6 +15,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 from . import otel_config
 from . import settings as parts
 from .endpoints import METADATA_KEY, TOKEN
+from .expansion import EXPANDABLE
 from .exporter_table import EXPORTERS, NO_EXPORTER
 from .otel_config import OTHER_SIGNALS, SET_ELSEWHERE, OtelConfig
 from .settings import (
@@ -27,7 +28,6 @@ from .settings import (
     TlsConfig,
     keys_of,
 )
-from .tables import EXPANDABLE
 
 Schema = dict[str, Any]
 

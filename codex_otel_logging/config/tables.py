@@ -12,21 +12,8 @@ from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from ..text import misspelt, nearest, suggestion
+from .expansion import expand
 from .settings import MAX_INTEGER, keys_of
-
-_NAME = r"[A-Za-z_][A-Za-z0-9_]*"
-_DEFAULT = r"(?:[^$}]|\$+[^${}])*\$*"  # a default must not contain a variable
-
-_VARIABLE = re.compile(
-    rf"""
-    \$\$                                      # $$, a dollar sign
-    | \$\{{ (?: ({_NAME}) (?: :- ({_DEFAULT}) )? \}} )?   # ${{NAME}} or ${{NAME:-default}}
-    """,
-    re.VERBOSE,
-)
-
-EXPANDABLE = rf"^(?:[^$]|\$\$|\$[^{{$]|\$\{{{_NAME}(?::-{_DEFAULT})?\}})*\$?$"
-"""Matches the strings that `expand` accepts: every `${` begins a variable."""
 
 _PLAIN_KEY = re.compile(r"[ -~]+")
 
@@ -233,43 +220,6 @@ def type_name(value: object) -> str:
         if isinstance(value, kind):
             return name if kind is not bool else "a boolean"
     return type(value).__name__
-
-
-def variables_in(text: str) -> list[str]:
-    """Return the names of the variables in `text`."""
-    return [match[1] for match in _VARIABLE.finditer(text) if match[1]]
-
-
-def expand(text: str, environ: Mapping[str, str]) -> str:
-    """Return `text` with `${NAME}`, `${NAME:-default}` and `$$` replaced.
-
-    The default replaces a variable that is unset or empty, as in a shell. Values are not expanded
-    again.
-
-    Raises:
-        ValueError: a variable without a default is unset, or a `${` begins no variable. The message
-            contains no value.
-
-    """
-
-    def replacement(match: re.Match[str]) -> str:
-        if match[0] == "$$":
-            return "$"
-        name, default = match[1], match[2]
-        if name is None:
-            raise ValueError("invalid variable; write ${NAME}, or '$${' for a literal '${'")
-        value = environ.get(name)
-        if default is not None:
-            return value or default
-        if value is None:
-            raise ValueError(
-                f"environment variable {name} is not set; set it or give a default: "
-                f"${{{name}:-...}}"
-            )
-        return value
-
-    # In one pass: a value that contains "${" itself, such as a password, must stay as it is.
-    return _VARIABLE.sub(replacement, text)
 
 
 def plain_settings(table: TableReader, defaults: Any, exporter: str = "") -> dict[str, Any]:

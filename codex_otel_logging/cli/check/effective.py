@@ -9,10 +9,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from ...config.expansion import variables_in
 from ...config.exporter_table import NO_EXPORTER
 from ...config.otel_config import SET_ELSEWHERE, OtelConfig
 from ...config.settings import BatchConfig, ExporterConfig, TlsConfig, keys_of
-from ...config.tables import variables_in
 from ...otlp.masking import MASK
 
 
