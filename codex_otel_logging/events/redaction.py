@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import cast
 
-from ..catalog import SENSITIVE_FIELDS, EventType, Sensitivity
+from ..catalog import SENSITIVE_FIELDS, EventType, Sensitivity, find
 from ..values import AttributeValue
 
 REDACTED = "[REDACTED]"
@@ -49,8 +49,15 @@ class Redaction:
         return frozenset(name for name, kind in sensitive.items() if kind in self._redacted_kinds)
 
 
-REDACT_ALL = Redaction(log_tool_payloads=False)
-"""Redacts every sensitive field: for output in tests and terminals, where no setting applies."""
+_REDACT_ALL = Redaction(log_tool_payloads=False)
+
+
+def sensitive_names(event_name: str) -> frozenset[str]:
+    """Return the names of the sensitive fields of an event, whether or not it is in the catalog.
+
+    For the reprs of events, which appear in test reports, where no setting applies.
+    """
+    return _REDACT_ALL.redacted_names(find(event_name) or EventType(event_name))
 
 
 def redacted(
