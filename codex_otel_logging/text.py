@@ -96,7 +96,10 @@ def _edit_distance(one: str, other: str) -> int:
 
 
 def suggestion(name: str, known: Collection[str]) -> str:
-    """Return "; did you mean ...?" with the known name that is most similar, or ""."""
+    """Return "; did you mean ...?" with the known name that is most similar, or "".
+
+    More tolerant than `misspelt`, because a wrong hint does no harm.
+    """
     import difflib  # slow to import, and only a message needs it
 
     matches = difflib.get_close_matches(name, sorted(known), n=1)  # sorted: messages must repeat

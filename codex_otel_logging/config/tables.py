@@ -233,7 +233,7 @@ def plain_settings(table: TableReader, defaults: Any, exporter: str = "") -> dic
         default = getattr(defaults, each.name)
         if key.exporter not in (None, exporter):
             continue
-        if isinstance(default, bool):
+        if isinstance(default, bool):  # before int, because a bool is one
             values[each.name] = table.boolean(each.name, default)
         elif isinstance(default, int):
             values[each.name] = table.integer(each.name, default, key.smallest, MAX_INTEGER)
