@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
-# usage: get_otelcol.sh DEST
+# Builds an OpenTelemetry Collector from the Go packages of Debian's newest suite.
 #
-# Builds DEST/otelcol, an OpenTelemetry Collector, from the Go packages of Debian's newest suite and
-# prints its path. Writes to DEST only and installs nothing; needs a Debian system, 3 GiB in DEST
-# while it builds, and a few minutes. Returns at once when DEST holds a build of the same source.
-# When no collector can be had, prints one line that says why and exits with status 1.
+#   .ci/get_otelcol.sh DEST
+#
+# Prints the path of the program, DEST/otelcol. Does nothing else if DEST holds a build of the same
+# source. Writes to DEST only and installs nothing; needs a Debian system, 3 GiB in DEST during the
+# build, and a few minutes. If it fails, it prints one line with the reason and exits with status 1.
 set -euo pipefail
 
 SUITE=sid
@@ -18,7 +19,7 @@ fail() {
     exit 1
 }
 
-# Runs a command for at most so many seconds. If it fails, the last line it printed is the reason.
+# Runs a command with a time limit in seconds. If it fails, the reason is the last line it printed.
 run() {
     local limit_s=$1
     shift
@@ -32,7 +33,7 @@ mkdir -p "$1" 2>/dev/null || fail "cannot create $1"
 dest=$(readlink -f "$1")
 
 exec 9>"$dest/lock"
-flock 9 # of several checks that want it at the same time, the first one builds it
+flock 9 # of several checks that run at the same time, the first one builds it
 if [ -x "$dest/otelcol" ] && cmp --quiet "$source" "$dest/main.go"; then
     echo "$dest/otelcol"
     exit
@@ -45,7 +46,8 @@ uri=$(awk '/^URIs:/ {print $2; exit}' "$SOURCES" 2>/dev/null) || fail "$SOURCES 
 work=$(mktemp -d "$dest/build.XXXXXX")
 trap 'rm -rf "$work"' EXIT
 
-# A private apt: its sources, lists and cache are in $work, and it believes that nothing is installed.
+# A private apt, with its sources, lists and cache in $work. Its status file is empty, so that it
+# downloads every dependency.
 mkdir -p "$work"/apt/{lists/partial,cache/archives/partial,state} "$work/main"
 : >"$work/apt/status"
 cat >"$work/apt/sources.sources" <<END
@@ -78,7 +80,7 @@ for package in golang-*.deb; do
     rm "$package"
 done
 
-# Debian's packages have the layout of a GOPATH and hold every dependency.
+# Debian's packages have the layout of a GOPATH and contain every dependency.
 cp "$source" "$work/main/main.go"
 cd "$work/main"
 goroot=$(readlink -f "$work/root/usr/lib/go")

@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# Puts Pythons that a Debian machine is too old for into a folder, from Debian's newer packages.
+# Unpacks Pythons that the machine's Debian release does not have, from the packages of a newer one.
 #
 #   .ci/get_python.sh DEST VERSION...      e.g. .ci/get_python.sh ~/.cache/pythons 3.14 3.15
 #
-# DEST/bin/pythonVERSION starts each one. Nothing outside DEST changes, and root is not needed. A
-# version that is there stays as it is until DEST is removed. One that cannot be had is skipped with
-# a line that says why; the exit status is 0 all the same.
+# DEST/bin/pythonVERSION starts each one. Changes nothing outside DEST and needs no root. A version
+# that DEST already has is kept. One that cannot be unpacked is skipped with a line that names the
+# reason; the exit status is 0 even then.
 set -euo pipefail
 shopt -s inherit_errexit
 
@@ -17,7 +17,7 @@ mkdir -p "$1/bin"
 dest=$(cd "$1" && pwd)
 shift
 exec {lock}>"$dest/lock"
-flock "$lock" # one at a time, if several ask for the same folder
+flock "$lock" # of several runs with the same folder, one at a time
 
 missing=()
 for version; do
@@ -67,7 +67,7 @@ prepare_patchelf() {
     fi
 }
 
-# Unpacks a Python with all that it needs, down to the C library, as the machine's may be older.
+# Unpacks a Python with all its dependencies, the C library included: the machine's may be older.
 unpack() {
     local version=$1 root=$2 deb
     rm -rf "$root" "$work"/cache/archives/*.deb
@@ -77,7 +77,7 @@ unpack() {
     done
 }
 
-# Lets a Python run where it was unpacked: with its own loader and libraries, and with its own pip.
+# Makes a Python run from the folder it was unpacked to: with its own loader, libraries and pip.
 relocate() {
     local version=$1 root=$2 python=$2/usr/bin/python$1 loader libraries
     loader=$root/usr$(patchelf --print-interpreter "$python")
@@ -87,8 +87,8 @@ relocate() {
         "$root/usr/lib/python$version"/_sysconfigdata_*.py
 }
 
-# A script: started through a link, Python would make virtual environments that look for the
-# standard library in the machine's /usr.
+# Writes a script, not a link: started through a link, Python creates virtual environments that look
+# for the standard library in the machine's /usr.
 write_start() {
     local python=$2/usr/bin/python$1
     "$python" -c 'import ctypes, ensurepip, ssl, venv'
@@ -108,8 +108,8 @@ get_python() {
     write_start "$1" "$dest/root-$1"
 }
 
-# Runs a function in a process of its own and sets `failed`. Call it as a plain command: bash ignores
-# `set -e` in whatever is part of a condition (`if`, `||`, `&&`).
+# Runs a function in its own process and sets `failed`. Call it as a plain command: bash ignores
+# `set -e` in every part of a condition (`if`, `||`, `&&`).
 attempt() {
     failed=0
     "$@" >"$work/log" 2>&1 &

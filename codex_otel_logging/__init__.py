@@ -75,8 +75,8 @@ if not TYPE_CHECKING:  # type checkers would accept any name from a module with 
 def _installed_version() -> str:
     """Return the version of the installed distribution, or `0+unknown` if there is none.
 
-    A checkout that is not installed, or a frozen application without metadata, has no version. The
-    string is a valid one all the same (PEP 440), lower than every release, for what compares it.
+    A checkout that is not installed, or a frozen application without metadata, has no version.
+    `0+unknown` is a valid one (PEP 440) and lower than every release.
     """
     from importlib import metadata
 

@@ -57,16 +57,16 @@ def _existing_logger(name: str) -> logging.Logger:
     return logging.root
 
 
-def attached_twice(name: str) -> str | None:
-    """Return a warning if records of the logger `name` are exported twice to one destination.
+def why_exported_twice(name: str) -> str | None:
+    """Return what exports records of the logger `name` twice to one destination, and how to fix it.
 
-    Returns None if they are not, or if the same handlers have been reported before.
+    Returns None if nothing does, or if the same handlers have been reported before.
     """
     own = [(logger, handler) for logger, handler in handlers_of(name) if is_own(handler)]
     for _, first in own:
         # Equal exporters have the same destination: endpoint, headers and all.
         exporter = exporter_of(first)
-        found = [(lo, h) for lo, h in own if exporter_of(h) == exporter]
+        found = [(logger, handler) for logger, handler in own if exporter_of(handler) == exporter]
         if exporter is None or len(found) == 1 or first in _reported:
             continue
         _reported.update(handler for _, handler in found)

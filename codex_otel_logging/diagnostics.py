@@ -29,8 +29,8 @@ A deque, because its methods are atomic. Bounded, in case no thread ever calls `
 def warn(message: str, *args: object) -> None:
     """Log a warning. May be called from any thread, and blocks if the application's handlers do.
 
-    Never raises, whatever the application's filters and handlers do. A warning of the worker stays
-    pending where threads are greenlets, until `log_pending` is called.
+    Never raises, whatever the application's filters and handlers do. Where threads are greenlets, a
+    warning of the worker stays pending until another thread calls `log_pending`.
     """
     if is_beside_greenlets():
         _pending.append((message, args))
@@ -86,7 +86,7 @@ _exporting = threading.local()
 
 @contextmanager
 def suppress_own_records() -> Iterator[None]:
-    """Mark this thread as exporting inside the `with` block; blocks may nest."""
+    """Ignore what this thread logs inside the `with` block, where it exports. Blocks may nest."""
     outer = is_own_export()
     _exporting.active = True
     try:
@@ -96,7 +96,7 @@ def suppress_own_records() -> Iterator[None]:
 
 
 def is_own_export() -> bool:
-    """Return whether this thread is exporting; its log records are then ignored, not reported.
+    """Return whether this thread is exporting, so that its log records are ignored, not reported.
 
     A handler on the root logger also gets the records that the exporters' libraries log while they
     send.

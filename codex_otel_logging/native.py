@@ -3,7 +3,7 @@
 gevent and eventlet replace functions of `_thread`, `threading` and `time` in place. A worker
 started with theirs would be a greenlet: while it imports OpenTelemetry, encodes a batch or waits in
 gRPC, all other greenlets stop. They may also patch after the worker has started, and then a lock
-would be shared by a thread and a greenlet, for one of which it does not work. freezegun and many
+that a thread and a greenlet share fails for one of the two. freezegun and many
 tests replace `time.monotonic`, freezegun in every module that has imported it; a wait with a
 deadline by a frozen clock never ends.
 
@@ -44,7 +44,7 @@ wall_clock: Callable[[], float] = _own_time.time
 """The wall clock, in seconds since the epoch."""
 
 sleep: Callable[[float], None] = _own_time.sleep
-"""Blocks the thread with all of its greenlets."""
+"""Sleeps for some seconds. Blocks the whole thread, with all of its greenlets."""
 
 RLock: Callable[[], threading.RLock] = _own_thread.RLock
 allocate_lock: Callable[[], threading.Lock] = _own_thread.allocate_lock

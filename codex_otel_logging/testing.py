@@ -24,7 +24,7 @@ from .config.otel_config import OtelConfig
 from .events.checks import ignored_record
 from .events.event import Event
 from .events.reader import EventReader, is_event_logger
-from .events.redaction import REDACT_ALL, Redaction
+from .events.redaction import Redaction, sensitive_names
 from .handler import divert_events, shared_attributes_of
 from .values import encodable_keys
 
@@ -45,8 +45,7 @@ class CapturedEvent:
 
     def __repr__(self) -> str:
         """Return the name and the event's own attributes, shortened and redacted."""
-        event = catalog.find(self.name)
-        sensitive = REDACT_ALL.removed_fields(event) if event else ()
+        sensitive = sensitive_names(self.name)
         own = (
             f" {key}={'...' if key in sensitive else _abbreviate.repr(value)}"
             for key, value in self.attributes.items()

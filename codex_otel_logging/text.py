@@ -1,4 +1,4 @@
-"""Formats values from outside for terminals and messages, and finds the name that a typo means."""
+"""Makes untrusted text safe to print, and suggests known names for misspelt ones."""
 
 from __future__ import annotations
 
@@ -96,7 +96,10 @@ def _edit_distance(one: str, other: str) -> int:
 
 
 def suggestion(name: str, known: Collection[str]) -> str:
-    """Return "; did you mean ...?" with the known name that is most similar, or ""."""
+    """Return "; did you mean ...?" with the known name that is most similar, or "".
+
+    More tolerant than `misspelt`, because a wrong hint does no harm.
+    """
     import difflib  # slow to import, and only a message needs it
 
     matches = difflib.get_close_matches(name, sorted(known), n=1)  # sorted: messages must repeat
@@ -104,5 +107,5 @@ def suggestion(name: str, known: Collection[str]) -> str:
 
 
 def nearest(name: str, known: Collection[str]) -> str:
-    """Return what `suggestion` does, or a list of all known names if none is similar."""
-    return suggestion(name, known) or f"; known are {', '.join(sorted(known))}"
+    """Return what `suggestion` does, or "; expected one of ..." if no known name is similar."""
+    return suggestion(name, known) or f"; expected one of {', '.join(sorted(known))}"

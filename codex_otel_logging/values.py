@@ -36,7 +36,7 @@ MAX_DEPTH = 16
 """Maximum depth of nested arrays and maps; anything deeper is replaced by `CUT`."""
 
 CUT = "..."
-"""Replaces the part of a value that is nested too deeply, has too many elements, or is a cycle."""
+"""Replaces elements beyond the limit of depth or number, and a container inside itself."""
 
 MIN_INT64, MAX_INT64 = -(1 << 63), (1 << 63) - 1
 """The range of integers in OTLP; other integers are sent as text."""

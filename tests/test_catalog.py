@@ -54,7 +54,7 @@ def test_original_events_have_exactly_their_fields(name: str) -> None:
     assert [field.name for field in event.fields] == SOURCE_EVENTS[name]
 
 
-def test_catalog_has_the_later_events() -> None:
+def test_catalog_has_the_events_of_newer_codex_releases() -> None:
     names = [event.name for event in catalog.events()]
     for name in ("codex.conversation_starts", "codex.turn_ttft", "codex.startup_phase"):
         assert name in names

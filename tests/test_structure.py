@@ -105,7 +105,7 @@ def test_private_names_of_other_packages_are_used_where_the_design_lists_them(
     assert list((ROOT / "tests").rglob(test))
 
 
-def test_the_design_lists_private_names() -> None:
+def test_design_page_lists_private_names() -> None:
     assert len(PRIVATE_NAMES) >= 12
 
 

@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 
 from ..text import nearest
 
-_LARGEST_PORT = 65535
+_MAX_PORT = 65535
 _NAMES = r"(?!\d)\w+(?:\.(?!\d)\w+)*"
 _REFERENCE = re.compile(f"{_NAMES}:{_NAMES}")
 
@@ -98,9 +98,9 @@ def port(text: str) -> int:
     """
     # int() also accepts blanks, signs, underscores and the digits of other scripts, and is slow on
     # very long texts.
-    digits = text.isascii() and text.isdecimal() and len(text) <= len(str(_LARGEST_PORT))
-    if not digits or int(text) > _LARGEST_PORT:
+    digits = text.isascii() and text.isdecimal() and len(text) <= len(str(_MAX_PORT))
+    if not digits or int(text) > _MAX_PORT:
         raise argparse.ArgumentTypeError(
-            f"invalid port {text!r}: expected an integer from 0 to {_LARGEST_PORT}"
+            f"invalid port {text!r}: expected an integer from 0 to {_MAX_PORT}"
         )
     return int(text)

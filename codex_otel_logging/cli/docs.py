@@ -10,7 +10,7 @@ from ..text import nearest
 from .console import console
 
 PRINTED, UNKNOWN = 0, 2
-"""The exit statuses."""
+"""Exit statuses."""
 
 _PARAGRAPH = re.compile(r"\A# .*\n\n(.+(?:\n.+)*)\n")
 
@@ -18,8 +18,7 @@ _PARAGRAPH = re.compile(r"\A# .*\n\n(.+(?:\n.+)*)\n")
 def run(topic: str | None = None) -> int:
     """Print the page of a topic, or the list of topics, and return the exit status.
 
-    On a terminal a page is rendered with `rich` where that is installed; otherwise it is printed as
-    Markdown.
+    On a terminal, a page is rendered if `rich` is installed; otherwise it is printed as Markdown.
     """
     documents = pages()
     out = console()

@@ -202,8 +202,8 @@ def _add_docs(commands: Commands) -> None:
         help="show the documentation",
         description="Lists the pages of the documentation, or prints one of them: rendered on a "
         "terminal if rich is installed, otherwise as Markdown.",
-        epilog="Exit status: 0 when done, 1 if the output pipe is closed, 2 for an unknown "
-        "topic or an invalid command line, 130 after Ctrl-C.",
+        epilog="Exit status: 0 on success, 1 if the output pipe is closed, 2 for an unknown topic "
+        "or an invalid command line, 130 if interrupted by Ctrl-C.",
     )
     docs.add_argument(
         "topic",

@@ -1,5 +1,5 @@
 """Turns an `[otel]` table and the environment into a validated `OtelConfig`.
 
-Runs on the thread that configures logging. Imports nothing from the other folders; all of them may
+Runs on the thread that configures logging. Imports none of the other folders; all of them may
 import it.
 """

@@ -25,7 +25,15 @@ from .endpoints import (
     metadata_problem,
 )
 from .files import certificate_problems, file_problem
-from .settings import LARGEST, Compression, ExporterConfig, ExporterName, Key, TlsConfig, keys_of
+from .settings import (
+    MAX_INTEGER,
+    Compression,
+    ExporterConfig,
+    ExporterName,
+    Key,
+    TlsConfig,
+    keys_of,
+)
 
 Report = Callable[[str, str], None]
 
@@ -120,10 +128,10 @@ class Variables:
         if not (text := self.text(key.variable)):
             return None
         # Ten digits at most: int() raises for more than 4300 of them.
-        if re.fullmatch("[0-9]{1,10}", text) and key.smallest <= int(text) <= LARGEST:
+        if re.fullmatch("[0-9]{1,10}", text) and key.smallest <= int(text) <= MAX_INTEGER:
             self.decided[f"batch.{name}"] = (key.variable,)
             return int(text)
-        why = f"expected an integer from {key.smallest} to {LARGEST}"
+        why = f"expected an integer from {key.smallest} to {MAX_INTEGER}"
         self.ignore("batch", key.variable, why)
         return None
 
@@ -160,7 +168,10 @@ class _ExporterVariables:
         return replace(exporter, tls=self._tls()) if exporter.uses_tls else exporter
 
     def _values_of(self, name: str) -> Iterator[tuple[str, str]]:
-        """Yield each variable of that name that is set, with its value; the one for logs first."""
+        """Yield each variable of that name that is set, with its value; the one for logs first.
+
+        Callers stop after the first one, which overrides the other, unless they ignore it.
+        """
         for variable in (f"{LOGS_EXPORTERS}{name}", f"{EXPORTERS}{name}"):
             if text := self._variables.text(variable):
                 yield variable, text
@@ -231,7 +242,7 @@ class _ExporterVariables:
         for variable, text in self._values_of("TIMEOUT"):
             # float() alone would accept "nan", "inf", "1_000" and digits of other scripts.
             number = float(text) if _DECIMAL_NUMBER.fullmatch(text) else -1.0
-            if 0 <= number <= LARGEST:
+            if 0 <= number <= MAX_INTEGER:
                 self._mark_decided("timeout_ms", variable)
                 return _to_ms(number)
             self._ignore(variable, "expected milliseconds, or seconds if less than 100")
@@ -292,4 +303,4 @@ def _to_ms(timeout: float) -> int:
     """Return a timeout in milliseconds; 0 means no limit and becomes the largest timeout."""
     if timeout < _MIN_MILLISECONDS:
         timeout *= 1000
-    return max(round(timeout), 1) if timeout else LARGEST
+    return max(round(timeout), 1) if timeout else MAX_INTEGER

@@ -14,6 +14,7 @@ from .endpoints import (
     metadata_problem,
 )
 from .environment import Variables
+from .expansion import variables_in
 from .files import certificate_problems, file_problem
 from .settings import (
     EXAMPLE_ENDPOINTS,
@@ -23,12 +24,16 @@ from .settings import (
     key_of,
     keys_of,
 )
-from .tables import TableReader, plain_settings, variables_in
+from .tables import TableReader, plain_settings
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-EXPORTERS = ("none", *get_args(ExporterName))
+NO_EXPORTER = "none"
+
+_NAMES = get_args(ExporterName)
+
+EXPORTERS = (NO_EXPORTER, *_NAMES)
 
 
 class ExporterTable:
@@ -59,19 +64,19 @@ class ExporterTable:
         table = self._table
         value = table.get("exporter")
         if not isinstance(value, Mapping):
-            name = table.string("exporter", "none")
-            if name in EXPORTERS[1:]:
+            name = table.string("exporter", NO_EXPORTER)
+            if name in _NAMES:
                 return self._variables.exporter(cast("ExporterName", name))
             if name == "statsig":  # valid for the Codex CLI, so a file with it must load here
                 table.warn("exporter", _STATSIG)
-            elif name is not None and name != "none":
+            elif name is not None and name != NO_EXPORTER:
                 table.fault("exporter", _unknown_exporter(name))
             return None
         if len(value) != 1:
             table.fault("exporter", "expected one table, otlp-http or otlp-grpc")
             return None
         (name,) = value
-        if name not in EXPORTERS[1:]:
+        if name not in _NAMES:
             table.fault("exporter", _unknown_exporter(str(name)))
             return None
         # Only the strings in an exporter's table may contain variables.
@@ -99,13 +104,13 @@ class ExporterTable:
             headers=self._headers(table, over_http=over_http),
             tls=self._tls(table, plaintext=(endpoint or "").lower().startswith("http://")),
             written_endpoint=table.get("endpoint"),
-            replaced=self._replaced(table.get("endpoint")),
+            variable_values=self._variable_values(table.get("endpoint")),
             **plain_settings(table, defaults, name),
         )
         table.finish()
         return config
 
-    def _replaced(self, endpoint: object) -> tuple[str, ...]:
+    def _variable_values(self, endpoint: object) -> tuple[str, ...]:
         """Return the values of the variables in an endpoint, which messages must not show."""
         names = variables_in(endpoint) if isinstance(endpoint, str) else ()
         return tuple(self._environ[name] for name in names if self._environ.get(name))
@@ -136,14 +141,15 @@ class ExporterTable:
             return None
         if plaintext:
             exporter.fault("tls", "requires an endpoint that begins with https://")
-        keys = [each.name for _, each in keys_of(TlsConfig)]
-        files = {key: self._file(table, key) for key in keys}
+        files = {key.name: self._file(table, key.name) for _, key in keys_of(TlsConfig)}
         table.finish()
         tls = TlsConfig(*files.values())
-        if ("client-certificate" in table) != ("client-private-key" in table):
-            missing = keys[2] if "client-certificate" in table else keys[1]
-            table.fault(missing, "missing; set the client certificate and its key together")
-        elif all(files[key] is not None for key in keys if key in table):
+        missing = {"client-certificate", "client-private-key"} - {*table.names()}
+        if len(missing) == 1:
+            (key,) = missing
+            table.fault(key, "missing; set the client certificate and its key together")
+        elif all(file is not None for key, file in files.items() if key in table):
+            # Only if each file is readable: an unreadable one is a fault already.
             for field_name, problem in certificate_problems(tls):
                 table.fault(key_of(TlsConfig, field_name).name, problem)
         return tls
@@ -172,7 +178,7 @@ _STATSIG = (
 
 
 def _unknown_exporter(name: str) -> str:
-    if name == "none":
+    if name == NO_EXPORTER:
         return "'none' must not be a table; write exporter = \"none\""
     text = f"expected one of {', '.join(map(repr, EXPORTERS))}"
     if not re.fullmatch(r"[\w-]{1,32}", name):  # may be an address that contains a password

@@ -9,15 +9,15 @@ from collections.abc import Iterator
 
 from .settings import TlsConfig
 
-LARGEST_TOML = 1 << 20
+MAX_TOML_BYTES = 1 << 20
 """Maximum size of a settings file: 1 MiB."""
 
-LARGEST_PEM = 16 << 20
+MAX_PEM_BYTES = 16 << 20
 """Maximum size of a file of certificates or keys: 16 MiB."""
 
 
-def read_file(path: str | os.PathLike[str], largest: int) -> bytes:
-    """Return the contents of a regular file of at most `largest` bytes; never blocks.
+def read_file(path: str | os.PathLike[str], max_bytes: int) -> bytes:
+    """Return the contents of a regular file of at most `max_bytes`; never blocks.
 
     Raises:
         OSError: the file cannot be read, is not a regular file, or is larger.
@@ -30,9 +30,9 @@ def read_file(path: str | os.PathLike[str], largest: int) -> bytes:
         raise OSError(errno.EINVAL, "not a regular file")
     # Non-blocking: a FIFO may have replaced the file since the check.
     with open(path, "rb", opener=_open_without_blocking) as file:
-        contents = file.read(largest + 1)
-    if len(contents) > largest:
-        raise OSError(errno.EFBIG, f"larger than {largest >> 20} MiB")
+        contents = file.read(max_bytes + 1)
+    if len(contents) > max_bytes:
+        raise OSError(errno.EFBIG, f"larger than {max_bytes >> 20} MiB")
     return contents
 
 
@@ -43,7 +43,7 @@ def _open_without_blocking(path: str, flags: int) -> int:
 def file_problem(path: str | os.PathLike[str]) -> str | None:
     """Return why a file of certificates or keys cannot be read, or None."""
     try:
-        read_file(path, LARGEST_PEM)
+        read_file(path, MAX_PEM_BYTES)
     except OSError as error:
         return f"the file cannot be read: {error.strerror}"
     except ValueError:  # a NUL in the path

@@ -17,7 +17,7 @@ from .environment import Variables
 from .exporter_table import ExporterTable
 from .files import absolute_path, directory_problem
 from .settings import (
-    LARGEST,
+    MAX_INTEGER,
     BatchConfig,
     ExporterConfig,
     SpoolConfig,
@@ -209,11 +209,10 @@ class _OtelTable:
     def read(self) -> OtelConfig:
         table = self._table
         defaults = OtelConfig()
-        for key in OTHER_SIGNALS:
-            table.get(key)  # the key counts as known
+        table.declare(*OTHER_SIGNALS, "service_name")
         # `from_table(tomllib.load(file))` passes the whole document; "unknown key" would not help.
         if "otel" in table:
-            table.get("otel")
+            table.declare("otel")
             table.fault("otel", "unknown key; pass the contents of the [otel] table")
         exporter = ExporterTable(table, self._variables, self._folder, self._environ).read()
         if exporter is None:
@@ -236,7 +235,6 @@ class _OtelTable:
     def _service_name(self, default: str) -> str:
         if "service_name" in self._table:
             return self._table.string("service_name", default) or ""
-        self._table.get("service_name")
         return self._variables.service_name() or default
 
     def _resource_attributes(self) -> dict[str, ResourceValue]:
@@ -267,7 +265,7 @@ class _OtelTable:
         if table is None:
             return None
         smallest = key_of(OtelConfig, "max_output_bytes").smallest
-        limit = table.integer("max_bytes", -1, smallest, LARGEST)
+        limit = table.integer("max_bytes", -1, smallest, MAX_INTEGER)
         table.finish()
         return None if limit < 0 else limit
 
@@ -283,9 +281,7 @@ class _OtelTable:
                 variable = self._variables.batch_setting(each.name, key)
                 values[each.name] = default if variable is None else variable
         if table is not None:
-            # Makes absent keys known, so that `finish` can suggest them for an unknown one.
-            for name in BatchConfig.__slots__:
-                table.get(name)
+            table.declare(*BatchConfig.__slots__)
             table.finish()
         if values["max_batch_size"] > values["max_queue_size"] >= 1:
             self._fit_batch_into_queue(values, written=table.names() if table else ())
@@ -335,6 +331,7 @@ _TABLES = {
     ExporterConfig: "the exporter's table: exporter = { otlp-http = { ... } }",
     TlsConfig: "the tls table of the exporter",
 }
+"""The name, in messages, of the table that holds the keys of each settings class."""
 
 
 def _misplaced_key_fault(key: str) -> str | None:

@@ -15,7 +15,8 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 from . import otel_config
 from . import settings as parts
 from .endpoints import METADATA_KEY, TOKEN
-from .exporter_table import EXPORTERS
+from .expansion import EXPANDABLE
+from .exporter_table import EXPORTERS, NO_EXPORTER
 from .otel_config import OTHER_SIGNALS, SET_ELSEWHERE, OtelConfig
 from .settings import (
     EXAMPLE_ENDPOINTS,
@@ -27,7 +28,6 @@ from .settings import (
     TlsConfig,
     keys_of,
 )
-from .tables import EXPANDABLE
 
 Schema = dict[str, Any]
 
@@ -104,7 +104,7 @@ def _description(key: Key) -> str:
 
 def _default(field: Field[Any]) -> Schema:
     if field.name == "exporter":
-        return {"default": EXPORTERS[0]}
+        return {"default": NO_EXPORTER}
     if field.default_factory is dict:
         return {"default": {}}
     return {} if field.default in (None, MISSING) else {"default": field.default}

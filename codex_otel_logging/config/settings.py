@@ -18,7 +18,7 @@ ExporterName = Literal["otlp-http", "otlp-grpc"]
 Protocol = Literal["binary", "json"]
 Compression = Literal["none", "gzip"]
 
-LARGEST = (1 << 31) - 1
+MAX_INTEGER = (1 << 31) - 1
 """The maximum of every integer setting."""
 
 EXAMPLE_ENDPOINTS: dict[ExporterName, str] = {
@@ -44,7 +44,7 @@ class Key(NamedTuple):
     description: str
     name: str = ""
     smallest: int = 1
-    largest: int = LARGEST
+    largest: int = MAX_INTEGER
     variable: str = ""
     required: bool = False
     choices: tuple[str, ...] = ()
@@ -106,8 +106,8 @@ class TlsConfig:
 class ExporterConfig:
     """The exporter, and where and how it sends events.
 
-    `written_endpoint` is the endpoint as written, before `${NAME}` is expanded; `replaced` holds
-    the values of its variables. Neither is set if the setting was only the exporter's name.
+    `written_endpoint` is the endpoint as written, before `${NAME}` is expanded; `variable_values`
+    are the values of its variables. Neither is set if the setting was only the exporter's name.
     `insecure` means plaintext for a gRPC target without `http://` or `https://`.
     """
 
@@ -138,7 +138,7 @@ class ExporterConfig:
     # Not compared: exporters are equal if they export to the same place in the same way, however
     # that is written. `attachment` finds events that are exported twice by comparing exporters.
     written_endpoint: str | None = field(default=None, compare=False)
-    replaced: tuple[str, ...] = field(default=(), compare=False)
+    variable_values: tuple[str, ...] = field(default=(), compare=False)
     insecure: bool = False
 
     def __repr__(self) -> str:

@@ -2,7 +2,7 @@
 
 A `TableReader` returns the values of one table by key and type. A fault does not stop it: it adds
 the fault to the `Faults` that all readers of a file share and returns a placeholder, so one
-reading finds all faults. `finish` reports the keys that nothing has read.
+reading finds all faults. `finish` reports the keys that nothing has declared or read.
 """
 
 from __future__ import annotations
@@ -12,21 +12,8 @@ from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from ..text import misspelt, nearest, suggestion
+from .expansion import expand
 from .settings import keys_of
-
-_NAME = r"[A-Za-z_][A-Za-z0-9_]*"
-_DEFAULT = r"(?:[^$}]|\$+[^${}])*\$*"  # a default must not contain a variable
-
-_VARIABLE = re.compile(
-    rf"""
-    \$\$                                      # $$, a dollar sign
-    | \$\{{ (?: ({_NAME}) (?: :- ({_DEFAULT}) )? \}} )?   # ${{NAME}} or ${{NAME:-default}}
-    """,
-    re.VERBOSE,
-)
-
-EXPANDABLE = rf"^(?:[^$]|\$\$|\$[^{{$]|\$\{{{_NAME}(?::-{_DEFAULT})?\}})*\$?$"
-"""Matches the strings that `expand` accepts: every `${` begins a variable."""
 
 _PLAIN_KEY = re.compile(r"[ -~]+")
 
@@ -109,7 +96,7 @@ class TableReader:
         self._position = position
         self._environ = environ
         self._misplaced = misplaced
-        self._read_keys: set[str] = set()
+        self._known: set[str] = set()
         # TOML has string keys only, but `from_table` accepts any mapping.
         for key in self._order:
             if not isinstance(key, str):
@@ -122,9 +109,16 @@ class TableReader:
         """Return the keys that are strings, in order."""
         return [key for key in self._order if isinstance(key, str)]
 
+    def declare(self, *keys: str) -> None:
+        """Count keys as known, so that `finish` accepts them, and suggests them for unknown ones.
+
+        Every other method declares the key that it reads.
+        """
+        self._known.update(keys)
+
     def get(self, key: str) -> Any:
-        """Return the value of a key unchecked, or None. From then on, the key counts as known."""
-        self._read_keys.add(key)
+        """Return the value of a key unchecked, or None."""
+        self.declare(key)
         return self._contents.get(key)
 
     def fault(self, key: str, text: str) -> None:
@@ -202,22 +196,22 @@ class TableReader:
         )
 
     def finish(self) -> None:
-        """Report each key that was not read.
+        """Report each key that is not known.
 
         A misspelt key and a key of another table are faults. Any other key may be a setting of a
         newer Codex CLI, so it is a warning.
         """
         for key in self.names():
-            if key in self._read_keys:
+            if key in self._known:
                 continue
             if (fault := self._misplaced(key)) is not None:
                 self.fault(key, fault)
-            elif (meant := misspelt(key, self._read_keys)) is not None:
+            elif (meant := misspelt(key, self._known)) is not None:
                 self.fault(key, f"unknown key; did you mean {meant!r}?")
             elif self._faults.strict:
-                self.warn(key, f"unknown key{nearest(key, self._read_keys)}")
+                self.warn(key, f"unknown key{nearest(key, self._known)}")
             else:
-                self.warn(key, f"unknown key, ignored{suggestion(key, self._read_keys)}")
+                self.warn(key, f"unknown key, ignored{suggestion(key, self._known)}")
 
 
 def type_name(value: object) -> str:
@@ -226,43 +220,6 @@ def type_name(value: object) -> str:
         if isinstance(value, kind):
             return name if kind is not bool else "a boolean"
     return type(value).__name__
-
-
-def variables_in(text: str) -> list[str]:
-    """Return the names of the variables in `text`."""
-    return [match[1] for match in _VARIABLE.finditer(text) if match[1]]
-
-
-def expand(text: str, environ: Mapping[str, str]) -> str:
-    """Return `text` with `${NAME}`, `${NAME:-default}` and `$$` replaced.
-
-    The default replaces a variable that is unset or empty, as in a shell. Values are not expanded
-    again.
-
-    Raises:
-        ValueError: a variable without a default is unset, or a `${` begins no variable. The message
-            contains no value.
-
-    """
-
-    def replacement(match: re.Match[str]) -> str:
-        if match[0] == "$$":
-            return "$"
-        name, default = match[1], match[2]
-        if name is None:
-            raise ValueError("invalid variable; write ${NAME}, or '$${' for a literal '${'")
-        value = environ.get(name)
-        if default is not None:
-            return value or default
-        if value is None:
-            raise ValueError(
-                f"environment variable {name} is not set; set it or give a default: "
-                f"${{{name}:-...}}"
-            )
-        return value
-
-    # In one pass: a value that contains "${" itself, such as a password, must stay as it is.
-    return _VARIABLE.sub(replacement, text)
 
 
 def plain_settings(table: TableReader, defaults: Any, exporter: str = "") -> dict[str, Any]:
@@ -276,7 +233,7 @@ def plain_settings(table: TableReader, defaults: Any, exporter: str = "") -> dic
         default = getattr(defaults, each.name)
         if key.exporter not in (None, exporter):
             continue
-        if isinstance(default, bool):
+        if isinstance(default, bool):  # before int, because a bool is one
             values[each.name] = table.boolean(each.name, default)
         elif isinstance(default, int):
             values[each.name] = table.integer(each.name, default, key.smallest, key.largest)

@@ -7,9 +7,9 @@ import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
-from .files import LARGEST_TOML, read_file
+from .files import MAX_TOML_BYTES, read_file
 from .tables import ConfigError, type_name
 from .toml import TOMLDecodeError, loads
 
@@ -40,7 +40,7 @@ def _read_file(name: str) -> tuple[Path, bytes]:
     """
     try:
         file = Path(name).expanduser()
-        return file, read_file(file, LARGEST_TOML)
+        return file, read_file(file, MAX_TOML_BYTES)
     except RuntimeError:
         # Containers run as users without HOME and without an entry in the passwd file.
         raise FileNotFoundError(errno.EINVAL, "unknown home directory") from None
@@ -79,6 +79,7 @@ class OtelFile(NamedTuple):
     name: str
     folder: Path
     otel: Mapping[str, Any]
+    missing: Literal["file", "table"] | None = None
 
     @classmethod
     def read(
@@ -97,7 +98,7 @@ class OtelFile(NamedTuple):
             document = loads(text)
         except FileNotFoundError as error:
             if missing_ok:
-                return cls(name, Path(name).parent, {})
+                return cls(name, Path(name).parent, {}, "file")
             shown = name if name.isprintable() else repr(name)[1:-1]
             why = "" if error.errno == errno.ENOENT else f" ({error.strerror})"
             raise ConfigError(
@@ -114,7 +115,9 @@ class OtelFile(NamedTuple):
             raise ConfigError(f"{name}: invalid TOML: {error}{hint}") from None
         except (ValueError, RecursionError) as error:  # a huge integer, or tables nested too deep
             raise ConfigError(f"{name}: cannot be read: {error}") from None
-        otel = document.get("otel", {})
+        otel = document.get("otel")
+        if otel is None:
+            return cls(name, file.parent, {}, "table")
         if not isinstance(otel, dict):
             raise ConfigError(f"{name}: otel: expected a table, got {type_name(otel)}")
         return cls(name, file.parent, otel)

@@ -11,7 +11,8 @@ from ..native import RLock, monotonic, start_in_application
 from .queue import Stats
 from .wakeup import Wakeup
 
-DIAGNOSE = "to diagnose, run: codex-otel-logging check --send"
+# Without PATH, `check` tests the Codex CLI's file, which may work although the handler's own fails.
+DIAGNOSE = "to diagnose, run: codex-otel-logging check --send [PATH]"
 """The end of every warning about an outage or a loss."""
 
 _LOSS_INTERVAL_S = 300.0

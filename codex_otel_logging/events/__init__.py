@@ -1,5 +1,5 @@
 """Converts a `LogRecord` into a redacted, self-contained `Event`.
 
-Runs on the application thread, within a logging call, so it never blocks. May import `config` only;
-`delivery`, `otlp` and `cli` may import it.
+Runs on the application thread, within a logging call, so it never blocks. Of the other folders, it
+imports only `config`; all others may import it.
 """

@@ -56,7 +56,7 @@ class EventChecks:
         name = event.logger_name
         if name not in self._loggers and len(self._loggers) < _MAX_REPORTS:
             self._loggers.add(name)
-            if (fault := attachment.attached_twice(name)) is not None:
+            if (fault := attachment.why_exported_twice(name)) is not None:
                 diagnostics.warn("%s", fault)
         for field, fault in catalog.field_faults(event.type, event.fields):
             self.field(event.type.name, field, fault)

@@ -24,10 +24,10 @@ path only if all of these conditions hold:
    is the same and all fields are present: a filter may have removed a standard attribute and added
    a field. The standard attributes do not always come first: a record factory may set its own
    before them. Comparing the whole list is cheap, because most keys are interned and a list
-   comparison tests identity first. A subclass of str that equals a key passes the comparison. If it
-   has the same hash, its value is found and belongs to the same text; otherwise the value is not
-   found and the record takes the slow path. Only a subclass whose `__eq__` accepts a different text
-   is misread.
+   comparison tests identity first. A subclass of str that equals a key passes the comparison. With
+   the same hash, its value is found, and it is the value for that text. With another hash, the
+   lookup fails and the record takes the slow path. Only a subclass that claims to equal a different
+   text is misread.
 5. *`exc_info` is None.* An exception becomes four more attributes.
 6. *All values are exact `str`, `int` or `float` objects.* These are immutable, exported unchanged
    and of a known size. A field that is None is omitted, a bool becomes text in some fields, and
@@ -42,8 +42,9 @@ For each number of keys, a record is compared with one layout: that of the last 
 call sites alternate with different keys of the same number, `EventPlan.layout_for` looks up the
 layout by its keys, which costs one hash of all of them.
 
-Threads share plans and layouts without a lock. Both are complete before they are stored, a dict
-operation with exact strings as keys is atomic, and after a lost update a layout is only made again.
+Threads share plans and layouts without a lock. Both are complete before they are stored, and a dict
+operation with exact strings as keys is atomic. If two threads store a layout at the same time, one
+layout is overwritten, and made again when it is needed.
 """
 
 from __future__ import annotations
@@ -128,7 +129,7 @@ class EventPlan:
     ) -> None:
         self.type = event
         self.omits_text_deltas = omits_text_deltas
-        self.redacted_names = redaction.removed_fields(event)
+        self.redacted_names = redaction.redacted_names(event)
         self.redacted_fields = tuple(f for f in event.fields if f.name in self.redacted_names)
         self.boolean_strings = event.boolean_strings
         self.length_fields = event.length_fields

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, cast
 
-from ..catalog import SENSITIVE_FIELDS, EventType, Sensitivity
+from ..catalog import SENSITIVE_FIELDS, EventType, Sensitivity, find
 from ..values import AttributeValue
 
 if TYPE_CHECKING:
@@ -26,7 +26,10 @@ _SIZED = (str, bytes, bytearray, list, tuple, set, frozenset, dict)
 
 
 class Redaction:
-    """Decides which sensitive fields are redacted. Immutable; the defaults are the settings'."""
+    """Decides which sensitive fields are redacted; by default, as the settings' defaults say.
+
+    Immutable.
+    """
 
     def __init__(
         self,
@@ -42,31 +45,38 @@ class Redaction:
             "agent response": log_agent_responses,
             "guardian assessment": log_guardian_assessments,
         }
-        self._removed = frozenset(kind for kind in allowed if not allowed[kind])
-        self._removed_by_name: dict[str, frozenset[str]] = {}
+        self._redacted_kinds = frozenset(kind for kind in allowed if not allowed[kind])
+        self._names_by_event: dict[str, frozenset[str]] = {}
 
-    def removed_fields(self, event: EventType) -> frozenset[str]:
+    def redacted_names(self, event: EventType) -> frozenset[str]:
         """Return the names of the fields that are redacted in this event."""
         # The event's own declaration overrides that of another event.
         own = {f.name: f.sensitive for f in event.fields if f.sensitive}
         sensitive = {**SENSITIVE_FIELDS, **own}
-        return frozenset(name for name, kind in sensitive.items() if kind in self._removed)
+        return frozenset(name for name, kind in sensitive.items() if kind in self._redacted_kinds)
 
     def redact_again(self, event: Event) -> None:
         """Redact an event that another process has logged, perhaps with other settings."""
-        removed = self._removed_by_name.get(event.type.name)
-        if removed is None:
-            removed = self._removed_by_name[event.type.name] = self.removed_fields(event.type)
-        if removed.isdisjoint(event.keys) and _NESTED.isdisjoint(map(type, event.values)):
+        names = self._names_by_event.get(event.type.name)
+        if names is None:
+            names = self._names_by_event[event.type.name] = self.redacted_names(event.type)
+        if names.isdisjoint(event.keys) and _NESTED.isdisjoint(map(type, event.values)):
             return
-        inside = {key: redacted_inside(value, removed) for key, value in event.fields.items()}
-        fields = redacted(inside, [key for key in inside if key in removed])
+        inside = {key: redacted_inside(value, names) for key, value in event.fields.items()}
+        fields = redacted(inside, [key for key in inside if key in names])
         event.keys = tuple(fields)
         event.values = cast("tuple[AttributeValue, ...]", tuple(fields.values()))
 
 
-REDACT_ALL = Redaction(log_user_prompt=False, log_tool_payloads=False)
-"""Redacts every sensitive field that tests and terminals show, whatever the settings say."""
+_REDACT_ALL = Redaction(log_tool_payloads=False)
+
+
+def sensitive_names(event_name: str) -> frozenset[str]:
+    """Return the names of the sensitive fields of an event, whether or not it is in the catalog.
+
+    For the reprs of events, which appear in test reports, where no setting applies.
+    """
+    return _REDACT_ALL.redacted_names(find(event_name) or EventType(event_name))
 
 
 def redacted(
@@ -74,8 +84,8 @@ def redacted(
 ) -> dict[str, object]:
     """Return a copy of `fields` with `REDACTED` in place of the values of `names`.
 
-    For these and for the `length_fields`, `<name>_length` is added unless the application logged
-    it: the number of characters of a text, else the number of bytes or elements.
+    Adds `<name>_length` for these and for the `length_fields`, unless the application logged it:
+    the number of characters of a text, else the number of bytes or elements.
     """
     # All lengths are taken before the values are replaced. None counts as absent, as everywhere.
     result = dict(fields)

@@ -30,11 +30,11 @@ if TYPE_CHECKING:
 _MAX_TEMPLATES = 1024
 _MAX_TEMPLATE_BYTES = 4096
 
-_RUN = 64
+_RECORDS_PER_RUN = 64
 """How many records are serialized together.
 
-protobuf's messages take about eight times the memory of their bytes. For a batch of 1,024 events of
-2 KiB, that was 16 MiB, which are better used for the queue.
+protobuf's messages take about eight times the memory of their bytes: for a whole batch of 1,024
+events of 2 KiB, 16 MiB, which are better used for the queue.
 """
 
 
@@ -130,7 +130,7 @@ class OtlpRequests:
                 # bits, or there is no template for the level. `_fill` converts such values.
                 del records[-1]
                 self._fill(records.add(), event)
-            if len(records) == _RUN:
+            if len(records) == _RECORDS_PER_RUN:
                 scope.serialize()
         scope_logs = [part for scope in scopes.values() for part in scope.field()]
         return b"".join(_field(1, [self._resource, *scope_logs]))

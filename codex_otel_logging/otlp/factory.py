@@ -141,7 +141,8 @@ def _safe_reason(text: str, config: ExporterConfig) -> str:
 def import_beside_greenlets(config: ExporterConfig) -> bool:
     """Import what `connect` needs if gevent or eventlet is imported; return whether one is.
 
-    Call it on an application thread; it blocks for as long as the import. `greenlets` says why.
+    Must be called on an application thread, which it blocks during the import: importing on the
+    worker thread could break both. See `greenlets`.
     """
     if not greenlets.is_patching_library_imported():
         return False
@@ -156,6 +157,10 @@ def import_beside_greenlets(config: ExporterConfig) -> bool:
 
 
 def prepare(config: ExporterConfig) -> None:
-    """Make it safe for another thread to call `connect` soon. Call it on an application thread."""
+    """Keep gevent and eventlet from breaking the imports of a `connect` on another thread.
+
+    Must be called on an application thread, before the worker starts: imports what `connect` needs,
+    or makes imports of these libraries wait until `connect` returns. See `greenlets`.
+    """
     if not import_beside_greenlets(config):
         greenlets.hold_imports(id(config))

@@ -72,7 +72,7 @@ def judge(call: Any, size: int, config: ExporterConfig) -> Outcome:
         return delivered(success.rejected_log_records, success.error_message, config)
     details = call.details() or ""
     retry_after_s = _retry_after_s(call)
-    verdict = _verdict(code, details, size, wait=retry_after_s is not None)
+    verdict = _verdict(code, details, size, has_retry_info=retry_after_s is not None)
     return Outcome(
         verdict,
         safe_reason(f"gRPC {code.name}: {what_failed(details, config)}", config),
@@ -81,13 +81,13 @@ def judge(call: Any, size: int, config: ExporterConfig) -> Outcome:
     )
 
 
-def _verdict(code: grpc.StatusCode, details: str, size: int, *, wait: bool) -> Verdict:
+def _verdict(code: grpc.StatusCode, details: str, size: int, *, has_retry_info: bool) -> Verdict:
     found = _HTTP_STATUS.match(details)
     if found and found["status"] in _HTTP_VERDICTS:
         return _HTTP_VERDICTS[found["status"]]
     too_large = bool(_TOO_LARGE.search(details))
     if code is grpc.StatusCode.RESOURCE_EXHAUSTED:
-        if wait:
+        if has_retry_info:
             return "retry"
         # An exhausted quota is a permanent refusal: the specification allows a retry only if the
         # server signals with RetryInfo that it can recover.

@@ -1,10 +1,8 @@
 """Exports events over OTLP/gRPC, through the official exporter.
 
-The official exporter makes the calls. But its `export` returns only success or failure, so an
-interceptor on its channel keeps the answer of each call, and `grpc_answers` converts it to an
-outcome. The official encoder takes longer than everything else together, so the exporter gets an
-empty batch and the interceptor sends the request that `encoder` built. The exporter's own retries
-are off, because the worker retries, and knows what else is queued.
+The official exporter gets an empty batch and makes the call. An interceptor on its channel sends
+the request that `encoder` built, and keeps the answer, which `grpc_answers` converts to an outcome.
+`docs/design.md` lists what is replaced in the official exporters, and why.
 """
 
 from __future__ import annotations
@@ -24,7 +22,7 @@ from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsSer
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2_grpc import LogsServiceStub
 from opentelemetry.sdk._logs.export import LogRecordExportResult
 
-from ..config.files import LARGEST_PEM, read_file
+from ..config.files import MAX_PEM_BYTES, read_file
 from ..config.settings import ExporterConfig, TlsConfig
 from ..delivery.exporter import Outcome
 from ..events.event import Event, SharedAttributes
@@ -77,11 +75,9 @@ class GrpcExporter:
         request = self._requests.request(events)
         if self._is_stale:
             self._rebuild()
-        self._interceptor.request = request
-        self._interceptor.last = None
-        self._interceptor.timeout_s = timeout_s
+        self._interceptor.reset(request, timeout_s)
         try:
-            with hold_forks(on_timeout=self._exporter.hang_up):
+            with hold_forks(on_timeout=self._exporter.cancel_call):
                 self._exporter.export(())
         except OSError:
             raise
@@ -89,7 +85,7 @@ class GrpcExporter:
             if self._interceptor.last is None:
                 raise
             # There is an answer. The official exporter raises on some that it cannot decode.
-        if self._exporter.has_hung_up:
+        if self._exporter.is_cancelled:
             raise InterruptedError(errno.EINTR, "interrupted by a fork")
         if self._interceptor.last is None:
             raise ValueError("the exporter made no call")
@@ -136,7 +132,7 @@ def _arguments(config: ExporterConfig) -> dict[str, Any]:
 def _credentials(tls: TlsConfig) -> grpc.ChannelCredentials:
     files = (tls.ca_certificate, tls.client_private_key, tls.client_certificate)
     return grpc.ssl_channel_credentials(
-        *(read_file(file, LARGEST_PEM) if file else None for file in files)
+        *(read_file(file, MAX_PEM_BYTES) if file else None for file in files)
     )
 
 
@@ -149,7 +145,7 @@ class _InterceptedExporter(OTLPLogExporter):
 
     def __init__(self, interceptor: _CallInterceptor, **arguments: Any) -> None:
         self._interceptor = interceptor
-        self.has_hung_up = False
+        self.is_cancelled = False
         # Skips the constructor of `OTLPLogExporter`, which reads OTEL_EXPORTER_OTLP_LOGS_TIMEOUT
         # even if it gets a timeout, and raises if the variable is empty or invalid.
         arguments |= {"stub": LogsServiceStub, "result": LogRecordExportResult, "signal": "logs"}
@@ -160,9 +156,9 @@ class _InterceptedExporter(OTLPLogExporter):
             **arguments,
         )
 
-    def hang_up(self) -> None:
+    def cancel_call(self) -> None:
         """Cancel the call that another thread is making. The exporter cannot be used afterwards."""
-        self.has_hung_up = True
+        self.is_cancelled = True
         self.shutdown()
 
     def _initialize_channel_and_stub(self) -> None:
@@ -216,16 +212,19 @@ def _spare_descriptors() -> None:
 
 
 class _CallInterceptor(grpc.UnaryUnaryClientInterceptor):  # type: ignore[misc]
-    """Sends `request` with the headers of the settings, and keeps the last call in `last`.
-
-    `timeout_s` limits a call if it is shorter than the timeout of the settings.
-    """
+    """Replaces the exporter's request and headers by our own, and keeps the last call in `last`."""
 
     def __init__(self, config: ExporterConfig) -> None:
         self._metadata = tuple(config.headers.items())
-        self.request: Any = None
+        self._request: bytes | None = None
+        self._timeout_s: float | None = None
         self.last: Any = None
-        self.timeout_s: float | None = None
+
+    def reset(self, request: bytes, timeout_s: float | None) -> None:
+        """Forget the last call; send `request` in the next one, within `timeout_s` if given."""
+        self._request = request
+        self._timeout_s = timeout_s
+        self.last = None
 
     def intercept_unary_unary(
         self,
@@ -237,13 +236,13 @@ class _CallInterceptor(grpc.UnaryUnaryClientInterceptor):  # type: ignore[misc]
         details = _CallDetails(client_call_details)
         # Replaces the exporter's metadata, which may come from OTEL_EXPORTER_OTLP_HEADERS.
         details.metadata = self._metadata
-        if self.timeout_s is not None:
-            details.timeout = min(details.timeout, self.timeout_s)
+        if self._timeout_s is not None:
+            details.timeout = min(details.timeout, self._timeout_s)
         # gRPC for Python adds the timeout to `time.time()`, but its core compares the result with
         # the system's clock. If a test freezes Python's time, calls would fail at once or never.
         details.timeout += wall_clock() - time.time()
-        self.last = continuation(details, self.request)
-        self.request = None
+        self.last = continuation(details, self._request)
+        self._request = None
         return self.last
 
 

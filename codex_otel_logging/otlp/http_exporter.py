@@ -1,11 +1,9 @@
 """Exports events over OTLP/HTTP, as protobuf or JSON, through the official exporters.
 
-The official exporter handles the address, the headers and the compression. But its `export` returns
-only success or failure, retries on its own, and counts a redirect as success. So it posts with our
-`requests.Session` (`http_session`, on the connections of `http_connections`), and `http_answers`
-converts the answer to an outcome. The official protobuf encoder takes longer than everything else
-together, so that exporter gets an empty batch and the session posts the request that `encoder`
-built.
+The official exporter posts with our `requests.Session` (`http_session`, on the connections of
+`http_connections`), and `http_answers` converts the answer to an outcome. For protobuf, it gets an
+empty batch, and the session posts the request that `encoder` built. `docs/design.md` lists what is
+replaced in the official exporters, and why.
 """
 
 from __future__ import annotations

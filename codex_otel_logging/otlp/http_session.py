@@ -57,7 +57,7 @@ class Session(requests.Session):
             self.mount(scheme, DeadlineAdapter(self._deadline, config.headers))
 
     def reset(self, timeout_s: float | None) -> None:
-        """Forget the last answer; limit the next request to `timeout_s` seconds as well."""
+        """Forget the last answer; limit the next request to `timeout_s` seconds, if given."""
         self.answer = self.error = None
         self._timeout_s = timeout_s
 
@@ -77,8 +77,8 @@ class Session(requests.Session):
             is_gzip = self._config.compression == "gzip"
             kwargs["data"] = gzip.compress(self.body) if is_gzip else self.body
             self.body = None
-        shown = requests.Response()
-        shown.status_code, shown.url = _NOT_RETRIED, url
+        for_exporter = requests.Response()
+        for_exporter.status_code, for_exporter.url = _NOT_RETRIED, url
         self._deadline.start(kwargs["timeout"])
         try:
             with super().request(method, url, *args, **kwargs) as response:
@@ -88,8 +88,8 @@ class Session(requests.Session):
             # Once there is a status, it is final: what happens to the body does not matter.
             self.error = None if self.answer else error
         if self.answer and 200 <= self.answer.status < 300:
-            shown.status_code = self.answer.status
-        return shown
+            for_exporter.status_code = self.answer.status
+        return for_exporter
 
     def _apply_settings(self, kwargs: dict[str, Any]) -> None:
         config = self._config

@@ -46,7 +46,7 @@ def secrets_of(config: ExporterConfig) -> list[str]:
     The order matters: a secret that contains another one must be replaced before it.
     """
     found = {*_in_headers(config.headers.values()), *_in_url(config.endpoint)}
-    for value in config.replaced:
+    for value in config.variable_values:
         found |= {value, *_parts(value, _URL_SEPARATORS)}
     # Read at each call: requests and gRPC read the variables when they connect.
     for name, value in os.environ.items():

@@ -1,6 +1,7 @@
 """Determines the route to a collector: its address, whether TLS is used, and the proxy.
 
-Follows the rules of the exporters: those of `requests` for HTTP, and gRPC's own for gRPC.
+Follows the rules of the exporters: those of `requests` for HTTP, and gRPC's own for gRPC. Only the
+command `check` needs the route; exporters find theirs themselves.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ from ..text import brief
 from . import connections, messages, refusals
 from .bodies import from_deflate, from_gzip
 from .connections import HTTP2_PREFACE, TLS_HANDSHAKE, ConnectionServer, url_host
-from .intake import AT_ONCE, Intake
+from .intake import MAX_CONCURRENT, Intake
 from .refusals import LOGS_METHOD, OTHER_SIGNALS, RefusalError, Refuse, other_signal
 
 MAX_AGE_S = 300
@@ -130,7 +130,7 @@ class GrpcServer:
             return
         self._grpc = grpc
         front = _GrpcFront(address, refuse)
-        self._workers = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="receiver")
+        self._workers = ThreadPoolExecutor(MAX_CONCURRENT, thread_name_prefix="receiver")
         self._server = grpc.server(
             self._workers, handlers=[self], options=_options(intake.max_bytes)
         )
@@ -218,7 +218,7 @@ class GrpcServer:
 
 def _decompressor(body: bytes) -> Callable[[bytes, int], bytes] | None:
     """Return the function that decompresses a message, or None if it is not compressed."""
-    # With its own decompression off, gRPC reports neither whether nor how a message is compressed.
+    # With its own decompression off, gRPC does not report whether or how a message is compressed.
     # The first bytes are enough: no protobuf message begins like gzip, and only one with a field 15
     # like deflate; OTLP has no such field there.
     if body.startswith(b"\x1f\x8b"):

@@ -13,7 +13,7 @@ from .refusals import RefusalError
 if TYPE_CHECKING:
     from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 
-AT_ONCE = 4
+MAX_CONCURRENT = 4
 """How many requests are decoded at once. Each takes up to a hundred times its size in memory."""
 
 _MIN_BYTES_PER_ITEM = 40
@@ -35,7 +35,7 @@ class Intake:
     def __init__(self, on_request: Callable[[ReceivedRequest], object], max_bytes: int) -> None:
         self.max_bytes = max_bytes
         self._on_request = on_request
-        self._slots = threading.BoundedSemaphore(AT_ONCE)
+        self._slots = threading.BoundedSemaphore(MAX_CONCURRENT)
 
     def accept(
         self,
@@ -44,9 +44,10 @@ class Intake:
         body: bytes,
         decompress: Callable[[bytes, int], bytes] | None,
     ) -> None:
-        """Decode a request and hand it over. Blocks while `AT_ONCE` others are being handled.
+        """Decode a request and hand it over.
 
-        `decompress` is a function of `bodies`, or None if the body is not compressed.
+        Blocks while `MAX_CONCURRENT` others are being handled. `decompress` is a function of
+        `bodies`, or None if the body is not compressed.
 
         Raises:
             RefusalError: the request is too large or malformed.

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from .. import catalog
-from ..events.redaction import REDACT_ALL, REDACTED
+from ..events.redaction import REDACTED, sensitive_names
 from ..text import brief
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ class ReceivedEvent:
         # A failed assertion prints this into a CI log, so prompts and outputs are hidden even if
         # the sender did not redact them.
         name = self.name
-        sensitive = REDACT_ALL.removed_fields(catalog.find(name) or catalog.EventType(name))
+        sensitive = sensitive_names(name)
         fields = (
             f" {key}={_hidden(value) if key in sensitive else brief(value)}"
             for key, value in self.attributes.items()

@@ -1,4 +1,4 @@
-"""Reasons why a request is refused, and advice on what to change at its sender.
+"""Reasons for which a receiver refuses requests, and advice on what to change at the sender.
 
 Advice may contain `{http}`, the receiver's endpoint for OTLP/HTTP; `{base}`, the same without its
 path; and `{grpc}`, the endpoint for OTLP/gRPC.

@@ -248,6 +248,21 @@ class TestNothingIsSent:
         assert main(["check", file]) == status
         assert f"Nothing is sent: {reason}." in capsys.readouterr().out
 
+    @pytest.mark.parametrize(
+        ("text", "line"),
+        [
+            ("[otl]", "The file has no [otel] table: the settings are the defaults.\n"),
+            ("[otel]", ""),
+        ],
+    )
+    def test_missing_table_is_reported(
+        self, capsys: pytest.CaptureFixture[str], tmp_path: Path, text: str, line: str
+    ) -> None:
+        file = tmp_path / "otel.toml"
+        file.write_text(f"{text}\nexporter = 'none'")
+        assert main(["check", str(file)]) == 0
+        assert f"\n\n{line}Nothing is sent: exporter is none.\n" in capsys.readouterr().out
+
     def test_send_reports_that_the_event_was_not_delivered(
         self, capsys: pytest.CaptureFixture[str], file_and_reason: tuple[str, str]
     ) -> None:
@@ -278,7 +293,7 @@ class TestInvalidSettings:
         assert first == f"{file}: [otel] exportr: unknown key; did you mean 'exporter'?"
         assert second.startswith(f"{file}: [otel] exporter: expected one of")
 
-    def test_json_holds_the_same_faults(
+    def test_json_lists_the_faults_printed_on_standard_error(
         self, capsys: pytest.CaptureFixture[str], tmp_path: Path
     ) -> None:
         file = tmp_path / "otel.toml"
@@ -293,8 +308,7 @@ class TestInvalidSettings:
         for arguments, name in (([], "~/.codex/config.toml"), (["a; b.toml"], "a; b.toml")):
             assert main(["check", *arguments]) == 2
             assert capsys.readouterr().err == (
-                f"{name}: no such file; create it, or name another file: codex-otel-logging check "
-                "PATH\n"
+                f"{name}: no such file; create it, or add the path of another file to the command\n"
             )
             assert main(["check", *arguments, "--json"]) == 2
             output = capsys.readouterr()
@@ -318,7 +332,7 @@ class TestInvalidSettings:
 
 class TestWhichFile:
     @pytest.mark.parametrize("home", [None, ""])
-    def test_default_is_the_codex_cli_file(
+    def test_default_file_is_that_of_the_codex_cli(
         self,
         capsys: pytest.CaptureFixture[str],
         tmp_path: Path,
@@ -464,7 +478,7 @@ class TestVariables:
             names = sorted(name for name, why in ineffective.items() if why == reason)
             assert f"{', '.join(names)}: no effect, because {reason}." in lines
 
-    def test_blank_variables_are_not_named(
+    def test_blank_variables_are_not_listed_as_ineffective(
         self, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", " ")
@@ -490,7 +504,7 @@ class TestVariables:
         }
 
 
-def test_file_is_read_once(
+def test_check_reads_the_file_once(
     capsys: pytest.CaptureFixture[str], file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     reads = []

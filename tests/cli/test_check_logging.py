@@ -224,6 +224,12 @@ LOGGING["otel"] = {{"environment": "of the handler"}}
         assert (done.returncode, done.stderr) == (0, "")
         assert document_of(done)["why_not"] == "exporter is none"
 
+    def test_missing_file_is_reported_despite_missing_ok(self, check: Check) -> None:
+        handler = '{"()": "codex_otel_logging.from_toml", "path": "x.toml", "missing_ok": True}'
+        done = check(more=f'LOGGING = changed("handlers", "codex_otel", to={handler})')
+        assert (done.returncode, done.stderr) == (0, "")
+        assert "\nThe file does not exist: the settings are the defaults.\n" in done.stdout
+
     def test_strict_handler_rejects_unknown_keys(self, check: Check) -> None:
         handler = '{"()": "codex_otel_logging.from_table", "strict": True, "otel": {"foo": 1}}'
         done = check(more=f'LOGGING = changed("handlers", "codex_otel", to={handler})')
@@ -247,7 +253,7 @@ LOGGING = changed("handlers", "codex_otel", to={"()": make, "path": "/nowhere"})
 """
         done = check(more=more)
         assert done.returncode == 2
-        assert done.stderr.startswith("~/.codex/config.toml: no such file; create it, or name")
+        assert done.stderr.startswith("~/.codex/config.toml: no such file; create it, or add")
         assert f"reaches {HERE} once.\n" in done.stdout  # reported despite the missing settings
         (tmp_path / "otel.toml").write_text("")
         done = check("otel.toml", more=more)

@@ -214,8 +214,11 @@ def test_endpoint_without_logs_path_gets_the_complete_endpoint(
 ) -> None:
     collector = http_collector(NOT_FOUND)
     base = collector.endpoint.removesuffix("/v1/logs")
-    for endpoint in (base, f"{base}/", f"{base}/?key={SECRET}"):
+    paths = ("", "/", f"/?key={SECRET}", "/v1", "/v1/", "/v1/log", "/v1/traces", "/v1/metrics/")
+    for endpoint in (f"{base}{path}" for path in paths):
         assert f"try endpoint = '{collector.endpoint}'" in send(HTTP, endpoint).advice
+    advice = send(HTTP, f"{base}/api/v1/otlp").advice
+    assert f"try endpoint = '{base}/api/v1/otlp/v1/logs'" in advice
 
 
 def test_unsupported_protocol_gets_the_other_one_as_advice(

@@ -79,8 +79,8 @@ sys.exit(main())
     [
         ("setings", "; did you mean 'settings'?"),
         ("settings.md", "; did you mean 'settings'?"),
-        ("x", f"; known are {', '.join(TOPICS)}"),
-        ("../../README", f"; known are {', '.join(TOPICS)}"),
+        ("x", f"; expected one of {', '.join(TOPICS)}"),
+        ("../../README", f"; expected one of {', '.join(TOPICS)}"),
     ],
 )
 def test_unknown_topic_is_an_error_with_a_suggestion(
@@ -101,7 +101,7 @@ def test_help_names_the_argument_and_the_exit_statuses(capsys: pytest.CaptureFix
     assert "2 for an unknown topic or an invalid command line" in shown
 
 
-def test_needs_nothing_but_the_core(run_python: RunPython, tmp_path: Path) -> None:
+def test_docs_command_needs_no_extra(run_python: RunPython, tmp_path: Path) -> None:
     core = str(make_environment(tmp_path / "core"))
     program = "from codex_otel_logging.__main__ import main; main(['docs', 'settings'])"
     done = run_python(program, python=core, PYTHONPATH="")

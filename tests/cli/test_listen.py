@@ -304,7 +304,7 @@ def test_characters_outside_the_output_encoding_are_escaped(tmp_path: Path) -> N
         assert command.end() == 0
 
 
-def test_odd_requests_do_not_stop_it(listening: Command) -> None:
+def test_odd_requests_do_not_stop_listen(listening: Command) -> None:
     port, _ = listening.ports()
     assert post(port, b"{}") == 200
     assert post(port, b'{"resourceLogs": 5}') == 400
@@ -479,7 +479,7 @@ def test_events_that_arrive_during_the_stop_are_printed(tmp_path: Path) -> None:
 
 
 @needs_small_pipes
-def test_second_ctrl_c_ends_it_while_output_blocks(tmp_path: Path) -> None:
+def test_second_ctrl_c_ends_listen_while_output_blocks(tmp_path: Path) -> None:
     with Command("listen", *FREE_PORTS, home=tmp_path, pipe_bytes=4096) as command:
         port, _ = command.ports()
         post_events(port, *10 * [{"event.name": "x.y", "text": 1000 * "x"}])
@@ -492,7 +492,7 @@ def test_second_ctrl_c_ends_it_while_output_blocks(tmp_path: Path) -> None:
         assert command.errors == ""
 
 
-def test_closed_pipe_ends_it(tmp_path: Path) -> None:
+def test_closed_output_pipe_ends_listen(tmp_path: Path) -> None:
     with Command("listen", *FREE_PORTS, home=tmp_path) as command:
         port, _ = command.ports()
         command.close_output()

@@ -274,6 +274,6 @@ def test_conversations_are_numbered_and_the_least_recent_is_forgotten(
     assert known.conversations == 3
 
 
-def test_long_ids_are_cut() -> None:
+def test_long_conversation_ids_are_cut() -> None:
     summary, _ = Summaries().summary_for(event(conversation__id=10_000 * "x"))
     assert len(summary.id) == summaries.MAX_TEXT

@@ -280,16 +280,17 @@ class TestFaults:
             "exportr: unknown key; did you mean 'exporter'?",
             "log_user_prompt: expected true or false, got an integer",
             "batch.max_batch_size: expected an integer, got a string",
-            "batch.foo: unknown key; known are max_batch_size, max_queue_bytes, max_queue_size, "
-            "max_request_bytes, retry_for_ms, schedule_delay_ms, shutdown_timeout_ms",
+            "batch.foo: unknown key; expected one of max_batch_size, max_queue_bytes, "
+            "max_queue_size, max_request_bytes, retry_for_ms, schedule_delay_ms, "
+            "shutdown_timeout_ms",
             "exporter.otlp-http.endpoint: must begin with https:// or http://",
             "exporter.otlp-http.protocol: environment variable PROTOCOL is not set; "
             "set it or give a default: ${PROTOCOL:-...}",
             "exporter.otlp-http.headers.x-key: environment variable TOKEN is not set; "
             "set it or give a default: ${TOKEN:-...}",
             "exporter.otlp-http.headers.a b: invalid header name; use letters, digits and hyphens",
-            "exporter.otlp-http.retries: unknown key; known are compression, endpoint, headers, "
-            "protocol, timeout_ms, tls",
+            "exporter.otlp-http.retries: unknown key; expected one of compression, endpoint, "
+            "headers, protocol, timeout_ms, tls",
             "environment: expected a string, got an array",
         ]
 
@@ -643,5 +644,5 @@ class TestDefaultPath:
         file.write_text("[otel]\nlog_foo = true")
         from_toml(file)
         assert caplog.messages == [f"{file}: [otel] log_foo: unknown key, ignored"]
-        with pytest.raises(ConfigError, match="log_foo: unknown key; known are"):
+        with pytest.raises(ConfigError, match="log_foo: unknown key; expected one of"):
             from_toml(file, strict=True)

@@ -22,7 +22,7 @@ from opentelemetry.exporter.otlp.proto.http._log_exporter import (
 
 from codex_otel_logging import ConfigError, OtelConfig, Receiver, from_table
 from codex_otel_logging.config.environment import is_disabled
-from codex_otel_logging.config.settings import LARGEST, BatchConfig, ExporterConfig, TlsConfig
+from codex_otel_logging.config.settings import MAX_INTEGER, BatchConfig, ExporterConfig, TlsConfig
 from codex_otel_logging.events.event import SharedAttributes
 from codex_otel_logging.otlp.factory import connect
 from support.collectors import HttpCollector
@@ -74,7 +74,7 @@ VALID = expand(
     ("*TIMEOUT= 3 ", "timeout_ms", 3000),
     ("*TIMEOUT=0.5", "timeout_ms", 500),
     ("*TIMEOUT=.0001", "timeout_ms", 1),
-    ("*TIMEOUT=0", "timeout_ms", LARGEST),
+    ("*TIMEOUT=0", "timeout_ms", MAX_INTEGER),
     ("OTEL_EXPORTER_OTLP_TIMEOUT=3 | OTEL_EXPORTER_OTLP_LOGS_TIMEOUT=5", "timeout_ms", 5000),
     ("OTEL_EXPORTER_OTLP_TIMEOUT=3 | OTEL_EXPORTER_OTLP_LOGS_TIMEOUT=", "timeout_ms", 3000),
     ("*COMPRESSION=gzip", "compression", "gzip"),
@@ -168,13 +168,13 @@ class TestBareNames:
     @pytest.mark.parametrize(
         "environ", [each for each, _ in (*VALID, *IGNORED)], ids=lambda value: str(value)[:80]
     )
-    def test_table_is_not_affected_by_variables(self, name: str, environ: dict[str, str]) -> None:
+    def test_exporter_table_ignores_variables(self, name: str, environ: dict[str, str]) -> None:
         table = {"exporter": {name: {"endpoint": "http://c.example.com:1"}}}
         config = OtelConfig.from_table(table, environ=environ)
         assert config == OtelConfig.from_table(table, environ={})
         assert (config.warnings, config.variables) == ((), {})
 
-    def test_handler_logs_what_is_ignored(
+    def test_handler_warns_of_ignored_variables(
         self, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_COMPRESSION", "deflate")
@@ -458,7 +458,7 @@ class TestBatch:
         assert config.variables == {}
         assert config.warnings == (
             f"[otel] batch: environment variable {variable} ignored: "
-            f"expected an integer from {smallest} to {LARGEST}",
+            f"expected an integer from {smallest} to {MAX_INTEGER}",
         )
 
     @pytest.mark.parametrize(
@@ -490,7 +490,7 @@ class TestBatch:
     ("value", "disabled"),
     [("true", True), (" True ", True), ("", False), ("false", False), ("1", False), ("yes", False)],
 )
-def test_only_true_disables_export(value: str, disabled: bool) -> None:
+def test_sdk_disabled_turns_export_off_only_if_true(value: str, disabled: bool) -> None:
     assert is_disabled({"OTEL_SDK_DISABLED": value}) == disabled
 
 
@@ -585,7 +585,9 @@ class TestOfficialExporters:
         for name, value in environ.items():
             monkeypatch.setenv(f"OTEL_EXPORTER_OTLP_{name}", value)
 
-    def test_http_exporter_agrees(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_http_variables_mean_the_same_to_the_official_exporter(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         sent: list[tuple[Any, float]] = []
 
         def send(_: Any, request: Any, *, timeout: float, **__: Any) -> Any:
@@ -608,7 +610,7 @@ class TestOfficialExporters:
         assert names - own == exporter.headers.keys()
         assert {name: request.headers[name] for name in exporter.headers} == exporter.headers
 
-    def test_grpc_exporter_agrees(self) -> None:
+    def test_grpc_variables_mean_the_same_to_the_official_exporter(self) -> None:
         official: Any = OfficialGrpcExporter()
         try:
             exporter = OtelConfig.from_table({"exporter": GRPC}).exporter

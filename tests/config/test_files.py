@@ -12,7 +12,7 @@ import pytest
 
 from codex_otel_logging import ConfigError, OtelConfig
 from codex_otel_logging.__main__ import main
-from codex_otel_logging.config.files import LARGEST_PEM, LARGEST_TOML, read_file
+from codex_otel_logging.config.files import MAX_PEM_BYTES, MAX_TOML_BYTES, read_file
 
 NOT_REGULAR = ["fifo", "folder", "/dev/zero", "/dev/null"]
 
@@ -92,7 +92,7 @@ class TestSize:
     def test_settings_file_of_more_than_1_mib_is_a_fault(self, tmp_path: Path) -> None:
         file = tmp_path / "otel.toml"
         text = "[otel]\nenvironment = 'found'\n"
-        file.write_text(text + "#" * (LARGEST_TOML - len(text)))
+        file.write_text(text + "#" * (MAX_TOML_BYTES - len(text)))
         assert OtelConfig.from_toml(file).environment == "found"
         with file.open("a") as more:
             more.write("#")
@@ -101,7 +101,7 @@ class TestSize:
 
     def test_certificate_file_of_more_than_16_mib_is_a_fault(self, tmp_path: Path) -> None:
         with (tmp_path / "ca.pem").open("wb") as file:
-            file.truncate(LARGEST_PEM + 1)  # takes no space
+            file.truncate(MAX_PEM_BYTES + 1)  # takes no space
         tls = {"ca-certificate": str(tmp_path / "ca.pem")}
         table = {"exporter": {"otlp-http": {"endpoint": "https://c", "tls": tls}}}
         with pytest.raises(ConfigError, match="the file cannot be read: larger than 16 MiB"):

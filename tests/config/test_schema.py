@@ -13,8 +13,8 @@ import pytest
 
 from codex_otel_logging import ConfigError, OtelConfig
 from codex_otel_logging.__main__ import main
+from codex_otel_logging.config.expansion import EXPANDABLE, expand
 from codex_otel_logging.config.schema import schema
-from codex_otel_logging.config.tables import EXPANDABLE, expand
 from codex_otel_logging.config.toml import loads
 from support.pages import blocks
 from support.tables import (

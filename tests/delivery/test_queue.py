@@ -146,7 +146,7 @@ def test_ignored_records_do_not_count_as_accepted() -> None:
     assert queue.stats() == Stats(accepted=1, queued=1, ignored=1)
 
 
-def test_unsent_takes_no_lock() -> None:
+def test_unsent_events_are_read_without_the_lock() -> None:
     """In a forked child, the thread that holds it does not exist."""
 
     class HeldElsewhere:

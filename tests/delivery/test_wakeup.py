@@ -27,7 +27,7 @@ def test_wait_ends_at_its_timeout(timeout_s: float) -> None:
     assert Wakeup().wait(timeout_s) is False
 
 
-def test_very_short_waits_end() -> None:
+def test_very_short_waits_never_hang() -> None:
     wakeup = Wakeup()
 
     def wait() -> None:

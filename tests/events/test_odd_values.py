@@ -163,7 +163,9 @@ def test_odd_message_harms_no_event(
 
 
 @pytest.mark.parametrize("key", ["a\ud800", "", " ", "a.b.c", "é☕", "x" * 10_000], ids=ascii)
-def test_odd_key_is_exported(handler: CodexOtelHandler, receiver: Receiver, key: str) -> None:
+def test_field_with_an_odd_name_is_exported(
+    handler: CodexOtelHandler, receiver: Receiver, key: str
+) -> None:
     extra = {"duration_ms": 2, key: "value"}
     _, event, _ = deliver(handler, receiver, lambda: LOGGER.info("codex.turn_ttft", extra=extra))
     assert "value" in event.attributes.values()

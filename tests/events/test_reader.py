@@ -15,12 +15,12 @@ from support.odd_values import Hostile
 from support.records import read, record
 
 
-def test_only_extra_becomes_fields() -> None:
+def test_only_keys_of_extra_become_fields() -> None:
     fields = {"tool_name": "shell", "duration_ms": 1.5, "attempt": 2, "anything": "else"}
     assert read(extra=fields).fields == fields
 
 
-def test_record_is_not_changed() -> None:
+def test_reading_does_not_change_the_record() -> None:
     """Other handlers get the same record."""
     original = record("codex.user_prompt", extra={"prompt": "secret", "l": [1], "n": None})
     before = dict(original.__dict__)

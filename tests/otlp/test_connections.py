@@ -1,4 +1,4 @@
-"""Dead connections and renewed certificates: at most one request fails, and no event is lost."""
+"""Dead connections and renewed certificates: at most one request fails, and no event is dropped."""
 
 from __future__ import annotations
 

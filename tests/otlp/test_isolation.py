@@ -189,7 +189,7 @@ class TestOpenTelemetry:
         assert {span for _, span in current} == {trace.INVALID_SPAN}
 
     @pytest.mark.parametrize("transport", ["binary", "grpc"], indirect=True)
-    def test_check_makes_no_span(
+    def test_check_command_creates_no_span(
         self,
         receiver: Receiver,
         tracing: Tracing,

@@ -134,7 +134,9 @@ def in_thread(call: Callable[[], None]) -> None:
 
 
 class TestQuietImport:
-    def test_logger_created_inside_is_silent_on_this_thread_only(self, root: Records) -> None:
+    def test_logger_created_during_the_import_is_silent_on_this_thread_only(
+        self, root: Records
+    ) -> None:
         with noise.quiet_import():
             logger = logging.getLogger("test_noise.created_inside")
             logger.error("own")

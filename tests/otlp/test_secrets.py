@@ -232,6 +232,18 @@ class Shown:
         return "\n".join((output.out, output.err, *self.caplog.messages, self.caplog.text))
 
 
+def export_one_event(settings: Path) -> CodexOtelHandler:
+    """Log an event to a new handler, wait until it is settled, and return the handler."""
+    handler = CodexOtelHandler(settings)
+    logger = logging.getLogger("codex_otel.app")
+    logger.setLevel(logging.INFO)
+    logger.addHandler(handler)
+    logger.info("codex.turn_ttft", extra={"duration_ms": 1, "conversation.id": "c"})
+    assert handler.flush(10)
+    logger.removeHandler(handler)
+    return handler
+
+
 @pytest.fixture
 def prepare(
     tmp_path: Path,
@@ -291,13 +303,7 @@ def test_secret_that_a_collector_repeats_is_masked(
     collector = start(kind, " | ".join(secret.repeated))
     address = collector.endpoint.removeprefix("http://").partition("/")[0]
     shown = prepare(secret, exporter_of(kind), address)
-    handler = CodexOtelHandler(shown.file)
-    logger = logging.getLogger("codex_otel.app")
-    logger.setLevel(logging.INFO)
-    logger.addHandler(handler)
-    logger.info("codex.turn_ttft", extra={"duration_ms": 1, "conversation.id": "c"})
-    assert handler.flush(10)
-    logger.removeHandler(handler)
+    handler = export_one_event(shown.file)
     warnings = shown.text()
     assert "***" in warnings
     reports = [warnings]
@@ -385,13 +391,7 @@ def test_unusable_proxy_shows_no_password(
     for variable in ("HTTP_PROXY", "HTTPS_PROXY", "grpc_proxy"):
         monkeypatch.setenv(variable, proxy.replace("{}", "p4ss-w0rd"))
     shown = prepare(Secret((), endpoint="http://collector.invalid:1"), name, "")
-    handler = CodexOtelHandler(shown.file)
-    logger = logging.getLogger("codex_otel.app")
-    logger.setLevel(logging.INFO)
-    logger.addHandler(handler)
-    logger.info("codex.turn_ttft", extra={"duration_ms": 1, "conversation.id": "c"})
-    assert handler.flush(10)
-    logger.removeHandler(handler)
+    export_one_event(shown.file)
     report = shown.text()
     assert "1 event dropped" in report
     for options in ((), ("--json",)):
@@ -420,7 +420,7 @@ def test_exporter_that_cannot_be_built_shows_no_secret() -> None:
         GRPC,
         "https://c/",
         tls=TlsConfig(ca_certificate="/absent/ten4nt/ca.pem"),
-        replaced=("ten4nt",),
+        variable_values=("ten4nt",),
     )
     with pytest.raises(RuntimeError) as caught:
         connect(config, SharedAttributes({}, {}))
@@ -439,7 +439,7 @@ class TestMask:
             HTTP,
             "http://c/v1/logs",
             {"authorization": "Bearer s3cr3t"},
-            replaced=("https://c/s3cr3t/v1/logs",),
+            variable_values=("https://c/s3cr3t/v1/logs",),
         )
         text = "HTTP 401: no Bearer token at https://d/v1/logs"
         assert mask(text, config) == text

@@ -62,11 +62,8 @@ if moment == "while the worker imports":
         time.sleep(0.001)
 patch("while the worker imports")
 
-spawn, sleep = (
-    (__import__("gevent").spawn, __import__("gevent").sleep)
-    if library == "gevent"
-    else (__import__("eventlet").spawn, __import__("eventlet").sleep)
-)
+greenlets = __import__(library)
+spawn, sleep = greenlets.spawn, greenlets.sleep
 longest = 0.0
 
 

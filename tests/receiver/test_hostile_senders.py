@@ -624,7 +624,7 @@ class TestTime:
         ids=["nothing", "request line", "headers", "body", "chunks", "after a request"],
     )
     @pytest.mark.usefixtures("fast_clock")
-    def test_idle_connection_is_ended(self, receiver: Receiver, sent: bytes) -> None:
+    def test_idle_connection_is_closed(self, receiver: Receiver, sent: bytes) -> None:
         with connect(receiver.http_endpoint) as connection:
             connection.sendall(sent)
             received(connection)  # returns when the connection ends
@@ -686,7 +686,7 @@ class TestTime:
                 send(b"{}", b"{}")
         assert len(receiver.requests) == 4
 
-    def test_idle_grpc_connection_is_ended_at_every_stage(
+    def test_idle_grpc_connection_is_closed_at_every_stage(
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(connections, "IDLE_TIMEOUT_S", 0.3)

@@ -33,7 +33,7 @@ _SESSION = recorded_session()
 class CollectorProgram:
     """A collector in its own process.
 
-    It uses the same two ports after each start. Sockets that never listen keep them reserved.
+    It uses the same two ports after each start. Sockets that never listen reserve them.
     """
 
     command: Sequence[str]
@@ -195,12 +195,9 @@ def assert_restart_loses_nothing(
     log.during(collector.start)
     log()
     log.assert_exported(handler, receiver)
-    assert [
-        m.partition(": ")[2].partition(" (")[0].partition(" after")[0] for m in caplog.messages
-    ] == [
-        "export failing",
-        "export recovered",
-    ]
+    began, ended = caplog.messages
+    assert ": export failing (" in began
+    assert ": export recovered after " in ended
 
 
 def assert_large_events_arrive(

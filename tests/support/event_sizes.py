@@ -26,7 +26,8 @@ from codex_otel_logging.events.redaction import Redaction
 _LATIN, _CHINESE, _EMOJI = "é中😀"
 """With one of them in a text, each of its characters takes 1, 2 or 4 bytes (PEP 393)."""
 
-_ENOUGH = 32 << 20
+_GROWTH = 32 << 20
+"""Bytes by which a process must grow for a precise measurement."""
 
 
 def _short(n: int, i: int = 0) -> str:
@@ -106,7 +107,7 @@ def grown(kind: str) -> tuple[int, int]:
     queue: deque[Event] = deque()
     gc.collect()
     before, estimated = _resident_bytes(), 0
-    for _ in range(_ENOUGH // size):
+    for _ in range(_GROWTH // size):
         event = log_event(reader, kind)
         queue.append(event)
         estimated += event.size

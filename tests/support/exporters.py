@@ -16,10 +16,11 @@ from codex_otel_logging.events.redaction import Redaction
 from codex_otel_logging.otlp.factory import connect
 from support.records import record
 
-ORIGIN = SharedAttributes({"service.name": "s"}, {"app.version": "1"})
+SHARED = SharedAttributes({"service.name": "s"}, {"app.version": "1"})
 
 
 def event(**fields: Any) -> Event:
+    """Return an event with default settings and the given fields."""
     extra = {"duration_ms": 1, **fields}
     read = EventReader(Redaction()).read(record("codex.turn_ttft", extra=extra))
     assert read is not None
@@ -28,7 +29,8 @@ def event(**fields: Any) -> Event:
 
 @contextmanager
 def connected(config: ExporterConfig) -> Iterator[Exporter]:
-    exporter = connect(config, ORIGIN)
+    """Yield the exporter of the settings, and shut it down afterwards."""
+    exporter = connect(config, SHARED)
     try:
         yield exporter
     finally:

@@ -1,6 +1,6 @@
 """The tables that README and the pages take from the code.
 
-`python -m tests.support.generated` writes them into the pages again.
+To rewrite them in the pages, run `python -m support.generated` in `tests`.
 """
 
 from __future__ import annotations
@@ -13,8 +13,7 @@ from codex_otel_logging import catalog
 from codex_otel_logging.cli import docs
 from codex_otel_logging.config.otel_config import OTHER_SIGNALS
 from codex_otel_logging.config.schema import schema
-
-from .paths import ROOT
+from support.paths import ROOT
 
 MAIN_SETTINGS = (
     "exporter",

@@ -32,12 +32,12 @@ class Block(NamedTuple):
     code: str
 
     def __str__(self) -> str:
-        """Return where it is, for the id of a test."""
+        """Return its place, for the id of a test."""
         return f"{self.page.rpartition('/')[2]}:{self.line}"
 
     @property
     def file(self) -> str | None:
-        """The name of the file in its first line, a comment; such a block is part of a recipe."""
+        """The file name in the comment on its first line; such a block is part of a recipe."""
         match = _FILE.match(self.code)
         return match and match[1]
 
@@ -62,7 +62,7 @@ RECIPES = {block.file: block for block in BLOCKS if block.file is not None}
 
 
 def blocks(language: str) -> list[Block]:
-    """Return the blocks of a language on all pages, but for the files of recipes."""
+    """Return the blocks of a language on all pages, except for the files of recipes."""
     return [block for block in BLOCKS if block.language == language and block.file is None]
 
 
@@ -74,7 +74,7 @@ def recipe(language: str, name: str) -> str:
 
 
 def block(language: str, part: str) -> str:
-    """Return the code of the one block of a language that contains `part`, files left out."""
+    """Return the code of the only block in `blocks(language)` that contains `part`."""
     (found,) = {each.code for each in blocks(language) if part in each.code}
     return found
 

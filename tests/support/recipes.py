@@ -1,4 +1,4 @@
-"""The recipes in a folder, and the servers that run them, checked from start to end."""
+"""Writes the recipes to a folder, runs them with real servers, and checks what arrives."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ UVICORN = ("uvicorn", "--port=0")
 
 GUNICORN = ("gunicorn", "--bind=127.0.0.1:0")
 
-GUNICORNS_WORKERS_LOG_THEIR_START = """
+GUNICORN_WORKERS_LOG_THEIR_START = """
 def post_worker_init(worker):
     import log_start
 """
@@ -42,10 +42,10 @@ def enqueue(**_):
 
 
 def lay_out(folder: Path, exporter: dict[str, Any], **batch: int) -> None:
-    """Put the recipes' files into a folder that is the home as well.
+    """Write the recipes and the settings to a folder, which is also the home.
 
-    Unless `batch` says otherwise, events are not delivered before the end of a process, so that
-    those which are missing cannot have been just in time.
+    By default, no batch is due before a process ends: every event that arrives was exported by a
+    flush or at exit.
     """
     for name, block in RECIPES.items():
         if block.language == "python":
@@ -59,7 +59,7 @@ def lay_out(folder: Path, exporter: dict[str, Any], **batch: int) -> None:
 
 
 def turns(events: list[ReceivedEvent]) -> dict[str, int]:
-    """The number of each conversation's one turn."""
+    """Return the number of the only turn of each conversation."""
     found = [(e.attributes["conversation.id"], e.attributes["duration_ms"]) for e in events]
     assert len(dict(found)) == len(found)
     return dict(found)
@@ -78,9 +78,9 @@ def append(path: Path, code: str) -> None:
 def lay_out_applications(
     folder: Path, exporter: dict[str, Any], *, lifespan: bool = True, preload: bool = False
 ) -> None:
-    """Put the recipes and a Django site into a folder.
+    """Write the recipes and a Django site to a folder.
 
-    Without `lifespan` or `preload`, what the recipe has of it is taken out.
+    Without `lifespan` or `preload`, the line of the recipe that turns it on is removed.
     """
     lay_out(folder, exporter)
     shutil.copy(PROGRAMS / "log_start.py", folder)
@@ -92,7 +92,7 @@ def lay_out_applications(
 
 
 def start(folder: Path, *command: str) -> Program:
-    """Start a server; Django's settings are where it looks for them."""
+    """Start a server, with the variable that names Django's settings."""
     pytest.importorskip(command[0])
     return Program(folder, "-m", *command, DJANGO_SETTINGS_MODULE="site_settings")
 
@@ -109,11 +109,12 @@ def check(
 ) -> None:
     """Post prompts to a server, stop it, and check what has arrived.
 
-    Each process of an `application` logs an event when it is ready. Nothing arrives before the end.
+    Each process of an `application` logs an event when it is ready. Nothing may arrive before the
+    server is stopped.
     """
     module = application.partition(":")[0]
     if server[0] == "gunicorn":
-        append(folder / "gunicorn.conf.py", GUNICORNS_WORKERS_LOG_THEIR_START)
+        append(folder / "gunicorn.conf.py", GUNICORN_WORKERS_LOG_THEIR_START)
     elif application:
         append(folder / f"{module}.py", "\nimport log_start\n")
     prompts = Prompts()
@@ -124,13 +125,9 @@ def check(
         assert receiver.events == []
         program.signal(stop)
         output = program.wait(status)
-        # gunicorn's own handler of SIGINT raises in a worker that is just done with a request.
-        ours = (
-            "codex_otel_logging/"
-            if stop == signal.SIGINT and server[0] == "gunicorn"
-            else "Traceback"
-        )
-        assert ours not in output
+    # gunicorn's own SIGINT handler may raise in a worker that has just finished a request.
+    gunicorn_may_raise = server[0] == "gunicorn" and stop == signal.SIGINT
+    assert ("codex_otel_logging/" if gunicorn_may_raise else "Traceback") not in output
     if not delivers:
         assert receiver.events == []
         return

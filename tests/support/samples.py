@@ -43,9 +43,9 @@ ODD_AS_JSON: dict[str, Any] = {
 
 
 def records(receiver: Receiver, *transports: str) -> list[str]:
-    """Return the text of each record with its resource and scope, sorted.
+    """Return the text of each record with its resource and scope, sorted, without observed time.
 
-    Leaves out the observed time. Without `transports`, the records of all transports.
+    Only of these `transports`, if any are given.
     """
     texts = []
     for request in receiver.requests:

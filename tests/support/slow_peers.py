@@ -5,13 +5,7 @@ from __future__ import annotations
 import socket
 
 from support import http2
-from support.scripted_peers import (
-    OK,
-    Serve,
-    drip,
-    dripping,
-    silent,
-)
+from support.scripted_peers import OK, Serve, drip, dripping, silent
 
 SLOW = b"X-Slow: " + b"a" * 200 + b"\r\n"
 """A header that takes four seconds when sent byte by byte."""
@@ -43,6 +37,7 @@ SLOW_TUNNELS: dict[str, Serve] = {
 
 
 def begun(stream: int) -> bytes:
+    """Return the headers of an answer to a call."""
     return http2.headers(stream, http2.GRPC)
 
 

@@ -96,7 +96,7 @@ BAD_TABLES: list[tuple[dict[Any, Any], str]] = [
     ({"exportr": "none"}, "exportr: unknown key; did you mean 'exporter'?"),
     (
         {"batch": {"zzz": 1}},
-        "batch.zzz: unknown key; known are max_batch_size, max_queue_bytes, "
+        "batch.zzz: unknown key; expected one of max_batch_size, max_queue_bytes, "
         "max_queue_size, max_request_bytes, retry_for_ms, schedule_delay_ms, "
         "shutdown_timeout_ms",
     ),
@@ -139,7 +139,7 @@ BAD_TABLES: list[tuple[dict[Any, Any], str]] = [
     ({1: 2}, "1: keys must be strings"),
     (
         {"a\nb": 2},
-        "'a\\nb': unknown key; known are batch, environment, exporter, "
+        "'a\\nb': unknown key; expected one of batch, environment, exporter, "
         "log_agent_responses, log_guardian_assessments, log_sse_deltas, "
         "log_tool_payloads, log_user_prompt, max_attribute_length, metrics_exporter, "
         "resource_attributes, service_name, span_attributes, tool_result, trace_exporter, "

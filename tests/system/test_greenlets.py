@@ -174,28 +174,14 @@ def test_gunicorn_gevent_worker_delivers(tmp_path: Path, receiver: Receiver, pre
     assert len(loads) == (1 if preload else 2)
 
 
-def test_celery_gevent_pool_delivers(tmp_path: Path, receiver: Receiver) -> None:
-    pytest.importorskip("gevent", reason=MISSING)
+def test_celery_pool_of_greenlets_delivers(
+    tmp_path: Path, receiver: Receiver, library: str
+) -> None:
     lay_out(tmp_path, over_http(receiver))
     (tmp_path / "queue").mkdir()
     shutil.copy(PROGRAMS / "celeryconfig.py", tmp_path)
     append(tmp_path / "tasks.py", ENQUEUE_TURNS.format(0, TURNS))
-    command = ["-m", "celery", "-A", "tasks", "worker", "--pool=gevent", "--concurrency=4"]
-    quiet = ["--without-gossip", "--without-mingle", "--without-heartbeat", "--loglevel=INFO"]
-    with Program(tmp_path, *command, *quiet) as worker:
-        worker.read_until(r"Task tasks\.turn\[[^]]*\] succeeded", TURNS)
-        worker.signal(signal.SIGTERM)
-        assert "Traceback" not in worker.wait()
-    assert turns(receiver.events) == {f"conversation-{number}": number for number in range(TURNS)}
-
-
-def test_celery_eventlet_pool_delivers(tmp_path: Path, receiver: Receiver) -> None:
-    pytest.importorskip("eventlet", reason=MISSING)
-    lay_out(tmp_path, over_http(receiver))
-    (tmp_path / "queue").mkdir()
-    shutil.copy(PROGRAMS / "celeryconfig.py", tmp_path)
-    append(tmp_path / "tasks.py", ENQUEUE_TURNS.format(0, TURNS))
-    command = ["-m", "celery", "-A", "tasks", "worker", "--pool=eventlet", "--concurrency=4"]
+    command = ["-m", "celery", "-A", "tasks", "worker", f"--pool={library}", "--concurrency=4"]
     quiet = ["--without-gossip", "--without-mingle", "--without-heartbeat", "--loglevel=INFO"]
     with Program(tmp_path, *command, *quiet) as worker:
         worker.read_until(r"Task tasks\.turn\[[^]]*\] succeeded", TURNS)

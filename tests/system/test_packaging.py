@@ -32,7 +32,7 @@ class TestDocumentsOfTheRepository:
     """What `.github` tells contributors exists; an sdist lacks the folder."""
 
     @pytest.mark.parametrize("name", ["CONTRIBUTING.md", "SECURITY.md"])
-    def test_paths_exist(self, name: str) -> None:
+    def test_contributor_documents_name_existing_paths(self, name: str) -> None:
         text = (GITHUB / name).read_text(encoding="utf-8")
         paths = re.findall(r"`((?:tests|codex_otel_logging|\.ci)/[\w/.-]+)`", text)
         links = [link.partition("#")[0] for link in re.findall(r"\]\((\.\./[^)]+)\)", text)]
@@ -40,14 +40,14 @@ class TestDocumentsOfTheRepository:
         assert missing == []
         assert [link for link in links if not (GITHUB / link).is_file()] == []
 
-    def test_linters_are_those_of_the_checks(self) -> None:
+    def test_contributing_page_names_the_linters_of_the_ci_script(self) -> None:
         script = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
         found = dict(re.findall(r"^(RUFF|MYPY|BUILD)='(.*)'$", script, re.MULTILINE))
         text = (GITHUB / "CONTRIBUTING.md").read_text(encoding="utf-8")
         assert f"install --quiet {found['RUFF']} {found['MYPY']} pre-commit\n" in text
         assert f"install --quiet '{found['BUILD']}' twine\n" in text
 
-    def test_checks_are_those_of_the_script(self) -> None:
+    def test_contributing_page_lists_the_checks_of_the_ci_script(self) -> None:
         script = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
         text = (GITHUB / "CONTRIBUTING.md").read_text(encoding="utf-8")
         table = text.partition("| check |")[2].partition("\n\n")[0]

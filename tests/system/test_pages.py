@@ -81,7 +81,7 @@ def test_conversation_is_on_the_events_of_both_threads(
 
 
 @pytest.mark.parametrize("toml", blocks("toml"), ids=str)
-def test_settings_are_valid(toml: Block) -> None:
+def test_settings_of_the_pages_are_valid(toml: Block) -> None:
     config = OtelConfig.from_table(loads(toml.code)["otel"], environ={"OTLP_TOKEN": "t"})
     assert config.exporter is not None
 
@@ -149,7 +149,7 @@ def test_reserved_names_are_those_of_logging() -> None:
 
 @pytest.mark.parametrize(("path", "name"), generated.TABLES)
 def test_tables_equal_those_generated_from_the_code(path: str, name: str) -> None:
-    """If this fails, run `python -m tests.support.generated`."""
+    """If this fails, run `python -m support.generated` in `tests`."""
     assert generated.replace(PAGES[path], name, generated.TABLES[path, name]()) == PAGES[path]
 
 
@@ -172,7 +172,7 @@ EXTRAS.read(ROOT / "setup.cfg")
 
 
 @pytest.mark.parametrize("shell", blocks("sh"), ids=str)
-def test_commands_exist(shell: Block) -> None:
+def test_commands_of_the_pages_exist(shell: Block) -> None:
     """Commands exist, and take the options; what pip installs is this package with its extras."""
     for line in shell.code.splitlines():
         for command in re.split(r" && | \| | > .*", line):
@@ -205,7 +205,7 @@ def check_command(words: list[str]) -> None:
 INLINE_COMMANDS = {
     (path, command)
     for path, text in PAGES.items()
-    for command in re.findall(r"`codex-otel-logging( [^`]*)`", text)
+    for command in re.findall(r"`(?:\.venv/bin/)?codex-otel-logging( [^`]*)`", text)
 }
 
 
@@ -224,7 +224,9 @@ def test_readme_shows_figures_of_the_benchmarks() -> None:
 
 
 @pytest.mark.parametrize("ini", blocks("ini"), ids=str)
-def test_ini_files_are_valid(ini: Block, run_tests: RunTests, pytester: pytest.Pytester) -> None:
+def test_ini_files_of_the_pages_are_valid(
+    ini: Block, run_tests: RunTests, pytester: pytest.Pytester
+) -> None:
     """One with `[logging]` sections is a recipe's; the others are pytest's."""
     parser = configparser.RawConfigParser()
     parser.read_string(ini.code)
@@ -263,9 +265,9 @@ def test_readme_links_to_every_page() -> None:
 
 CHECKED: dict[str, Callable[..., None] | str] = {
     "python": test_programs_run_and_write_nothing_to_stderr,
-    "toml": test_settings_are_valid,
-    "sh": test_commands_exist,
-    "ini": test_ini_files_are_valid,
+    "toml": test_settings_of_the_pages_are_valid,
+    "sh": test_commands_of_the_pages_exist,
+    "ini": test_ini_files_of_the_pages_are_valid,
     "text": "test_page_outputs.py",
     "console": "test_page_outputs.py",
     "mermaid": "test_worker.py",

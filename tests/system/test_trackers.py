@@ -98,7 +98,7 @@ def test_no_prompt_reaches_sentry_from_ignored_loggers(
 
 
 @pytest.mark.parametrize("call", ["ignore_logger(name)", "ignore_logger_for_sentry_logs(name)"])
-def test_prompts_reach_sentry_without_either_call(
+def test_prompts_reach_sentry_if_either_call_is_missing(
     run_with_sentry: Callable[[str], None], sentry: Sentry, call: str
 ) -> None:
     """Even though `propagate` is False: Sentry patches `Logger.callHandlers`."""

@@ -87,10 +87,26 @@ LEVEL = {
     "handlers": {"codex_otel": FACTORY | {"level": "ERROR"}},
     "loggers": {"codex_otel": {"level": "INFO", "handlers": ["codex_otel"]}},
 }
+NO_FILE = {
+    "version": 1,
+    "handlers": {
+        "codex_otel": {
+            "()": "codex_otel_logging.from_toml", "path": "absent.toml", "missing_ok": True
+        }
+    },
+    "loggers": {"codex_otel": {"level": "INFO", "handlers": ["codex_otel"]}},
+}
+"""
+
+CHECK_LOGGING = """
+from codex_otel_logging.__main__ import main
+main(["check", "--logging", "dicts:{}"])
 """
 
 
-def test_events_that_do_not_reach_the_handler(run_python: RunPython, tmp_path: Path) -> None:
+def test_events_kept_from_the_handler_cause_the_quoted_messages(
+    run_python: RunPython, tmp_path: Path
+) -> None:
     programs = [
         SILENT + line
         for line in (
@@ -101,14 +117,15 @@ def test_events_that_do_not_reach_the_handler(run_python: RunPython, tmp_path: P
         )
     ]
     (tmp_path / "dicts.py").write_text(LOGGING_DICTS)
-    check = "from codex_otel_logging.__main__ import main; main(['check', '--logging', 'dicts:{}'])"
-    programs += [check.format(name) for name in ("NONE", "ROOT", "FILTER", "LEVEL")]
+    programs += [CHECK_LOGGING.format(name) for name in ("NONE", "ROOT", "FILTER", "LEVEL")]
     done = [run_python(program) for program in programs]
     printed = [line for each in done for line in (each.stdout + each.stderr).splitlines()]
     assert unseen("No event reaches the handler", printed) == []
 
 
-def test_records_that_are_ignored(attach: HandlerFactory, caplog: pytest.LogCaptureFixture) -> None:
+def test_ignored_records_cause_the_quoted_messages(
+    attach: HandlerFactory, caplog: pytest.LogCaptureFixture
+) -> None:
     handler = attach({"exporter": {"otlp-http": {"endpoint": UNREACHABLE}}})
     LOGGER.info("codex.tool_resullt")
     LOGGER.info("codex.user_prompt: %s", "Rename foo to bar")
@@ -125,13 +142,20 @@ def test_records_that_are_ignored(attach: HandlerFactory, caplog: pytest.LogCapt
     assert unseen("Records are ignored", [*caplog.messages, f"KeyError: {raised.value}"]) == []
 
 
-def test_handlers_that_export_nothing(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+def test_handlers_without_export_cause_the_quoted_messages(
+    run_python: RunPython,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
 ) -> None:
     none, table = tmp_path / "none.toml", tmp_path / "table.toml"
     none.write_text("[otel]\n")
     table.write_text(f'[otel.exporter.otlp-http]\nendpoint = "{UNREACHABLE}"\n')
     printed = output(capsys, "check", str(none))
+    none.write_text("[otl]\n")
+    printed += output(capsys, "check", str(none))
+    (tmp_path / "dicts.py").write_text(LOGGING_DICTS)
+    printed += run_python(CHECK_LOGGING.format("NO_FILE")).stdout.splitlines()
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://localhost:4318")
     printed += output(capsys, "check", str(table))
     monkeypatch.setenv("OTEL_SDK_DISABLED", "true")
@@ -191,7 +215,7 @@ CODES = [
 ]
 
 
-def test_exports_that_fail(
+def test_failed_exports_cause_the_quoted_messages(
     failure: Callable[[Any], str],
     certificates: Certificates,
     receiver: Receiver,
@@ -229,7 +253,7 @@ def test_exports_that_fail(
     assert unseen("Exports fail", printed) == []
 
 
-def test_events_that_are_missing_at_exit(run_python: RunPython) -> None:
+def test_events_missing_at_exit_cause_the_quoted_message(run_python: RunPython) -> None:
     batch = {"shutdown_timeout_ms": 100}
     program = SILENT.replace('"exporter": exporter', f'"exporter": exporter, "batch": {batch}')
     logged = f"logger.setLevel('INFO'); logger.info('codex.turn_ttft', extra={FIELDS})"
@@ -237,7 +261,7 @@ def test_events_that_are_missing_at_exit(run_python: RunPython) -> None:
     assert unseen("Events are missing at exit", done.stderr.splitlines()) == []
 
 
-def test_events_that_arrive_twice_or_are_faulty(
+def test_duplicate_and_faulty_events_cause_the_quoted_messages(
     attach: HandlerFactory, receiver: Receiver, caplog: pytest.LogCaptureFixture
 ) -> None:
     table = {"exporter": {"otlp-http": {"endpoint": receiver.http_endpoint}}}
@@ -247,7 +271,7 @@ def test_events_that_arrive_twice_or_are_faulty(
     assert unseen("Events arrive twice, or in the wrong place", caplog.messages) == []
 
 
-def test_counts_are_those_of_stats() -> None:
+def test_page_explains_every_count_of_stats() -> None:
     assert sorted(quotes("Read the counts")) == sorted(Stats._fields)
 
 

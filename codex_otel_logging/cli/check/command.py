@@ -25,6 +25,11 @@ from .sample import EVENT
 FINE, NOT_SENT, FAULTY = 0, 1, 2
 """Exit statuses: no problem found; events would not arrive; the settings cannot be checked."""
 
+_MISSING = {
+    "file": "The file does not exist: the settings are the defaults.",
+    "table": "The file has no [otel] table: the settings are the defaults.",
+}
+
 
 def run(
     path: str | None, *, send: bool = False, as_json: bool = False, reference: str | None = None
@@ -158,7 +163,10 @@ def _consequences(checked: Checked) -> list[str]:
         sent = f"Events are sent over {protocol} to {config.exporter.safe_endpoint}."
     prompts = "unchanged" if config.log_user_prompt else "as [REDACTED]"
     payloads = "unchanged" if config.log_tool_payloads else "as [REDACTED]"
-    return [sent, f"Prompts are sent {prompts}, tool arguments and output {payloads}."]
+    lines = [sent, f"Prompts are sent {prompts}, tool arguments and output {payloads}."]
+    if (missing := checked.source.file.missing) is not None:
+        lines.insert(0, _MISSING[missing])
+    return lines
 
 
 def _print_reaches(out: Console, reaches: Sequence[Reach], reference: str) -> None:

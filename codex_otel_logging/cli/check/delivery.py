@@ -17,8 +17,9 @@ from ...delivery.exporter import Exporter
 from ...otlp.deadlines import Deadline
 from ...otlp.route import Route, route_to
 from .diagnoses import Diagnosis, NextStep
+from .protocols import detect_protocols
 from .sample import sample_event
-from .steps import build, connect, detect_protocols, open_tunnel, resolve, send, tls_handshake
+from .steps import build, connect, open_tunnel, resolve, send, tls_handshake
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +75,7 @@ class Delivery:
         self.delivered = answer.ok
         yield "answer", answer
         # After "send", the TLS step has already explained the failure.
-        if route is not None and answer.next == "look" and next_step != "send":
+        if route is not None and answer.next == "detect" and next_step != "send":
             yield "port", detect_protocols(self.exporter, route, answer)
 
 

@@ -12,12 +12,12 @@ from typing import Literal
 
 from ...config.endpoints import LOGS_PATH
 
-NextStep = Literal["continue", "send", "look", "stop"]
+NextStep = Literal["continue", "send", "detect", "stop"]
 """What to do after a step.
 
 - `continue`: the step succeeded, run the next one.
 - `send`: it failed, but let the exporter try: it may trust more authorities than the probe.
-- `look`: as `send`, and if that fails too, detect which protocols the port speaks.
+- `detect`: as `send`, and if that fails too, detect which protocols the port speaks.
 - `stop`: the diagnosis is final.
 """
 
@@ -110,7 +110,7 @@ HANDSHAKE_TIMEOUT = Diagnosis(
     "no answer to the TLS handshake",
     "if this port expects plaintext, begin the endpoint with http://",
 )
-HANDSHAKE_FAILED = Diagnosis("TLS handshake failed ({reason})", next="look")
+HANDSHAKE_FAILED = Diagnosis("TLS handshake failed ({reason})", next="detect")
 CLIENT_CERTIFICATE = Diagnosis(
     "the collector requires a client certificate",
     "set client-certificate and client-private-key in the exporter's tls table, signed by an "
@@ -170,7 +170,7 @@ REJECTED = Diagnosis(
 )
 REJECTED_WITHOUT_REASON = REJECTED.about(reason="no reason given")
 FAILED = Diagnosis("{reason}", _LOG)
-UNEXPLAINED = Diagnosis("{reason}", next="look")
+UNEXPLAINED = Diagnosis("{reason}", next="detect")
 UNEXPLAINED_WITHOUT_ROUTE = Diagnosis(
     "{reason}", "check that {exporter.safe_endpoint} is the collector's address"
 )

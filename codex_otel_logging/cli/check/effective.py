@@ -9,10 +9,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from ...config.exporter_table import EXPORTERS
+from ...config.expansion import variables_in
+from ...config.exporter_table import NO_EXPORTER
 from ...config.otel_config import SET_ELSEWHERE, OtelConfig
 from ...config.settings import BatchConfig, ExporterConfig, TlsConfig, keys_of
-from ...config.tables import variables_in
 from ...otlp.masking import MASK
 
 
@@ -56,7 +56,7 @@ def _batch(config: OtelConfig, otel: Mapping[str, Any]) -> Iterator[Setting]:
 def _exporter(config: OtelConfig, otel: Mapping[str, Any]) -> Iterator[Setting]:
     """Yield the exporter's settings, with paths and endpoint as written in the file."""
     exporter = config.exporter
-    name = EXPORTERS[0] if exporter is None else exporter.name
+    name = NO_EXPORTER if exporter is None else exporter.name
     yield Setting("exporter", name, "file" if "exporter" in otel else "default")
     if exporter is None:
         return

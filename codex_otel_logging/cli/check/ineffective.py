@@ -23,6 +23,7 @@ _FOR_SETTINGS = {
         for each, key in keys_of(BatchConfig)
     },
 }
+"""The variables that are read for a setting, and why one of them may have no effect."""
 
 
 def ineffective_variables(config: OtelConfig, settings: Iterable[Setting]) -> Mapping[str, str]:
@@ -53,7 +54,7 @@ def _reason(name: str, value: str, config: OtelConfig) -> str | None:
         return None if known else "only the value true has an effect"
     if name in environment.NEVER_READ:
         return environment.NEVER_READ[name]
-    # OTEL_EXPORTER_OTLP_* without those for traces and metrics, which are another SDK's business.
+    # OTEL_EXPORTER_OTLP_* without those for other signals, which this package never reads.
     of_exporters = name.startswith(environment.EXPORTERS) and not name.startswith(
         environment.OTHER_EXPORTERS
     )

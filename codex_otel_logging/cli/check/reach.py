@@ -47,11 +47,11 @@ class Reach(NamedTuple):
     notes: Sequence[str]
 
 
-class _Outcome(NamedTuple):
-    """A handler that a record arrives at, or would arrive at without `fault`.
+class _Path(NamedTuple):
+    """The path of a record to a handler; `fault` says what stops the record on it, if anything.
 
-    `holder` is the logger the first handler is attached to; `through` are the buffering handlers
-    (queues, memory) in between.
+    `holder` is the logger that the path begins at; `through` are the buffering handlers (queues,
+    memory) in between.
     """
 
     handler: logging.Handler
@@ -72,17 +72,17 @@ def reach_of(logger: logging.Logger, unattached: Sequence[str] = ()) -> Reach:
     """
     # Handlers are examined even if the logger already stops the event: one run reports all faults.
     record, faults = _logged(logger, sample_record(logger.name))
-    outcomes = [
-        outcome
+    paths = [
+        path
         for holder, handler in handlers_of(logger.name)
-        for outcome in _outcomes(handler, record, holder)
+        for path in _paths(handler, record, holder)
     ]
-    ours = [outcome for outcome in outcomes if _leads_to_ours(outcome.handler)]
-    arrived = [outcome for outcome in ours if not outcome.fault]
+    ours = [path for path in paths if _leads_to_ours(path.handler)]
+    arrived = [path for path in ours if not path.fault]
     # Faults of other handlers are no concern of this package; such a handler receives nothing.
-    others = [outcome for outcome in outcomes if not (outcome.fault or outcome in ours)]
+    others = [path for path in paths if not (path.fault or path in ours)]
     leaves_logger = not faults
-    faults += [outcome.fault for outcome in ours if outcome.fault]
+    faults += [path.fault for path in ours if path.fault]
     if not ours:
         queues = [each.handler for each in others if isinstance(each.handler, QueueHandler)]
         faults.append(_why_missing(logger, queues, unattached))
@@ -96,9 +96,9 @@ def reach_of(logger: logging.Logger, unattached: Sequence[str] = ()) -> Reach:
     )
 
 
-def _onlooker(outcome: _Outcome) -> Onlooker:
-    by_propagation = not is_event_logger(outcome.holder.name)
-    return Onlooker(_handler(outcome.handler), outcome.place, by_propagation)
+def _onlooker(path: _Path) -> Onlooker:
+    by_propagation = not is_event_logger(path.holder.name)
+    return Onlooker(_handler(path.handler), path.place, by_propagation)
 
 
 def _logged(
@@ -167,15 +167,15 @@ def _filtered(
     return record, ""
 
 
-def _outcomes(
+def _paths(
     handler: logging.Handler,
     record: logging.LogRecord,
     holder: logging.Logger,
     through: tuple[logging.Handler, ...] = (),
     *,
     compares_level: bool = True,
-) -> Iterator[_Outcome]:
-    """Yield the outcomes at a handler, or at the handlers it passes records on to.
+) -> Iterator[_Path]:
+    """Yield the path to a handler, or to each handler that it passes records on to.
 
     `compares_level` is False where the standard library skips the level check: a `MemoryHandler`
     and, by default, a `QueueListener` call `handle` without it.
@@ -198,14 +198,12 @@ def _outcomes(
         if not fault and is_own(handler) and READER.read(record) is None:
             fault = _not_an_event_fault(through)
         if not isinstance(handler, logging.NullHandler):  # it discards records: not an onlooker
-            yield _Outcome(handler, holder, through, fault)
+            yield _Path(handler, holder, through, fault)
         return
     # By default a QueueListener ignores the levels of its handlers.
     respects = getattr(getattr(handler, "listener", None), "respect_handler_level", False)
     for each in inner:
-        yield from _outcomes(
-            each, record, holder, (*through, handler), compares_level=bool(respects)
-        )
+        yield from _paths(each, record, holder, (*through, handler), compares_level=bool(respects))
 
 
 def _not_an_event_fault(through: Sequence[logging.Handler]) -> str:
@@ -272,7 +270,7 @@ def _ancestors(logger: logging.Logger) -> list[logging.Logger]:
     return [logger] if logger.parent is None else [logger, *_ancestors(logger.parent)]
 
 
-def _duplicates(arrived: Sequence[_Outcome]) -> Iterator[str]:
+def _duplicates(arrived: Sequence[_Path]) -> Iterator[str]:
     """Yield a fault for each destination that an event is sent to more than once."""
     for first in arrived:
         same = [each for each in arrived if _go_to_same_place(first.handler, each.handler)]
@@ -288,7 +286,7 @@ def _go_to_same_place(one: logging.Handler, other: logging.Handler) -> bool:
     return one is other or (exporter is not None and exporter == exporter_of(other))
 
 
-def _notes(arrived: Sequence[_Outcome]) -> Iterator[str]:
+def _notes(arrived: Sequence[_Path]) -> Iterator[str]:
     for each in arrived:
         name = _handler(each.handler)
         if not is_event_logger(each.holder.name):

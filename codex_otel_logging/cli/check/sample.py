@@ -8,11 +8,11 @@ from ...attachment import EVENT_LOGGER
 from ...conversation import Conversation
 from ...events.event import Event
 from ...events.reader import EventReader
-from ...events.redaction import REDACT_ALL
+from ...events.redaction import Redaction
 
 EVENT = "codex.startup_phase"
 
-READER = EventReader(REDACT_ALL)
+READER = EventReader(Redaction())
 """Reads the sample as a handler does. No setting matters: the event has no sensitive field."""
 
 

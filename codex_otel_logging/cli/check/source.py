@@ -89,5 +89,5 @@ def shell_advice(error: ConfigError) -> Sequence[str]:
     """
     if isinstance(error.__context__, FileNotFoundError):
         what = error.faults[0].rpartition("; ")[0]
-        return [f"{what}; create it, or name another file: codex-otel-logging check PATH"]
+        return [f"{what}; create it, or add the path of another file to the command"]
     return error.faults

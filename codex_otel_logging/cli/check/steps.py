@@ -12,7 +12,6 @@ import re
 import socket
 import ssl
 from collections.abc import Sequence
-from contextlib import suppress
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
@@ -30,27 +29,8 @@ from ...otlp.route import Proxy, Route, usual_authorities
 from . import diagnoses
 from .diagnoses import Diagnosis
 
-_PROBE_TIMEOUT_S = 2.0
-"""Maximum time of each attempt to detect a protocol."""
-
-_ALERT_TIMEOUT_S = 0.3
-"""How long to wait for a server's alert that a client certificate is required.
-
-In TLS 1.3 the client's handshake is complete before the server has checked its certificate, so the
-alert arrives on the first read: RFC 8446, 4.4.2.4 and 6.2.
-"""
-
-_HTTP2_PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0\x04\0\0\0\0\0"
-"""The client connection preface with an empty SETTINGS frame: RFC 9113, 3.4."""
-
-_SETTINGS_FRAME = b"\x04\0\0\0\0\0"
-"""Type, flags and stream of the SETTINGS frame that a server sends first, after its length."""
-
-# GET, because every HTTP/1 server answers it, at least with an error; it changes nothing there.
-_HTTP1_REQUEST = b"GET / HTTP/1.1\r\nHost: collector\r\nConnection: close\r\n\r\n"
-
-_CLOSED, _CERTIFICATE_REQUIRED = b"(closed)", b"(certificate required)"
-"""Stand for a connection that ended before the first byte arrived."""
+_ALMOST_LOGS_PATH = re.compile(r"(?<!/)/+(v1(/+(logs?|traces?|metrics?)?)?)?/*\Z")
+"""The end of an endpoint that `LOGS_PATH` replaces: slashes, or the path of another signal."""
 
 _LOCAL_STATUSES = (None, "UNAVAILABLE", "DEADLINE_EXCEEDED", "CANCELLED", "INTERNAL", "UNKNOWN")
 """Statuses without an answer of a collector: None for HTTP; gRPC generates the others itself."""
@@ -61,14 +41,6 @@ class ResolvedAddress(NamedTuple):
 
     family: int
     sockaddr: Any
-
-
-class DetectedProtocols(NamedTuple):
-    """The protocols a port speaks, and whether over TLS. gRPC runs over HTTP/2."""
-
-    tls: bool
-    http1: bool
-    http2: bool
 
 
 def build(exporter: ExporterConfig, config: OtelConfig) -> Exporter | Diagnosis:
@@ -176,14 +148,14 @@ def tls_handshake(
 ) -> Diagnosis:
     """Perform a TLS handshake as the exporter does, verify the certificate, and disconnect."""
     try:
-        context = _context(exporter)
+        context = tls_context(exporter)
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         return diagnoses.UNREADABLE_CERTIFICATES.about(reason=reason)
     # The ALPN protocol that the exporter offers: a server may refuse a handshake without its own.
     protocol = "http/1.1" if exporter.over_http else "h2"
     try:
-        with _wrap_tls(connection, context, protocol, route, deadline) as secure:
+        with wrap_tls(connection, context, protocol, route, deadline) as secure:
             return diagnoses.TLS_ESTABLISHED.about(version=secure.version())
     except ssl.SSLCertVerificationError as error:
         diagnosis = diagnoses.CERTIFICATES.get(error.verify_code, diagnoses.UNKNOWN_AUTHORITY)
@@ -200,7 +172,13 @@ def tls_handshake(
         return diagnosis.about(reason=reason)
 
 
-def _context(exporter: ExporterConfig, *, verify: bool = True) -> ssl.SSLContext:
+def tls_context(exporter: ExporterConfig, *, verify: bool = True) -> ssl.SSLContext:
+    """Return a TLS context with the exporter's authorities and client certificate.
+
+    Raises:
+        OSError, ValueError: a file cannot be loaded.
+
+    """
     tls = exporter.tls or TlsConfig()
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     if not verify:
@@ -218,13 +196,20 @@ def _context(exporter: ExporterConfig, *, verify: bool = True) -> ssl.SSLContext
     return context
 
 
-def _wrap_tls(
+def wrap_tls(
     connection: socket.socket,
     context: ssl.SSLContext,
     protocol: str,
     route: Route,
     deadline: Deadline,
 ) -> ssl.SSLSocket:
+    """Perform the TLS handshake with the collector, and offer `protocol` by ALPN.
+
+    Raises:
+        OSError: the handshake fails or times out.
+        UnicodeError: the collector's host name is invalid.
+
+    """
     host = route.collector.host
     host.encode("idna")  # on an invalid name, `wrap_socket` of Python 3.10 leaks the connection
     context.set_alpn_protocols([protocol])
@@ -260,7 +245,7 @@ def send(
         reason=reason,
         exporter=exporter,
         headers=", ".join(exporter.headers),
-        logs_endpoint=f"{exporter.safe_endpoint.rstrip('/')}{LOGS_PATH}",
+        logs_endpoint=_ALMOST_LOGS_PATH.sub("", exporter.safe_endpoint) + LOGS_PATH,
         other_protocol="json" if exporter.protocol == "binary" else "binary",
     )
 
@@ -278,98 +263,3 @@ def _subject(outcome: Outcome, exporter: ExporterConfig) -> int | str | None:
     if status == "RESOURCE_EXHAUSTED":
         return f"{status}, {outcome.verdict}"
     return status
-
-
-def detect_protocols(exporter: ExporterConfig, route: Route, answer: Diagnosis) -> Diagnosis:
-    """Detect which protocols the port speaks, to explain a failure that has no other cause.
-
-    The expected use of TLS is tried first. Each attempt opens a new connection, at most four
-    in all, of at most two seconds each.
-    """
-    if route.proxy and route.proxy.opaque:
-        return diagnoses.HIDDEN_BY_PROXY.about(route=route)
-    for tls in (route.tls, not route.tls):
-        received = [
-            _first_bytes(exporter, route, tls, "h2", _HTTP2_PREFACE),
-            _first_bytes(exporter, route, tls, "http/1.1", _HTTP1_REQUEST),
-        ]
-        if _CERTIFICATE_REQUIRED in received:
-            return diagnoses.CLIENT_CERTIFICATE
-        http1 = any(data.startswith(b"HTTP/1.") for data in received)
-        # A frame begins with its length in three bytes: RFC 9113, 4.1.
-        http2 = any(data[3:9] == _SETTINGS_FRAME for data in received)
-        if http1 or http2:
-            return _compare(DetectedProtocols(tls, http1, http2), exporter, route, answer)
-        if tls == route.tls and all(data == _CLOSED for data in received):
-            return diagnoses.CLOSED_IN_HANDSHAKE
-    return diagnoses.NO_PROTOCOL
-
-
-def _compare(
-    detected: DetectedProtocols, exporter: ExporterConfig, route: Route, answer: Diagnosis
-) -> Diagnosis:
-    """Return advice on the differences between the port's protocols and the settings."""
-    spoken = {"HTTP/1": detected.http1, "gRPC": detected.http2}
-    expected = "HTTP/1" if exporter.over_http else "gRPC"
-    mismatches = []
-    if detected.tls != route.tls:
-        mismatches.append(diagnoses.USE_SCHEME[detected.tls])
-    if not spoken[expected]:
-        mismatches.append(diagnoses.USE_EXPORTER[expected])
-    diagnosis = diagnoses.PROTOCOLS
-    if not mismatches:
-        # The probe verified the certificate, so only gRPC's own authorities can have rejected it.
-        untrusted = "TLS failed" in answer.text
-        diagnosis = diagnoses.UNTRUSTED_BY_GRPC if untrusted else diagnoses.NOT_ACCEPTING
-    return diagnosis.about(
-        protocols=" and ".join(name for name in spoken if spoken[name]),
-        tls="with" if detected.tls else "without",
-        mismatches="; ".join(mismatches),
-    )
-
-
-def _first_bytes(
-    exporter: ExporterConfig, route: Route, tls: bool, protocol: str, request: bytes
-) -> bytes:
-    """Send a request and return the first bytes received, before or after it.
-
-    Certificates are not verified: only the protocol matters here.
-    """
-    _, addresses = resolve(route)
-    deadline = Deadline(min(exporter.timeout_ms / 1000, _PROBE_TIMEOUT_S))
-    _, connection = connect(route, addresses, deadline)
-    if connection is None:
-        return b""
-    try:
-        with connection:
-            proxy = route.proxy
-            if proxy and not open_tunnel(connection, exporter, route, proxy, deadline).ok:
-                return b""
-            if not tls:
-                return _exchange(connection, request, deadline)
-            context = _context(exporter, verify=False)
-            with _wrap_tls(connection, context, protocol, route, deadline) as secure:
-                # An HTTP/2 server sends its SETTINGS unasked, and a TLS alert arrives unasked too.
-                with suppress(TimeoutError):
-                    return _received(secure, Deadline(_ALERT_TIMEOUT_S)) or _CLOSED
-                return _exchange(secure, request, deadline)
-    except (OSError, UnicodeError) as error:
-        required = "CERTIFICATE_REQUIRED" in (getattr(error, "reason", None) or "")
-        return _CERTIFICATE_REQUIRED if required else b""
-
-
-def _exchange(connection: socket.socket, request: bytes, deadline: Deadline) -> bytes:
-    deadline.limit(connection)
-    connection.sendall(request)
-    return _received(connection, deadline)
-
-
-def _received(connection: socket.socket, deadline: Deadline) -> bytes:
-    """Return the next nine bytes, or fewer at the end: the length of an HTTP/2 frame header."""
-    data = b""
-    while len(data) < 9:
-        deadline.limit(connection)
-        if not (more := connection.recv(9 - len(data))):
-            break
-        data += more
-    return data

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 _MICROSECOND = timedelta(microseconds=1)
 _LATEST_NS = (1 << 64) - 1  # OTLP's times are fixed64
-_LARGEST = float(1 << 63)  # numbers are added up as integers, and printed as such
+_MAX_NUMBER = float(1 << 63)  # numbers are added up as integers, and printed as such
 _FIRST_HTTP_ERROR = 400
 _SEVERITY_ERROR = 17
 """ERROR: https://opentelemetry.io/docs/specs/otel/logs/data-model/#field-severitynumber"""
@@ -65,7 +65,7 @@ def number(value: object) -> float | None:
         found = float(value)
     except (ValueError, OverflowError):
         return None
-    return found if 0 <= found < _LARGEST else None
+    return found if 0 <= found < _MAX_NUMBER else None
 
 
 def failure_of(event: ReceivedEvent) -> str | None:

@@ -21,6 +21,8 @@ _FIRST = (
     *("event.kind", "startup.phase", "tool_name", "decision", "duration_ms", "success"),
     *("http.response.status_code", "error.message"),
 )
+"""The most important fields, in the order in which a line shows them."""
+
 _ESSENTIAL = _FIRST[: _FIRST.index("duration_ms") + 1]
 """Fields that a line always shows, however narrow the terminal is."""
 
@@ -28,7 +30,7 @@ _WIDE = 100
 """Columns from which lines show milliseconds and align event names."""
 
 _LAST = ("call_id", "cf_ray")
-"""Ids, which are long and rarely looked at."""
+"""Fields that a line shows last: ids, which are long and rarely needed."""
 
 _STYLES = {
     "codex.conversation_starts": "bold cyan",
@@ -141,7 +143,7 @@ class _TextView:
         if summary.app_version:
             names.append(shown(summary.app_version))
         out.line(f"{summary.label:3} {'  '.join(names)}", "bold", indent=4)
-        for what, text, style in _sums(summary):
+        for what, text, style in _summary_lines(summary):
             out.line(f"    {what:10} {text}", style, indent=15)
         if forgotten:
             out.line()
@@ -203,7 +205,7 @@ def _parts(field: Field, style: str = "") -> list[Part]:
     return [(f" {name}=", "dim"), (value, style)]
 
 
-def _sums(summary: ConversationSummary) -> Iterator[tuple[str, str, str]]:
+def _summary_lines(summary: ConversationSummary) -> Iterator[tuple[str, str, str]]:
     """Yield the lines of a summary: a label, a text, and a style."""
     # Local time, as the clock of the person at the terminal; the JSON view prints UTC.
     first, last = _local(summary.first_ns), _local(summary.last_ns)
