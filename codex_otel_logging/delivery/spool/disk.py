@@ -55,6 +55,11 @@ def open_existing(path: str) -> int:
     return os.open(path, os.O_RDWR | _FLAGS)
 
 
+def open_to_read(path: str) -> int:
+    """Open a file for reading only; return its descriptor."""
+    return os.open(path, os.O_RDONLY | _FLAGS)
+
+
 def status(descriptor: int) -> os.stat_result:
     """Return the status of an open file."""
     return os.fstat(descriptor)
