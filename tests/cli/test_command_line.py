@@ -19,7 +19,7 @@ from support.fixtures import RunPython
 from support.paths import ROOT
 
 NAME = "codex-otel-logging"
-COMMANDS = ["demo", "check", "listen", "catalog", "docs"]
+COMMANDS = ["demo", "check", "listen", "drain", "catalog", "docs"]
 
 
 def error_of(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
@@ -89,8 +89,8 @@ sys.exit(main(["--version"]))
     [
         (["chek"], "unknown command 'chek'; did you mean 'check'?"),
         (["lisen", "--json"], "unknown command 'lisen'; did you mean 'listen'?"),
-        (["x"], "unknown command 'x'; known are catalog, check, demo, docs, listen"),
-        (["\x1b[31m"], r"unknown command '\x1b[31m'; known are catalog, check, demo, docs, listen"),
+        (["x"], "unknown command 'x'; known are catalog, check, demo, docs, drain, listen"),
+        (["\x1b[31m"], r"unknown command '\x1b[31m'; known are catalog, check, demo, docs, drain, listen"),
     ],
 )
 def test_unknown_command_gets_a_suggestion(

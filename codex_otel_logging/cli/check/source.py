@@ -82,12 +82,12 @@ def _file_of(configured: ConfiguredHandler, reference: str) -> OtelFile | None:
     return OtelFile.read(found, missing_ok=bool(options.get("missing_ok")))
 
 
-def shell_advice(error: ConfigError) -> Sequence[str]:
+def shell_advice(error: ConfigError, command: str = "check") -> Sequence[str]:
     """Return the faults of an error, with advice for a shell instead of advice for code.
 
     A missing file's own message suggests an argument of `from_toml`.
     """
     if isinstance(error.__context__, FileNotFoundError):
         what = error.faults[0].rpartition("; ")[0]
-        return [f"{what}; create it, or name another file: codex-otel-logging check PATH"]
+        return [f"{what}; create it, or name another file: codex-otel-logging {command} PATH"]
     return error.faults

@@ -33,6 +33,12 @@ Export = Callable[[SharedAttributes, Sequence[Event]], Outcome]
 """Exports events in one request, with the shared attributes of the process that logged them."""
 
 
+Report = Callable[[str, str], None]
+"""Reports something about a file, or about the directory if the path, the first argument, is empty.
+
+A text is reported only once for each path."""
+
+
 class Leftovers:
     """The leftovers in one directory. Not thread-safe.
 
@@ -42,6 +48,7 @@ class Leftovers:
         export: exports a batch; after the outcome `retry`, others may adopt the rest.
         account: called with the recovered and the discarded events of each step.
         redirect: export the leftovers of any destination, instead of only those of this one.
+        report: reports what was not exported, and why; None logs warnings.
 
     """
 
@@ -53,17 +60,21 @@ class Leftovers:
         export: Export,
         account: Callable[[int, int], None],
         redirect: bool = False,
+        report: Report | None = None,
     ) -> None:
         self._settings = settings
         self._batch = batch
         self._export = export
         self._account = account
         self._redirect = redirect
+        self._report = report or self._log
         self._paths: deque[str] = deque()
         self._current: Leftover | None = None
         self._reported: set[tuple[str, str]] = set()
         self.failure = ""
         """Why the last step failed; empty if it did not."""
+        self.owner = ""
+        """The handler whose events the last step exported."""
 
     def scan(self) -> None:
         """Look for leftovers; the steps that follow adopt and export them."""
@@ -104,10 +115,10 @@ class Leftovers:
                 self._warn(path, f"damaged header; renamed, {error.records} events not exported")
                 continue
             except NewerFormatError:
-                self._warn(path, "written by a newer release; left alone")
+                self._warn(path, "written by a newer release; not exported")
                 continue
             except OSError as error:
-                self._warn(path, f"cannot be read ({error.strerror or error}); left alone")
+                self._warn(path, f"cannot be read ({error.strerror or error}); not exported")
                 continue
             if leftover is None:
                 continue
@@ -116,7 +127,7 @@ class Leftovers:
                 leftover.close()
                 self._warn(
                     "",
-                    f"events for {destination} are left alone; to export them to "
+                    f"events for {destination} are not exported; to export them to "
                     f"{self._settings.destination}, run: codex-otel-logging drain --redirect",
                 )
                 continue
@@ -129,6 +140,7 @@ class Leftovers:
         for event in events:
             self._settings.redact(event)
         shared = leftover.header.shared
+        self.owner = leftover.header.owner
         parts = Parts(events)
         settled = Settlement()
         while parts:
@@ -161,15 +173,17 @@ class Leftovers:
     def _finish(self, leftover: Leftover) -> None:
         if leftover.damaged:
             self._account(0, leftover.damaged)
-            self._warn(leftover.path, f"{leftover.damaged} damaged records")
+            self._warn(leftover.path, f"damaged records: {leftover.damaged}")
         leftover.remove()
         self._current = None
 
     def _warn(self, path: str, text: str) -> None:
-        """Report something about a file once, or about the directory if `path` is empty."""
         if (path, text) not in self._reported:
             self._reported.add((path, text))
-            diagnostics.warn("spool %s: %s", path or self._settings.path, text)
+            self._report(path, text)
+
+    def _log(self, path: str, text: str) -> None:
+        diagnostics.warn("spool %s: %s", path or self._settings.path, text)
 
 
 def segment_paths(directory: str) -> Iterator[str]:
