@@ -90,7 +90,10 @@ sys.exit(main(["--version"]))
         (["chek"], "unknown command 'chek'; did you mean 'check'?"),
         (["lisen", "--json"], "unknown command 'lisen'; did you mean 'listen'?"),
         (["x"], "unknown command 'x'; known are catalog, check, demo, docs, drain, listen"),
-        (["\x1b[31m"], r"unknown command '\x1b[31m'; known are catalog, check, demo, docs, drain, listen"),
+        (
+            ["\x1b[31m"],
+            r"unknown command '\x1b[31m'; known are catalog, check, demo, docs, drain, listen",
+        ),
     ],
 )
 def test_unknown_command_gets_a_suggestion(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import signal
@@ -19,7 +20,7 @@ import pytest
 from codex_otel_logging import Receiver
 from codex_otel_logging.__main__ import main
 from codex_otel_logging.cli import drain as command
-from codex_otel_logging.delivery.spool import draining
+from codex_otel_logging.delivery.spool import disk, draining
 from codex_otel_logging.receiver import ReceivedRequest, events_of
 from support.collectors import OK, HttpCollector, Reply
 from support.commands import Command, needs_rich
@@ -436,6 +437,84 @@ def test_a_drain_that_is_ended_half_way_repeats_at_most_one_batch(
     expected = [*range(3 * BATCH), *range(2 * BATCH, 5 * BATCH)]
     assert received == expected
     assert application.files == []
+
+
+def test_attempts_count_anew_after_each_batch(
+    application: Application, scripted: Scripted, drain: Drain, fast: list[float]
+) -> None:
+    configure_for(application, scripted(*[UNAVAILABLE, OK] * 5))
+    application.die(5 * BATCH)
+    assert drain()[0] == NOTHING_LEFT
+    assert fast == [draining.BACKOFF_S[0]] * 5
+
+
+def test_a_file_that_cannot_be_removed_is_exported_once(
+    application: Application,
+    receiver: Receiver,
+    drain: Drain,
+    fast: list[float],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As in a directory that was made read-only."""
+    application.configure(receiver.http_endpoint)
+    application.die(2)
+    monkeypatch.setattr(disk, "remove", lambda _: None)
+    for exported in ("2 events of 1 process", "0 events of 0 processes"):
+        status, lines = drain()
+        assert status == LEFT
+        assert lines[1:] == [f"Exported {exported}", "Left: 0 events in 1 file"]
+    assert numbers(receiver.events) == [0, 1]
+    assert fast == []
+
+
+def test_list_skips_files_that_are_exported_meanwhile(
+    application: Application, drain: Drain, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    application.configure("http://127.0.0.1:9/v1/logs")
+    application.die(1)
+    monkeypatch.setattr(disk, "names", lambda _: [*application.files, "0-gone.spool"])
+    assert drain("--list")[1][-1] == "Left: 1 event in 1 file"
+
+
+def test_list_says_damaged_as_long_as_the_name_does(application: Application, drain: Drain) -> None:
+    application.configure("http://127.0.0.1:9/v1/logs")
+    application.die(1)
+    file = newest(application)
+    file.rename(f"{file}.damaged")
+    row = re.split("  +", drain("--list")[1][-2])
+    assert row[:4] == ["damaged", "otlp-http http://127.0.0.1:9/v1/logs", "1", "1"]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")
+def test_files_of_another_user_are_not_read(application: Application, drain: Drain) -> None:
+    application.configure("http://127.0.0.1:9/v1/logs")
+    application.die(1)
+    os.chown(newest(application), 12345, -1)
+    assert re.split("  +", drain("--list")[1][-2])[:4] == ["unreadable", "unknown", "1", "0"]
+
+
+def test_a_directory_that_cannot_be_read_is_reported(
+    application: Application, drain: Drain, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(path: str) -> list[str]:
+        raise PermissionError(13, "Permission denied", path)
+
+    application.configure("http://127.0.0.1:9/v1/logs")
+    monkeypatch.setattr(disk, "names", fail)
+    message = f"{application.spool}: cannot be read: Permission denied"
+    for options in ((), ("--list",)):
+        status, lines = drain(*options)
+        assert (status, lines[-1]) == (LEFT, message)
+
+
+def test_closed_pipe_prints_no_error(application: Application) -> None:
+    application.configure("http://127.0.0.1:9/v1/logs")
+    application.die(1)
+    arguments = ("drain", str(application.settings), "--list")
+    with Command(*arguments, home=application.folder) as running:
+        running.close_output()
+        assert running.wait() == 1
+        assert running.errors == ""
 
 
 def test_settings_without_a_spool_are_an_error(
