@@ -80,7 +80,6 @@ def _rows(files: Iterable[SpoolFile]) -> Iterator[tuple[str, ...]]:
     def kind(file: SpoolFile) -> tuple[int, str]:
         return STATES.index(file.state), file.destination
 
-    now_ns = time.time_ns()
     for (state, destination), group in groupby(sorted(files, key=kind), key=kind):
         same = list(group)
         yield (
@@ -89,7 +88,7 @@ def _rows(files: Iterable[SpoolFile]) -> Iterator[tuple[str, ...]]:
             f"{len(same):,}",
             f"{_events(same):,}",
             f"{sum(file.size for file in same):,}",
-            _age(now_ns - min(file.oldest_ns for file in same)),
+            _age(min((file.oldest_ns for file in same if file.oldest_ns), default=0)),
         )
 
 
@@ -159,8 +158,10 @@ def _counted(number: int, what: str) -> str:
     return f"{number:,} {what if number == 1 else plural}"
 
 
-def _age(age_ns: int) -> str:
-    """Return an age in its largest unit, such as `3 h`."""
-    seconds = max(age_ns // 1_000_000_000, 0)
+def _age(time_ns: int) -> str:
+    """Return how long ago a time was, in the largest unit, such as `3 h`; 0 means unknown."""
+    if not time_ns:
+        return "unknown"
+    seconds = max(time.time_ns() - time_ns, 0) // 1_000_000_000
     unit, size = next(each for each in _UNITS if seconds >= each[1] or each[1] == 1)
     return f"{seconds // size} {unit}"

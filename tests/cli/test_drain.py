@@ -134,8 +134,12 @@ def test_list_shows_what_is_left_and_changes_nothing(
     ("age_s", "shown"),
     [(-5, "0 s"), (59, "59 s"), (60, "1 min"), (7200, "2 h"), (86_399, "23 h"), (259_200, "3 d")],
 )
-def test_ages_are_shown_in_their_largest_unit(age_s: int, shown: str) -> None:
-    assert command._age(age_s * 1_000_000_000) == shown
+def test_ages_are_shown_in_their_largest_unit(
+    age_s: int, shown: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now_ns = 1_796_073_006_435_333_048
+    monkeypatch.setattr("time.time_ns", lambda: now_ns)
+    assert command._age(now_ns - age_s * 1_000_000_000) == shown
 
 
 @needs_rich
@@ -162,7 +166,7 @@ def test_events_for_another_destination_are_exported_only_with_redirect(
     status, lines = drain()
     assert status == LEFT
     assert lines[1:] == [
-        "events for otlp-http http://127.0.0.1:9/v1/logs are not exported; to export them to "
+        "events for otlp-http http://127.0.0.1:9/v1/logs are ignored; to export them to "
         f"otlp-http {receiver.http_endpoint}, run: codex-otel-logging drain --redirect",
         "Exported 2 events of 1 process",
         "Left: 3 events in 1 file",
@@ -185,7 +189,7 @@ def test_files_of_a_newer_format_stay_as_they_are(
     before = contents(application)
     status, lines = drain()
     assert status == LEFT
-    assert f"{file.name}: written by a newer release; not exported" in lines
+    assert f"{file.name}: written by a newer release; ignored" in lines
     assert lines[-2:] == ["Exported 0 events of 0 processes", "Left: 0 events in 1 file"]
     assert re.split("  +", drain("--list")[1][-2])[0] == "newer format"
     assert contents(application) == before
@@ -222,14 +226,14 @@ def test_a_damaged_record_costs_only_itself(
     status, lines = drain()
     assert status == NOTHING_LEFT
     assert lines[1:] == [
-        f"{file.name}: damaged records: 1",
+        f"{file.name}: 1 damaged record",
         "Exported 2 events of 1 process; 1 event rejected or damaged",
         "Nothing is left",
     ]
     assert numbers(receiver.wait_for(2)) == [0, 2]
 
 
-def test_links_are_not_followed(
+def test_links_are_not_followed_and_fifos_not_opened(
     application: Application, receiver: Receiver, drain: Drain, fast: list[float]
 ) -> None:
     application.configure(receiver.http_endpoint)
@@ -238,10 +242,12 @@ def test_links_are_not_followed(
     moved = application.folder / "elsewhere"
     file.rename(moved)
     file.symlink_to(moved)
+    os.mkfifo(application.spool / "0-a.spool")
     status, lines = drain()
     assert status == LEFT
     assert any(line.startswith(f"{file.name}: cannot be read (") for line in lines)
-    assert re.split("  +", drain("--list")[1][-2])[0] == "unreadable"
+    row = re.split("  +", drain("--list")[1][-2])
+    assert row == ["unreadable", "unknown", "2", "0", "0", "unknown"]
     assert receiver.events == []
 
 

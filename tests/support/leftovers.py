@@ -55,6 +55,10 @@ class Application(NamedTuple):
         settings = self.folder / "writer.toml"
         text = self.settings.read_text()
         settings.write_text(text.replace(f"= {BATCH}\n", "= 100000\n"))
+        self.leave(settings, count, first, *version)
+
+    def leave(self, settings: Path, count: int, first: int = 0, *version: str) -> None:
+        """Let a process with these settings log `count` events and be killed at once."""
         program = str(PROGRAMS / "leave_events.py")
         done = subprocess.run(
             [sys.executable, program, str(settings), str(count), str(first), *version],

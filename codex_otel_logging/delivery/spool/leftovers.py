@@ -112,13 +112,16 @@ class Leftovers:
                 leftover = adopt(path)
             except DamagedHeaderError as error:
                 self._account(0, error.records)
-                self._warn(path, f"damaged header; renamed, {error.records} events not exported")
+                self._warn(
+                    path,
+                    f"damaged header; renamed, {_counted(error.records, 'event')} not exported",
+                )
                 continue
             except NewerFormatError:
-                self._warn(path, "written by a newer release; not exported")
+                self._warn(path, "written by a newer release; ignored")
                 continue
             except OSError as error:
-                self._warn(path, f"cannot be read ({error.strerror or error}); not exported")
+                self._warn(path, f"cannot be read ({error.strerror or error}); ignored")
                 continue
             if leftover is None:
                 continue
@@ -127,7 +130,7 @@ class Leftovers:
                 leftover.close()
                 self._warn(
                     "",
-                    f"events for {destination} are not exported; to export them to "
+                    f"events for {destination} are ignored; to export them to "
                     f"{self._settings.destination}, run: codex-otel-logging drain --redirect",
                 )
                 continue
@@ -173,7 +176,7 @@ class Leftovers:
     def _finish(self, leftover: Leftover) -> None:
         if leftover.damaged:
             self._account(0, leftover.damaged)
-            self._warn(leftover.path, f"damaged records: {leftover.damaged}")
+            self._warn(leftover.path, _counted(leftover.damaged, "damaged record"))
         leftover.remove()
         self._current = None
 
@@ -184,6 +187,10 @@ class Leftovers:
 
     def _log(self, path: str, text: str) -> None:
         diagnostics.warn("spool %s: %s", path or self._settings.path, text)
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def segment_paths(directory: str) -> Iterator[str]:

@@ -62,11 +62,12 @@ def _file_at(path: str) -> SpoolFile:
     found = SpoolFile(path, "unreadable", "", 0, 0, 0)
     descriptor = -1
     try:
+        # Before it is opened: that would wake the writer of a FIFO, or start a device.
+        if not disk.is_regular_at(path):
+            return found
         descriptor = disk.open_to_read(path)
         status = disk.status(descriptor)
         found = found._replace(size=status.st_size, oldest_ns=status.st_mtime_ns)
-        if not disk.is_regular(descriptor):
-            return found
         # Asked before reading: a process that dies meanwhile leaves a file that is in use here.
         state: State = "in use" if _is_locked(path) else "left"
         leftover = Leftover(path, descriptor)
