@@ -20,6 +20,7 @@ import pytest
 from codex_otel_logging import Receiver
 from codex_otel_logging.__main__ import main
 from codex_otel_logging.cli import drain as command
+from codex_otel_logging.delivery.sender import BACKOFF_S
 from codex_otel_logging.delivery.spool import disk, draining
 from codex_otel_logging.receiver import ReceivedRequest, events_of
 from support.collectors import OK, HttpCollector, Reply
@@ -310,9 +311,36 @@ def test_a_failing_collector_gets_a_few_attempts_and_the_events_stay(
     assert lines[1] == "Exported 10 events of 1 process"
     assert lines[2].startswith("Export failing: ")
     assert lines[3:] == ["Left: 2 events in 1 file"]
-    assert fast == list(draining.BACKOFF_S[: draining.MAX_ATTEMPTS - 1])
+    assert fast == list(BACKOFF_S[: draining.MAX_ATTEMPTS - 1])
     configure_for(application, scripted(UNAVAILABLE, UNAVAILABLE, OK))
     assert drain("--redirect")[1][-2:] == ["Exported 2 events of 1 process", "Nothing is left"]
+
+
+def test_half_of_a_batch_is_not_exported_again(
+    application: Application, scripted: Scripted, drain: Drain, fast: list[float]
+) -> None:
+    """The collector rejects a batch as invalid, accepts its first half, and fails."""
+    invalid = Reply(400, code=Reply().code.INVALID_ARGUMENT)
+    collector = scripted(invalid, OK, *[UNAVAILABLE] * draining.MAX_ATTEMPTS, OK)
+    configure_for(application, collector)
+    application.die(BATCH)
+    assert drain()[1][-1] == f"Left: {BATCH // 2} events in 1 file"
+    assert drain()[1][1:] == ["Exported 5 events of 1 process", "Nothing is left"]
+    assert numbers(collector.events) == list(range(BATCH))
+
+
+@needs_rich
+def test_terminal_shows_progress_and_keeps_only_the_result(
+    application: Application, receiver: Receiver
+) -> None:
+    application.configure(receiver.http_endpoint)
+    application.die(2 * BATCH)
+    arguments = ("drain", str(application.settings))
+    with Command(*arguments, home=application.folder, columns=100) as running:
+        assert running.wait() == NOTHING_LEFT
+        assert "\x1b[2mExported 10 events of 1 process\x1b[0m" in running.output
+        result = re.sub(r"\x1b\[[\d;?]*[a-zA-Z]", "", running.output).splitlines()
+    assert result[-2:] == ["Exported 20 events of 1 process", "Nothing is left"]
 
 
 def test_retry_after_is_respected_or_ends_the_command(
@@ -451,7 +479,7 @@ def test_attempts_count_anew_after_each_batch(
     configure_for(application, scripted(*[UNAVAILABLE, OK] * 5))
     application.die(5 * BATCH)
     assert drain()[0] == NOTHING_LEFT
-    assert fast == [draining.BACKOFF_S[0]] * 5
+    assert fast == [BACKOFF_S[0]] * 5
 
 
 def test_a_file_that_cannot_be_removed_is_exported_once(
