@@ -368,15 +368,19 @@ def _build_pipeline(
             spool=spool,
         )
 
-    spool = _spool(exporter, shared, settings)
+    spool = spool_settings_of(exporter, shared, settings)
     # Where threads are greenlets, importing at the first event would stop all of them meanwhile.
     import_beside_greenlets(exporter)
     return Pipeline(worker_with)
 
 
-def _spool(
+def spool_settings_of(
     exporter: ExporterConfig, shared: SharedAttributes, settings: OtelConfig
 ) -> SpoolSettings | None:
+    """Return where these settings keep events on disk; None if nowhere, or if the platform cannot.
+
+    In the second case, logs a warning.
+    """
     if settings.spool is None:
         return None
     from .delivery.spool import disk

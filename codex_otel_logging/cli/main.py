@@ -69,7 +69,7 @@ def build_parser(prog: str) -> Parser:
     parser.add_argument("--version", action="store_true", help="show the version and exit")
     parser.set_defaults(run=_no_command)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
-    for add in (_add_demo, _add_check, _add_listen, _add_catalog, _add_docs):
+    for add in (_add_demo, _add_check, _add_listen, _add_drain, _add_catalog, _add_docs):
         add(commands)
     return parser
 
@@ -176,6 +176,38 @@ def _add_listen(commands: Commands) -> None:
     listen.set_defaults(run=_listen)
 
 
+def _add_drain(commands: Commands) -> None:
+    drain = commands.add_parser(
+        "drain",
+        help="export the events that ended processes left on disk",
+        description="Exports the events that ended processes left in the directory of the "
+        "settings' [otel.spool] table. The next start of the application does the same; drain is "
+        "for a machine on which none follows. Files of running processes are not touched. Any "
+        "number of drains may run at once. If the collector keeps failing, drain ends after a few "
+        "attempts and can be repeated.",
+        epilog="Exit status: 0 if no ended process has left anything; 1 if files are left or the "
+        "exporter's package is missing; 2 if the settings are invalid, cannot be read, or name no "
+        "spool or no exporter, and for an invalid command line; 130 if interrupted by Ctrl-C.",
+    )
+    drain.add_argument(
+        "path",
+        nargs="?",
+        type=path,
+        metavar="PATH",
+        help="the TOML file with the [otel] table (default: config.toml in $CODEX_HOME or in "
+        "~/.codex)",
+    )
+    drain.add_argument(
+        "--list", dest="only_list", action="store_true", help="show what is left and change nothing"
+    )
+    drain.add_argument(
+        "--redirect",
+        action="store_true",
+        help="also export events that were meant for another collector",
+    )
+    drain.set_defaults(run=_drain)
+
+
 def _add_catalog(commands: Commands) -> None:
     shown = commands.add_parser(
         "catalog",
@@ -245,6 +277,12 @@ def _listen(options: argparse.Namespace) -> int:
     from .listen import command as listen
 
     return listen.run(options.http_port, options.grpc_port, as_json=options.json)
+
+
+def _drain(options: argparse.Namespace) -> int:
+    from . import drain
+
+    return drain.run(options.path, only_list=options.only_list, redirect=options.redirect)
 
 
 def _catalog(options: argparse.Namespace) -> int:

@@ -70,6 +70,41 @@ class Retry(NamedTuple):
     throttled: bool
 
 
+class LeftoverExporter:
+    """Exports events of other processes, with the shared attributes of each. Not thread-safe.
+
+    Args:
+        connect: builds an exporter; called again when the shared attributes change.
+
+    """
+
+    def __init__(self, connect: Callable[[SharedAttributes], Exporter]) -> None:
+        self._connect = connect
+        self._current: tuple[SharedAttributes, Exporter] | None = None
+
+    def export(self, shared: SharedAttributes, events: Sequence[Event]) -> Outcome:
+        """Export events in one request. Blocks for at most about the exporter's timeout."""
+        with suppress_own_records():
+            try:
+                if self._current is None or self._current[0] != shared:
+                    self.close()
+                    self._current = shared, self._connect(shared)
+                return attempt(self._current[1], events, None)
+            except OSError as error:
+                self._current = None
+                return no_connection(error)
+            except Exception as error:
+                return Outcome("retry", f"no exporter: {error}")
+
+    def close(self) -> None:
+        """Close the connection; the next call of `export` opens another one."""
+        if self._current is not None:
+            _, exporter = self._current
+            self._current = None
+            with suppress(Exception):
+                exporter.shutdown()
+
+
 class Sender:
     """Exports one batch at a time and accounts for its events in the queue. Not thread-safe.
 
@@ -111,7 +146,7 @@ class Sender:
         self._check = check
         self._spool = spool
         self._exporter: Exporter | None = None
-        self._leftover_exporter: tuple[SharedAttributes, Exporter] | None = None
+        self._leftover_exporter: LeftoverExporter | None = None
         self.has_succeeded = False
         """Whether the last request succeeded, so that the connection works, or did."""
         self._import_failure: Outcome | None = None
@@ -258,24 +293,9 @@ class Sender:
         assert spool is not None
         if shared == spool.shared:
             return self._export(events, None)
-        with suppress_own_records():
-            try:
-                if self._leftover_exporter is None or self._leftover_exporter[0] != shared:
-                    self._close_leftover_exporter()
-                    self._leftover_exporter = shared, spool.connect(shared)
-                return attempt(self._leftover_exporter[1], events, None)
-            except OSError as error:
-                self._leftover_exporter = None
-                return no_connection(error)
-            except Exception as error:
-                return Outcome("retry", f"no exporter: {error}")
-
-    def _close_leftover_exporter(self) -> None:
-        if self._leftover_exporter is not None:
-            _, exporter = self._leftover_exporter
-            self._leftover_exporter = None
-            with suppress(Exception):
-                exporter.shutdown()
+        if self._leftover_exporter is None:
+            self._leftover_exporter = LeftoverExporter(spool.connect)
+        return self._leftover_exporter.export(shared, events)
 
     def leave_on_disk(self) -> bool:
         """Give up the batch and all queued events if they are on disk; return whether they are."""
@@ -292,7 +312,8 @@ class Sender:
 
     def release_exporter(self) -> Exporter | None:
         """Return the exporter, if any, for the caller to shut down; the next batch builds one."""
-        self._close_leftover_exporter()
+        if self._leftover_exporter is not None:
+            self._leftover_exporter.close()
         exporter, self._exporter = self._exporter, None
         return exporter
 

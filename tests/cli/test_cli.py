@@ -223,7 +223,7 @@ def test_ctrl_c_ends_demo_without_a_traceback(tmp_path: Path) -> None:
         assert "Everything arrived" not in command.output
 
 
-@pytest.mark.parametrize("command", [[], ["demo"], ["listen"], ["catalog"]])
+@pytest.mark.parametrize("command", [[], ["demo"], ["listen"], ["drain"], ["catalog"]])
 def test_help_documents_every_exit_status(
     capsys: pytest.CaptureFixture[str], command: list[str]
 ) -> None:

@@ -19,7 +19,7 @@ from support.fixtures import RunPython
 from support.paths import ROOT
 
 NAME = "codex-otel-logging"
-COMMANDS = ["demo", "check", "listen", "catalog", "docs"]
+COMMANDS = ["demo", "check", "listen", "drain", "catalog", "docs"]
 
 
 def error_of(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
@@ -89,10 +89,11 @@ sys.exit(main(["--version"]))
     [
         (["chek"], "unknown command 'chek'; did you mean 'check'?"),
         (["lisen", "--json"], "unknown command 'lisen'; did you mean 'listen'?"),
-        (["x"], "unknown command 'x'; expected one of catalog, check, demo, docs, listen"),
+        (["x"], "unknown command 'x'; expected one of catalog, check, demo, docs, drain, listen"),
         (
             ["\x1b[31m"],
-            r"unknown command '\x1b[31m'; expected one of catalog, check, demo, docs, listen",
+            r"unknown command '\x1b[31m'; expected one of catalog, check, demo, docs, drain, "
+            "listen",
         ),
     ],
 )

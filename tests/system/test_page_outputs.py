@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from codex_otel_logging.cli.listen import json_view, summaries
 from codex_otel_logging.config.schema import schema
 from support.commands import Command
 from support.fixtures import RunPython
+from support.leftovers import Application
 from support.pages import BLOCKS, QUICK_START, Block, block, blocks, lay_out_quick_start, page
 
 MAIN = "import sys; from codex_otel_logging.__main__ import main; main(sys.argv[1:])"
@@ -105,6 +107,57 @@ def test_check_schema_prints_the_schema(run_python: RunPython) -> None:
     assert json.loads(run_python(MAIN, *arguments).stdout) == schema()
 
 
+def add_spool(settings: Path) -> None:
+    settings.write_text(f'{settings.read_text()}\n[otel.spool]\npath = "spool"\n')
+
+
+def test_spool_file_looks_as_the_page_shows(run_python: RunPython, home: Path) -> None:
+    """Except checksums, times, the id of the owner, and the ends of lines."""
+
+    def comparable(text: str) -> list[str]:
+        text = re.sub(r"[0-9a-f]{8}$|^[0-9a-f]{8}", "CRC", text, flags=re.MULTILINE)
+        text = re.sub(r'"owner": "[0-9a-f]{16}"', "OWNER", text)
+        text = re.sub(r'("created"|"observed_ns"):[\d.]+', r"\1:TIME", text)
+        text = re.sub(r"http://[\w.]+:\d+", "ADDRESS", text)
+        return text.splitlines()
+
+    shown = comparable(block("text", "codex-otel-spool 1"))
+    add_spool(home / "otel.toml")
+    kill = "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"
+    assert run_python(f"{QUICK_START}\n{kill}").returncode == -signal.SIGKILL
+    (file,) = (home / "spool").iterdir()
+    written = comparable(file.read_text())
+    assert len(written) == len(shown)
+    for line, part in zip(written, shown, strict=True):
+        beginning = part.removesuffix("...")
+        assert line[: len(beginning)] == beginning
+        assert (line == part) != part.endswith("...")
+
+
+def test_drain_prints_what_the_page_shows(
+    run_python: RunPython, home: Path, receiver: Receiver
+) -> None:
+    """Except addresses, sizes and ages."""
+
+    def comparable(text: str) -> list[str]:
+        text = re.sub(r"http://[\w.]+:\d+", "ADDRESS", text)
+        text = re.sub(r"[\d,]+  \d+ (s|min) *$", "SIZE AGE", text, flags=re.MULTILINE)
+        text = text.replace(str(home / ".codex"), "/home/agent")
+        return [re.sub("  +", "  ", line) for line in text.splitlines()]
+
+    settings = home / ".codex" / "config.toml"
+    add_spool(settings)
+    for count in (25, 12):
+        Application(home).leave(settings, count)
+    shown = block("console", "drain --list")
+    first, second = re.findall(r"^\$ codex-otel-logging (.*)$", shown, re.MULTILINE)
+    printed = ""
+    for command in (first, second):
+        printed += f"$ codex-otel-logging {command}\n"
+        printed += run_python(MAIN, *command.split()).stdout
+    assert comparable(printed) == comparable(shown)
+
+
 def point_at_port(settings: Path, port: int) -> None:
     text = settings.read_text()
     settings.write_text(re.sub(r"http://[^/]*/", f"http://127.0.0.1:{port}/", text))
@@ -160,6 +213,8 @@ OUTPUTS: dict[str, Callable[..., None] | str] = {
     "new conversation": test_listen_prints_on_a_terminal_what_the_quick_start_shows,
     "A recorded agent session": test_demo_prints_what_the_pages_show,
     "Listening for events": test_listen_prints_what_the_page_shows,
+    "codex-otel-spool 1": test_spool_file_looks_as_the_page_shows,
+    "$ codex-otel-logging drain": test_drain_prints_what_the_page_shows,
     "POST /v1/traces": "test_refused_requests.py",
     "$ codex-otel-logging check --send": test_check_send_prints_what_the_page_shows,
     "$ codex-otel-logging check --logging": test_check_logging_prints_what_the_page_shows,

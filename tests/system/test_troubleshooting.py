@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import logging.config
 import re
+import shutil
 import sys
 from collections.abc import Callable
 from logging.handlers import QueueHandler
@@ -20,10 +21,12 @@ import pytest
 
 from codex_otel_logging import ConfigError, Receiver, Stats, from_table
 from codex_otel_logging.__main__ import main
+from codex_otel_logging.delivery.spool import journal
 from codex_otel_logging.otlp import factory
 from support.certificates import Certificates
 from support.collectors import OK, Answer, GrpcCollector, HttpCollector, Reply, Tls
 from support.fixtures import HandlerFactory, RunPython
+from support.leftovers import Application
 from support.pages import page
 
 LOGGER = logging.getLogger("codex_otel")
@@ -259,6 +262,54 @@ def test_events_missing_at_exit_cause_the_quoted_message(run_python: RunPython) 
     logged = f"logger.setLevel('INFO'); logger.info('codex.turn_ttft', extra={FIELDS})"
     done = run_python(program + logged)
     assert unseen("Events are missing at exit", done.stderr.splitlines()) == []
+
+
+def test_events_on_disk(
+    http_collector: Callable[..., HttpCollector],
+    attach_to: HandlerFactory,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+    run_python: RunPython,
+    tmp_path: Path,
+) -> None:
+    application = Application(tmp_path)
+    collector = http_collector(OK, OK, OK, Reply(503))
+    application.configure(collector.endpoint)
+    application.spool.mkdir(mode=0o755)
+    printed = output(capsys, "check", str(application.settings))
+    application.spool.rmdir()
+    # Two damaged files, and one of a process with another destination.
+    application.die(1)
+    (file,) = application.spool.iterdir()
+    file.write_bytes(file.read_bytes().replace(b'"owner"', b'"ownes"'))
+    application.die(1)
+    file = max(application.spool.iterdir())
+    file.write_bytes(file.read_bytes().replace(b'"event":', b'"evens":'))
+    spool = '"exporter": exporter, "spool": {"path": "spool"}'
+    program = SILENT.replace('"exporter": exporter', spool)
+    program += f"logger.setLevel('INFO'); logger.info('codex.turn_ttft', extra={FIELDS})"
+    printed += run_python(program).stderr.splitlines()
+    printed += output(capsys, "drain", str(application.settings))
+    # A file takes the place of the directory, and goes again.
+    monkeypatch.setattr(journal, "RETRY_S", 0.0)
+    place = tmp_path / "another"
+    handler = attach_to(collector, spool={"path": str(place)})
+    place.touch()
+    LOGGER.info("codex.turn_ttft", extra=FIELDS)
+    assert handler.flush(20)
+    place.unlink()
+    LOGGER.info("codex.turn_ttft", extra=FIELDS)
+    assert handler.flush(20)
+    # The directory is removed while events are queued.
+    LOGGER.info("codex.turn_ttft", extra=FIELDS)
+    assert handler.flush(20)
+    LOGGER.info("codex.turn_ttft", extra=FIELDS)
+    shutil.rmtree(place)
+    for _ in range(100):
+        if unseen("Events on disk", [*printed, *caplog.messages]) != []:
+            handler.flush(0.1)
+    assert unseen("Events on disk", [*printed, *caplog.messages]) == []
 
 
 def test_duplicate_and_faulty_events_cause_the_quoted_messages(

@@ -82,7 +82,7 @@ def _file_of(configured: ConfiguredHandler, reference: str) -> OtelFile | None:
     return OtelFile.read(found, missing_ok=bool(options.get("missing_ok")))
 
 
-def shell_advice(error: ConfigError) -> Sequence[str]:
+def shell_advice(error: ConfigError, command: str = "check") -> Sequence[str]:
     """Return the faults of an error, with advice for a shell instead of advice for code.
 
     A missing file's own message suggests an argument of `from_toml`.

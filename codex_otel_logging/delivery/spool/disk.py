@@ -55,6 +55,11 @@ def open_existing(path: str) -> int:
     return os.open(path, os.O_RDWR | _FLAGS)
 
 
+def open_to_read(path: str) -> int:
+    """Open a file for reading only; return its descriptor."""
+    return os.open(path, os.O_RDONLY | _FLAGS)
+
+
 def status(descriptor: int) -> os.stat_result:
     """Return the status of an open file."""
     return os.fstat(descriptor)
@@ -63,6 +68,17 @@ def status(descriptor: int) -> os.stat_result:
 def is_regular(descriptor: int) -> bool:
     """Return whether an open file is a regular one that belongs to this user."""
     found = status(descriptor)
+    return stat.S_ISREG(found.st_mode) and found.st_uid == os.geteuid()
+
+
+def is_regular_at(path: str) -> bool:
+    """Return whether the file at `path` is a regular one of this user, and no symbolic link.
+
+    Raises:
+        OSError: there is none, or its status cannot be read.
+
+    """
+    found = os.stat(path, follow_symlinks=False)  # noqa: PTH116
     return stat.S_ISREG(found.st_mode) and found.st_uid == os.geteuid()
 
 

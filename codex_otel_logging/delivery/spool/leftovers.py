@@ -34,6 +34,12 @@ Export = Callable[[SharedAttributes, Sequence[Event]], Outcome]
 """Exports events in one request, with the shared attributes of the process that logged them."""
 
 
+Report = Callable[[str, str], None]
+"""Reports something about a file, or about the directory if the path, the first argument, is empty.
+
+A text is reported only once for each path."""
+
+
 class Leftovers:
     """The leftovers in one directory. Not thread-safe.
 
@@ -46,6 +52,7 @@ class Leftovers:
         is_proven: whether the collector accepts events. Until it has accepted some, a request that
             it rejects as a whole says more about the address than about the events: they are kept.
         redirect: export the leftovers of any destination, instead of only those of this one.
+        report: reports what was not exported, and why; None logs warnings.
 
     """
 
@@ -58,6 +65,7 @@ class Leftovers:
         account: Callable[[str, int, int], None],
         is_proven: bool = True,
         redirect: bool = False,
+        report: Report | None = None,
     ) -> None:
         self._settings = settings
         self._batch = batch
@@ -65,6 +73,7 @@ class Leftovers:
         self._account = account
         self._is_proven = is_proven
         self._redirect = redirect
+        self._report = report or self._log
         self._paths: deque[str] = deque()
         self._current: Leftover | None = None
         self._reported: set[tuple[str, str]] = set()
@@ -107,13 +116,16 @@ class Leftovers:
                 leftover = adopt(path)
             except DamagedHeaderError as error:
                 self._account("", 0, error.records)
-                self._warn(path, f"damaged header; renamed, {error.records} events not exported")
+                self._warn(
+                    path,
+                    f"damaged header; renamed, {_counted(error.records, 'event')} not exported",
+                )
                 continue
             except NewerFormatError:
-                self._warn(path, "written by a newer release; left alone")
+                self._warn(path, "written by a newer release; ignored")
                 continue
             except OSError as error:
-                self._warn(path, f"cannot be read ({error.strerror or error}); left alone")
+                self._warn(path, f"cannot be read ({error.strerror or error}); ignored")
                 continue
             if leftover is None:
                 continue
@@ -122,7 +134,7 @@ class Leftovers:
                 leftover.close()
                 self._warn(
                     "",
-                    f"events for {destination} are left alone; to export them to "
+                    f"events for {destination} are ignored; to export them to "
                     f"{self._settings.destination}, run: codex-otel-logging drain --redirect",
                 )
                 continue
@@ -173,15 +185,21 @@ class Leftovers:
     def _finish(self, leftover: Leftover) -> None:
         if leftover.damaged:
             self._account(leftover.header.owner, 0, leftover.damaged)
-            self._warn(leftover.path, f"{leftover.damaged} damaged records")
+            self._warn(leftover.path, _counted(leftover.damaged, "damaged record"))
         leftover.remove()
         self._current = None
 
     def _warn(self, path: str, text: str) -> None:
-        """Report something about a file once, or about the directory if `path` is empty."""
         if (path, text) not in self._reported:
             self._reported.add((path, text))
-            diagnostics.warn("spool %s: %s", path or self._settings.path, text)
+            self._report(path, text)
+
+    def _log(self, path: str, text: str) -> None:
+        diagnostics.warn("spool %s: %s", path or self._settings.path, text)
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def segment_paths(directory: str) -> Iterator[str]:

@@ -1,0 +1,101 @@
+"""Describes the files in the directory of a spool, without changing them; for `drain`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from typing import Literal, NamedTuple, get_args
+
+from . import disk
+from .segment import DAMAGED, SUFFIX, DamagedHeaderError, Leftover, NewerFormatError
+
+State = Literal["left", "in use", "damaged", "newer format", "unreadable"]
+"""What a file is.
+
+`left`: a dead process left it. `in use`: a running process has it: the one that writes it, or the
+one that exports it. `damaged`: its header cannot be read. `newer format`: a newer release has
+written it. `unreadable`: it is not a regular file of this user, or the disk fails.
+"""
+
+STATES: tuple[State, ...] = get_args(State)
+
+
+class SpoolFile(NamedTuple):
+    """One file.
+
+    `events` are the intact ones that are not settled; 0 if the format is unknown. `oldest_ns` is
+    the time of the first of them in nanoseconds since the epoch, or of the last change of the file
+    if that is unknown.
+    """
+
+    path: str
+    state: State
+    destination: str
+    events: int
+    size: int
+    oldest_ns: int
+
+
+def survey(directory: str) -> Iterator[SpoolFile]:
+    """Yield what is in a directory, oldest first. Reads every file as a whole.
+
+    Each file is locked for a moment, not while it is read: another process that looks for leftovers
+    at this moment takes it for one in use.
+
+    Raises:
+        OSError: the directory cannot be read.
+
+    """
+    try:
+        names = disk.names(directory)
+    except FileNotFoundError:  # it is created at the first event
+        return
+    for name in names:
+        if name.endswith((SUFFIX, SUFFIX + DAMAGED)):
+            try:
+                yield _file_at(f"{directory}{os.sep}{name}")
+            except FileNotFoundError:  # exported meanwhile
+                continue
+
+
+def _file_at(path: str) -> SpoolFile:
+    found = SpoolFile(path, "unreadable", "", 0, 0, 0)
+    descriptor = -1
+    try:
+        # Before it is opened: that would wake the writer of a FIFO, or start a device.
+        if not disk.is_regular_at(path):
+            return found
+        descriptor = disk.open_to_read(path)
+        status = disk.status(descriptor)
+        found = found._replace(size=status.st_size, oldest_ns=status.st_mtime_ns)
+        # Asked before reading: a process that dies meanwhile leaves a file that is in use here.
+        state: State = "in use" if _is_locked(path) else "left"
+        leftover = Leftover(path, descriptor)
+        if first := leftover.next_batch(1, 0):
+            found = found._replace(oldest_ns=first[0][1].observed_ns)
+        if path.endswith(DAMAGED):
+            state = "damaged"
+        return found._replace(
+            state=state, destination=leftover.header.destination, events=len(leftover)
+        )
+    except DamagedHeaderError as error:
+        return found._replace(state="damaged", events=error.records)
+    except NewerFormatError:
+        return found._replace(state="newer format")
+    except FileNotFoundError:
+        raise
+    except OSError:
+        return found
+    finally:
+        if descriptor >= 0:
+            disk.close(descriptor)
+
+
+def _is_locked(path: str) -> bool:
+    """Return whether a running process has locked a file."""
+    # With a descriptor of its own, whose closing frees the lock at once.
+    descriptor = disk.open_to_read(path)
+    try:
+        return not disk.lock(descriptor)
+    finally:
+        disk.close(descriptor)
