@@ -29,7 +29,7 @@ from codex_otel_logging.delivery.spool import disk, journal
 from codex_otel_logging.delivery.spool.journal import SpoolSettings
 from codex_otel_logging.delivery.spool.leftovers import Leftovers
 from codex_otel_logging.events.event import Event, SharedAttributes
-from support.queued_events import turns
+from support.queued_events import numbers, turns
 
 RETRY = Outcome("retry", "collector is down")
 REFUSED = Outcome("refused", "not these")
@@ -101,10 +101,8 @@ class Machine:
                 self.descriptors.discard(args[0])
             raise OSError(fault.number, os.strerror(fault.number))
         if name in WRITES and kind in ("short", "dies halfway"):
-            written: int = function(args[0], args[1][: len(args[1]) // 2], *args[2:])
-            if kind == "short":
-                return written
-        result = None if kind == "dies halfway" else function(*args)
+            args = (args[0], args[1][: len(args[1]) // 2], *args[2:])
+        result = function(*args)
         if name in ("create", "open_existing"):
             self.descriptors.add(result)
         elif name == "close":
@@ -142,7 +140,7 @@ class World:
         self.config = BatchConfig(**{"max_batch_size": 3, **batch})
         self.numbers = count()
         self.promised: set[int] = set()
-        """The numbers of the events for which `put` has returned, and which were not dropped."""
+        """The events for which `put` has returned, unless they were dropped or are in memory only."""
         self.outcomes: deque[Outcome] = deque()
         self.seen: set[int] = set()
         """The events in any request, whatever the outcome, unless it was `retry`."""
@@ -157,10 +155,10 @@ class World:
     def _export(self, events: Sequence[Event]) -> Outcome:
         outcome = self.outcomes.popleft() if self.outcomes else DELIVERED
         if outcome.verdict != "retry":
-            found = [int(event.fields["duration_ms"]) for event in events]  # type: ignore[arg-type]
+            found = numbers(events)
             self.seen.update(found)
             if outcome.verdict == "delivered":
-                self.delivered += found
+                self.delivered += found[: len(found) - outcome.rejected]
         return outcome
 
     def shutdown(self) -> None:
@@ -182,7 +180,7 @@ class World:
     def files(self) -> list[str]:
         """Return the names of the files in the spool."""
         with suppress(FileNotFoundError):
-            return sorted(os.listdir(self.directory))
+            return sorted(path.name for path in self.directory.iterdir())
         return []
 
 
@@ -219,10 +217,20 @@ class Process:
         for _ in range(events):
             number = next(self.world.numbers)
             (event,) = turns(1, duration_ms=number)
-            overflowed = self.queue.overflowed
             self.queue.put(event)
-            if self.queue.overflowed == overflowed:
+            if number in self.spooled():
                 self.world.promised.add(number)
+
+    def spooled(self) -> set[int]:
+        """Return the queued events that are on disk, according to the journal."""
+        first = self.queue.settled + 1
+        events = [*self.queue.batch, *self.queue.waiting]
+        unwritten = set(self.journal._unwritten)
+        return {
+            number
+            for position, number in enumerate(numbers(events), first)
+            if position not in unwritten
+        }
 
     def export_batch(self) -> bool:
         """Export a batch; return False if there is none, or if the collector is down."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -104,33 +103,21 @@ def restoring(world: World) -> None:
     world.machine.fault = lambda position, name: (
         planned(position, name) or (error(errno.ENOSPC) if name in ("append", "create") else None)
     )
-    with promised_at_end(world):  # until the disk works again, these are in memory only
-        process.put(4)
-        world.machine.fault = planned
-        process.export_batch()
+    process.put(4)
+    world.machine.fault = planned
+    process.export_batch()
+    world.promised |= process.spooled()
     process.put(2)
-
-
-@contextmanager
-def promised_at_end(world: World) -> Iterator[None]:
-    """Promise the events that are logged in the block only when the block has ended."""
-    before, world.promised = world.promised, set()
-    try:
-        yield
-    except Died:
-        world.promised = set()
-        raise
-    finally:
-        world.promised |= before
 
 
 def rewriting_what_was_removed(world: World) -> None:
     process = Process(world)
-    with promised_at_end(world):  # until the worker notices, nothing keeps these events
-        process.put(4)
-        for path in world.directory.iterdir():
-            path.unlink()
-        process.export_batch()
+    process.put(4)
+    for path in world.directory.iterdir():
+        path.unlink()
+    world.promised.clear()  # until the worker notices, nothing keeps these events
+    process.export_batch()
+    world.promised |= process.spooled()
     process.put(2)
 
 
