@@ -117,8 +117,8 @@ class EventQueue:
             from .spool.journal import Journal
 
             self.journal = Journal(spool, self.lock)
-            for event in self.waiting:
-                self.journal.write(*self.journal.admit(), event)
+            for number, event in enumerate(self.waiting, 1):
+                self.journal.write(number, self.journal.admit(number), event)
 
     def __len__(self) -> int:
         """Return the number of waiting events, without those of the batch."""
@@ -140,12 +140,14 @@ class EventQueue:
                 self.waiting.append(event)
                 journal.write_last(event)
             return
+        number = 0
         try:
             with self.lock:
                 waiting = self.waiting
                 length = len(waiting) + 1
                 size = self.queued_bytes + event.size
-                if size > self._max_bytes or length + len(self.batch) > self._max_size:
+                queued = length + len(self.batch)
+                if size > self._max_bytes or queued > self._max_size:
                     self._overflowed += 1
                     if self._overflow.begun:
                         return
@@ -153,9 +155,10 @@ class EventQueue:
                     ready = None  # the overflow is reported below, without the lock
                 else:
                     self.queued_bytes = size
+                    number = self._settled + queued
                     waiting.append(event)
                     if journal is not None:
-                        number, segment = journal.admit()
+                        segment = journal.admit(number)
                     ready = length >= self.wake_threshold or self.at_exit
                     if ready:
                         # One call wakes the worker. Until it sets a threshold again, further
@@ -171,6 +174,8 @@ class EventQueue:
             # Interrupted, as by Ctrl-C, perhaps before `on_ready` woke the worker. Then the next
             # event must wake it, because no later one would.
             self.wake_threshold = 1
+            if journal is not None and number:
+                journal.abandon(number)
             raise
 
     def ignore(self) -> None:
@@ -273,6 +278,7 @@ class EventQueue:
         """
         count = through - self._settled
         size = sum(event.size for event in self.batch[:count])
+        journal = self.journal
         with self.lock:
             self.batch = self.batch[count:]
             self.queued_bytes -= size
@@ -280,8 +286,10 @@ class EventQueue:
             self._rejected += rejected
             self._dropped += dropped
             self._settled = through
-        if self.journal is not None:
-            self.journal.settle(through)
+            if journal is not None:  # or `spooled` would be wrong until `settle` has begun
+                journal.settled = through
+        if journal is not None:
+            journal.settle(through)
         self.notify_waiters()
 
     def account_leftovers(self, recovered: int, discarded: int) -> None:

@@ -140,10 +140,10 @@ class World:
         self.config = BatchConfig(**{"max_batch_size": 3, **batch})
         self.numbers = count()
         self.promised: set[int] = set()
-        """The events for which `put` has returned, unless they were dropped or are in memory only."""
+        """The events for which `put` has returned, unless dropped or in memory only."""
         self.outcomes: deque[Outcome] = deque()
         self.seen: set[int] = set()
-        """The events in any request, whatever the outcome, unless it was `retry`."""
+        """The events in requests whose outcome settles them."""
         self.delivered: list[int] = []
         """The events in accepted requests, in the order of arrival."""
 
@@ -156,7 +156,8 @@ class World:
         outcome = self.outcomes.popleft() if self.outcomes else DELIVERED
         if outcome.verdict != "retry":
             found = numbers(events)
-            self.seen.update(found)
+            if outcome.verdict != "invalid" or len(found) == 1:  # otherwise it is halved
+                self.seen.update(found)
             if outcome.verdict == "delivered":
                 self.delivered += found[: len(found) - outcome.rejected]
         return outcome

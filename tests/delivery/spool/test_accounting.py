@@ -27,7 +27,7 @@ from hypothesis.stateful import (
 from codex_otel_logging.delivery.exporter import DELIVERED, Outcome
 from codex_otel_logging.delivery.queue import Stats
 from codex_otel_logging.delivery.spool import journal
-from codex_otel_logging.delivery.spool.records import decode
+from codex_otel_logging.delivery.spool.records import RecordDecoder
 from support.dying import (
     DIES_AFTER,
     DIES_BEFORE,
@@ -163,7 +163,7 @@ class Accounting(RuleBasedStateMachine):
         found = set()
         for name in self.world.files():
             for line in (self.world.directory / name).read_bytes().split(b"\n"):
-                if (decoded := decode(line)) is not None:
+                if (decoded := RecordDecoder().decode(line)) is not None:
                     found.update(numbers([decoded[1]]))
         assert self.process.spooled() <= found
 
@@ -202,3 +202,23 @@ def test_every_event_is_accounted_for(monkeypatch: pytest.MonkeyPatch) -> None:
             max_examples=100, stateful_step_count=25, deadline=None, derandomize=True
         ),
     )
+
+
+def test_spooled_is_exact_while_a_batch_is_being_settled(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    machine = Machine(monkeypatch)
+    process = Process(World(machine, tmp_path / "spool"))
+    machine.fault = lambda *_: error(errno.ENOSPC)
+    process.put(3)
+    machine.fault = lambda *_: None
+    settle, found = process.journal.settle, []
+
+    def settle_observed(through: int) -> None:
+        found.append(process.queue.stats())
+        settle(through)
+
+    monkeypatch.setattr(process.journal, "settle", settle_observed)
+    process.export_batch()
+    assert [(stats.queued, stats.spooled) for stats in found] == [(0, 0)]
+    machine.die()
