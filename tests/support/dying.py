@@ -171,7 +171,7 @@ class World:
             destination="collector",
             shared=SHARED,
             connect=lambda _shared: self,
-            redact=lambda event: event,
+            redact=lambda _event: None,
         )
 
     def twice(self) -> int:

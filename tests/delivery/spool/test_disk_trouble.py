@@ -241,6 +241,51 @@ def test_an_event_that_cannot_be_written_costs_no_other_event(world: World, fiel
     assert world.delivered == [100, 0, 1, 2]
 
 
+class Unspeakable:
+    def __str__(self) -> str:
+        raise RuntimeError
+
+
+def test_an_event_that_cannot_be_encoded_stays_in_memory_and_costs_no_other_event(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    process = Process(world)
+    (odd,) = turns(1, duration_ms=100, odd=True)
+    odd.values = tuple(Unspeakable() if value is True else value for value in odd.values)  # type: ignore[assignment]
+    process.queue.put(odd)
+    world.outcomes.append(RETRY)
+    assert not process.export_batch()
+    process.put(3)
+    while process.export_batch():
+        pass
+    process.put(1)
+    stats = process.queue.stats()
+    assert (stats.exported, stats.queued, stats.spooled) == (4, 1, 1)
+    assert world.delivered == [100, 0, 1, 2]
+    assert len(lines(caplog)) == 2
+
+
+def test_an_event_logged_while_others_are_written_again_is_written_after_them(
+    world: World,
+) -> None:
+    process = Process(world)
+    world.machine.fault = lambda *_: error(errno.ENOSPC)
+    process.put(3)
+
+    def log_one(_position: int, name: str) -> None:
+        if name == "append":
+            world.machine.fault = lambda *_: None
+            process.put()
+
+    world.machine.fault = lambda _, name: (
+        setattr(world.machine, "fault", log_one) if name == "remove" else None
+    )  # the probe is over
+    world.outcomes.append(RETRY)
+    assert not process.export_batch()
+    assert process.queue.stats().spooled == 4
+    assert stored(world) == [0, 1, 2, 3]
+
+
 @pytest.mark.processes
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="no interval timers on this system")
 def test_raising_signal_handler_leaves_journal_and_queue_in_agreement(tmp_path: Path) -> None:
