@@ -19,6 +19,7 @@ import pytest
 
 from codex_otel_logging.delivery.spool import journal
 from codex_otel_logging.delivery.spool.records import RecordDecoder
+from codex_otel_logging.delivery.spool.segment import Segment
 from support.dying import RETRY, SHORT, Fault, Machine, Process, World, deliver_rest, error
 from support.paths import PROGRAMS
 from support.queued_events import numbers, turns
@@ -173,6 +174,9 @@ def test_an_outage_that_begins_soon_after_another_is_reported_while_it_lasts(
     attempt()
     assert len(lines(caplog)) == 3
     assert FAILS in lines(caplog)[-1]
+    now += 70
+    attempt()
+    assert len(lines(caplog)) == 3
     world.machine.fault = lambda *_: None
     attempt()
     assert lines(caplog)[-1].endswith(WORKS)
@@ -229,12 +233,13 @@ def test_a_status_that_cannot_be_read_does_not_look_like_a_removed_file(world: W
 
 
 @pytest.mark.parametrize("field", ["levelname", "logger_name", "levelno", "created"])
-def test_an_event_that_cannot_be_written_costs_no_other_event(world: World, field: str) -> None:
+def test_an_event_with_replaced_fields_is_written(world: World, field: str) -> None:
     process = Process(world)
     (odd,) = turns(1, duration_ms=100)
     setattr(odd, field, ["unhashable"])
     process.queue.put(odd)
     process.put(3)
+    assert process.queue.stats().spooled == 4
     while process.export_batch():
         pass
     assert process.queue.stats().exported == 4
@@ -272,18 +277,44 @@ def test_an_event_logged_while_others_are_written_again_is_written_after_them(
     world.machine.fault = lambda *_: error(errno.ENOSPC)
     process.put(3)
 
+    made: list[str] = []
+
     def log_one(_position: int, name: str) -> None:
-        if name == "append":
+        made.append(name)
+        # After the probe, and once the segment has a name, the first event is written.
+        if name == "append" and made.count("rename") == 2:
             world.machine.fault = lambda *_: None
             process.put()
 
-    world.machine.fault = lambda _, name: (
-        setattr(world.machine, "fault", log_one) if name == "remove" else None
-    )  # the probe is over
+    world.machine.fault = log_one
     world.outcomes.append(RETRY)
     assert not process.export_batch()
     assert process.queue.stats().spooled == 4
     assert stored(world) == [0, 1, 2, 3]
+
+
+def test_an_interrupted_restoration_is_repeated(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    process = Process(world)
+    world.machine.fault = lambda *_: error(errno.ENOSPC)
+    process.put(3)
+    world.machine.fault = lambda *_: None
+    choose = process.journal._segment_for
+
+    def choose_interrupted(number: int, writer: int) -> Segment:
+        choose(number, writer)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(process.journal, "_segment_for", choose_interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            process.queue.restore()
+    process.queue.restore()
+    assert process.queue.is_on_disk()
+    while process.export_batch():
+        pass
+    assert not world.files()
 
 
 @pytest.mark.processes
