@@ -77,8 +77,11 @@ class Machine:
         self.fault: Callable[[int, str], Fault | None] = lambda *_: None
         self.descriptors: set[int] = set()
         self.is_dead = False
+        self.names: set[str] = set()
+        """The names of all calls that the spool may make."""
         for name, function in inspect.getmembers(disk, inspect.isfunction):
             if function.__module__ == disk.__name__ and not name.startswith("_"):
+                self.names.add(name)
                 monkeypatch.setattr(disk, name, wraps(function)(partial(self.call, name, function)))
         # Reports are logged at once, so that the calls of a scenario are always the same.
         monkeypatch.setattr(journal, "start_in_application", lambda target, _name: target())

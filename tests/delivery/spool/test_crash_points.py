@@ -214,6 +214,18 @@ def test_everything_promised_is_exported_wherever_the_process_dies(
         check(world, moment, deaths=1)
 
 
+def test_the_scenarios_make_all_system_calls_but_those_of_a_forked_child(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(journal, "FIRST_LIMIT", 1500)
+    made = set()
+    for index, (prepare, scenario) in enumerate(SCENARIOS):
+        run(World(machine, tmp_path / str(index)), prepare, scenario, -1, DIES_BEFORE)
+        made.update(machine.calls)
+    # `exists` only counts events for a report.
+    assert machine.names - made <= {"exists", "has_locks", "neutralize"}
+
+
 def test_adopters_that_die_leave_the_rest_to_the_next_one(
     machine: Machine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

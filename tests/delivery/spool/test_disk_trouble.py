@@ -14,6 +14,7 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import pytest
 
@@ -256,7 +257,8 @@ def test_an_event_that_cannot_be_encoded_stays_in_memory_and_costs_no_other_even
 ) -> None:
     process = Process(world)
     (odd,) = turns(1, duration_ms=100, odd=True)
-    odd.values = tuple(Unspeakable() if value is True else value for value in odd.values)  # type: ignore[assignment]
+    values: list[Any] = [Unspeakable() if value is True else value for value in odd.values]
+    odd.values = tuple(values)
     process.queue.put(odd)
     world.outcomes.append(RETRY)
     assert not process.export_batch()
@@ -310,6 +312,7 @@ def test_an_interrupted_restoration_is_repeated(
         patch.setattr(process.journal, "_segment_for", choose_interrupted)
         with pytest.raises(KeyboardInterrupt):
             process.queue.restore()
+    process.journal._segments[0].sealed = True  # then another one is chosen
     process.queue.restore()
     assert process.queue.is_on_disk()
     while process.export_batch():
