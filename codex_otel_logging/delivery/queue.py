@@ -128,8 +128,8 @@ class EventQueue:
             from .spool.journal import Journal
 
             self.journal = Journal(spool, self.lock)
-            for event in self.waiting:
-                self.journal.write(*self.journal.admit(), event)
+            for number, event in enumerate(self.waiting, 1):
+                self.journal.write(number, self.journal.admit(number), event)
 
     def __len__(self) -> int:
         """Return the number of waiting events, in memory or not, without those of the batch."""
@@ -151,18 +151,16 @@ class EventQueue:
                 self.waiting.append(event)
                 journal.write_last(event)
             return
+        number = 0
+        place = _MEMORY
         try:
             with self.lock:
                 waiting = self.waiting
                 length = len(waiting) + 1
                 size = self.queued_bytes + event.size
-                place = _MEMORY
-                if (
-                    size > self._warm_bytes
-                    or length + len(self.batch) > self._max_size
-                    or self._cold
-                ):
-                    place = self._place_beyond(size, length + len(self.batch))
+                queued = length + len(self.batch)
+                if size > self._warm_bytes or queued > self._max_size or self._cold:
+                    place = self._place_beyond(size, queued)
                 if place is _NOWHERE:
                     self._overflowed += 1
                     if self._overflow.begun:
@@ -170,13 +168,14 @@ class EventQueue:
                     self._overflow.begun = True
                     ready = None  # the overflow is reported below, without the lock
                 else:
+                    number = self._settled + queued + self._cold
                     if place is _MEMORY:
                         self.queued_bytes = size
                         waiting.append(event)
                     else:
                         self._cold += 1
                     if journal is not None:
-                        number, segment = journal.admit()
+                        segment = journal.admit(number)
                     ready = length + self._cold >= self.wake_threshold or self.at_exit
                     if ready:
                         # One call wakes the worker. Until it sets a threshold again, further
@@ -194,6 +193,8 @@ class EventQueue:
             # Interrupted, as by Ctrl-C, perhaps before `on_ready` woke the worker. Then the next
             # event must wake it, because no later one would.
             self.wake_threshold = 1
+            if journal is not None and number and not journal.abandon(number) and place is _DISK:
+                self._park(number, event)
             raise
 
     def _place_beyond(self, size: int, count: int) -> _Place:
@@ -236,7 +237,7 @@ class EventQueue:
             # It was on disk only, and is damaged, or somebody has removed the file.
             self._cold -= 1
             self._dropped += 1
-            self._settled = first
+            self._settled = journal.settled = first
         journal.settle(first)
         journal.report_unreadable()
         self.notify_waiters()
@@ -341,6 +342,7 @@ class EventQueue:
         """
         count = through - self._settled
         size = sum(event.size for event in self.batch[:count])
+        journal = self.journal
         with self.lock:
             self.batch = self.batch[count:]
             self.queued_bytes -= size
@@ -348,8 +350,10 @@ class EventQueue:
             self._rejected += rejected
             self._dropped += dropped
             self._settled = through
-        if self.journal is not None:
-            self.journal.settle(through)
+            if journal is not None:  # or `spooled` would be wrong until `settle` has begun
+                journal.settled = through
+        if journal is not None:
+            journal.settle(through)
         self.notify_waiters()
 
     def account_leftovers(self, owner: str, exported: int, lost: int) -> None:
@@ -392,7 +396,7 @@ class EventQueue:
         with self.lock:
             self.queued_bytes -= sum(event.size for event in batch)
             self._left_on_disk += len(batch)
-            self._settled = through
+            self._settled = self.journal.settled = through
             self.batch = ()
         self.journal.settle(through)
         self.notify_waiters()

@@ -38,6 +38,9 @@ RETRY_S = 5.0
 _SHARE = 16
 """The largest segment takes this part of `max_bytes`, so that a process has about 20 at most."""
 
+_RESTORING = 0
+"""Stands for the worker in `Segment.writers`; no event has this number."""
+
 _REPORT_INTERVAL_S = 60.0
 """Minimum time between two reports that the disk has begun to fail, in seconds."""
 
@@ -103,9 +106,11 @@ class Journal:
         self._current: Segment | None = None
         self._last: Segment | None = None
         self._number = 0
-        self._settled = 0
-        self._unwritten: deque[int] = deque()
-        """The numbers of the events that are in memory only, some of which may be settled."""
+        self.settled = 0
+        """The number of the last settled event, that of the queue. Changed under its lock."""
+        self._unwritten: set[int] = set()
+        """The numbers of the events that are in memory only, some of which may be settled. Changed
+        only under the lock."""
         self._parked: dict[int, Event] = {}
         """Events in memory that are to be read back among those on disk."""
         self.parked_bytes = 0
@@ -121,18 +126,39 @@ class Journal:
         self._has_new_names = False
         """Whether files were created since the directory was last synced."""
 
-    def admit(self) -> tuple[int, Segment | None]:
-        """Give an event that is being queued its number, and choose its segment; then call `write`.
+    def admit(self, number: int) -> Segment | None:
+        """Choose the segment of an event that is being queued; then call `write`.
 
-        Needs the lock of the queue. Chooses none while the disk fails.
+        `number` is its sequence number in the queue. Needs the lock of the queue. Chooses none
+        while the disk fails.
         """
-        number = self._number = self._number + 1
+        if number != self._number + 1:  # a signal handler has raised before `admit`
+            self._unwritten.update(range(self._number + 1, number))
         segment = self._current
-        if segment is None or segment.sealed or segment.size >= segment.limit:
-            return number, None if self._failed else self._segment_for(number)
-        segment.last = number
-        segment.writers.append(None)
-        return number, segment
+        if self._failed:
+            segment = None
+            self._unwritten.add(number)
+        elif segment is None or segment.sealed or segment.size >= segment.limit:
+            segment = self._segment_for(number, number)
+        else:
+            segment.last = number
+            segment.writers.add(number)
+        self._number = number  # last: `abandon` notices if a signal handler has raised before
+        return segment
+
+    def abandon(self, number: int) -> bool:
+        """Note that a signal handler has interrupted `put`, perhaps before or inside `write`.
+
+        Returns whether the event was written.
+        """
+        with self._lock:
+            if number > self._number:
+                self._unwritten.update(range(self._number + 1, number + 1))
+                self._number = number
+            for segment in [s for s in self._segments if number in s.writers]:
+                self._unwritten.add(number)
+                self._leave(segment, number)
+            return number not in self._unwritten
 
     @property
     def is_working(self) -> bool:
@@ -140,22 +166,25 @@ class Journal:
         return not self._failed
 
     def write(self, number: int, segment: Segment | None, event: Event) -> bool:
-        """Write an event; return False if it is in memory only. Blocks for the disk.
+        """Write an event to its segment; without one, it is in memory only. Blocks for the disk.
+
+        Returns whether it was written.
 
         Raises no `Exception`, whatever happens to the disk.
         """
+        if segment is None:
+            return False
         is_written = False
         try:
-            if segment is not None:
-                self._append(segment, self._encode(number, event), number)
-                is_written = True
+            self._append(segment, self._encode(number, event), number, number)
+            is_written = True
         except Exception as error:  # besides OSError, a bug in this package, or no memory
             self._fail(error)
         finally:
             if not is_written:
-                self._unwritten.append(number)
-            if segment is not None:
-                self._leave(segment)
+                with self._lock:
+                    self._unwritten.add(number)
+            self._leave(segment, number)
         return is_written
 
     def park(self, number: int, event: Event) -> None:
@@ -201,7 +230,7 @@ class Journal:
                 self._last = segment
             self._last.append(self._encode(number, event))
         except Exception:
-            self._unwritten.append(number)
+            self._unwritten.add(number)
 
     def settle(self, through: int) -> None:
         """Note that the events up to number `through` need the disk no more.
@@ -209,15 +238,15 @@ class Journal:
         Removes the segments that hold no others. Blocks for the disk; raises no `OSError`.
         """
         with self._lock:
-            self._settled = max(self._settled, through)
+            self.settled = max(self.settled, through)
             # A segment stays while a thread is about to append to it: a late write must not reach
             # a descriptor that has been closed and is used for something else.
-            done = [s for s in self._segments if s.last <= self._settled and not s.writers]
+            done = [s for s in self._segments if s.last <= self.settled and not s.writers]
             self._segments = [s for s in self._segments if s not in done]
             if self._current in done:
                 self._current = None
             # Not those that only a late writer keeps: it may close one at any moment.
-            partly = [s for s in self._segments if s.first <= self._settled < s.last and s.is_open]
+            partly = [s for s in self._segments if s.first <= self.settled < s.last and s.is_open]
         for segment in done:
             segment.remove()
         for segment in partly:
@@ -234,7 +263,7 @@ class Journal:
         self._forget_settled()
         if through is None:
             through = self._number
-        return all(number > through for number in self._unwritten) and not any(
+        return min(self._unwritten, default=through + 1) > through and not any(
             s.writers for s in self._segments if s.first <= through
         )
 
@@ -252,6 +281,8 @@ class Journal:
         order; it is called with the lock of the queue.
         """
         self._log_reports()
+        for segment in self._segments:  # if a signal handler has interrupted the last restoration
+            segment.writers.discard(_RESTORING)
         self._give_up_removed()
         self._sync(s for s in tuple(self._segments) if s is not self._current)
         if not (self._failed or self._unwritten) or monotonic() < self._retry_at:
@@ -260,7 +291,7 @@ class Journal:
             self._probe()
             while self._restore_unwritten(unsettled):
                 pass
-        except OSError as error:
+        except Exception as error:  # besides OSError, whatever `write` has met
             self._fail(error)
             return
         if self._has_reported_failure:
@@ -276,27 +307,28 @@ class Journal:
         """
         with self._lock:
             self._forget_settled()
-            numbers = sorted(set(self._unwritten))
+            numbers = sorted(self._unwritten)
             if not numbers:  # under the lock: from now on `admit` chooses segments again
                 self._failed = False
                 return False
-            in_memory = dict(enumerate(unsettled(), self._settled + 1)) | self._parked
-            # Others were on disk only, and somebody has removed the file.
+            in_memory = dict(enumerate(unsettled(), self.settled + 1)) | self._parked
+            # The others were on disk only, and somebody has removed the file.
+            self._unwritten.intersection_update(in_memory)
             numbers = [number for number in numbers if number in in_memory]
-            events = [in_memory[number] for number in numbers]
-            self._unwritten.clear()
             if not numbers:
                 return True
-            segment = self._segment_for(numbers[0])
+            events = [in_memory[number] for number in numbers]
+            segment = self._segment_for(numbers[0], _RESTORING)
             segment.last = max(segment.last, numbers[-1])
-        written = 0
+        written = []
         try:
             for number, event in zip(numbers, events, strict=True):
-                self._append(segment, self._encode(number, event), number)
-                written += 1
+                self._append(segment, self._encode(number, event), number, _RESTORING)
+                written.append(number)
         finally:
-            self._unwritten.extend(numbers[written:])
-            self._leave(segment)
+            with self._lock:
+                self._unwritten.difference_update(written)
+            self._leave(segment, _RESTORING)
         return True
 
     def _probe(self) -> None:
@@ -338,7 +370,7 @@ class Journal:
     def _sync(self, segments: Iterable[Segment]) -> None:
         try:
             for segment in segments:
-                if segment.last > self._settled:
+                if segment.last > self.settled:
                     segment.sync()
             if self._has_new_names:
                 self._has_new_names = False
@@ -352,7 +384,7 @@ class Journal:
         No event may be unwritten. Needs the lock of the queue.
         """
         segments, self._segments, self._current = self._segments, [], None
-        self._settled = self._number
+        self.settled = self._number
         self._parked.clear()
         self.parked_bytes = 0
         self._reader = ColdReader()
@@ -382,8 +414,11 @@ class Journal:
     def _new_path(self) -> str:
         return f"{self.path}{os.sep}{_names.next(self.owner)}"
 
-    def _segment_for(self, number: int) -> Segment:
-        """Return the segment to append event `number` to; `_leave` it. Needs the lock."""
+    def _segment_for(self, number: int, writer: int) -> Segment:
+        """Return the segment to append event `number` to; `_leave` it. Needs the lock.
+
+        `writer` identifies who appends: it is the number, or `_RESTORING`.
+        """
         segment = self._current
         if segment is None or segment.sealed or segment.size >= segment.limit:
             # The directory may become larger than `max_bytes` by one segment of each process.
@@ -394,20 +429,20 @@ class Journal:
             self._segments.append(segment)
         segment.first = min(segment.first, number)
         segment.last = max(segment.last, number)
-        segment.writers.append(None)
+        segment.writers.add(writer)
         return segment
 
-    def _leave(self, segment: Segment) -> None:
+    def _leave(self, segment: Segment, writer: int) -> None:
         """Undo `_segment_for`; remove the segment if it is settled already, or has no file."""
-        segment.writers.pop()
-        if segment.last <= self._settled:
-            self.settle(self._settled)
+        segment.writers.discard(writer)
+        if segment.last <= self.settled:
+            self.settle(self.settled)
         elif segment.sealed and not segment.is_open:
             with self._lock:
                 if not segment.writers and segment in self._segments:
                     self._segments.remove(segment)
 
-    def _append(self, segment: Segment, record: bytes, number: int) -> None:
+    def _append(self, segment: Segment, record: bytes, number: int, writer: int) -> None:
         """Append a record; if that fails, to another segment, because this one may be too large.
 
         Raises:
@@ -421,7 +456,7 @@ class Journal:
         except OSError:
             segment.sealed = True
             with self._lock:
-                other = self._segment_for(number)
+                other = self._segment_for(number, writer)
             try:
                 if not other.is_open:
                     self._open(other)
@@ -430,7 +465,7 @@ class Journal:
                 other.sealed = True
                 raise
             finally:
-                self._leave(other)
+                self._leave(other, writer)
 
     def _open(self, segment: Segment) -> None:
         """Create the file of a segment, unless another thread does."""
@@ -449,10 +484,8 @@ class Journal:
         with self._lock:
             now = monotonic()
             self._retry_at = now + RETRY_S
-            if self._failed:
-                return
             self._failed = True
-            if now - self._reported_at < _REPORT_INTERVAL_S:
+            if self._has_reported_failure or now - self._reported_at < _REPORT_INTERVAL_S:
                 return
             self._reported_at = now
             self._has_reported_failure = True
@@ -480,8 +513,8 @@ class Journal:
 
     def _forget_settled(self) -> None:
         """Remove what is settled from `_unwritten`. Needs the lock."""
-        if self._unwritten and min(self._unwritten) <= self._settled:
-            self._unwritten = deque(n for n in self._unwritten if n > self._settled)
+        if self._unwritten and min(self._unwritten) <= self.settled:
+            self._unwritten = {n for n in self._unwritten if n > self.settled}
 
     def _give_up_removed(self) -> None:
         """Note the events as unwritten whose file somebody has removed."""
@@ -493,8 +526,8 @@ class Journal:
             if self._current in removed:
                 self._current = None
             for segment in removed:
-                first = max(segment.first, self._settled + 1)
-                self._unwritten.extend(range(first, segment.last + 1))
+                first = max(segment.first, self.settled + 1)
+                self._unwritten.update(range(first, segment.last + 1))
         self._retry_at = 0.0
         for segment in removed:
             if not segment.writers:

@@ -96,9 +96,14 @@ class Leftovers:
             if self._current is None and not self._adopt_next():
                 return False
             assert self._current is not None
-            batch = self._current.next_batch(
-                self._batch.max_batch_size, self._batch.max_request_bytes
-            )
+            try:
+                batch = self._current.next_batch(
+                    self._batch.max_batch_size, self._batch.max_request_bytes
+                )
+            except OSError as error:
+                self._warn_unreadable(self._current.path, error)
+                self.release()
+                continue
             if batch:
                 return self._export_batch(self._current, batch)
             self._finish(self._current)
@@ -125,7 +130,7 @@ class Leftovers:
                 self._warn(path, "written by a newer release; ignored")
                 continue
             except OSError as error:
-                self._warn(path, f"cannot be read ({error.strerror or error}); ignored")
+                self._warn_unreadable(path, error)
                 continue
             if leftover is None:
                 continue
@@ -188,6 +193,9 @@ class Leftovers:
             self._warn(leftover.path, _counted(leftover.damaged, "damaged record"))
         leftover.remove()
         self._current = None
+
+    def _warn_unreadable(self, path: str, error: OSError) -> None:
+        self._warn(path, f"cannot be read ({error.strerror or error}); ignored")
 
     def _warn(self, path: str, text: str) -> None:
         if (path, text) not in self._reported:

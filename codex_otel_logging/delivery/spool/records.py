@@ -67,7 +67,10 @@ class RecordEncoder:
             event.levelno,
             event.levelname,
         )
-        shared = self._shared.get(key) or self._add_shared(key, event)
+        try:
+            shared = self._shared.get(key) or self._add_shared(key, event)
+        except TypeError:  # not hashable: a filter has replaced the level by something else
+            shared = _shared_text(event), None
         created, span = event.created, event.span_context
         span_text = "null" if span is None else _span_text(span)
         try:
@@ -265,7 +268,7 @@ def _shared_text(event: Event) -> str:
     shared = {
         "keys": _spelled(event.keys),
         "event": _spelled(event.type.name),
-        "logger": _spelled(event.logger_name),
+        "logger": _spelled(str(event.logger_name)),
         "level": level,
         "levelname": _spelled(str(event.levelname)),
         "conversation": attributes,

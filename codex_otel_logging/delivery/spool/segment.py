@@ -95,9 +95,9 @@ class Segment:
         self.limit = limit
         self.size = 0
         self._synced_size = 0
-        self.writers: list[None] = []
-        """One entry for each thread that is about to append. A list, because appending to one and
-        removing from one need no lock."""
+        self.writers: set[int] = set()
+        """The numbers of the events that threads are about to append. A set, because adding to one
+        and removing from one need no lock."""
         self.sealed = False
         """Whether it takes no more records, after a failure."""
         self._header = header
@@ -185,7 +185,8 @@ class Segment:
         try:
             return disk.status(self._descriptor).st_nlink > 0
         except OSError:
-            return False
+            # Unknown. Writing the events again to another file would have both exported.
+            return True
 
     def remove(self) -> None:
         """Remove the file and free its lock. Never raises."""
