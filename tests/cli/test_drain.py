@@ -554,7 +554,7 @@ def test_closed_pipe_prints_no_error(application: Application) -> None:
 def test_settings_without_a_spool_are_an_error(
     application: Application, drain: Drain, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    missing = "no such file; create it, or name another file: codex-otel-logging drain PATH"
+    missing = "no such file; create it, or add the path of another file to the command"
     assert drain() == (INVALID, [f"{application.settings}: {missing}"])
     monkeypatch.setenv("CODEX_HOME", str(application.folder))
     assert main(["drain"]) == INVALID

@@ -64,7 +64,6 @@ class Drain:
             batch,
             export=self._export,
             account=self._account,
-            is_proven=False,
             redirect=redirect,
             report=report,
         )

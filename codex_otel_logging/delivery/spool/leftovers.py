@@ -49,8 +49,6 @@ class Leftovers:
         export: exports a batch; after the outcome `retry`, others may adopt the rest.
         account: called with the owner of a segment, and with how many of its events were exported,
             and how many were rejected or found damaged.
-        is_proven: whether the collector accepts events. Until it has accepted some, a request that
-            it rejects as a whole says more about the address than about the events: they are kept.
         redirect: export the leftovers of any destination, instead of only those of this one.
         report: reports what was not exported, and why; None logs warnings.
 
@@ -63,7 +61,6 @@ class Leftovers:
         *,
         export: Export,
         account: Callable[[str, int, int], None],
-        is_proven: bool = True,
         redirect: bool = False,
         report: Report | None = None,
     ) -> None:
@@ -71,7 +68,8 @@ class Leftovers:
         self._batch = batch
         self._export = export
         self._account = account
-        self._is_proven = is_proven
+        self._is_proven = False
+        """Whether the collector has accepted a request, and so is one."""
         self._redirect = redirect
         self._report = report or self._log
         self._paths: deque[str] = deque()
@@ -159,7 +157,7 @@ class Leftovers:
             settlement = None if outcome.verdict == "retry" else parts.apply(part, outcome)
             self._is_proven |= parts.any_accepted
             is_whole = settlement is not None and settlement.rejected == len(events)
-            if outcome.verdict == "retry" or (is_whole and not self._is_proven):
+            if outcome.verdict == "retry" or (is_whole and not self._prove(leftover)):
                 self.failure = outcome.reason
                 expired = count_expired(events[settled.events :], self._settings.keep_for_s)
                 if expired:
@@ -174,6 +172,15 @@ class Leftovers:
                     self._warn("", f"events of an earlier process rejected: {outcome.reason}")
         self._settle(leftover, batch, settled)
         return True
+
+    def _prove(self, leftover: Leftover) -> bool:
+        """Return whether the collector accepts requests at all, if need be an empty one.
+
+        Otherwise something else answers, such as a proxy that sends requests elsewhere.
+        """
+        if not self._is_proven:
+            self._is_proven = self._export(leftover.header.shared, ()).verdict == "delivered"
+        return self._is_proven
 
     def _settle(
         self, leftover: Leftover, batch: Sequence[tuple[int, Event]], settled: Settlement
