@@ -360,12 +360,16 @@ class EventQueue:
         """Count events that were left on disk, by another process or by this queue itself."""
         with self.lock:
             if self.journal is not None and owner == self.journal.owner:
-                self._left_on_disk -= exported + lost
-                self._exported += exported
-                self._rejected += lost
-            else:
-                self._recovered += exported
-                self._discarded += lost
+                # Not more than were left: a segment whose removal has failed may be exported twice.
+                own = min(exported, self._left_on_disk)
+                own_lost = min(lost, self._left_on_disk - own)
+                self._left_on_disk -= own + own_lost
+                self._exported += own
+                self._rejected += own_lost
+                exported -= own
+                lost -= own_lost
+            self._recovered += exported
+            self._discarded += lost
 
     def is_on_disk(self, count: int | None = None) -> bool:
         """Return whether the next `count` unsettled events, or all of them, are on disk."""

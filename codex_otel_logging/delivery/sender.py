@@ -152,7 +152,7 @@ class Sender:
         self._import_failure: Outcome | None = None
         self._import_again_at = 0.0
         self._progressed_at: float | None = 0.0
-        self._batch: Sequence[Event] = ()
+        self._is_believed = False
         self._parts: Parts[Event] = Parts(())
         self._failures = 0
         self._give_up_at = 0.0
@@ -178,7 +178,7 @@ class Sender:
             # A check only reports invalid fields. A fault in it must not cost the event.
             with suppress(Exception):
                 self._check(event)
-        self._batch = batch
+        self._is_believed = False
         self._parts = Parts(batch)
         self._failures = 0
 
@@ -200,8 +200,8 @@ class Sender:
         settlement = self._parts.apply(part, outcome)
         if settlement is None:
             return None
-        if settlement.rejected == len(self._batch) and self._is_refusing_everything():
-            self._parts = Parts(self._batch)
+        if settlement.rejected and not self._is_collector():
+            self._parts = Parts(self._queue.batch)
             kept = outcome._replace(verdict="retry", retry_after_s=REFUSAL_INTERVAL_S)
             return self._retry_later(self._parts.take(), kept)
         self._failures = 0
@@ -260,15 +260,21 @@ class Sender:
             reason = f"spool.keep_for_ms exceeded: {outcome.reason}"
             self._reporter.report_loss("dropped", expired, reason)
             self._account(Settlement(dropped=expired))
-            self._batch = self._batch[expired:]
         return part[expired:]
 
-    def _is_refusing_everything(self) -> bool:
-        """Return whether the collector rejects even an empty request, and the batch is on disk.
+    def _is_collector(self) -> bool:
+        """Return whether a rejection of events on disk is to be believed.
 
-        Then something else than a collector answers, such as a proxy that sends requests elsewhere.
+        It is if the collector has accepted a part of the batch, or accepts an empty request. Otherwise
+        something else may have answered, such as a proxy that sends requests elsewhere.
         """
-        return self._queue.is_on_disk(len(self._batch)) and not self._accepts_empty_request()
+        if not self._is_believed:
+            self._is_believed = (
+                self._parts.any_accepted
+                or not self._queue.is_on_disk(self._queue.taken)
+                or self._accepts_empty_request()
+            )
+        return self._is_believed
 
     def _is_postponed(self, outcome: Outcome) -> bool:
         """Let the other events pass a batch on disk that keeps failing, if it alone is to blame.

@@ -23,7 +23,7 @@ from codex_otel_logging.cli import drain as command
 from codex_otel_logging.delivery.sender import BACKOFF_S
 from codex_otel_logging.delivery.spool import disk, draining
 from codex_otel_logging.receiver import ReceivedRequest, events_of
-from support.collectors import OK, HttpCollector, Reply
+from support.collectors import OK, HttpCollector, Reply, Unless
 from support.commands import Command, needs_rich
 from support.fixtures import Scripted
 from support.leftovers import BATCH, Application, numbers
@@ -281,16 +281,36 @@ def test_files_of_running_processes_are_not_touched(
 def test_rejected_events_are_counted_and_removed(
     application: Application, scripted: Scripted, drain: Drain
 ) -> None:
-    collector = scripted(Reply(401, code=Reply().code.UNAUTHENTICATED))
+    rejection = Reply(400, code=Reply().code.INVALID_ARGUMENT)
+    collector = scripted(Unless(lambda request: bool(request.resource_logs), rejection))
     configure_for(application, collector)
     application.die(2)
     status, lines = drain()
     assert status == NOTHING_LEFT
-    assert lines[1].startswith("rejected events of an earlier process: ")
+    assert lines[1].startswith("events of an earlier process rejected: ")
     assert lines[2:] == [
         "Exported 0 events of 0 processes; 2 events rejected or damaged",
         "Nothing is left",
     ]
+
+
+@pytest.mark.parametrize(
+    "refusal",
+    [
+        Reply(401, code=Reply().code.UNAUTHENTICATED),
+        Reply(400, code=Reply().code.INVALID_ARGUMENT),
+    ],
+    ids=["credentials", "everything"],
+)
+def test_refusals_that_are_not_about_the_events_keep_them(
+    application: Application, scripted: Scripted, drain: Drain, fast: list[float], refusal: Reply
+) -> None:
+    """An expired token, and a proxy that rejects even an empty request."""
+    configure_for(application, scripted(refusal))
+    application.die(2)
+    status, lines = drain()
+    assert status == LEFT
+    assert lines[-1] == "Left: 2 events in 1 file"
 
 
 def configure_for(application: Application, collector: Any) -> None:

@@ -68,8 +68,6 @@ class Leftovers:
         self._batch = batch
         self._export = export
         self._account = account
-        self._is_proven = False
-        """Whether the collector has accepted a request, and so is one."""
         self._redirect = redirect
         self._report = report or self._log
         self._paths: deque[str] = deque()
@@ -155,9 +153,12 @@ class Leftovers:
             part = parts.take()
             outcome = keeping(self._export(leftover.header.shared, part))
             settlement = None if outcome.verdict == "retry" else parts.apply(part, outcome)
-            self._is_proven |= parts.any_accepted
-            is_whole = settlement is not None and settlement.rejected == len(events)
-            if outcome.verdict == "retry" or (is_whole and not self._prove(leftover)):
+            if outcome.verdict == "retry" or (
+                settlement is not None
+                and settlement.rejected
+                and not parts.any_accepted
+                and not self._accepts_empty_request(leftover)
+            ):
                 self.failure = outcome.reason
                 expired = count_expired(events[settled.events :], self._settings.keep_for_s)
                 if expired:
@@ -173,14 +174,9 @@ class Leftovers:
         self._settle(leftover, batch, settled)
         return True
 
-    def _prove(self, leftover: Leftover) -> bool:
-        """Return whether the collector accepts requests at all, if need be an empty one.
-
-        Otherwise something else answers, such as a proxy that sends requests elsewhere.
-        """
-        if not self._is_proven:
-            self._is_proven = self._export(leftover.header.shared, ()).verdict == "delivered"
-        return self._is_proven
+    def _accepts_empty_request(self, leftover: Leftover) -> bool:
+        """Return whether it is a collector that rejects events, and not a proxy, for example."""
+        return self._export(leftover.header.shared, ()).verdict == "delivered"
 
     def _settle(
         self, leftover: Leftover, batch: Sequence[tuple[int, Event]], settled: Settlement
