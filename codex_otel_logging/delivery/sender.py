@@ -265,8 +265,8 @@ class Sender:
     def _is_collector(self) -> bool:
         """Return whether a rejection of events on disk is to be believed.
 
-        It is if the collector has accepted a part of the batch, or accepts an empty request. Otherwise
-        something else may have answered, such as a proxy that sends requests elsewhere.
+        It is if the collector has accepted a part of the batch, or accepts an empty request.
+        Otherwise something else may have answered, such as a proxy that sends requests elsewhere.
         """
         if not self._is_believed:
             self._is_believed = (
