@@ -66,6 +66,17 @@ def is_regular(descriptor: int) -> bool:
     return stat.S_ISREG(found.st_mode) and found.st_uid == os.geteuid()
 
 
+def is_regular_at(path: str) -> bool:
+    """Return whether the file at `path` is a regular one of this user, and no symbolic link.
+
+    Raises:
+        OSError: there is none, or its status cannot be read.
+
+    """
+    found = os.stat(path, follow_symlinks=False)  # noqa: PTH116
+    return stat.S_ISREG(found.st_mode) and found.st_uid == os.geteuid()
+
+
 def is_at(path: str, descriptor: int) -> bool:
     """Return whether an open file is the one at `path`."""
     try:

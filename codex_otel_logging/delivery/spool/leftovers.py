@@ -81,9 +81,16 @@ class Leftovers:
             if self._current is None and not self._adopt_next():
                 return False
             assert self._current is not None
-            batch = self._current.next_batch(
-                self._batch.max_batch_size, self._batch.max_request_bytes
-            )
+            try:
+                batch = self._current.next_batch(
+                    self._batch.max_batch_size, self._batch.max_request_bytes
+                )
+            except OSError as error:
+                self._warn(
+                    self._current.path, f"cannot be read ({error.strerror or error}); left alone"
+                )
+                self.release()
+                continue
             if batch:
                 return self._export_batch(self._current, batch)
             self._finish(self._current)
@@ -100,8 +107,10 @@ class Leftovers:
             try:
                 leftover = adopt(path)
             except DamagedHeaderError as error:
-                self._account(0, error.records)
-                self._warn(path, f"damaged header; renamed, {error.records} events not exported")
+                what = "renamed" if error.is_renamed else "left alone"
+                lost = _counted(error.records, "event")
+                if self._warn(path, f"damaged header; {what}, {lost} not exported"):
+                    self._account(0, error.records)
                 continue
             except NewerFormatError:
                 self._warn(path, "written by a newer release; left alone")
@@ -161,15 +170,24 @@ class Leftovers:
     def _finish(self, leftover: Leftover) -> None:
         if leftover.damaged:
             self._account(0, leftover.damaged)
-            self._warn(leftover.path, f"{leftover.damaged} damaged records")
+            self._warn(leftover.path, _counted(leftover.damaged, "damaged record"))
         leftover.remove()
         self._current = None
 
-    def _warn(self, path: str, text: str) -> None:
-        """Report something about a file once, or about the directory if `path` is empty."""
-        if (path, text) not in self._reported:
-            self._reported.add((path, text))
-            diagnostics.warn("spool %s: %s", path or self._settings.path, text)
+    def _warn(self, path: str, text: str) -> bool:
+        """Report something about a file once, or about the directory if `path` is empty.
+
+        Returns False if it has been reported before.
+        """
+        if (path, text) in self._reported:
+            return False
+        self._reported.add((path, text))
+        diagnostics.warn("spool %s: %s", path or self._settings.path, text)
+        return True
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def segment_paths(directory: str) -> Iterator[str]:
