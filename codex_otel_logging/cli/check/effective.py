@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from ...config.exporter_table import EXPORTERS
 from ...config.otel_config import SET_ELSEWHERE, OtelConfig
-from ...config.settings import BatchConfig, ExporterConfig, TlsConfig, keys_of
+from ...config.settings import BatchConfig, ExporterConfig, SpoolConfig, TlsConfig, keys_of
 from ...config.tables import variables_in
 from ...otlp.masking import MASK
 
@@ -31,13 +31,18 @@ class Setting:
 
 def settings(config: OtelConfig, otel: Mapping[str, Any]) -> list[Setting]:
     """Return all settings of `config`, which was parsed from the table `otel`."""
-    return [*_general(config, otel), *_exporter(config, otel), *_batch(config, otel)]
+    return [
+        *_general(config, otel),
+        *_exporter(config, otel),
+        *_batch(config, otel),
+        *_spool(config, otel),
+    ]
 
 
 def _general(config: OtelConfig, otel: Mapping[str, Any]) -> Iterator[Setting]:
     for field, key in keys_of(OtelConfig):
         table, _, name = (key.name or field.name).rpartition(".")
-        if field.name not in ("exporter", "batch", "resource_attributes"):
+        if field.name not in ("exporter", "batch", "spool", "resource_attributes"):
             written = otel.get(table, {}) if table else otel
             yield _from(config, written, key.name or field.name, getattr(config, field.name), name)
     written = otel.get("resource_attributes", {})
@@ -51,6 +56,15 @@ def _batch(config: OtelConfig, otel: Mapping[str, Any]) -> Iterator[Setting]:
     for field, _ in keys_of(BatchConfig):
         value = getattr(config.batch, field.name)
         yield _from(config, otel.get("batch", {}), f"batch.{field.name}", value, field.name)
+
+
+def _spool(config: OtelConfig, otel: Mapping[str, Any]) -> Iterator[Setting]:
+    """Yield the settings of the spool, with the path as written in the file."""
+    if config.spool is not None:
+        table = otel["spool"]
+        for field, _ in keys_of(SpoolConfig):
+            value = table.get(field.name, getattr(config.spool, field.name))
+            yield _from(config, table, f"spool.{field.name}", value, field.name)
 
 
 def _exporter(config: OtelConfig, otel: Mapping[str, Any]) -> Iterator[Setting]:

@@ -87,7 +87,7 @@ class Leftovers:
                 )
             except OSError as error:
                 self._warn(
-                    self._current.path, f"cannot be read ({error.strerror or error}); left alone"
+                    self._current.path, f"cannot be read ({error.strerror or error}); ignored"
                 )
                 self.release()
                 continue
@@ -107,16 +107,16 @@ class Leftovers:
             try:
                 leftover = adopt(path)
             except DamagedHeaderError as error:
-                what = "renamed" if error.is_renamed else "left alone"
-                lost = _counted(error.records, "event")
-                if self._warn(path, f"damaged header; {what}, {lost} not exported"):
+                what = "renamed" if error.is_renamed else "ignored"
+                events = _counted(error.records, "event")
+                if self._warn(path, f"damaged header; {what}, {events} not exported"):
                     self._account(0, error.records)
                 continue
             except NewerFormatError:
-                self._warn(path, "written by a newer release; left alone")
+                self._warn(path, "written by a newer release; ignored")
                 continue
             except OSError as error:
-                self._warn(path, f"cannot be read ({error.strerror or error}); left alone")
+                self._warn(path, f"cannot be read ({error.strerror or error}); ignored")
                 continue
             if leftover is None:
                 continue
@@ -125,7 +125,7 @@ class Leftovers:
                 leftover.close()
                 self._warn(
                     "",
-                    f"events for {destination} are left alone; to export them to "
+                    f"events for {destination} are ignored; to export them to "
                     f"{self._settings.destination}, run: codex-otel-logging drain --redirect",
                 )
                 continue

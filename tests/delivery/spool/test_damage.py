@@ -358,7 +358,7 @@ class TestCounting:
             recovery.run()
         assert recovery.discarded == 5
         (warning,) = warnings
-        assert warning.endswith("damaged header; left alone, 5 events not exported")
+        assert warning.endswith("damaged header; ignored, 5 events not exported")
 
     def test_unreadable_blocks_leave_the_segment_alone(
         self,
@@ -385,7 +385,7 @@ class TestCounting:
         assert (recovery.exported, recovery.discarded) == ([2, 3, 4], 0)
         assert first.exists()
         assert not second.exists()
-        assert warnings == [f"spool {first}: cannot be read (Input/output error); left alone"]
+        assert warnings == [f"spool {first}: cannot be read (Input/output error); ignored"]
 
     def test_file_that_is_cut_while_it_is_exported(
         self, directory: Path, warnings: list[str], segment: bytes
@@ -447,7 +447,7 @@ class TestFormats:
         recovery.run()
         recovery.run()
         assert path.read_bytes() == contents
-        assert warnings == [f"spool {path}: written by a newer release; left alone"]
+        assert warnings == [f"spool {path}: written by a newer release; ignored"]
         assert (recovery.recovered, recovery.discarded) == (0, 0)
 
     @pytest.mark.parametrize("version", [b"0", b"-1", b"1.5", b"x", b""])
@@ -563,7 +563,7 @@ class TestForeignFiles:
         assert path.lstat() == before
         assert target.read_bytes() == segment
         assert (recovery.exported, recovery.discarded) == ([], 0)
-        left_alone = f"spool {path}: cannot be read (not a regular file of this user); left alone"
+        left_alone = f"spool {path}: cannot be read (not a regular file of this user); ignored"
         assert warnings == ([left_alone] if suffix == ".spool" else [])
 
     def test_file_that_becomes_another_one_while_it_is_opened(
