@@ -6,6 +6,7 @@ renamed, and a damaged "settled" field nothing. All of it is counted and reporte
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 import shutil
@@ -14,13 +15,15 @@ import tracemalloc
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import NamedTuple
+from time import monotonic, sleep
+from typing import Any, NamedTuple
 from zlib import crc32
 
 import pytest
 
-from codex_otel_logging import diagnostics
+from codex_otel_logging import Receiver, diagnostics
 from codex_otel_logging.config.settings import BatchConfig
+from codex_otel_logging.delivery import worker
 from codex_otel_logging.delivery.exporter import DELIVERED, Outcome
 from codex_otel_logging.delivery.spool import disk
 from codex_otel_logging.delivery.spool.journal import SpoolSettings
@@ -28,6 +31,11 @@ from codex_otel_logging.delivery.spool.leftovers import Leftovers
 from codex_otel_logging.delivery.spool.records import RecordEncoder
 from codex_otel_logging.delivery.spool.segment import Header, Segment
 from codex_otel_logging.events.event import Event, SharedAttributes
+from support.collectors import Gate
+from support.events import log
+from support.events import numbers as received
+from support.fixtures import HandlerFactory
+from support.parts import worker_of
 from support.paths import ROOT
 from support.queued_events import numbers, turns
 
@@ -412,6 +420,83 @@ def first_line(version: bytes, settled: int = 0) -> bytes:
     return b"%b %08x\n" % (start, crc32(start))
 
 
+class TestOtherDestinations:
+    def test_no_more_than_the_header_is_read(
+        self,
+        directory: Path,
+        warnings: list[str],
+        segment: bytes,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        """A directory may hold gigabytes that a process looks through once a minute."""
+        there = Header("0", "otlp-http http://127.0.0.1:8/v1/logs", SHARED).encode()
+        path = directory / "1.spool"
+        path.write_bytes(there + segment[header_size(segment) :] + bytes(1 << 20))
+        read, largest = disk.read, 0
+
+        def measured(descriptor: int, size: int, offset: int) -> bytes:
+            nonlocal largest
+            largest = max(largest, offset + size)
+            return read(descriptor, size, offset)
+
+        monkeypatch.setattr(disk, "read", measured)
+        recovery = Recovery(directory)
+        recovery.run()
+        assert largest < 1 << 17
+        assert (recovery.exported, recovery.discarded, len(warnings)) == ([], 0, 1)
+        monkeypatch.undo()
+        redirected = Recovery(directory, redirect=True)
+        redirected.run()
+        assert (redirected.exported, redirected.discarded) == ([0, 1, 2, 3, 4], 1)
+
+
+class TestHandler:
+    def test_handler_counts_and_reports_the_damage_once(
+        self,
+        directory: Path,
+        gated: dict[str, Any],
+        attach: HandlerFactory,
+        gate: Gate,
+        receiver: Receiver,
+        caplog: pytest.LogCaptureFixture,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        monkeypatch.setattr(worker, "RESCAN_S", 0.0)
+        gate.refuse()
+        batch = {"schedule_delay_ms": 10}
+        table = {"exporter": gated, "spool": {"path": str(directory)}, "batch": batch}
+        first = attach(table)
+        log(5)
+        thread = worker_of(first).thread
+        logging.getLogger("codex_otel").removeHandler(first)
+        first.close()
+        assert thread is not None
+        thread.join(20)
+        (path,) = directory.glob("*.spool")
+        contents = bytearray(path.read_bytes())
+        contents[contents.index(b'"number":3') + 10] ^= 1
+        path.write_bytes(contents)
+        (directory / "0.spool").write_bytes(b"notes")
+        gate.open()
+        caplog.clear()
+        second = attach(table)
+        for number in range(5, 8):
+            log(first=number)
+            assert second.flush(10)
+        deadline = monotonic() + 20
+        while second.stats().discarded < 1 or path.exists():
+            assert monotonic() < deadline
+            sleep(0.005)
+        stats = second.stats()
+        assert (stats.accepted, stats.exported, stats.recovered, stats.discarded) == (3, 3, 4, 1)
+        assert sorted(received(receiver.wait_for(7))) == [0, 1, 3, 4, 5, 6, 7]
+        found = [r.getMessage() for r in caplog.records if "spool" in r.getMessage()]
+        assert sorted(found) == [
+            f"spool {directory}/0.spool: damaged header; renamed, 0 events not exported",
+            f"spool {path}: 1 damaged record",
+        ]
+
+
 class TestFormats:
     def test_first_format_is_readable(self, directory: Path, warnings: list[str]) -> None:
         shutil.copy(GOLDEN, directory / "1.spool")
@@ -579,7 +664,8 @@ class TestForeignFiles:
         monkeypatch.setattr(disk, "is_regular_at", lambda _: True)
         recovery = Recovery(directory)
         recovery.run()
-        assert len(warnings) == 1
+        not_ours = f"spool {path}: cannot be read (not a regular file of this user); ignored"
+        assert warnings == [not_ours]
         path.unlink()
         path.symlink_to(tmp_path)
         Recovery(directory).run()

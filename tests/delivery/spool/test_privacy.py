@@ -17,7 +17,7 @@ import pytest
 
 from codex_otel_logging import CodexOtelHandler, Receiver
 from codex_otel_logging.delivery import worker
-from codex_otel_logging.delivery.spool import disk
+from codex_otel_logging.delivery.spool import disk, journal
 from support.collectors import Gate, over_http
 from support.parts import worker_of
 from support.secrets import GRPC, HTTP, SECRETS, Secret, fits
@@ -263,9 +263,11 @@ class TestDirectoryThatChanges:
         directory: Path,
         receiver: Receiver,
         caplog: pytest.LogCaptureFixture,
+        monkeypatch: pytest.MonkeyPatch,
         kind: str,
         problem: str,
     ) -> None:
+        monkeypatch.setattr(journal, "RETRY_S", 0.0)
         handler = attach_spool(over_http(receiver))
         self.change(kind, directory)
         for number in range(5):
