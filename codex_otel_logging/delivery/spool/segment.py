@@ -244,7 +244,7 @@ class Leftover:
             bool(separator) and digits.isdigit() and field == _settled_field(int(digits), prefix)
         )
         if not start.startswith(_PREFIX):
-            if is_intact and line.startswith(prefix) and _is_newer(version):
+            if is_intact and _is_newer(version):
                 raise NewerFormatError
             raise DamagedHeaderError(self._count_intact(0))
         # Of two ways to be wrong, exporting an event twice is better than never.

@@ -141,9 +141,12 @@ def directory(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def segment(tmp_path: Path) -> bytes:
-    """The contents of a segment of five events, of which two are settled."""
+    """The contents of a segment of five events, of which two are settled.
+
+    One flipped bit makes a line feed of a J or an asterisk.
+    """
     path = tmp_path / "five.spool"
-    write_segment(path, turns(5), settled=2)
+    write_segment(path, turns(5, text="J*"), settled=2)
     return path.read_bytes()
 
 
@@ -578,12 +581,13 @@ class TestFormats:
                 b'{"number":6,"what":1}',
                 b'{"number":-7,"what":1}',
                 b'{"number":99999999999999999999999,"what":1}',
+                b'{"length":3,"what":1}',
                 b"[]",
             )
         )
         result = recover(directory, warnings, segment + more)
-        assert (result.exported, result.discarded) == ([2, 3, 4], 4)
-        assert result.warnings == [f"spool {directory}/1.spool: 4 damaged records"]
+        assert (result.exported, result.discarded) == ([2, 3, 4], 5)
+        assert result.warnings == [f"spool {directory}/1.spool: 5 damaged records"]
 
 
 class TestForeignFiles:
@@ -656,6 +660,7 @@ class TestForeignFiles:
         directory: Path,
         warnings: list[str],
         tmp_path: Path,
+        segment: bytes,
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
         """What matters is checked again after opening."""
@@ -667,9 +672,34 @@ class TestForeignFiles:
         not_ours = f"spool {path}: cannot be read (not a regular file of this user); ignored"
         assert warnings == [not_ours]
         path.unlink()
-        path.symlink_to(tmp_path)
-        Recovery(directory).run()
+        target = tmp_path / "target"
+        target.write_bytes(segment)
+        path.symlink_to(target)
+        recovery = Recovery(directory)
+        recovery.run()
         assert len(warnings) == 2
+        assert recovery.exported == []
+
+    def test_file_that_is_removed_while_it_is_opened(
+        self,
+        directory: Path,
+        warnings: list[str],
+        segment: bytes,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        """Its owner has exported all of it meanwhile."""
+        path = directory / "1.spool"
+        path.write_bytes(segment)
+        lock = disk.lock
+
+        def removed(descriptor: int) -> bool:
+            path.unlink()
+            return lock(descriptor)
+
+        monkeypatch.setattr(disk, "lock", removed)
+        recovery = Recovery(directory)
+        recovery.run()
+        assert (recovery.exported, warnings) == ([], [])
 
     @pytest.mark.skipif(os.geteuid() != 0, reason="only root may give files away")
     @pytest.mark.parametrize("suffix", [".spool", ".spool.new"])
