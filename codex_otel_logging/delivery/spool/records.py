@@ -39,8 +39,6 @@ _BEGINS = b'{"number":'
 _SHARED_BEGINS = b',"keys":['
 
 MALFORMED = (
-    ArithmeticError,
-    AttributeError,
     LookupError,
     RecursionError,
     TypeError,
