@@ -79,6 +79,10 @@ def absolute_path(path: str, folder: str | os.PathLike[str] | None) -> str | Non
     """Return a path with `~` expanded, relative to `folder` or else to the working directory.
 
     None if the home directory is unknown.
+
+    Raises:
+        OSError: the working directory is unknown.
+
     """
     expanded = os.path.expanduser(path)  # noqa: PTH111
     if expanded.startswith("~"):

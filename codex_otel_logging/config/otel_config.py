@@ -300,7 +300,11 @@ class _OtelTable:
             if written == "":
                 table.fault("path", "must not be empty")
             return None
-        path = absolute_path(written, self._folder)
+        try:
+            path = absolute_path(written, self._folder)
+        except OSError:  # it has been removed
+            table.fault("path", "unknown working directory; write an absolute path")
+            return None
         if path is None:
             table.fault("path", "unknown home directory; write the path without ~")
             return None

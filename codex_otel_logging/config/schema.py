@@ -138,6 +138,8 @@ def _schema_of_special_key(name: str, exporter: ExporterName | None) -> Schema |
         return _exporter()
     if name == "resource_attributes":
         return _resource_attributes()
+    if name == "path":
+        return {"type": "string", "minLength": 1, "pattern": EXPANDABLE}
     if name == "endpoint" and exporter:
         return {
             "type": "string",

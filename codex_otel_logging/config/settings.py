@@ -161,11 +161,24 @@ class ExporterConfig:
 
     @property
     def destination(self) -> str:
-        """Exporter and address, without secrets: where events on disk may be exported to."""
+        """Exporter and address, without secrets: where events on disk may be exported to.
+
+        A path that is not in the endpoint as written came from a variable. It may be a key, so a
+        part of its hash takes its place: another key may be that of another tenant.
+        """
         address = self.endpoint
         if userinfo := userinfo_of(address):
             address = address.replace(f"{userinfo}@", "", 1)
-        return f"{self.name} {re.split('[?#]', address, maxsplit=1)[0]}"
+        address = re.split("[?#]", address, maxsplit=1)[0]
+        scheme, separator, rest = address.rpartition("://")
+        host, _, path = rest.partition("/")
+        is_written = self.is_bare or f"/{path}" in (self.written_endpoint or "")
+        if not is_written and path not in ("", "v1/logs"):
+            from hashlib import sha256  # slow to import, and rarely needed
+
+            digest = sha256(path.encode("utf-8", "surrogatepass")).hexdigest()[:8]
+            address = f"{scheme}{separator}{host}/({digest})"
+        return f"{self.name} {address}"
 
     @property
     def is_bare(self) -> bool:

@@ -62,8 +62,7 @@ class Redaction:
             names = self._names_by_event[event.type.name] = self.redacted_names(event.type)
         if names.isdisjoint(event.keys) and _NESTED.isdisjoint(map(type, event.values)):
             return
-        inside = {key: redacted_inside(value, names) for key, value in event.fields.items()}
-        fields = redacted(inside, [key for key in inside if key in names])
+        fields = _redacted_again(event.fields, names)
         event.keys = tuple(fields)
         event.values = cast("tuple[AttributeValue, ...]", tuple(fields.values()))
 
@@ -106,6 +105,26 @@ def redacted_inside(value: AttributeValue, names: Iterable[str]) -> AttributeVal
         return cast("AttributeValue", redacted(inside, names))
     if isinstance(value, list):
         return [redacted_inside(item, names) for item in value]
+    return value
+
+
+def _redacted_again(
+    fields: Mapping[str, AttributeValue], names: frozenset[str]
+) -> dict[str, AttributeValue]:
+    """Return `fields`, redacted at any depth.
+
+    What is redacted already stays as it is: its length would be that of the replacement.
+    """
+    inside = {key: _redacted_again_inside(value, names) for key, value in fields.items()}
+    found = redacted(inside, [key for key in inside if key in names and inside[key] != REDACTED])
+    return cast("dict[str, AttributeValue]", found)
+
+
+def _redacted_again_inside(value: AttributeValue, names: frozenset[str]) -> AttributeValue:
+    if isinstance(value, dict):
+        return cast("AttributeValue", _redacted_again(value, names))
+    if isinstance(value, list):
+        return [_redacted_again_inside(item, names) for item in value]
     return value
 
 

@@ -142,7 +142,7 @@ BAD_TABLES: list[tuple[dict[Any, Any], str]] = [
         "'a\\nb': unknown key; expected one of batch, environment, exporter, "
         "log_agent_responses, log_guardian_assessments, log_sse_deltas, "
         "log_tool_payloads, log_user_prompt, max_attribute_length, metrics_exporter, "
-        "resource_attributes, service_name, span_attributes, tool_result, trace_exporter, "
+        "resource_attributes, service_name, span_attributes, spool, tool_result, trace_exporter, "
         "tracestate",
     ),
     (

@@ -26,8 +26,19 @@ def has_locks() -> bool:
 
 
 def make_directory(path: str) -> None:
-    """Create a directory that only its owner may use, and missing parents likewise."""
-    os.makedirs(path, 0o700, exist_ok=True)  # noqa: PTH103
+    """Create a directory that only its owner may use, and missing parents likewise.
+
+    It is fine if there is something already.
+    """
+    if os.path.isdir(path):  # noqa: PTH112
+        return
+    # Not os.makedirs, which gives parents the mode that the umask leaves.
+    parent = os.path.dirname(path)  # noqa: PTH120
+    if parent != path:
+        make_directory(parent)
+    with suppress(FileExistsError):
+        os.mkdir(path, 0o700)  # noqa: PTH102
+        os.chmod(path, 0o700)  # noqa: PTH101  # a umask may take rights from its owner, too
 
 
 def names(path: str) -> list[str]:
@@ -47,7 +58,11 @@ def create(path: str) -> int:
         FileExistsError: the name is taken.
 
     """
-    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND | _FLAGS, 0o600)
+    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND | _FLAGS
+    descriptor = os.open(path, flags, 0o600)
+    with suppress(OSError):
+        os.fchmod(descriptor, 0o600)  # a umask may take rights from its owner, too
+    return descriptor
 
 
 def open_existing(path: str) -> int:

@@ -116,11 +116,10 @@ class Leftovers:
             try:
                 leftover = adopt(path)
             except DamagedHeaderError as error:
-                self._account("", 0, error.records)
-                self._warn(
-                    path,
-                    f"damaged header; renamed, {_counted(error.records, 'event')} not exported",
-                )
+                what = "renamed" if error.is_renamed else "ignored"
+                events = _counted(error.records, "event")
+                if self._warn(path, f"damaged header; {what}, {events} not exported"):
+                    self._account("", 0, error.records)
                 continue
             except NewerFormatError:
                 self._warn(path, "written by a newer release; ignored")
@@ -200,10 +199,16 @@ class Leftovers:
     def _warn_unreadable(self, path: str, error: OSError) -> None:
         self._warn(path, f"cannot be read ({error.strerror or error}); ignored")
 
-    def _warn(self, path: str, text: str) -> None:
-        if (path, text) not in self._reported:
-            self._reported.add((path, text))
-            self._report(path, text)
+    def _warn(self, path: str, text: str) -> bool:
+        """Report something about a file once, or about the directory if `path` is empty.
+
+        Returns False if it has been reported before.
+        """
+        if (path, text) in self._reported:
+            return False
+        self._reported.add((path, text))
+        self._report(path, text)
+        return True
 
     def _log(self, path: str, text: str) -> None:
         diagnostics.warn("spool %s: %s", path or self._settings.path, text)

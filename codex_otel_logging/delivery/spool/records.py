@@ -27,7 +27,7 @@ from ...catalog import EventType
 from ...catalog import find as find_event_type
 from ...conversation import Conversation
 from ...events.event import Event
-from ...values import IMMUTABLE_TYPES, MAX_INT64, MIN_INT64, AttributeValue
+from ...values import IMMUTABLE_TYPES, MAX_INT64, MIN_INT64, AttributeValue, key_text
 
 if TYPE_CHECKING:
     from opentelemetry.trace import SpanContext
@@ -35,7 +35,17 @@ if TYPE_CHECKING:
 _MAX_SHARED = 1024
 """How many encoded shared parts are kept."""
 
+_BEGINS = b'{"number":'
 _SHARED_BEGINS = b',"keys":['
+
+MALFORMED = (
+    LookupError,
+    RecursionError,
+    TypeError,
+    ValueError,
+    struct.error,
+)
+"""What decoding raises if a record has its checksum but not the form that this release knows."""
 
 _json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), check_circular=False).encode
 
@@ -56,43 +66,45 @@ class RecordEncoder:
         self._shared: dict[tuple[object, ...], tuple[str, Conversation | None]] = {}
 
     def encode(self, number: int, event: Event) -> bytes:
-        """Return the record of an event."""
+        """Return the record of an event; never raises for an odd event."""
         # On the application thread, in every logging call. One function, because each call would
         # add about 1 %.
-        key = (
-            event.keys,
-            event.type.name,
-            id(event.conversation),
-            event.logger_name,
-            event.levelno,
-            event.levelname,
-        )
+        end = None
         try:
-            shared = self._shared.get(key) or self._add_shared(key, event)
-        except TypeError:  # not hashable: a filter has replaced the level by something else
-            shared = _shared_text(event), None
-        created, span = event.created, event.span_context
-        span_text = "null" if span is None else _span_text(span)
-        try:
+            if type(event.levelno) is not int or type(event.levelname) is not str:
+                raise TypeError("20.0 equals 20 as a key, but their severities differ")
+            key = (
+                event.keys,
+                event.type.name,
+                id(event.conversation),
+                event.logger_name,
+                event.levelno,
+                event.levelname,
+            )
+            end = (self._shared.get(key) or self._add_shared(key, event))[0]
+            created, span = event.created, event.span_context
+            span_text = "null" if span is None else _span_text(span)
             values = ",".join([_SPELLINGS[type(value)](value) for value in event.values])
             line = (
                 f'{{"number":{number},"created":{_SPELLINGS[type(created)](created)},'
-                f'"observed_ns":{event.observed_ns},"span":{span_text},"values":[{values}]{shared[0]}'
+                f'"observed_ns":{event.observed_ns},"span":{span_text},"values":[{values}]{end}'
             ).encode()
-        except (KeyError, ValueError):  # a value that JSON cannot spell, or a lone surrogate
+        except Exception:
+            # A value that JSON cannot spell, a lone surrogate, or an attribute of the log record
+            # that an application has replaced. The event must not look like a disk that fails.
             values = _json([_spelled(value) for value in event.values])
             line = (
-                f'{{"number":{number},"created":{event.time_ns / 1e9!r},'
-                f'"observed_ns":{event.observed_ns},"span":{span_text},"values":{values}{shared[0]}'
+                f'{{"number":{number},"created":{_created_text(event)},'
+                f'"observed_ns":{event.observed_ns},"span":{_odd_span_text(event.span_context)},'
+                f'"values":{values}{end or _shared_text(event)}'
             ).encode()
         return b"\n%08x %b\n" % (crc32(line), line)
 
     def _add_shared(self, key: tuple[object, ...], event: Event) -> tuple[str, Conversation | None]:
         shared = (_shared_text(event), event.conversation)
-        if type(event.levelno) is int:  # True is equal to 1, and has another severity
-            if len(self._shared) >= _MAX_SHARED:
-                self._shared.clear()
-            self._shared[key] = shared
+        if len(self._shared) >= _MAX_SHARED:
+            self._shared.clear()
+        self._shared[key] = shared
         return shared
 
 
@@ -147,8 +159,10 @@ class RecordDecoder:
             span = found["span"]
             event.span_context = None if span is None else cast("SpanContext", Span(*span))
             event.size = len(content)
-            return found["number"], event
-        except (KeyError, TypeError, ValueError):
+            number = number_of(content)
+            is_complete = number is not None and len(event.keys) == len(event.values)
+            return (cast("int", number), event) if is_complete else None
+        except MALFORMED:
             return None
 
     def _shared_of(self, end: bytes) -> _Shared:
@@ -156,9 +170,9 @@ class RecordDecoder:
         if shared is None:
             found = json.loads(b"{" + end[1:])
             shared = _Shared(
-                _event_type(_value(found["event"])),
-                tuple(_value(key) for key in found["keys"]),
-                _value(found["logger"]),
+                _event_type(_text(found["event"])),
+                tuple(_text(key) for key in found["keys"]),
+                _text(found["logger"]),
                 found["level"],
                 _value(found["levelname"]),
                 _conversation(found["conversation"]),
@@ -176,11 +190,15 @@ def checked(line: bytes) -> bytes | None:
 
 
 def number_of(content: bytes) -> int | None:
-    """Return the number of a record whose checksum was checked, without decoding the rest."""
+    """Return the number of a record whose checksum was checked, without decoding the rest.
+
+    The beginning of the record is enough. None if there is no number in the range of numbers.
+    """
     try:
-        return int(content[len(b'{"number":') : content.index(b",")])
+        number = int(content[len(_BEGINS) : content.index(b",")])
     except ValueError:
         return None
+    return number if content.startswith(_BEGINS) and 0 <= number < 1 << 64 else None
 
 
 def spelled_json(value: Mapping[str, Any]) -> str:
@@ -217,11 +235,12 @@ def _spelled(value: Any) -> Any:
     if isinstance(value, bool) or value is None:
         return value
     if isinstance(value, str):
+        # The methods of the built-in type: those of an application's subclass may raise.
         try:
-            value.encode()
+            str.encode(value)
         except UnicodeEncodeError:
-            return {"text": value.encode("utf-8", "surrogatepass").hex()}
-        return str(value)
+            return {"text": str.encode(value, "utf-8", "surrogatepass").hex()}
+        return str.__str__(value)
     if isinstance(value, int):
         return int(value) if MIN_INT64 <= value <= MAX_INT64 else {"int": hex(value)}
     if isinstance(value, float):
@@ -245,6 +264,14 @@ def _value(spelled: Any) -> Any:
     return _SPECIAL[kind](content)
 
 
+def _text(spelled: Any) -> str:
+    """Return the text that `_spelled` has spelled."""
+    text = _value(spelled)
+    if not isinstance(text, str):
+        raise TypeError("not a text")
+    return text
+
+
 _SPECIAL: dict[str, Callable[[Any], AttributeValue]] = {
     "text": lambda content: bytes.fromhex(content).decode("utf-8", "surrogatepass"),
     "int": lambda content: int(content, 16),
@@ -258,19 +285,53 @@ def _span_text(span: SpanContext) -> str:
     return f"[{int(span.trace_id)},{int(span.span_id)},{int(span.trace_flags)}]"
 
 
+def _odd_span_text(span: SpanContext | None) -> str:
+    try:
+        return "null" if span is None else _span_text(span)
+    except Exception:  # a span of another implementation of the API
+        return "null"
+
+
+def _created_text(event: Event) -> str:
+    """Return a time that makes the decoded event's `time_ns` that of `event`; null if unknown."""
+    created: Any = event.created
+    try:
+        if issubclass(type(created), float) and isfinite(created):
+            return float.__repr__(created)
+        if issubclass(type(created), int) and MIN_INT64 <= created <= MAX_INT64:
+            return int.__repr__(created)
+        # The time of the call is exact to the nanosecond, which no float is.
+        time_ns = event.time_ns
+        return "null" if time_ns == event.observed_ns else repr(time_ns / 1e9)
+    except Exception:  # a method of an application's object raised
+        return "null"
+
+
+def _level(levelno: Any) -> int:
+    """Return a level of the same severity; only integers have one, of which True is one."""
+    is_integer = issubclass(type(levelno), int)
+    return max(min(int.__int__(levelno), MAX_INT64), -1) if is_integer else 0
+
+
+def _level_name(levelname: Any) -> str | bytes:
+    """Return a level's name that is encoded as the same text."""
+    try:
+        name = key_text(levelname)
+        # "WARNING" is sent as "WARN", b"WARNING" and the like as they are.
+        return name if name != "WARNING" or levelname == name else name.encode()
+    except Exception:  # its class cannot even be asked for
+        return ""
+
+
 def _shared_text(event: Event) -> str:
     conversation = event.conversation
     attributes = None if conversation is None else _spelled(conversation.attributes)
-    try:
-        level = int(event.levelno)
-    except (TypeError, ValueError, OverflowError):
-        level = 0
     shared = {
         "keys": _spelled(event.keys),
         "event": _spelled(event.type.name),
-        "logger": _spelled(str(event.logger_name)),
-        "level": level,
-        "levelname": _spelled(str(event.levelname)),
+        "logger": _spelled(event.logger_name),
+        "level": _level(event.levelno),
+        "levelname": _spelled(_level_name(event.levelname)),
         "conversation": attributes,
     }
     return f",{_json(shared)[1:]}"

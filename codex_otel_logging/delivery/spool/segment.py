@@ -15,15 +15,22 @@ locked belongs to nobody alive.
 from __future__ import annotations
 
 import json
-import zlib
 from array import array
 from collections.abc import Iterator
 from contextlib import suppress
 from typing import NamedTuple
+from zlib import crc32
 
 from ...events.event import Event, SharedAttributes
 from . import disk
-from .records import RecordDecoder, attributes_of, checked, number_of, spelled_json
+from .records import (
+    MALFORMED,
+    RecordDecoder,
+    attributes_of,
+    checked,
+    number_of,
+    spelled_json,
+)
 
 SUFFIX = ".spool"
 UNFINISHED = ".new"
@@ -34,7 +41,9 @@ VERSION = 1
 _MAGIC = b"codex-otel-spool "
 _PREFIX = _MAGIC + b"%d " % VERSION
 _FIRST_LINE = len(_PREFIX) + len(b"00000000000000000000 00000000\n")
-_LARGEST_HEADER = 1 << 20
+_LARGEST_HEADER = 64 << 20
+_HEAD = 64
+"""How many bytes of a line are enough for its checksum and its number."""
 
 
 class Header(NamedTuple):
@@ -56,15 +65,20 @@ class Header(NamedTuple):
             f',"defaults":{spelled_json(self.shared.defaults)}}}'
         )
         content = (text[:-1] + attributes).encode()
-        return _PREFIX + _settled_field(0) + b"\n%08x %b\n" % (zlib.crc32(content), content)
+        return _PREFIX + _settled_field(0) + b"\n%08x %b\n" % (crc32(content), content)
 
 
 class DamagedHeaderError(Exception):
-    """The header of a segment cannot be read; `records` is how many intact records follow it."""
+    """The header of a segment cannot be read.
+
+    `records` is how many intact records follow that are not known to be settled. `is_renamed` is
+    false if the file could not be renamed; it is then found again.
+    """
 
     def __init__(self, records: int) -> None:
         super().__init__(records)
         self.records = records
+        self.is_renamed = False
 
 
 class NewerFormatError(Exception):
@@ -73,7 +87,7 @@ class NewerFormatError(Exception):
 
 def _settled_field(number: int, prefix: bytes = _PREFIX) -> bytes:
     digits = b"%020d" % number
-    return b"%b %08x" % (digits, zlib.crc32(prefix + digits))
+    return b"%b %08x" % (digits, crc32(prefix + digits))
 
 
 class Segment:
@@ -237,55 +251,72 @@ class Leftover:
         """How many records are damaged, as far as is known."""
         self._numbers, self._offsets, self._lengths = array("Q"), array("Q"), array("L")
         self._next = 0
+        self._is_indexed = False
         self._decoder = RecordDecoder()
-        self._index()
 
     def _read_first_line(self) -> int:
         """Return up to which number the events are settled."""
-        line = disk.read(self._descriptor, _FIRST_LINE, 0)
+        start = disk.read(self._descriptor, 2 * _FIRST_LINE, 0)
+        line, separator, _ = start.partition(b"\n")
         version, _, field = line.removeprefix(_MAGIC).partition(b" ")
         digits = field[:20]
         prefix = _MAGIC + version + b" "
         is_intact = (
-            digits.isdigit() and line == prefix + _settled_field(int(digits), prefix) + b"\n"
+            bool(separator) and digits.isdigit() and field == _settled_field(int(digits), prefix)
         )
-        if is_intact and version.isdigit() and int(version) > VERSION:
-            raise NewerFormatError
-        if not line.startswith(_PREFIX):
-            raise DamagedHeaderError(self._count_intact())
+        if not start.startswith(_PREFIX):
+            if is_intact and _is_newer(version):
+                raise NewerFormatError
+            raise DamagedHeaderError(self._count_intact(0))
         # Of two ways to be wrong, exporting an event twice is better than never.
         return int(digits) if is_intact else 0
 
     def _read_header(self) -> tuple[Header, int]:
         """Return the header, and where the records begin."""
-        rest = disk.read(self._descriptor, _LARGEST_HEADER, _FIRST_LINE)
-        line, separator, _ = rest.partition(b"\n")
-        content = checked(line) if separator else None
+        line = self._read_line(_FIRST_LINE)
         try:
-            found = json.loads(content or "")
+            found = json.loads(checked(line) or b"")
             shared = SharedAttributes(
                 attributes_of(found["resource"]), attributes_of(found["defaults"])
             )
             header = Header(str(found["owner"]), str(found["destination"]), shared)
-        except (KeyError, TypeError, ValueError) as error:
-            raise DamagedHeaderError(self._count_intact()) from error
+        except MALFORMED as error:
+            raise DamagedHeaderError(self._count_intact(self.settled)) from error
         return header, _FIRST_LINE + len(line) + 1
 
-    def _count_intact(self) -> int:
-        return sum(number is not None for number, _, _ in self._scan(0))
+    def _read_line(self, offset: int) -> bytes:
+        """Return a line without its line feed; empty if it has none, or is too long."""
+        parts: list[bytes] = []
+        for chunk in disk.chunks(self._descriptor, offset):
+            part, separator, _ = chunk.partition(b"\n")
+            parts.append(part)
+            if separator:
+                return b"".join(parts)
+            if sum(map(len, parts)) > _LARGEST_HEADER:
+                break
+        return b""
+
+    def _count_intact(self, settled: int) -> int:
+        numbers = (number for number, _, _ in self._scan(0))
+        return len({number for number in numbers if number is not None and number > settled})
 
     def _index(self) -> None:
-        """Find the records that are not settled, and count the damaged ones."""
+        """Find the records that are not settled, and count the damaged ones; once only."""
+        if self._is_indexed:
+            return
         entries: dict[int, tuple[int, int]] = {}
+        damaged = 0
         for number, offset, length in self._scan(self._records_at):
             if number is None:
-                self.damaged += 1
+                damaged += 1
             elif number > self.settled:
                 entries[number] = (offset, length)
         for number, (offset, length) in sorted(entries.items()):
             self._numbers.append(number)
             self._offsets.append(offset)
             self._lengths.append(length)
+        self.damaged += damaged
+        self._is_indexed = True
 
     def _scan(self, offset: int) -> Iterator[tuple[int | None, int, int]]:
         """Yield number, offset and length of each record; None instead of a damaged one's number.
@@ -294,32 +325,52 @@ class Leftover:
         record in which damage has made a line feed, or two records whose line feed was damaged.
         """
         was_damaged = False
-        for line in self._lines(offset):
-            number = None
-            if line:
-                content = checked(line)
-                number = None if content is None else number_of(content)
-            if line and (number is not None or not was_damaged):
-                yield number, offset, len(line)
-            was_damaged = bool(line) and number is None
-            offset += len(line) + 1
+        for number, length in self._lines(offset):
+            if length and (number is not None or not was_damaged):
+                yield number, offset, length
+            was_damaged = bool(length) and number is None
+            offset += length + 1
 
-    def _lines(self, offset: int) -> Iterator[bytes]:
-        rest = b""
+    def _lines(self, offset: int) -> Iterator[tuple[int | None, int]]:
+        """Yield the number of each line, None if it is no intact record, and its length."""
+        # Never a whole line in memory: a file system that lost what was not synced before a crash
+        # may show zeros instead, as far as the file is long.
+        head, length, checksum = b"", 0, 0
         for chunk in disk.chunks(self._descriptor, offset):
-            *lines, rest = (rest + chunk).split(b"\n")
-            yield from lines
-        yield rest
+            *ends, rest = chunk.split(b"\n")
+            for part in ends:
+                if not length:  # the usual case: the line is in one chunk
+                    yield _number_of(part[:_HEAD], crc32(part[9:])), len(part)
+                    continue
+                head += part[: _HEAD - len(head)]
+                checksum = crc32(part[max(9 - length, 0) :], checksum)
+                yield _number_of(head, checksum), length + len(part)
+                head, length, checksum = b"", 0, 0
+            head += rest[: _HEAD - len(head)]
+            checksum = crc32(rest[max(9 - length, 0) :], checksum)
+            length += len(rest)
+        yield _number_of(head, checksum), length
 
     def __len__(self) -> int:
-        """Return how many records are left to export."""
+        """Return how many records are left to export.
+
+        Raises:
+            OSError: the file cannot be read.
+
+        """
+        self._index()
         return len(self._numbers) - self._next
 
     def next_batch(self, max_events: int, max_bytes: int) -> list[tuple[int, Event]]:
         """Return the next events with their numbers, at least one; empty at the end.
 
         Does not move on: `settle` does.
+
+        Raises:
+            OSError: the file cannot be read.
+
         """
+        self._index()
         found: list[tuple[int, Event]] = []
         size = 0
         position = self._next
@@ -364,8 +415,17 @@ class Leftover:
             disk.close(self._descriptor)
 
 
+def _is_newer(version: bytes) -> bool:
+    return version.isdigit() and int(version) > VERSION
+
+
+def _number_of(head: bytes, checksum: int) -> int | None:
+    """Return the number of a line that begins with `head`; None if it is no intact record."""
+    return number_of(head[9:]) if head[:9] == b"%08x " % checksum else None
+
+
 def adopt(path: str) -> Leftover | None:
-    """Lock and read a segment; return None if it belongs to a living process, or is gone.
+    """Lock a segment and read its header; None if it belongs to a living process, or is gone.
 
     Raises:
         DamagedHeaderError: its header cannot be read; it was renamed.
@@ -374,11 +434,14 @@ def adopt(path: str) -> Leftover | None:
 
     """
     try:
+        # Before it is opened: that would wake the writer of a FIFO, or start a device.
+        if not disk.is_regular_at(path):
+            raise OSError("not a regular file of this user")
         descriptor = disk.open_existing(path)
     except FileNotFoundError:
         return None
     try:
-        if not disk.is_regular(descriptor):
+        if not disk.is_regular(descriptor):  # replaced meanwhile
             raise OSError("not a regular file of this user")
         # Between opening and locking, its owner may have removed it, or another adopter.
         if disk.lock(descriptor) and disk.is_at(path, descriptor):
@@ -386,9 +449,10 @@ def adopt(path: str) -> Leftover | None:
             descriptor = -1
             return leftover
         return None
-    except DamagedHeaderError:
+    except DamagedHeaderError as error:
         with suppress(OSError):
             disk.rename(path, path + DAMAGED)
+            error.is_renamed = True
         raise
     finally:
         if descriptor >= 0:
@@ -398,6 +462,8 @@ def adopt(path: str) -> Leftover | None:
 def remove_unfinished(path: str) -> None:
     """Remove a file that a process has left before it was a segment. Never raises."""
     with suppress(OSError):
+        if not disk.is_regular_at(path):
+            return
         descriptor = disk.open_existing(path)
         try:
             if disk.is_regular(descriptor) and disk.lock(descriptor):
