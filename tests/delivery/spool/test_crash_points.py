@@ -206,8 +206,8 @@ def test_everything_promised_is_exported_wherever_the_process_dies(
     monkeypatch.setattr(journal, "FIRST_LIMIT", limit)
     assert not run(World(machine, tmp_path / "dry"), prepare, scenario, -1, DIES_BEFORE)
     points = list(moments(machine.calls))
-    for position, fault in points:
-        world = World(machine, tmp_path / "spool")
+    for index, (position, fault) in enumerate(points):
+        world = World(machine, tmp_path / str(index))
         assert run(world, prepare, scenario, position, fault)
         moment = f"{fault} {machine.calls[position]}, call {position}"
         deliver_rest(world)
