@@ -56,16 +56,18 @@ class SpoolSettings(NamedTuple):
 
 
 class _Names:
-    """Names for segments, which increase strictly within a process, whatever the clock does."""
+    """Names for segments, which increase strictly within a process, whatever the clock does.
+
+    Takes no lock: a forked child would wait forever for one that another thread held. Two threads
+    may get the same number, but not for the same owner, whose lock they need.
+    """
 
     def __init__(self) -> None:
-        self._lock = RLock()
         self._last = 0
 
     def next(self, owner: str) -> str:
-        with self._lock:
-            self._last = max(self._last + 1, time.time_ns())
-            return f"{self._last:020d}-{owner}{SUFFIX}"
+        number = self._last = max(self._last + 1, time.time_ns())
+        return f"{number:020d}-{owner}{SUFFIX}"
 
 
 _names = _Names()
@@ -146,7 +148,7 @@ class Journal:
         try:
             if self._last is None:
                 segment = Segment(self._new_path(), self._header, number, FIRST_LIMIT)
-                segment.open()
+                self._create(segment)
                 self._last = segment
             self._last.append(self._encode(number, event))
         except Exception:
@@ -341,10 +343,14 @@ class Journal:
         """Create the file of a segment, unless another thread does."""
         with self._opening:
             if not segment.is_open:
-                disk.make_directory(self.path)
-                if (found := directory_problem(self.path)) is not None:
-                    raise OSError(found)
-                segment.open()
+                self._create(segment)
+
+    def _create(self, segment: Segment) -> None:
+        """Create the file of a segment, and the directory if it is missing."""
+        disk.make_directory(self.path)
+        if (found := directory_problem(self.path)) is not None:
+            raise OSError(found)
+        segment.open()
 
     def _fail(self, error: Exception) -> None:
         """Write nothing for a while; report it, unless that happened recently."""
