@@ -61,10 +61,14 @@ class Retry(NamedTuple):
 
     `throttled` is True if the collector set the time (HTTP `Retry-After`, gRPC `RetryInfo`). A
     flush then does not cut the wait short.
+
+    `conclusive` is False for one failure on a connection that was used before: the collector may
+    have closed it while it was idle.
     """
 
     at: float
     throttled: bool
+    conclusive: bool = True
 
 
 class Sender:
@@ -94,11 +98,7 @@ class Sender:
         self.shutting_down = False
         """Whether the process is about to end. Backoff is then short; failures are not reported."""
         self.has_failed_at_exit = False
-        """Whether the collector did not accept the last request of a shutdown.
-
-        One failure on a connection that was used before does not count: the collector may have
-        closed it while it was idle.
-        """
+        """Whether the last attempt of a shutdown has failed, conclusively; see `Retry`."""
         self.has_no_exporter = False
         """Whether importing the exporter failed. A flush then does not wait for this sender."""
         self._retry_for_s = config.retry_for_ms / 1000
@@ -176,16 +176,21 @@ class Sender:
         if no_exporter:  # a flush that waits for this sender returns now
             self.has_no_exporter = True
             self._queue.notify_waiters()
-        if self.shutting_down and (self._failures > 1 or not self.has_succeeded):
-            self.has_failed_at_exit = True
-            self._queue.notify_waiters()
+        conclusive = self._failures > 1 or not self.has_succeeded
+        if self.shutting_down and conclusive:
+            self.fail_at_exit()
         self.has_succeeded = False
         self._parts.put_back(part)
         retry_at = now + self.backoff_s(self._failures, outcome, is_on_disk=is_on_disk)
         if not is_on_disk:
             # The last attempt is made at the end of retry_for_ms, even if the backoff is longer.
             retry_at = min(retry_at, self._give_up_at)
-        return Retry(retry_at, throttled=bool(outcome.retry_after_s))
+        return Retry(retry_at, throttled=bool(outcome.retry_after_s), conclusive=conclusive)
+
+    def fail_at_exit(self) -> None:
+        """Note that no attempt will succeed before the process ends; see `has_failed_at_exit`."""
+        self.has_failed_at_exit = True
+        self._queue.notify_waiters()
 
     def export_leftovers(self, shared: SharedAttributes, events: Sequence[Event]) -> Outcome:
         """Export a batch of another process, which had these shared attributes, in one request."""

@@ -382,7 +382,7 @@ class Worker:
             if deadline is not None and retry.at >= deadline:
                 self.queue.put_back()
                 return False
-            if self._state is CLOSING and self.sender.leave_on_disk():
+            if self._state is CLOSING and retry.conclusive and self.sender.leave_on_disk():
                 return True
             self._back_off(retry, flush_requests)
         return True
@@ -425,6 +425,10 @@ class Worker:
         # A loop, because a full batch or a pending report also ends a wait.
         while (left_s := retry.at - monotonic()) > 0:
             if self._flush_requests != flush_requests and not retry.throttled:
+                break
+            if retry.throttled and self.sender.shutting_down:
+                self.sender.fail_at_exit()  # the wait is too long for an exit
+            if retry.throttled and self._state is CLOSING and self.sender.leave_on_disk():
                 break
             self._let_next_event_log_reports()
             self._wakeup.wait(left_s)
