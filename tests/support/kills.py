@@ -243,14 +243,14 @@ def otel_table(exporter: dict[str, Any], spool: Path, **batch: int) -> dict[str,
     }
 
 
-def export_leftovers(otel: dict[str, Any], spool: Path) -> bool:
+def export_leftovers(otel: dict[str, Any], spool: Path, timeout_s: float = _TIMEOUT_S) -> bool:
     """Export all leftovers of a directory, in this process; return False if any remain."""
     with handler_of(otel) as handler:
         # Leftovers are exported once the collector has accepted an event of this process.
         handler.handle(
             record("codex.turn_ttft", extra={"duration_ms": 0, "conversation.id": "next start"})
         )
-        return handler.flush(_TIMEOUT_S) and until(lambda: not segments(spool), _TIMEOUT_S)
+        return handler.flush(timeout_s) and until(lambda: not segments(spool), timeout_s)
 
 
 @contextmanager

@@ -22,6 +22,7 @@ from ... import diagnostics
 from ...config.files import directory_problem
 from ...events.event import Event, SharedAttributes
 from ...native import RLock, monotonic, start_in_application
+from .. import forks
 from ..exporter import Exporter
 from . import disk
 from .records import RecordEncoder
@@ -406,6 +407,10 @@ class Journal:
         diagnostics.warn(
             "spool %s: files of a running process were removed; writing the events again", self.path
         )
+
+
+# Those that no journal knows: of a leftover, or of a segment that another thread was creating.
+forks.on_child(disk.neutralize_inherited)
 
 
 def _reason(error: Exception) -> str:
