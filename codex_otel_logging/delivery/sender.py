@@ -111,6 +111,8 @@ class Sender:
         self._leftover_exporter: tuple[SharedAttributes, Exporter] | None = None
         self.has_succeeded = False
         """Whether the last request succeeded, so that the connection works, or did."""
+        self.request_s = 0.0
+        """How long the last request took, in seconds."""
         self._import_failure: Outcome | None = None
         self._import_again_at = 0.0
         self._progressed_at: float | None = 0.0
@@ -203,7 +205,7 @@ class Sender:
                 if self._leftover_exporter is None or self._leftover_exporter[0] != shared:
                     self._close_leftover_exporter()
                     self._leftover_exporter = shared, spool.connect(shared)
-                return attempt(self._leftover_exporter[1], events, None)
+                return self._attempt(self._leftover_exporter[1], events, None)
             except OSError as error:
                 self._leftover_exporter = None
                 return no_connection(error)
@@ -273,10 +275,19 @@ class Sender:
             # At least 1 ms: urllib3 raises ValueError for a timeout of 0 or less.
             timeout_s = None if deadline is None else max(deadline - monotonic(), 0.001)
             try:
-                return attempt(exporter, events, timeout_s)
+                return self._attempt(exporter, events, timeout_s)
             except OSError as error:
                 self._exporter = None
                 return no_connection(error)
+
+    def _attempt(
+        self, exporter: Exporter, events: Sequence[Event], timeout_s: float | None
+    ) -> Outcome:
+        started = monotonic()
+        try:
+            return attempt(exporter, events, timeout_s)
+        finally:
+            self.request_s = monotonic() - started
 
     def _build_exporter(self) -> Exporter | Outcome:
         """Return a new exporter, or an outcome that says why there is none.

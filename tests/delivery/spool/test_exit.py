@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import re
@@ -14,6 +15,9 @@ from typing import Any
 import pytest
 
 from codex_otel_logging import Receiver, Stats
+from codex_otel_logging.delivery.spool import disk
+from codex_otel_logging.delivery.spool.leftovers import Leftovers
+from codex_otel_logging.delivery.worker import State
 from codex_otel_logging.receiver import ReceivedRequest, events_of
 from support.collectors import HANG_UP, OK, UNAVAILABLE, Gate, HttpCollector, over_http
 from support.fixtures import HandlerFactory, RunPython, Scripted
@@ -29,6 +33,10 @@ LOG_THEN = read_program("log_then_run")
 LOG_AGAIN = """
 assert handler.flush(20)
 logger.info("codex.turn_ttft", extra={"duration_ms": 1, "conversation.id": "c"})
+"""
+
+LOG_OTHER = """
+logger.info("codex.turn_ttft", extra={"duration_ms": 0, "conversation.id": "other"})
 """
 
 NEVER_MS = 600_000
@@ -305,7 +313,7 @@ for thread in range(3):
     threading.Thread(target=endless, args=(thread,), daemon=True).start()
 started.wait()
 """
-    otel = otel_table(gated, spool, shutdown_timeout_ms=500)
+    otel = otel_table(gated, spool, shutdown_timeout_ms=NEVER_MS)
     done = run_python(LOG_THEN, json.dumps(otel), "0", endless)
     assert done.returncode == 0
     assert "Traceback" not in done.stderr
@@ -334,6 +342,43 @@ def test_exit_exports_what_an_earlier_run_has_left(
     assert (done.returncode, done.stderr) == (0, "")
     assert numbers(receiver.events) == [0, *range(20)]
     assert not segments(spool)
+
+
+@pytest.mark.processes
+def test_exit_exports_own_events_before_those_of_an_earlier_run(
+    run_python: RunPython, receiver: Receiver, gated: dict[str, Any], gate: Gate, spool: Path
+) -> None:
+    """The time for them is short, and that for own events ends if there is no progress."""
+    gate.refuse()
+    otel = otel_table(gated, spool, schedule_delay_ms=NEVER_MS, max_batch_size=10)
+    run_python(LOG_THEN, json.dumps(otel), "30", "")
+    gate.open()
+    log_later_numbers = LOG_THEN.replace('"duration_ms": number', '"duration_ms": 100 + number')
+    done = run_python(log_later_numbers, json.dumps(otel), "30", "")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert numbers(receiver.events) == [*range(100, 130), *range(30)]
+
+
+@pytest.mark.processes
+def test_exit_cuts_no_export_short_that_takes_as_long_as_the_last_one(
+    run_python: RunPython,
+    receiver: Receiver,
+    http_collector: Callable[..., HttpCollector],
+    spool: Path,
+) -> None:
+    """Its events would be exported again by the next start, although nobody was killed."""
+    slow = http_collector(OK, delay_s=0.15)
+    gate = Gate(slow.endpoint)
+    gate.refuse()
+    exporter = {"otlp-http": {"endpoint": gate.endpoint}}
+    otel = otel_table(exporter, spool, max_batch_size=10)
+    run_python(LOG_THEN, json.dumps(otel), "100", "")
+    gate.lead_to(slow.endpoint)
+    assert run_python(LOG_THEN, json.dumps(otel), "0", LOG_OTHER).stderr == ""
+    gate.lead_to(receiver.http_endpoint)
+    assert export_leftovers(otel, spool)
+    gate.close()
+    assert sorted(numbers(slow.events) + numbers(receiver.events)) == list(range(100))
 
 
 @pytest.mark.processes
@@ -419,6 +464,46 @@ def test_close_does_not_wait_for_retry_after(
     handler.close()
     assert until(lambda: worker.thread is None)
     assert (handler.stats().queued, handler.stats().spooled) == (1, 1)
+
+
+def test_worker_is_idle_if_the_collector_fails_before_all_leftovers_are_exported(
+    attach: HandlerFactory,
+    receiver: Receiver,
+    spool: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It exports the others after its next success."""
+    gate = Gate(receiver.http_endpoint)
+    gate.refuse()
+    exporter = {"otlp-http": {"endpoint": gate.endpoint}}
+    otel = otel_table(exporter, spool, schedule_delay_ms=0, max_batch_size=10, retry_for_ms=1)
+    earlier = attach(otel)
+    for number in range(30):
+        log(number)
+    earlier_worker = worker_of(earlier)
+    earlier.close()
+    logging.getLogger("codex_otel").removeHandler(earlier)
+    assert until(lambda: earlier_worker.thread is None)
+    gate.open()
+    worker = worker_of(attach(otel))
+    step = Leftovers.step
+
+    def step_and_fail(leftovers: Leftovers) -> bool:
+        exported = step(leftovers)
+        gate.refuse()
+        monkeypatch.setattr(disk, "create", no_space)
+        log(100)
+        return exported
+
+    def no_space(path: str) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Leftovers, "step", step_and_fail)
+    log(99)
+    assert until(lambda: worker.queue.stats().dropped == 1)
+    assert until(lambda: worker.state is State.IDLE, 3)
+    assert numbers(receiver.events) == [99, *range(10)]
+    gate.close()
 
 
 @pytest.mark.processes

@@ -286,7 +286,7 @@ def test_idle_child_does_not_lock_what_its_parent_has_left(
 def test_events_of_multiprocessing_workers_arrive(
     tmp_path: Path, receiver: Receiver, gated: dict[str, Any], gate: Gate, spool: Path, method: str
 ) -> None:
-    if method not in __import__("multiprocessing").get_all_start_methods():
+    if method not in multiprocessing.get_all_start_methods():
         pytest.skip(f"no {method} on this system")
     gate.refuse()
     otel = otel_table(gated, spool)
@@ -316,14 +316,18 @@ def test_outages_and_recoveries_leak_no_descriptor(
     monkeypatch.setattr(disk, "create", _noting(disk.create, opened))
     monkeypatch.setattr(disk, "open_existing", _noting(disk.open_existing, opened))
     close = disk.close
-    monkeypatch.setattr(disk, "close", lambda each: (closed.append(each), close(each))[1])
+
+    def noting_close(descriptor: int) -> None:
+        closed.append(descriptor)
+        close(descriptor)
+
+    monkeypatch.setattr(disk, "close", noting_close)
     handler = attach(otel_table(gated, spool, schedule_delay_ms=0))
     for cycle in range(20):
         gate.refuse()
         log_to(handler, "c", 2 * cycle)
-        worker = worker_of(handler)
         handler.close()
-        assert until(lambda worker=worker: worker.thread is None)
+        assert until(lambda: worker_of(handler).thread is None)
         gate.open()
         log_to(handler, "c", 2 * cycle + 1)
         assert until(lambda: not segments(spool)), cycle
