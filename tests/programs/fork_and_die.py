@@ -61,6 +61,7 @@ if holds == "a leftover":
         time.sleep(0.01)
 child = os.fork()
 if not child:
+    os.closerange(1, 3)  # whoever reads the output waits for its end
     while True:
         signal.pause()
 forked.set()
