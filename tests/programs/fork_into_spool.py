@@ -15,6 +15,7 @@ import os
 import signal
 import sys
 import threading
+import time
 
 import codex_otel_logging
 from codex_otel_logging.delivery.spool import disk
@@ -43,6 +44,8 @@ def log(conversation: str) -> None:
 def split() -> None:
     """Fork; the child logs and dies."""
     name = f"child{len(children)}"
+    if fork == "native":
+        wait_for_other_threads()
     child = do_fork()
     if child:
         children.append(child)
@@ -54,6 +57,19 @@ def split() -> None:
         threading.current_thread().name = name
         return
     die_in_child(name)
+
+
+def wait_for_other_threads() -> None:
+    """Wait until no other thread makes progress.
+
+    If one waits for the GIL during the fork, the child hangs whatever it does.
+    """
+    me = threading.get_ident()
+    places = None
+    while places != (
+        places := [f.f_lasti for each, f in sys._current_frames().items() if each != me]
+    ):
+        time.sleep(0.1)
 
 
 def die_in_child(name: str) -> None:

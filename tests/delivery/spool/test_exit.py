@@ -39,6 +39,9 @@ LOG_OTHER = """
 logger.info("codex.turn_ttft", extra={"duration_ms": 0, "conversation.id": "other"})
 """
 
+http_only = pytest.mark.parametrize("exporter", ["otlp-http"], indirect=True)
+"""For cases in which the transport makes no difference."""
+
 NEVER_MS = 600_000
 """Longer than a test may take."""
 
@@ -91,6 +94,44 @@ def test_exit_leaves_after_one_failed_attempt(
     assert done.returncode == 0
     assert len(collector.requests) == 1
     assert done.stderr.startswith(f"10 events kept in {spool} (")
+
+
+@pytest.mark.processes
+def test_sigterm_handler_leaves_after_one_failed_attempt(
+    run_python: RunPython, scripted: Scripted, spool: Path
+) -> None:
+    collector = scripted(UNAVAILABLE)
+    otel = otel_table(
+        collector.exporter, spool, schedule_delay_ms=NEVER_MS, shutdown_timeout_ms=NEVER_MS
+    )
+    terminate = """
+import os, signal
+codex_otel_logging.flush_on_sigterm()
+os.kill(os.getpid(), signal.SIGTERM)
+while True: signal.pause()
+"""
+    done = run_python(LOG_THEN, json.dumps(otel), "10", terminate)
+    assert done.returncode == -signal.SIGTERM
+    assert len(collector.requests) == 1
+    assert done.stderr.startswith(f"10 events kept in {spool} (")
+
+
+@http_only
+@pytest.mark.processes
+def test_handlers_that_share_a_directory_report_their_events_in_one_line(
+    run_python: RunPython, receiver: Receiver, gated: dict[str, Any], gate: Gate, spool: Path
+) -> None:
+    gate.refuse()
+    otel = otel_table(gated, spool, schedule_delay_ms=NEVER_MS)
+    twice = "logger.addHandler(codex_otel_logging.from_table(json.loads(sys.argv[1])))"
+    done = run_python(LOG_THEN, json.dumps(otel), "1", f"{twice}; {LOG_OTHER.strip()}")
+    warning, kept = done.stderr.splitlines()
+    assert "are exported 2 times" in warning
+    assert kept.startswith(f"3 events kept in {spool} (")
+    gate.open()
+    assert export_leftovers(otel, spool)
+    assert numbers(receiver.events) == [0]
+    assert len(receiver.events) == 4
 
 
 @pytest.mark.processes
@@ -204,6 +245,7 @@ def test_exit_gives_up_after_that_retry(
     assert len(collector.requests) == 3
 
 
+@http_only
 @pytest.mark.processes
 @pytest.mark.parametrize("state", ["healthy", "down"])
 def test_events_of_all_exit_hooks_arrive(
@@ -241,6 +283,7 @@ atexit.register(lambda: logger.info('codex.turn_ttft', extra={'duration_ms': %d,
     assert not segments(spool)
 
 
+@http_only
 @pytest.mark.processes
 @pytest.mark.parametrize("before", [0, 1], ids=["first event", "later event"])
 @pytest.mark.parametrize("state", ["healthy", "down"])
@@ -285,6 +328,7 @@ if {locked}:
     assert sorted(numbers(receiver.events)) == [-3, -2, -1, *range(before)]
 
 
+@http_only
 @pytest.mark.processes
 @pytest.mark.parametrize("state", ["healthy", "down"])
 def test_events_of_daemon_threads_that_log_until_the_end_arrive(
@@ -344,6 +388,7 @@ def test_exit_exports_what_an_earlier_run_has_left(
     assert not segments(spool)
 
 
+@http_only
 @pytest.mark.processes
 def test_exit_exports_own_events_before_those_of_an_earlier_run(
     run_python: RunPython, receiver: Receiver, gated: dict[str, Any], gate: Gate, spool: Path

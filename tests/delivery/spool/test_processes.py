@@ -35,6 +35,9 @@ from support.servers import Program
 processes = pytest.mark.processes
 forks = pytest.mark.skipif(not hasattr(os, "fork"), reason="no forks on this system")
 
+http_only = pytest.mark.parametrize("exporter", ["otlp-http"], indirect=True)
+"""For cases in which the transport makes no difference."""
+
 NEVER_MS = 600_000
 
 
@@ -215,6 +218,7 @@ def test_nobody_takes_a_segment_of_a_living_process(
     assert not segments(spool)
 
 
+@http_only
 @processes
 @forks
 @pytest.mark.parametrize(
@@ -231,18 +235,23 @@ def test_nobody_takes_a_segment_of_a_living_process(
     ],
 )
 def test_events_of_parent_and_forked_children_arrive_once(
-    run_python: RunPython, receiver: Receiver, spool: Path, fork: str, moment: str
+    run_python: RunPython,
+    receiver: Receiver,
+    gated: dict[str, Any],
+    gate: Gate,
+    spool: Path,
+    fork: str,
+    moment: str,
 ) -> None:
     """Both die without exporting. Each has segments of its own."""
-    gate = Gate(receiver.http_endpoint)
     gate.refuse()
-    otel = otel_table({"otlp-http": {"endpoint": gate.endpoint}}, spool)
+    delay_ms = NEVER_MS if fork == "native" else 50
+    otel = otel_table(gated, spool, schedule_delay_ms=delay_ms)
     program = "import warnings\nwarnings.simplefilter('ignore', DeprecationWarning)\n"
     done = run_python(program + read_program("fork_into_spool"), json.dumps(otel), fork, moment)
     assert (done.returncode, done.stderr) == (0, "")
     gate.open()
     assert export_leftovers(otel, spool)
-    gate.close()
     expected = {
         (conversation, number)
         for conversation, count in json.loads(done.stdout).items()
@@ -253,17 +262,22 @@ def test_events_of_parent_and_forked_children_arrive_once(
     assert set(found.values()) == {1}
 
 
+@http_only
 @processes
 @forks
 @pytest.mark.parametrize("holds", ["own segments", "a leftover", "a new segment"])
 def test_idle_child_does_not_lock_what_its_parent_has_left(
-    receiver: Receiver, spool: Path, tmp_path: Path, holds: str
+    receiver: Receiver,
+    gated: dict[str, Any],
+    gate: Gate,
+    spool: Path,
+    tmp_path: Path,
+    holds: str,
 ) -> None:
     """A lock is freed when the last process that has the file open closes it."""
-    gate = Gate(receiver.http_endpoint)
     gate.refuse()
-    exporter = {"otlp-http": {"endpoint": gate.endpoint, "timeout_ms": NEVER_MS}}
-    otel = otel_table(exporter, spool, shutdown_timeout_ms=0)
+    gated["otlp-http"]["timeout_ms"] = NEVER_MS
+    otel = otel_table(gated, spool, shutdown_timeout_ms=0)
     if holds == "a leftover":
         leave(otel, "left", 10)
     with Program(tmp_path, str(PROGRAMS / "fork_and_die.py"), json.dumps(otel), holds) as program:
@@ -277,12 +291,12 @@ def test_idle_child_does_not_lock_what_its_parent_has_left(
             os.kill(child, 0)
         finally:
             os.kill(child, signal.SIGKILL)
-    gate.close()
     expected = [("left", n) for n in range(10)] if holds == "a leftover" else [("parent", 0)]
     found = arrived(receiver)
     assert {*expected} <= {*found}
 
 
+@http_only
 @processes
 @pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
 def test_events_of_multiprocessing_workers_arrive(
