@@ -6,6 +6,7 @@ import json
 import multiprocessing
 import os
 import signal
+import threading
 from collections import Counter
 from contextlib import ExitStack
 from pathlib import Path
@@ -160,6 +161,7 @@ def test_killed_adopter_costs_one_batch_twice(spool: Path, tmp_path: Path, name:
     """The next one continues where it was killed, right before it got the answer."""
     adopters: list[Program] = []
     requests: list[list[int]] = []
+    dead = threading.Event()
 
     def take(request: ReceivedRequest) -> None:
         left = [
@@ -170,9 +172,8 @@ def test_killed_adopter_costs_one_batch_twice(spool: Path, tmp_path: Path, name:
         if left:
             requests.append(left)
         if len(requests) == 5 and adopters:
-            adopter = adopters.pop()
-            adopter.signal(signal.SIGKILL)
-            adopter.wait(-signal.SIGKILL)
+            adopters.pop().signal(signal.SIGKILL)
+            dead.wait(20)  # it must not get the answer
 
     with Receiver(on_request=take) as receiver:
         endpoint = receiver.http_endpoint if name == "otlp-http" else receiver.grpc_endpoint
@@ -185,6 +186,8 @@ def test_killed_adopter_costs_one_batch_twice(spool: Path, tmp_path: Path, name:
         with Program(tmp_path, *command) as adopter:
             adopters.append(adopter)
             assert until(lambda: not adopters)
+            adopter.wait(-signal.SIGKILL)
+            dead.set()
         assert len(segments(spool)) == 1
         assert export_leftovers(otel, spool)
         gate.close()
