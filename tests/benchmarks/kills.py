@@ -3,9 +3,9 @@
 Each process logs numbered events, on one or four threads, at 200 events per second or more, and
 counts in a mapped file those whose logging call has returned. SIGKILL ends it at a random moment,
 while the collector is healthy, down, hanging, or answers 503; for every second group of processes
-it has been healthy before. Four processes share each directory.
-Then another one starts, with a healthy collector. The exit status is 1 if a counted event has not
-arrived, if more than one batch per kill has arrived twice, or if files are left.
+it has been healthy before. Four processes share each directory. Then a new handler exports what
+they left, to a healthy collector. The exit status is 1 if a counted event has not arrived, if more
+than one batch per kill has arrived twice, or if files are left.
 """
 
 from __future__ import annotations
