@@ -65,6 +65,7 @@ def _wait_for_leftovers(workers: Sequence[Worker]) -> None:
     try:
         for worker in workers:
             worker.queue.add_waiter(waiter)
+            worker.export_leftovers_at_exit(until)
         while any(worker.is_exporting_leftovers for worker in workers) and monotonic() < until:
             waiter.wait(until - monotonic())
     finally:

@@ -64,10 +64,14 @@ class Retry(NamedTuple):
 
     `throttled` is True if the collector set the time (HTTP `Retry-After`, gRPC `RetryInfo`). A
     flush then does not cut the wait short.
+
+    `conclusive` is False for one failure on a connection that was used before: the collector may
+    have closed it while it was idle.
     """
 
     at: float
     throttled: bool
+    conclusive: bool = True
 
 
 class LeftoverExporter:
@@ -132,11 +136,7 @@ class Sender:
         self.shutting_down = False
         """Whether the process is about to end. Backoff is then short; failures are not reported."""
         self.has_failed_at_exit = False
-        """Whether the collector did not accept the last request of a shutdown.
-
-        One failure on a connection that was used before does not count: the collector may have
-        closed it while it was idle.
-        """
+        """Whether the last attempt of a shutdown has failed, conclusively; see `Retry`."""
         self.has_no_exporter = False
         """Whether importing the exporter failed. A flush then does not wait for this sender."""
         self._retry_for_s = config.retry_for_ms / 1000
@@ -149,6 +149,8 @@ class Sender:
         self._leftover_exporter: LeftoverExporter | None = None
         self.has_succeeded = False
         """Whether the last request succeeded, so that the connection works, or did."""
+        self.request_s = 0.0
+        """How long the last request took, in seconds."""
         self._import_failure: Outcome | None = None
         self._import_again_at = 0.0
         self._progressed_at: float | None = 0.0
@@ -239,16 +241,21 @@ class Sender:
         if no_exporter:  # a flush that waits for this sender returns now
             self.has_no_exporter = True
             self._queue.notify_waiters()
-        if self.shutting_down and (self._failures > 1 or not self.has_succeeded):
-            self.has_failed_at_exit = True
-            self._queue.notify_waiters()
+        conclusive = self._failures > 1 or not self.has_succeeded
+        if self.shutting_down and conclusive:
+            self.fail_at_exit()
         self.has_succeeded = False
         self._parts.put_back(part)
         retry_at = now + self.backoff_s(self._failures, outcome, is_on_disk=is_on_disk)
         if not is_on_disk:
             # The last attempt is made at the end of retry_for_ms, even if the backoff is longer.
             retry_at = min(retry_at, self._give_up_at)
-        return Retry(retry_at, throttled=bool(outcome.retry_after_s))
+        return Retry(retry_at, throttled=bool(outcome.retry_after_s), conclusive=conclusive)
+
+    def fail_at_exit(self) -> None:
+        """Note that no attempt will succeed before the process ends; see `has_failed_at_exit`."""
+        self.has_failed_at_exit = True
+        self._queue.notify_waiters()
 
     def _without_expired(self, part: Sequence[Event], outcome: Outcome) -> Sequence[Event]:
         """Drop the first events of a part, which are on disk, if they are too old."""
@@ -301,7 +308,10 @@ class Sender:
             return self._export(events, None)
         if self._leftover_exporter is None:
             self._leftover_exporter = LeftoverExporter(spool.connect)
-        return self._leftover_exporter.export(shared, events)
+        started = monotonic()
+        outcome = self._leftover_exporter.export(shared, events)
+        self.request_s = monotonic() - started
+        return outcome
 
     def leave_on_disk(self) -> bool:
         """Give up the batch and all queued events if they are on disk; return whether they are."""
@@ -355,10 +365,19 @@ class Sender:
             # At least 1 ms: urllib3 raises ValueError for a timeout of 0 or less.
             timeout_s = None if deadline is None else max(deadline - monotonic(), 0.001)
             try:
-                return attempt(exporter, events, timeout_s)
+                return self._attempt(exporter, events, timeout_s)
             except OSError as error:
                 self._exporter = None
                 return no_connection(error)
+
+    def _attempt(
+        self, exporter: Exporter, events: Sequence[Event], timeout_s: float | None
+    ) -> Outcome:
+        started = monotonic()
+        try:
+            return attempt(exporter, events, timeout_s)
+        finally:
+            self.request_s = monotonic() - started
 
     def _build_exporter(self) -> Exporter | Outcome:
         """Return a new exporter, or an outcome that says why there is none.

@@ -136,6 +136,10 @@ class Worker:
         self._rescan_at = 0.0
         """When to look for leftovers of other processes again."""
         self._has_leftovers = False
+        self._in_leftovers = False
+        """Whether a batch of leftovers is being exported."""
+        self._leftovers_until = float("-inf")
+        """When to export no more leftovers in a shutdown."""
         self._state = ENDED
         self.thread: NativeThread | None = None
         """The thread that exports, if any. Changed only by the worker."""
@@ -327,7 +331,7 @@ class Worker:
                     if self._state is CLOSING and not self.queue.at_exit:
                         exporter = self._retire()
                         break
-                    if self._has_leftovers or self._is_scan_due(now):
+                    if self._wants_leftovers(now):
                         self._enter(SENDING)
                         return ()
                     self._enter(IDLE)
@@ -388,7 +392,7 @@ class Worker:
             if deadline is not None and retry.at >= deadline:
                 self.queue.put_back()
                 return False
-            if self._state is CLOSING and self.sender.leave_on_disk():
+            if self._state is CLOSING and retry.conclusive and self.sender.leave_on_disk():
                 return True
             self._back_off(retry, flush_requests)
         return True
@@ -396,26 +400,51 @@ class Worker:
     @property
     def is_exporting_leftovers(self) -> bool:
         """Whether the worker exports what other processes have left, or is about to look for it."""
-        return self.thread is not None and (self._has_leftovers or self._is_scan_due(monotonic()))
+        return self.thread is not None and (
+            self._in_leftovers or self._wants_leftovers(monotonic())
+        )
+
+    def export_leftovers_at_exit(self, until: float) -> None:
+        """Let the worker export leftovers until then, in a shutdown; only the first call counts."""
+        if self._leftovers is not None and self._leftovers_until < 0:
+            self._leftovers_until = until
+            if self.is_exporting_leftovers:
+                self._wake()
+
+    def _wants_leftovers(self, now: float) -> bool:
+        """Return whether to export a batch of leftovers, or to look for some.
+
+        Not if the last request failed: the worker's own events show when the collector works. In a
+        shutdown only after these, and only if there is time for a request that takes as long as the
+        last one: an export that is cut short is repeated by the next process.
+        """
+        if self.sender.shutting_down and (
+            self.queue or now + self.sender.request_s > self._leftovers_until
+        ):
+            return False
+        return self.sender.has_succeeded and (self._has_leftovers or self._is_scan_due(now))
 
     def _is_scan_due(self, now: float) -> bool:
-        """Return whether to look for leftovers: the collector works, and it has been a while."""
-        return self._leftovers is not None and self.sender.has_succeeded and now >= self._rescan_at
+        """Return whether to look for leftovers, because it has been a while."""
+        return self._leftovers is not None and now >= self._rescan_at
 
     def _export_leftovers(self) -> None:
         """Export one batch of leftovers, if there are any and the collector works."""
-        if self._leftovers is None or not self.sender.has_succeeded:
+        if self._leftovers is None:
             return
-        if not self._has_leftovers:
-            if not self._is_scan_due(monotonic()):
-                return
-            self._leftovers.scan()
+        self._in_leftovers = True
         try:
+            if not self._wants_leftovers(monotonic()):
+                return
+            if not self._has_leftovers:
+                self._leftovers.scan()
             self._has_leftovers = self._leftovers.step()
         except Exception:
             # A bug in this package; the segment is left to `drain`, or to another release.
             self._leftovers.release()
             self._has_leftovers = False
+        finally:
+            self._in_leftovers = False
         if not self._has_leftovers:
             self._rescan_at = monotonic() + RESCAN_S
         self.queue.notify_waiters()
@@ -431,6 +460,10 @@ class Worker:
         # A loop, because a full batch or a pending report also ends a wait.
         while (left_s := retry.at - monotonic()) > 0:
             if self._flush_requests != flush_requests and not retry.throttled:
+                break
+            if retry.throttled and self.sender.shutting_down:
+                self.sender.fail_at_exit()  # the wait is too long for an exit
+            if retry.throttled and self._state is CLOSING and self.sender.leave_on_disk():
                 break
             self._let_next_event_log_reports()
             self._wakeup.wait(left_s)

@@ -110,7 +110,10 @@ class TestFaults:
                 {"path": "${"},
                 "spool.path: invalid variable; write ${NAME}, or '$${' for a literal '${'",
             ),
-            ({"path": "/a", "max_byte": 5}, "spool.max_byte: unknown key; did you mean 'max_bytes'?"),
+            (
+                {"path": "/a", "max_byte": 5},
+                "spool.max_byte: unknown key; did you mean 'max_bytes'?",
+            ),
         ],
     )
     def test_bad_table_has_exactly_its_own_fault(self, table: Any, fault: str) -> None:

@@ -19,6 +19,9 @@ except ImportError:  # Windows
 _FLAGS = getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
 """Not inherited by other programs; never a symbolic link; a FIFO does not block."""
 
+_opened: dict[int, int] = {}
+"""The descriptors that this module has opened, and the id of the process that did."""
+
 
 def has_locks() -> bool:
     """Return whether this platform has the locks that tell living segments from leftovers."""
@@ -58,8 +61,7 @@ def create(path: str) -> int:
         FileExistsError: the name is taken.
 
     """
-    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND | _FLAGS
-    descriptor = os.open(path, flags, 0o600)
+    descriptor = _open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND)
     with suppress(OSError):
         os.fchmod(descriptor, 0o600)  # a umask may take rights from its owner, too
     return descriptor
@@ -67,7 +69,13 @@ def create(path: str) -> int:
 
 def open_existing(path: str) -> int:
     """Open a file for reading and writing in place; return its descriptor."""
-    return os.open(path, os.O_RDWR | _FLAGS)
+    return _open(path, os.O_RDWR)
+
+
+def _open(path: str, flags: int) -> int:
+    descriptor = os.open(path, flags | _FLAGS, 0o600)
+    _opened[descriptor] = os.getpid()
+    return descriptor
 
 
 def open_to_read(path: str) -> int:
@@ -174,6 +182,7 @@ def remove(path: str) -> None:
 
 def close(descriptor: int) -> None:
     """Close a descriptor. If it is the last one of a locked file, that frees the lock."""
+    _opened.pop(descriptor, None)
     os.close(descriptor)
 
 
@@ -182,11 +191,24 @@ def neutralize(descriptor: int) -> None:
 
     Its number stays in use, so a late write cannot reach a file that was opened meanwhile.
     """
+    _opened.pop(descriptor, None)
     null = os.open(os.devnull, os.O_WRONLY | getattr(os, "O_CLOEXEC", 0))
     try:
         os.dup2(null, descriptor, inheritable=False)
     finally:
         os.close(null)
+
+
+def neutralize_inherited() -> None:
+    """Neutralize the descriptors that a forked child has from its parent; frees no lock.
+
+    A lock would otherwise stay until the last child ends, and what the parent leaves be taken for
+    segments of a living process.
+    """
+    process = os.getpid()
+    for descriptor in [each for each, opener in _opened.items() if opener != process]:
+        with suppress(OSError):
+            neutralize(descriptor)
 
 
 def chunks(descriptor: int, offset: int, size: int = 1 << 16) -> Iterator[bytes]:

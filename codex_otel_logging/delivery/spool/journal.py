@@ -22,6 +22,7 @@ from ... import diagnostics
 from ...config.files import directory_problem
 from ...events.event import Event, SharedAttributes
 from ...native import RLock, monotonic, start_in_application
+from .. import forks
 from ..exporter import Exporter
 from . import disk
 from .cold import ColdReader
@@ -66,16 +67,18 @@ class SpoolSettings(NamedTuple):
 
 
 class _Names:
-    """Names for segments, which increase strictly within a process, whatever the clock does."""
+    """Names for segments, which increase strictly within a process, whatever the clock does.
+
+    Takes no lock: a forked child would wait forever for one that another thread held. Two threads
+    may get the same number, but not for the same owner, whose lock they need.
+    """
 
     def __init__(self) -> None:
-        self._lock = RLock()
         self._last = 0
 
     def next(self, owner: str) -> str:
-        with self._lock:
-            self._last = max(self._last + 1, time.time_ns())
-            return f"{self._last:020d}-{owner}{SUFFIX}"
+        number = self._last = max(self._last + 1, time.time_ns())
+        return f"{number:020d}-{owner}{SUFFIX}"
 
 
 _names = _Names()
@@ -226,7 +229,7 @@ class Journal:
         try:
             if self._last is None:
                 segment = Segment(self._new_path(), self._header, number, FIRST_LIMIT)
-                segment.open()
+                self._create(segment)
                 self._last = segment
             self._last.append(self._encode(number, event))
         except Exception:
@@ -471,13 +474,17 @@ class Journal:
         """Create the file of a segment, unless another thread does."""
         with self._opening:
             if not segment.is_open:
-                disk.make_directory(self.path)
-                if (found := directory_problem(self.path)) is not None:
-                    raise OSError(found)
-                if disk.used_bytes(self.path) >= self._max_bytes:
-                    raise OSError("spool full; see max_bytes")
-                segment.open()
-                self._has_new_names = True
+                self._create(segment)
+
+    def _create(self, segment: Segment) -> None:
+        """Create the file of a segment, and the directory if it is missing."""
+        disk.make_directory(self.path)
+        if (found := directory_problem(self.path)) is not None:
+            raise OSError(found)
+        if disk.used_bytes(self.path) >= self._max_bytes:
+            raise OSError("spool full; see max_bytes")
+        segment.open()
+        self._has_new_names = True
 
     def _fail(self, error: Exception) -> None:
         """Write nothing for a while; report it, unless that happened recently."""
@@ -535,6 +542,10 @@ class Journal:
         diagnostics.warn(
             "spool %s: files of a running process were removed; writing the events again", self.path
         )
+
+
+# Those that no journal knows: of a leftover, or of a segment that another thread was creating.
+forks.on_child(disk.neutralize_inherited)
 
 
 def _reason(error: Exception) -> str:

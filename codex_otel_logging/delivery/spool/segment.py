@@ -44,6 +44,7 @@ _FIRST_LINE = len(_PREFIX) + len(b"00000000000000000000 00000000\n")
 _LARGEST_HEADER = 64 << 20
 _HEAD = 64
 """How many bytes of a line are enough for its checksum and its number."""
+_MAX_CREATIONS = 3
 
 
 class Header(NamedTuple):
@@ -132,9 +133,7 @@ class Segment:
         unfinished = self.path + UNFINISHED
         descriptor = settled_descriptor = -1
         try:
-            descriptor = disk.create(unfinished)
-            if not disk.lock(descriptor):
-                raise OSError("locked by another process")
+            descriptor = _create_locked(unfinished)
             header = self._header.encode()
             if disk.append(descriptor, header) != len(header):
                 raise OSError("short write")
@@ -230,6 +229,27 @@ class Segment:
                         disk.neutralize(descriptor)
         else:
             self.close()
+
+
+def _create_locked(path: str) -> int:
+    """Create and lock a file; return its descriptor.
+
+    Tries again if another process removes the file before it is locked, as a leftover; see
+    `remove_unfinished`.
+    """
+    for _ in range(_MAX_CREATIONS):
+        descriptor = disk.create(path)
+        is_locked = False
+        try:
+            is_locked = disk.lock(descriptor) and disk.is_at(path, descriptor)
+        finally:
+            if not is_locked:
+                disk.close(descriptor)
+                with suppress(OSError):
+                    disk.remove(path)
+        if is_locked:
+            return descriptor
+    raise OSError("removed by another process")
 
 
 class Leftover:
