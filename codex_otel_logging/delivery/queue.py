@@ -160,7 +160,7 @@ class EventQueue:
                 size = self.queued_bytes + event.size
                 queued = length + len(self.batch)
                 if size > self._warm_bytes or queued > self._max_size or self._cold:
-                    place = self._place_beyond(size, queued)
+                    place = _NOWHERE if journal is None else self._place_beyond(size, queued)
                 if place is _NOWHERE:
                     self._overflowed += 1
                     if self._overflow.begun:
@@ -203,8 +203,7 @@ class EventQueue:
         While there are cold events, all new events are: they are exported in order. If the disk
         fails, the limits of memory are those without a spool.
         """
-        if self.journal is None:
-            return _NOWHERE
+        assert self.journal is not None
         if self.journal.is_working:
             return _DISK
         if size + self.journal.parked_bytes > self._max_bytes or count > self._max_size:

@@ -145,7 +145,7 @@ def test_exit_leaves_after_one_more_attempt_during_an_outage(
 from codex_otel_logging.delivery.worker import State
 import time
 sender = handler._pipeline.worker.sender
-while not sender._failures: time.sleep(0.001)
+while handler._pipeline.worker.state is not State.BACKING_OFF: time.sleep(0.001)
 sender.backoff_s = lambda *_, **__: 600.0
 failures = sender._failures
 while sender._failures == failures or handler._pipeline.worker.state is not State.BACKING_OFF:
