@@ -193,19 +193,21 @@ class Sender:
         part = self._parts.take()
         self._queue.restore()
         outcome = self._export(part, deadline)
+        is_kept = False
         if self._queue.is_on_disk(len(part)):
             from .spool.policy import keeping
 
-            outcome = keeping(outcome)
+            answered, outcome = outcome, keeping(outcome)
+            is_kept = outcome is not answered
         if outcome.verdict == "retry":
-            return self._retry_later(part, outcome)
+            return self._retry_later(part, outcome, is_kept=is_kept)
         settlement = self._parts.apply(part, outcome)
         if settlement is None:
             return None
         if settlement.rejected and not self._is_collector():
             self._parts = Parts(self._queue.batch)
             kept = outcome._replace(verdict="retry", retry_after_s=REFUSAL_INTERVAL_S)
-            return self._retry_later(self._parts.take(), kept)
+            return self._retry_later(self._parts.take(), kept, is_kept=True, is_suspect=True)
         self._failures = 0
         if outcome.verdict == "delivered":
             self.has_succeeded = True
@@ -214,9 +216,21 @@ class Sender:
         self._account(settlement)
         return None
 
-    def _retry_later(self, part: Sequence[Event], outcome: Outcome) -> Retry | None:
-        """Put a part back after a failed attempt, or give it up; return the next attempt's time."""
+    def _retry_later(
+        self,
+        part: Sequence[Event],
+        outcome: Outcome,
+        *,
+        is_kept: bool = False,
+        is_suspect: bool = False,
+    ) -> Retry | None:
+        """Put a part back after a failed attempt, or give it up; return the next attempt's time.
+
+        `is_kept` says that the collector has refused it, `is_suspect` that it has rejected it and
+        an empty request as well.
+        """
         now = monotonic()
+        self._is_believed = False  # by the next attempt, something else may answer
         self._failures += 1
         if self._failures == 1:  # retry_for_ms begins when the first attempt has failed
             self._give_up_at = now + self._retry_for_s
@@ -224,7 +238,7 @@ class Sender:
         if is_on_disk:
             self._queue.sync()
             part = self._without_expired(part, outcome)
-            if not part or self._is_postponed(outcome):
+            if not part or self._is_postponed(is_suspect=is_suspect):
                 return None
         elif now >= self._give_up_at:
             self._reporter.report_loss(
@@ -235,8 +249,7 @@ class Sender:
         # A single failure is not reported: often the collector has closed an idle connection, and
         # the retry succeeds. At exit, one line reports the remaining events with the last reason.
         no_exporter = outcome is self._import_failure
-        is_refusal = outcome.retry_after_s == REFUSAL_INTERVAL_S
-        visible = (self._failures > 1 or no_exporter or is_refusal) and not self.shutting_down
+        visible = (self._failures > 1 or no_exporter or is_kept) and not self.shutting_down
         self._reporter.report_failure(outcome.reason, self._queue.stats(), visible=visible)
         if no_exporter:  # a flush that waits for this sender returns now
             self.has_no_exporter = True
@@ -283,16 +296,16 @@ class Sender:
             )
         return self._is_believed
 
-    def _is_postponed(self, outcome: Outcome) -> bool:
+    def _is_postponed(self, *, is_suspect: bool) -> bool:
         """Let the other events pass a batch on disk that keeps failing, if it alone is to blame.
 
-        It is if the collector accepts other requests. If it has refused the batch and an empty
-        request as well, the next batch will show.
+        It is if the collector accepts other requests. If it has rejected the batch and an empty
+        request as well, the next batch will show. If there are no others, the batch stays: its
+        success is what tells the worker that the collector works again.
         """
-        if self._failures % POSTPONE_AFTER or self.shutting_down:
+        if self._failures % POSTPONE_AFTER or self.shutting_down or not self._queue:
             return False
-        is_refusal = outcome.retry_after_s == REFUSAL_INTERVAL_S
-        if not (is_refusal or self._accepts_empty_request()) or not self._queue.postpone():
+        if not (is_suspect or self._accepts_empty_request()) or not self._queue.postpone():
             return False
         self._parts.rest()
         return True

@@ -311,7 +311,7 @@ class Worker:
             except Exception as error:
                 # A bug in this package must neither end the worker nor leave events uncounted.
                 self.sender.drop_batch(f"unexpected {type(error).__name__}")
-            self._export_leftovers()
+            self._export_leftovers(is_proven=bool(batch))
             if overflow.begun and not self.queue:
                 overflow.report_end(self.queue.overflowed)
 
@@ -428,8 +428,11 @@ class Worker:
         """Return whether to look for leftovers, because it has been a while."""
         return self._leftovers is not None and now >= self._rescan_at
 
-    def _export_leftovers(self) -> None:
-        """Export one batch of leftovers, if there are any and the collector works."""
+    def _export_leftovers(self, *, is_proven: bool) -> None:
+        """Export one batch of leftovers, if there are any and the collector works.
+
+        `is_proven` says that it has accepted events just now.
+        """
         if self._leftovers is None:
             return
         self._in_leftovers = True
@@ -438,7 +441,7 @@ class Worker:
                 return
             if not self._has_leftovers:
                 self._leftovers.scan()
-            self._has_leftovers = self._leftovers.step()
+            self._has_leftovers = self._leftovers.step(is_proven=is_proven)
         except Exception:
             # A bug in this package; the segment is left to `drain`, or to another release.
             self._leftovers.release()

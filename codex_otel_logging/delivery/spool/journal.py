@@ -354,7 +354,8 @@ class Journal:
         """
         segment = Segment(self._new_path(), self._header, first, FIRST_LIMIT)
         try:
-            self._open(segment)
+            # Also beyond `max_bytes`: what fills the spool is behind these events.
+            self._open(segment, is_bounded=False)
             for number, event in enumerate(events, first):
                 segment.append(self._encode(number, event))
             segment.sync()
@@ -470,18 +471,18 @@ class Journal:
             finally:
                 self._leave(other, writer)
 
-    def _open(self, segment: Segment) -> None:
+    def _open(self, segment: Segment, *, is_bounded: bool = True) -> None:
         """Create the file of a segment, unless another thread does."""
         with self._opening:
             if not segment.is_open:
-                self._create(segment)
+                self._create(segment, is_bounded=is_bounded)
 
-    def _create(self, segment: Segment) -> None:
+    def _create(self, segment: Segment, *, is_bounded: bool = True) -> None:
         """Create the file of a segment, and the directory if it is missing."""
         disk.make_directory(self.path)
         if (found := directory_problem(self.path)) is not None:
             raise OSError(found)
-        if disk.used_bytes(self.path) >= self._max_bytes:
+        if is_bounded and disk.used_bytes(self.path) >= self._max_bytes:
             raise OSError("spool full; see max_bytes")
         segment.open()
         self._has_new_names = True

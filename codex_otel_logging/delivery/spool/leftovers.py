@@ -72,6 +72,8 @@ class Leftovers:
         self._report = report or self._log
         self._paths: deque[str] = deque()
         self._current: Leftover | None = None
+        self._failed: set[str] = set()
+        """The paths of segments that could not be exported to their end."""
         self._reported: set[tuple[str, str]] = set()
         self.failure = ""
         """Why the last step failed; empty if it did not."""
@@ -80,10 +82,16 @@ class Leftovers:
         """Look for leftovers; the steps that follow adopt and export them."""
         self._paths.clear()
         with suppress(OSError):  # the directory is created at the first event
-            self._paths.extend(segment_paths(self._settings.path))
+            paths = [*segment_paths(self._settings.path)]
+            self._failed.intersection_update(paths)
+            # A segment that keeps failing, as a postponed batch may, must not stop the others.
+            self._paths.extend(sorted(paths, key=self._failed.__contains__))
 
-    def step(self) -> bool:
+    def step(self, *, is_proven: bool = False) -> bool:
         """Export one batch; return False if there was none, or if it failed (see `failure`).
+
+        Unless `is_proven` says that the collector has accepted events just now, a rejection is
+        final only if it accepts an empty request.
 
         Blocks for one request, or for several if the collector rejects some events.
         """
@@ -101,7 +109,7 @@ class Leftovers:
                 self.release()
                 continue
             if batch:
-                return self._export_batch(self._current, batch)
+                return self._export_batch(self._current, batch, is_proven=is_proven)
             self._finish(self._current)
 
     def release(self) -> None:
@@ -142,7 +150,9 @@ class Leftovers:
             return True
         return False
 
-    def _export_batch(self, leftover: Leftover, batch: Sequence[tuple[int, Event]]) -> bool:
+    def _export_batch(
+        self, leftover: Leftover, batch: Sequence[tuple[int, Event]], *, is_proven: bool
+    ) -> bool:
         events = [event for _, event in batch]
         for event in events:
             self._settings.redact(event)
@@ -156,9 +166,11 @@ class Leftovers:
                 settlement is not None
                 and settlement.rejected
                 and not parts.any_accepted
+                and not is_proven
                 and not self._accepts_empty_request(leftover)
             ):
                 self.failure = outcome.reason
+                self._failed.add(leftover.path)
                 expired = count_expired(events[settled.events :], self._settings.keep_for_s)
                 if expired:
                     settled = settled._replace(dropped=settled.dropped + expired)

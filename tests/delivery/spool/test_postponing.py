@@ -1,0 +1,249 @@
+"""A batch that keeps failing while the collector accepts others goes behind them, on disk."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from codex_otel_logging import Stats
+from codex_otel_logging.delivery.exporter import DELIVERED, Outcome
+from codex_otel_logging.delivery.sender import POSTPONE_AFTER
+from codex_otel_logging.delivery.spool import disk
+from codex_otel_logging.delivery.spool.segment import adopt
+from support.queued_events import numbers, turns
+from support.spools import Answer, Clock, Simulated
+
+NOT_NOW = Outcome("retry", "HTTP 503", status=503)
+NOT_NOW_BUT_THEN = Outcome("retry", "HTTP 503", retry_after_s=30.0, status=503)
+FORBIDDEN = Outcome("refused", "HTTP 403", status=403)
+
+
+def failing(*bad: int, outcome: Outcome = NOT_NOW) -> Answer:
+    return lambda found: outcome if {*bad} & {*found} else DELIVERED
+
+
+def always(outcome: Outcome) -> Answer:
+    return lambda _: outcome
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> Path:
+    return tmp_path / "spool"
+
+
+@pytest.fixture
+def simulated(directory: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Simulated]:
+    clock = Clock(monkeypatch)
+
+    def simulated(*args: object, **settings: object) -> Simulated:
+        return Simulated(directory, clock, *args, max_batch_size=10, **settings)  # type: ignore[arg-type]
+
+    return simulated
+
+
+def free_segments(directory: Path) -> dict[str, list[int]]:
+    """Return the owner and the numbers of the events of each segment that can be adopted."""
+    found = {}
+    for path in sorted(directory.iterdir()):
+        leftover = adopt(str(path))
+        if leftover is not None:
+            batch = leftover.next_batch(1000, 1 << 20)
+            found[leftover.header.owner] = [number for number, _ in batch]
+            leftover.close()
+    return found
+
+
+@pytest.mark.parametrize("outcome", [NOT_NOW, FORBIDDEN, NOT_NOW_BUT_THEN])
+@pytest.mark.parametrize("bad", [0, 15])
+def test_failing_batch_goes_behind_the_others(
+    bad: int, outcome: Outcome, simulated: Callable[..., Simulated], directory: Path
+) -> None:
+    delivery = simulated(failing(bad, outcome=outcome))
+    delivery.put(40)
+    delivery.run(600)
+    batch = range(bad // 10 * 10, bad // 10 * 10 + 10)
+    assert delivery.arrived == [n for n in range(40) if n not in batch]
+    assert delivery.queue.stats() == Stats(accepted=40, exported=30, queued=10, spooled=10)
+    journal = delivery.queue.journal
+    assert journal is not None
+    assert free_segments(directory) == {journal.owner: [n + 1 for n in batch]}
+
+    delivery.answer = always(DELIVERED)
+    delivery.put(turns(41)[40:])
+    delivery.run()
+    assert delivery.arrived[30:] == [40, *batch]
+    assert delivery.queue.stats() == Stats(accepted=41, exported=41)
+    assert not list(directory.iterdir())
+
+
+def test_failing_batch_is_passed_after_a_few_attempts(simulated: Callable[..., Simulated]) -> None:
+    delivery = simulated(failing(3))
+    delivery.put(20)
+    delivery.run(600)
+    before = delivery.requests.index(next(r for r in delivery.requests if 10 in r[1]))
+    assert [found for _, found in delivery.requests[:before]] == [
+        *[[*range(10)]] * POSTPONE_AFTER,
+        [],
+    ]
+
+
+def test_postponed_batch_survives_a_crash(
+    simulated: Callable[..., Simulated], directory: Path
+) -> None:
+    delivery = simulated(failing(3))
+    delivery.put(20)
+    delivery.run(600)
+    journal = delivery.queue.journal
+    assert journal is not None
+    journal.leave_to_parent(inherited=False)  # as if the process were gone
+    heir = simulated()
+    heir.put(turns(21)[20:])
+    heir.run()
+    assert heir.arrived == [20, *range(10)]
+    assert heir.queue.stats() == Stats(accepted=1, exported=1, recovered=10)
+    assert not list(directory.iterdir())
+
+
+def test_crash_between_the_copy_and_its_settlement_exports_one_batch_twice(
+    simulated: Callable[..., Simulated], directory: Path
+) -> None:
+    delivery = simulated(failing(3))
+    delivery.put(20)
+    delivery.queue.take_batch()
+    journal = delivery.queue.journal
+    assert journal is not None
+    assert journal.set_aside(1, delivery.queue.batch)
+    journal.leave_to_parent(inherited=False)
+    heir = simulated()
+    heir.put(turns(21)[20:])
+    heir.run()
+    assert sorted(heir.arrived) == sorted([*range(10), *range(21)])
+
+
+def test_several_batches_are_postponed_and_exported_once(
+    simulated: Callable[..., Simulated], directory: Path
+) -> None:
+    delivery = simulated(failing(5, 25, 35))
+    delivery.put(60)
+    delivery.run(1200)
+    assert delivery.queue.left_on_disk == 30
+    delivery.answer = always(DELIVERED)
+    delivery.put(turns(61)[60:])
+    delivery.run()
+    assert sorted(delivery.arrived) == [*range(61)]
+    assert delivery.queue.stats() == Stats(accepted=61, exported=61)
+    assert not list(directory.iterdir())
+
+
+def test_postponed_batch_that_is_rejected_later_counts_as_rejected(
+    simulated: Callable[..., Simulated],
+) -> None:
+    delivery = simulated(failing(5))
+    delivery.put(20)
+    delivery.run(600)
+    delivery.answer = failing(5, outcome=Outcome("invalid", "HTTP 400", status=400))
+    delivery.put(turns(21)[20:])
+    delivery.run()
+    assert delivery.queue.stats() == Stats(accepted=21, exported=20, rejected=1)
+
+
+@pytest.mark.parametrize("outcome", [NOT_NOW, NOT_NOW_BUT_THEN, FORBIDDEN])
+def test_outage_postpones_nothing_and_keeps_the_order(
+    outcome: Outcome, simulated: Callable[..., Simulated], directory: Path
+) -> None:
+    """Also if the collector sends `Retry-After: 30`, which is no refusal."""
+    delivery = simulated(always(outcome))
+    delivery.put(50)
+    delivery.run(3600)
+    assert delivery.queue.stats() == Stats(accepted=50, queued=50, spooled=50)
+    assert delivery.queue.left_on_disk == 0
+    assert len([*directory.iterdir()]) == 1
+    delivery.answer = always(DELIVERED)
+    delivery.run()
+    assert delivery.arrived == [*range(50)]
+
+
+def test_last_batch_is_not_postponed(simulated: Callable[..., Simulated]) -> None:
+    """Nothing would be sent any more, so nothing would show that the collector works again."""
+    delivery = simulated(failing(3))
+    delivery.put(10)
+    delivery.run(600)
+    assert delivery.queue.left_on_disk == 0
+    delivery.answer = always(DELIVERED)
+    delivery.run()
+    assert delivery.arrived == [*range(10)]
+
+
+def test_batch_is_not_postponed_without_a_spool(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    delivery = Simulated(
+        None, Clock(monkeypatch), failing(3), max_batch_size=10, retry_for_ms=60_000
+    )
+    delivery.put(20)
+    delivery.run(600)
+    assert delivery.queue.stats() == Stats(accepted=20, exported=10, dropped=10)
+
+
+@pytest.mark.parametrize("call", ["create", "append", "sync", "rename", "lock"])
+def test_failing_disk_postpones_nothing_and_loses_nothing(
+    call: str,
+    simulated: Callable[..., Simulated],
+    directory: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    delivery = simulated(failing(3))
+    delivery.put(20)
+    before = sorted(directory.iterdir())
+
+    def fail(*_: object) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(disk, call, fail)
+        delivery.run(600)
+        assert delivery.queue.stats() == Stats(accepted=20, queued=20, spooled=20)
+        assert sorted(directory.iterdir()) == before
+    # Then it works again, and the batch goes behind the other.
+    delivery.run(600)
+    assert delivery.arrived == [*range(10, 20)]
+    delivery.answer = always(DELIVERED)
+    delivery.put(turns(21)[20:])
+    delivery.run()
+    assert sorted(delivery.arrived) == [*range(21)]
+    assert delivery.queue.stats() == Stats(accepted=21, exported=21)
+
+
+def test_short_write_while_postponing_leaves_no_half_of_a_batch(
+    simulated: Callable[..., Simulated], directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    delivery = simulated(failing(3))
+    delivery.put(20)
+    before = sorted(directory.iterdir())
+    append, calls = disk.append, 0
+
+    def shorter(descriptor: int, data: bytes) -> int:
+        nonlocal calls
+        calls += 1
+        return append(descriptor, data[:10] if calls % 4 == 0 else data)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(disk, "append", shorter)
+        delivery.run(600)
+    assert delivery.queue.stats() == Stats(accepted=20, queued=20, spooled=20)
+    assert sorted(directory.iterdir()) == before
+
+
+def test_full_spool_does_not_keep_a_failing_batch_in_front(
+    simulated: Callable[..., Simulated],
+) -> None:
+    """What fills it cannot be exported until the batch is out of the way."""
+    delivery = simulated(failing(3), max_bytes=1 << 20)
+    delivery.put(turns(4000))
+    delivery.run(600)
+    assert numbers(delivery.queue.waiting) == []
+    assert sorted(delivery.arrived) == [*range(10, 4000)]

@@ -1,0 +1,401 @@
+"""Refusals with a spool: which are final, which are kept, when they are retried, what is lost.
+
+A refusal says that the collector does not accept a request and that repeating it is pointless. With
+a spool, only those that are about the events themselves are final.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from itertools import pairwise
+from pathlib import Path
+
+import grpc
+import pytest
+
+from codex_otel_logging import Stats
+from codex_otel_logging.config.settings import ExporterConfig
+from codex_otel_logging.delivery import lifecycle
+from codex_otel_logging.delivery.exporter import DELIVERED, REFUSAL_INTERVAL_S, Outcome
+from codex_otel_logging.delivery.flushing import flush_at_exit
+from codex_otel_logging.otlp.factory import connect
+from support.collectors import GrpcCollector, HttpCollector, Reply, Unless
+from support.events import log
+from support.exporters import SHARED
+from support.fixtures import HandlerFactory
+from support.queued_events import turns
+from support.spools import Answer, Clock, Simulated
+
+WEEK_S = 7 * 86_400.0
+
+FINAL, KEPT, RETRIED = "final", "kept", "retried"
+
+HTTP_STATUSES = {
+    301: KEPT,
+    400: FINAL,
+    401: KEPT,
+    403: KEPT,
+    404: KEPT,
+    405: KEPT,
+    407: KEPT,
+    413: FINAL,
+    422: FINAL,
+    429: RETRIED,
+    500: KEPT,
+    501: KEPT,
+    502: RETRIED,
+    503: RETRIED,
+    504: RETRIED,
+}
+RETRIED_CODES = {"CANCELLED", "DEADLINE_EXCEEDED", "ABORTED", "OUT_OF_RANGE", "UNAVAILABLE"}
+RETRIED_CODES |= {"DATA_LOSS"}
+GRPC_CODES = {
+    code: RETRIED if code.name in RETRIED_CODES else KEPT
+    for code in grpc.StatusCode
+    if code is not grpc.StatusCode.OK
+} | {grpc.StatusCode.INVALID_ARGUMENT: FINAL}
+
+REPLIES = [
+    *((HttpCollector, Reply(status=status), what) for status, what in HTTP_STATUSES.items()),
+    *((GrpcCollector, Reply(code=code), what) for code, what in GRPC_CODES.items()),
+]
+IDS = [*map(str, HTTP_STATUSES), *(code.name for code in GRPC_CODES)]
+
+UNAUTHORIZED = Outcome("refused", "HTTP 401", status=401)
+BAD_REQUEST = Outcome("invalid", "HTTP 400", status=400)
+UNPROCESSABLE = Outcome("refused", "HTTP 422", status=422)
+NOT_NOW = Outcome("retry", "HTTP 503", status=503)
+
+
+def always(outcome: Outcome) -> Answer:
+    return lambda _: outcome
+
+
+def unless_empty(outcome: Outcome) -> Answer:
+    return lambda found: outcome if found else DELIVERED
+
+
+def rejecting(*poisonous: int) -> Answer:
+    return lambda found: BAD_REQUEST if {*poisonous} & {*found} else DELIVERED
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    return Clock(monkeypatch)
+
+
+@pytest.fixture
+def simulated(tmp_path: Path, clock: Clock) -> Callable[..., Simulated]:
+    def simulated(*args: object, **settings: object) -> Simulated:
+        return Simulated(tmp_path / "spool", clock, *args, **settings)  # type: ignore[arg-type]
+
+    return simulated
+
+
+@pytest.fixture
+def refusing() -> Iterator[Callable[..., HttpCollector | GrpcCollector]]:
+    collectors = []
+
+    def refusing(
+        kind: type[HttpCollector | GrpcCollector], reply: Reply
+    ) -> HttpCollector | GrpcCollector:
+        collectors.append(kind(Unless(lambda request: bool(request.resource_logs), reply)))
+        return collectors[-1]
+
+    yield refusing
+    for collector in collectors:
+        collector.stop()
+
+
+def connected_to(
+    collector: HttpCollector | GrpcCollector, directory: Path | None, clock: Clock
+) -> Simulated:
+    name = "otlp-http" if isinstance(collector, HttpCollector) else "otlp-grpc"
+    config = ExporterConfig(name, collector.endpoint, timeout_ms=5000)  # type: ignore[arg-type]
+    return Simulated(directory, clock, connect=lambda: connect(config, SHARED))
+
+
+@pytest.mark.parametrize(("kind", "reply", "what"), REPLIES, ids=IDS)
+def test_status_decides_with_a_spool_whether_events_are_kept(
+    kind: type[HttpCollector | GrpcCollector],
+    reply: Reply,
+    what: str,
+    refusing: Callable[..., HttpCollector | GrpcCollector],
+    tmp_path: Path,
+    clock: Clock,
+) -> None:
+    delivery = connected_to(refusing(kind, reply), tmp_path / "spool", clock)
+    delivery.put(3)
+    delivery.sender.begin(delivery.queue.take_batch())
+    retries = []
+    while not delivery.sender.is_done and not retries:
+        if (retry := delivery.sender.send()) is not None:
+            retries.append(retry)
+    if what is FINAL:
+        assert delivery.queue.stats() == Stats(accepted=3, rejected=3)
+        assert not list((tmp_path / "spool").iterdir())
+    else:
+        assert delivery.queue.stats() == Stats(accepted=3, queued=3, spooled=3)
+        assert (retries[0].at - clock.now == REFUSAL_INTERVAL_S) is (what is KEPT)
+        assert retries[0].throttled is (what is KEPT)
+    if (exporter := delivery.sender.release_exporter()) is not None:
+        exporter.shutdown()
+
+
+@pytest.mark.parametrize(("kind", "reply", "what"), REPLIES, ids=IDS)
+def test_refusals_are_final_without_a_spool(
+    kind: type[HttpCollector | GrpcCollector],
+    reply: Reply,
+    what: str,
+    refusing: Callable[..., HttpCollector | GrpcCollector],
+    clock: Clock,
+) -> None:
+    """OTLP forbids to retry them, and memory is too small to wait for somebody who mends it."""
+    delivery = connected_to(refusing(kind, reply), None, clock)
+    delivery.put(3)
+    delivery.run(duration_s=0.01)
+    stats = delivery.queue.stats()
+    assert stats == Stats(accepted=3, **{"queued" if what is RETRIED else "rejected": 3})
+    if (exporter := delivery.sender.release_exporter()) is not None:
+        exporter.shutdown()
+
+
+def test_expired_token_costs_nothing_within_a_week(
+    simulated: Callable[..., Simulated], clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    delivery = simulated(always(UNAUTHORIZED), max_batch_size=100)
+    delivery.put(1000)
+    delivery.run(WEEK_S)
+    assert delivery.queue.stats() == Stats(accepted=1000, queued=1000, spooled=1000)
+    # Every request but the empty ones, which ask whether this batch alone is refused.
+    times = [time for time, found in delivery.requests if found]
+    assert min(after - before for before, after in pairwise(times)) >= 29.999
+    assert WEEK_S / 36.0 < len(times) < WEEK_S / 29.9
+    assert len(caplog.records) == 1
+    assert "export failing (HTTP 401)" in caplog.text
+
+    delivery.answer = always(DELIVERED)
+    delivery.run()
+    assert delivery.queue.stats() == Stats(accepted=1000, exported=1000)
+    assert delivery.arrived == [*range(1000)]
+
+
+def test_refusal_of_everything_postpones_no_batch(
+    simulated: Callable[..., Simulated], tmp_path: Path
+) -> None:
+    """A week of refusals would otherwise leave thousands of files, out of order."""
+    delivery = simulated(always(UNAUTHORIZED), max_batch_size=10)
+    delivery.put(100)
+    delivery.run(3600)
+    assert delivery.queue.left_on_disk == 0
+    assert len([*(tmp_path / "spool").iterdir()]) == 1
+
+
+@pytest.mark.parametrize("outcome", [BAD_REQUEST, UNPROCESSABLE], ids=["400", "422"])
+@pytest.mark.parametrize("batch_size", [1, 2, 512])
+def test_misrouted_proxy_that_rejects_even_empty_requests_costs_nothing(
+    outcome: Outcome, batch_size: int, simulated: Callable[..., Simulated], clock: Clock
+) -> None:
+    delivery = simulated(always(outcome), max_batch_size=batch_size)
+    delivery.put(2 * batch_size)
+    delivery.run(100)  # not long enough for a batch to be postponed
+    stats = delivery.queue.stats()
+    assert stats == Stats(accepted=stats.accepted, queued=stats.accepted, spooled=stats.accepted)
+    assert {time - 1000.0 for time, _ in delivery.requests} == {0.0, 30.0, 60.0, 90.0}
+
+    delivery.answer = always(DELIVERED)
+    delivery.run()
+    assert delivery.arrived == [*range(2 * batch_size)]
+    assert delivery.queue.stats() == Stats(2 * batch_size, exported=2 * batch_size)
+
+
+def test_misrouted_proxy_costs_nothing_within_a_day(
+    simulated: Callable[..., Simulated], caplog: pytest.LogCaptureFixture
+) -> None:
+    delivery = simulated(always(BAD_REQUEST), max_batch_size=100)
+    delivery.put(1000)
+    delivery.run(86_400)
+    assert delivery.queue.stats() == Stats(accepted=1000, queued=1000, spooled=1000)
+    assert len(caplog.records) == 1
+    delivery.answer = always(DELIVERED)
+    delivery.run()
+    assert sorted(delivery.arrived) == [*range(1000)]
+    assert delivery.queue.stats() == Stats(accepted=1000, exported=1000)
+
+
+def test_proxy_that_is_misrouted_between_two_attempts_of_a_batch_costs_nothing(
+    simulated: Callable[..., Simulated],
+) -> None:
+    """The collector has accepted an empty request for this batch, but before an outage."""
+    delivery = simulated(rejecting(0), max_batch_size=8)
+    delivery.put(8)
+    answers = iter([*[BAD_REQUEST] * 4, DELIVERED, NOT_NOW])
+    delivery.answer = lambda _: next(answers, BAD_REQUEST)
+    delivery.run(100)
+    assert delivery.queue.stats() == Stats(accepted=8, rejected=1, queued=7, spooled=7)
+    delivery.answer = always(DELIVERED)
+    delivery.run()
+    assert delivery.arrived[-7:] == [*range(1, 8)]
+
+
+@pytest.mark.parametrize("poisonous", [0, 1, 511, 512, 5000, 9999])
+def test_one_poisonous_event_is_rejected_alone(
+    poisonous: int, simulated: Callable[..., Simulated]
+) -> None:
+    delivery = simulated(rejecting(poisonous), max_batch_size=512)
+    delivery.put(10_000)
+    delivery.run()
+    assert delivery.arrived == [n for n in range(10_000) if n != poisonous]
+    assert delivery.queue.stats() == Stats(accepted=10_000, exported=9_999, rejected=1)
+
+
+def test_batch_of_poisonous_events_is_rejected_once(
+    simulated: Callable[..., Simulated], clock: Clock, tmp_path: Path
+) -> None:
+    """If the collector accepts an empty request, the rejection is about the events."""
+    delivery = simulated(rejecting(*range(512, 1024)), max_batch_size=512)
+    delivery.put(2048)
+    delivery.run()
+    assert delivery.queue.stats() == Stats(accepted=2048, exported=1536, rejected=512)
+    assert clock.now == 1000.0
+    assert sum(found == [] for _, found in delivery.requests) == 1
+    assert sum(bool({*found} & {*range(512, 1024)}) for _, found in delivery.requests) == 11
+    assert not list((tmp_path / "spool").iterdir())
+
+
+def test_collector_that_rejects_empty_requests_loses_only_poisonous_events(
+    simulated: Callable[..., Simulated],
+) -> None:
+    """Some collectors do. They must not stop at a batch that begins with a poisonous event."""
+
+    def answer(found: list[int]) -> Outcome:
+        return BAD_REQUEST if not found or 0 in found or 17 in found else DELIVERED
+
+    delivery = simulated(answer, max_batch_size=16)
+    delivery.put(64)
+    delivery.run()
+    assert sorted(delivery.arrived) == [n for n in range(64) if n not in (0, 17)]
+
+
+@pytest.mark.parametrize("outcome", [UNAUTHORIZED, BAD_REQUEST], ids=["401", "400"])
+def test_leftovers_are_kept_while_the_collector_refuses_everything(
+    outcome: Outcome, simulated: Callable[..., Simulated]
+) -> None:
+    """An idle process scans for leftovers a minute after its last success."""
+    dead = simulated()
+    dead.put(8)
+    assert dead.queue.leave_on_disk()
+    delivery = simulated(always(outcome))
+    assert delivery.leftovers is not None
+    delivery.leftovers.scan()
+    assert not delivery.leftovers.step()
+    assert delivery.leftovers.failure == outcome.reason
+    assert delivery.queue.stats() == Stats()
+
+    delivery.answer = always(DELIVERED)
+    delivery.leftovers.scan()
+    assert delivery.leftovers.step()
+    assert delivery.queue.stats() == Stats(recovered=8)
+    assert delivery.arrived == [*range(8)]
+
+
+@pytest.mark.parametrize("count", [1, 2, 100])
+def test_poisonous_leftovers_are_rejected_by_a_collector_that_accepts_empty_requests(
+    count: int, simulated: Callable[..., Simulated], tmp_path: Path
+) -> None:
+    dead = simulated()
+    dead.put(count)
+    assert dead.queue.leave_on_disk()
+    delivery = simulated(unless_empty(BAD_REQUEST))
+    assert delivery.leftovers is not None
+    delivery.leftovers.scan()
+    while delivery.leftovers.step():
+        pass
+    assert delivery.queue.stats() == Stats(discarded=count)
+    assert not list((tmp_path / "spool").iterdir())
+
+
+def test_one_poisonous_leftover_is_rejected_alone(simulated: Callable[..., Simulated]) -> None:
+    dead = simulated()
+    dead.put(100)
+    assert dead.queue.leave_on_disk()
+    delivery = simulated(rejecting(0))
+    assert delivery.leftovers is not None
+    delivery.leftovers.scan()
+    while delivery.leftovers.step():
+        pass
+    assert delivery.queue.stats() == Stats(recovered=99, discarded=1)
+
+
+@pytest.mark.parametrize("outcome", [UNAUTHORIZED, NOT_NOW], ids=["401", "503"])
+def test_segment_that_keeps_failing_does_not_stop_the_others(
+    outcome: Outcome, simulated: Callable[..., Simulated]
+) -> None:
+    for first in (0, 10):
+        dead = simulated()
+        dead.put(turns(first + 1)[first:])
+        assert dead.queue.leave_on_disk()
+    delivery = simulated(lambda found: outcome if 0 in found else DELIVERED)
+    assert delivery.leftovers is not None
+    for _ in range(2):
+        delivery.leftovers.scan()
+        while delivery.leftovers.step():
+            pass
+    assert delivery.arrived == [10]
+    delivery.answer = always(DELIVERED)
+    delivery.leftovers.scan()
+    while delivery.leftovers.step():
+        pass
+    assert delivery.arrived == [10, 0]
+
+
+def test_flush_does_not_cut_the_wait_of_a_kept_refusal_short(
+    attach_to: HandlerFactory,
+    refusing: Callable[..., HttpCollector | GrpcCollector],
+    tmp_path: Path,
+) -> None:
+    collector = refusing(HttpCollector, Reply(status=401))
+    handler = attach_to(collector, spool={"path": str(tmp_path / "spool")})
+    log(3)
+    assert not handler.flush(0.5)
+    assert not handler.flush(0.5)
+    assert len(collector.requests) == 1
+    assert handler.stats().spooled == 3
+
+
+def test_close_during_the_wait_of_a_kept_refusal_leaves_the_events_on_disk_at_once(
+    attach_to: HandlerFactory,
+    refusing: Callable[..., HttpCollector | GrpcCollector],
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Otherwise each reconfiguration would leave a thread, which then sends what is refused."""
+    collector = refusing(HttpCollector, Reply(status=401))
+    handler = attach_to(collector, spool={"path": str(tmp_path / "spool")})
+    log(3)
+    assert not handler.flush(0.5)
+    (worker,) = (w for w in lifecycle.watched() if w.queue.stats().accepted == 3)
+    thread = worker.thread
+    assert thread is not None
+    handler.close()
+    thread.join(10)
+    assert not thread.is_alive()
+    assert len(collector.requests) == 1
+    assert len([*(tmp_path / "spool").iterdir()]) == 1
+
+
+def test_exit_during_the_wait_of_a_kept_refusal_does_not_wait(
+    attach_to: HandlerFactory,
+    refusing: Callable[..., HttpCollector | GrpcCollector],
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    collector = refusing(HttpCollector, Reply(status=401))
+    settings = {"spool": {"path": str(tmp_path / "spool")}, "batch": {"shutdown_timeout_ms": 60000}}
+    handler = attach_to(collector, **settings)
+    log(3)
+    assert not handler.flush(0.5)
+    workers = [w for w in lifecycle.watched() if w.queue.stats().accepted == 3]
+    flush_at_exit(workers, for_good=False)  # hangs for a minute if it waits
+    assert "3 events kept in" in caplog.text
+    assert len(collector.requests) == 1
