@@ -105,7 +105,7 @@ def wait_until_settled(
                     return False
             wait(waiter, until - monotonic())
         return all(
-            worker.queue.settled >= target and not worker.queue.left_on_disk
+            worker.queue.settled >= target and not worker.queue.has_any_left()
             for worker, target in targets
         )
     finally:

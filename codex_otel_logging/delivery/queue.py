@@ -429,6 +429,11 @@ class EventQueue:
         """The number of events that were left to other processes."""
         return self._left_on_disk
 
+    def has_any_left(self) -> bool:
+        """Return whether some of those events may still be on disk. Blocks for the disk."""
+        journal = self.journal
+        return bool(self._left_on_disk) and journal is not None and journal.are_released_left()
+
     def add_waiter(self, waiter: Wakeup) -> int:
         """Set `waiter` whenever events are settled; return the last sequence number queued."""
         with self.lock:
