@@ -114,20 +114,24 @@ class _Sink:
         return counts
 
 
-def run_program(program: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run a program of this folder with the checkout's package, without outside settings."""
+def environment() -> dict[str, str]:
+    """Return the environment of programs: the checkout's package, and no outside settings."""
     # Without PYTHONDONTWRITEBYTECODE, among others: compiled modules are kept, as those of
     # installed packages are.
-    environment = {
+    kept = {
         name: value
         for name, value in os.environ.items()
         if not name.startswith(("OTEL_", "SENTRY_", "LOGFIRE_", "PYTHON"))
         and "proxy" not in name.lower()
     }
-    environment["PYTHONPATH"] = str(_CHECKOUT)
+    return {**kept, "PYTHONPATH": str(_CHECKOUT)}
+
+
+def run_program(program: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run a program of this folder with the checkout's package, without outside settings."""
     return subprocess.run(
         [sys.executable, str(_HERE / program), *arguments],
-        env=environment,
+        env=environment(),
         capture_output=True,
         text=True,
         timeout=_TIMEOUT_S,

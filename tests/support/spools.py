@@ -60,15 +60,17 @@ class Simulated:
         self.answer = answer
         self.requests: list[tuple[float, list[int]]] = []
         self.arrived: list[int] = []
-        self.spool = directory and SpoolSettings(
-            str(directory),
-            "collector",
-            SHARED,
-            connect=lambda _: self,
-            redact=lambda _: None,
-            max_bytes=max_bytes,
-            keep_for_s=keep_for_s,
-        )
+        self.spool = None
+        if directory is not None:
+            self.spool = SpoolSettings(
+                str(directory),
+                "collector",
+                SHARED,
+                connect=lambda _: self,
+                redact=lambda _: None,
+                max_bytes=max_bytes,
+                keep_for_s=keep_for_s,
+            )
         config = BatchConfig(**batch)
         reporter = OutageReporter("collector")
         self.queue = EventQueue(config, reporter.overflow, lambda: None, spool=self.spool)
@@ -80,12 +82,14 @@ class Simulated:
             check=lambda _: None,
             spool=self.spool,
         )
-        self.leftovers = self.spool and Leftovers(
-            self.spool,
-            config,
-            export=self.sender.export_leftovers,
-            account=self.queue.account_leftovers,
-        )
+        self._leftovers = None
+        if self.spool is not None:
+            self._leftovers = Leftovers(
+                self.spool,
+                config,
+                export=self.sender.export_leftovers,
+                account=self.queue.account_leftovers,
+            )
         self._clock = clock
         self._rescan_at = 0.0
 
@@ -114,8 +118,9 @@ class Simulated:
                 batch = self.queue.take_batch()
             if batch and not self._send(batch, until):
                 return
-            if self.sender.has_succeeded:
-                self._export_leftovers(is_proven=bool(batch))
+            if self.sender.has_succeeded and self._clock.now >= self._rescan_at:
+                self.export_leftovers(is_proven=bool(batch))
+                self._rescan_at = self._clock.now + RESCAN_S
             if not self.queue:
                 if not self.queue.left_on_disk or not self.sender.has_succeeded:
                     return
@@ -134,9 +139,11 @@ class Simulated:
             self._clock.advance_to(retry.at)
         return True
 
-    def _export_leftovers(self, *, is_proven: bool) -> None:
-        if self.leftovers is not None and self._clock.now >= self._rescan_at:
-            self.leftovers.scan()
-            while self.leftovers.step(is_proven=is_proven):
-                pass
-            self._rescan_at = self._clock.now + RESCAN_S
+    def export_leftovers(self, *, is_proven: bool = False) -> str:
+        """Export what can be adopted; return why that failed, or an empty string."""
+        if self._leftovers is None:
+            return ""
+        self._leftovers.scan()
+        while self._leftovers.step(is_proven=is_proven):
+            pass
+        return self._leftovers.failure

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import logging.config
-import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -55,7 +54,7 @@ def descriptors_in(directory: Path) -> list[str]:
     found = []
     for link in Path("/proc/self/fd").iterdir():
         try:
-            target = os.readlink(link)
+            target = str(link.readlink())
         except OSError:  # that of this loop
             continue
         if target.startswith(str(directory)):
@@ -72,7 +71,9 @@ def wait_for_threads(count: int) -> None:
 
 
 def empty_segments(directory: Path) -> list[Path]:
-    return [path for path in directory.iterdir() if b'"' not in path.read_bytes().split(b"\n", 2)[2]]
+    return [
+        path for path in directory.iterdir() if b'"' not in path.read_bytes().split(b"\n", 2)[2]
+    ]
 
 
 def test_two_handlers_with_one_destination_export_each_event_once(

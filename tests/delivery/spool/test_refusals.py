@@ -18,6 +18,7 @@ from codex_otel_logging.config.settings import ExporterConfig
 from codex_otel_logging.delivery import lifecycle
 from codex_otel_logging.delivery.exporter import DELIVERED, REFUSAL_INTERVAL_S, Outcome
 from codex_otel_logging.delivery.flushing import flush_at_exit
+from codex_otel_logging.delivery.sender import Retry
 from codex_otel_logging.otlp.factory import connect
 from support.collectors import GrpcCollector, HttpCollector, Reply, Unless
 from support.events import log
@@ -127,7 +128,7 @@ def test_status_decides_with_a_spool_whether_events_are_kept(
     delivery = connected_to(refusing(kind, reply), tmp_path / "spool", clock)
     delivery.put(3)
     delivery.sender.begin(delivery.queue.take_batch())
-    retries = []
+    retries: list[Retry] = []
     while not delivery.sender.is_done and not retries:
         if (retry := delivery.sender.send()) is not None:
             retries.append(retry)
@@ -286,15 +287,11 @@ def test_leftovers_are_kept_while_the_collector_refuses_everything(
     dead.put(8)
     assert dead.queue.leave_on_disk()
     delivery = simulated(always(outcome))
-    assert delivery.leftovers is not None
-    delivery.leftovers.scan()
-    assert not delivery.leftovers.step()
-    assert delivery.leftovers.failure == outcome.reason
+    assert delivery.export_leftovers() == outcome.reason
     assert delivery.queue.stats() == Stats()
 
     delivery.answer = always(DELIVERED)
-    delivery.leftovers.scan()
-    assert delivery.leftovers.step()
+    assert not delivery.export_leftovers()
     assert delivery.queue.stats() == Stats(recovered=8)
     assert delivery.arrived == [*range(8)]
 
@@ -307,10 +304,7 @@ def test_poisonous_leftovers_are_rejected_by_a_collector_that_accepts_empty_requ
     dead.put(count)
     assert dead.queue.leave_on_disk()
     delivery = simulated(unless_empty(BAD_REQUEST))
-    assert delivery.leftovers is not None
-    delivery.leftovers.scan()
-    while delivery.leftovers.step():
-        pass
+    delivery.export_leftovers()
     assert delivery.queue.stats() == Stats(discarded=count)
     assert not list((tmp_path / "spool").iterdir())
 
@@ -320,10 +314,7 @@ def test_one_poisonous_leftover_is_rejected_alone(simulated: Callable[..., Simul
     dead.put(100)
     assert dead.queue.leave_on_disk()
     delivery = simulated(rejecting(0))
-    assert delivery.leftovers is not None
-    delivery.leftovers.scan()
-    while delivery.leftovers.step():
-        pass
+    delivery.export_leftovers()
     assert delivery.queue.stats() == Stats(recovered=99, discarded=1)
 
 
@@ -336,16 +327,11 @@ def test_segment_that_keeps_failing_does_not_stop_the_others(
         dead.put(turns(first + 1)[first:])
         assert dead.queue.leave_on_disk()
     delivery = simulated(lambda found: outcome if 0 in found else DELIVERED)
-    assert delivery.leftovers is not None
     for _ in range(2):
-        delivery.leftovers.scan()
-        while delivery.leftovers.step():
-            pass
+        delivery.export_leftovers()
     assert delivery.arrived == [10]
     delivery.answer = always(DELIVERED)
-    delivery.leftovers.scan()
-    while delivery.leftovers.step():
-        pass
+    delivery.export_leftovers()
     assert delivery.arrived == [10, 0]
 
 
