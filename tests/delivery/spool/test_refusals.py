@@ -181,6 +181,17 @@ def test_expired_token_costs_nothing_within_a_week(
     assert delivery.arrived == [*range(1000)]
 
 
+def test_first_refusal_is_reported(
+    simulated: Callable[..., Simulated], caplog: pytest.LogCaptureFixture
+) -> None:
+    """A second attempt is half a minute away, unlike after a failure that may be momentary."""
+    delivery = simulated(always(UNAUTHORIZED))
+    delivery.put(1)
+    delivery.run(10)
+    assert len(delivery.requests) == 1
+    assert "export failing (HTTP 401)" in caplog.text
+
+
 def test_refusal_of_everything_postpones_no_batch(
     simulated: Callable[..., Simulated], tmp_path: Path
 ) -> None:
