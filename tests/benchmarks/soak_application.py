@@ -37,6 +37,7 @@ class Writer:
 
     def __init__(self, name: str, folder: Path) -> None:
         self._name = name
+        self._began = time.monotonic()
         path = folder / "written" / name
         path.write_bytes(bytes(8))
         with path.open("r+b") as file:
@@ -60,10 +61,9 @@ class Writer:
         struct.pack_into("<Q", self._written, 0, self.count)
 
     def log_at(self, per_second: float, until: float) -> None:
-        """Log at a rate until a time of `time.monotonic`."""
-        began, before = time.monotonic(), self.count
+        """Log at a rate until a time of `time.monotonic`; catch up on what other calls took."""
         while (now := time.monotonic()) < until:
-            while self.count - before < (now - began) * per_second:
+            while self.count < (now - self._began) * per_second:
                 self.log()
             time.sleep(_TICK_S)
 
