@@ -19,11 +19,12 @@ from codex_otel_logging.delivery import lifecycle
 from codex_otel_logging.delivery.exporter import DELIVERED, REFUSAL_INTERVAL_S, Outcome
 from codex_otel_logging.delivery.flushing import flush_at_exit
 from codex_otel_logging.delivery.sender import Retry
+from codex_otel_logging.delivery.spool import policy
 from codex_otel_logging.otlp.factory import connect
-from support.collectors import GrpcCollector, HttpCollector, Reply, Unless
-from support.events import log
+from support.collectors import OK, UNAUTHENTICATED, GrpcCollector, HttpCollector, Reply, Unless
+from support.events import log, numbers
 from support.exporters import SHARED
-from support.fixtures import HandlerFactory
+from support.fixtures import HandlerFactory, Scripted
 from support.queued_events import turns
 from support.spools import Answer, Clock, Simulated
 
@@ -344,6 +345,26 @@ def test_segment_that_keeps_failing_does_not_stop_the_others(
     delivery.answer = always(DELIVERED)
     delivery.export_leftovers()
     assert delivery.arrived == [10, 0]
+
+
+def test_worker_exports_everything_when_the_token_is_good_again(
+    attach_to: HandlerFactory,
+    scripted: Scripted,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(policy, "REFUSAL_INTERVAL_S", 0.05)
+    collector = scripted(UNAUTHENTICATED, UNAUTHENTICATED, UNAUTHENTICATED, OK)
+    handler = attach_to(collector, spool={"path": str(tmp_path / "spool")})
+    log(100)
+    assert handler.flush(10)
+    assert numbers(collector.events) == [*range(100)]
+    assert handler.stats() == Stats(accepted=100, exported=100)
+    began, ended = (record.getMessage() for record in caplog.records)
+    assert "export failing" in began
+    assert "export recovered" in ended
+    assert not list((tmp_path / "spool").iterdir())
 
 
 def test_flush_does_not_cut_the_wait_of_a_kept_refusal_short(
