@@ -220,8 +220,9 @@ def test_configure_called_again_exports_each_event_once(
     for number in range(5):
         configure(otel)
         log(4, first=number * 4)
-    gate.open()
     configure(otel)
+    wait_for_threads(0)  # what they leave later is found by the next scan, a minute away
+    gate.open()
     log(1, first=20)
     codex_otel_logging.flush(10)
     assert sorted(numbers(receiver.wait_for(21))) == [*range(21)]
