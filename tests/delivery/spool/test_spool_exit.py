@@ -533,8 +533,8 @@ def test_worker_is_idle_if_the_collector_fails_before_all_leftovers_are_exported
     worker = worker_of(attach(otel))
     step = Leftovers.step
 
-    def step_and_fail(leftovers: Leftovers) -> bool:
-        exported = step(leftovers)
+    def step_and_fail(leftovers: Leftovers, **options: bool) -> bool:
+        exported = step(leftovers, **options)
         gate.refuse()
         monkeypatch.setattr(disk, "create", no_space)
         log(100)
