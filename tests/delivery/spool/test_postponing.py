@@ -14,7 +14,7 @@ from codex_otel_logging.delivery.sender import POSTPONE_AFTER
 from codex_otel_logging.delivery.spool import disk
 from codex_otel_logging.delivery.spool.segment import adopt
 from support.queued_events import numbers, turns
-from support.spools import Answer, Clock, Simulated
+from support.simulated_spool import Answer, Clock, Simulated
 
 NOT_NOW = Outcome("retry", "HTTP 503", status=503)
 NOT_NOW_BUT_THEN = Outcome("retry", "HTTP 503", retry_after_s=30.0, status=503)

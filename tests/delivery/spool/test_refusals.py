@@ -26,7 +26,7 @@ from support.events import log, numbers
 from support.exporters import SHARED
 from support.fixtures import HandlerFactory, Scripted
 from support.queued_events import turns
-from support.spools import Answer, Clock, Simulated
+from support.simulated_spool import Answer, Clock, Simulated
 
 WEEK_S = 7 * 86_400.0
 
