@@ -176,15 +176,15 @@ class EventQueue:
                         self._cold += 1
                     if journal is not None:
                         segment = journal.admit(number)
+                        if segment is None and place is _DISK:
+                            journal.park(number, event)
                     ready = length + self._cold >= self.wake_threshold or self.at_exit
                     if ready:
                         # One call wakes the worker. Until it sets a threshold again, further
                         # events cost no wake-up.
                         self.wake_threshold = sys.maxsize
             if journal is not None and ready is not None:
-                is_written = journal.write(number, segment, event)
-                if place is _DISK and not is_written:
-                    self._park(number, event)
+                journal.write(number, segment, event, is_cold=place is _DISK)
             if ready:
                 self._on_ready()
             elif ready is None:
@@ -193,8 +193,10 @@ class EventQueue:
             # Interrupted, as by Ctrl-C, perhaps before `on_ready` woke the worker. Then the next
             # event must wake it, because no later one would.
             self.wake_threshold = 1
-            if journal is not None and number and not journal.abandon(number) and place is _DISK:
-                self._park(number, event)
+            if journal is not None and number:
+                with self.lock:  # the worker takes a cold event for removed that is not parked yet
+                    if not journal.abandon(number) and place is _DISK:
+                        journal.park(number, event)
             raise
 
     def _place_beyond(self, size: int, count: int) -> _Place:
@@ -206,40 +208,34 @@ class EventQueue:
         assert self.journal is not None
         if self.journal.is_working:
             return _DISK
-        if size + self.journal.parked_bytes > self._max_bytes or count > self._max_size:
+        parked = self.journal.parked
+        if size + self.journal.parked_bytes > self._max_bytes or count + parked > self._max_size:
             return _NOWHERE
         return _DISK if self._cold else _MEMORY
 
-    def _park(self, number: int, event: Event) -> None:
-        """Keep a cold event in memory, because it could not be written."""
-        with self.lock:
-            assert self.journal is not None
-            self.journal.park(number, event)
-
     def refill(self) -> None:
         """Read cold events back into memory. Called by the worker; blocks for the disk."""
-        if not self._cold or self.queued_bytes > self._warm_bytes // 2:
-            return
         journal = self.journal
-        assert journal is not None
-        # Without the lock: while there are cold events, only the worker adds to `waiting`.
-        first = self._settled + len(self.batch) + len(self.waiting) + 1
-        events = journal.read_back(first, self._warm_bytes // 2)
-        with self.lock:
-            if events is not None:
-                self._cold -= len(events)
-                self.queued_bytes += sum(event.size for event in events)
-                self.waiting.extend(events)
-                return
-            if self.batch or self.waiting:
-                return  # events are settled in order: first those before it
-            # It was on disk only, and is damaged, or somebody has removed the file.
-            self._cold -= 1
-            self._dropped += 1
-            self._settled = journal.settled = first
-        journal.settle(first)
-        journal.report_unreadable()
-        self.notify_waiters()
+        while self._cold and self.queued_bytes <= self._warm_bytes // 2:
+            assert journal is not None
+            # Without the lock: while there are cold events, only the worker adds to `waiting`.
+            first = self._settled + len(self.batch) + len(self.waiting) + 1
+            events = journal.read_back(first, self._warm_bytes // 2)
+            with self.lock:
+                if events is not None:
+                    self._cold -= len(events)
+                    self.queued_bytes += sum(event.size for event in events)
+                    self.waiting.extend(events)
+                    return
+                if self.batch or self.waiting:
+                    return  # events are settled in order: first those before it
+                # It was on disk only, and is damaged, or somebody has removed the file.
+                self._cold -= 1
+                self._dropped += 1
+                self._settled = journal.settled = first
+            journal.settle(first)
+            journal.report_unreadable()
+            self.notify_waiters()
 
     def ignore(self) -> None:
         """Count a record that is not an event."""
@@ -264,8 +260,15 @@ class EventQueue:
             )
 
     def unsent(self) -> list[Event]:
-        """Return the waiting events. Takes no lock: in a forked child it may be locked forever."""
-        return list(self.waiting)
+        """Return the waiting events, for a forked child that inherits them.
+
+        Takes no lock: in the child it may be locked forever.
+        """
+        events = list(self.waiting)
+        if self.journal is not None and self._cold:
+            first = self._settled + len(self.batch) + len(events) + 1
+            events += self.journal.read_inherited(first)
+        return events
 
     @property
     def taken(self) -> int:

@@ -63,7 +63,6 @@ class ColdReader:
         return True
 
     def _next(self, segments: Sequence[Segment], number: int) -> Segment | None:
-        for segment in segments:
-            if segment.path > self._consumed and segment.last >= number:
-                return segment
-        return None
+        left = [s for s in segments if s.path > self._consumed and s.last >= number]
+        # If no segment can hold the event, all that could be read would have to wait in memory.
+        return left[0] if any(segment.first <= number for segment in left) else None

@@ -14,7 +14,7 @@ from __future__ import annotations
 import os
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, suppress
 from typing import NamedTuple
 
@@ -168,15 +168,16 @@ class Journal:
         """Whether events are written to disk, as far as is known."""
         return not self._failed
 
-    def write(self, number: int, segment: Segment | None, event: Event) -> bool:
+    def write(
+        self, number: int, segment: Segment | None, event: Event, *, is_cold: bool = False
+    ) -> None:
         """Write an event to its segment; without one, it is in memory only. Blocks for the disk.
 
-        Returns whether it was written.
-
-        Raises no `Exception`, whatever happens to the disk.
+        If that fails for a cold event, `park`s it; without a segment, the caller does. Raises no
+        `Exception`, whatever happens to the disk.
         """
         if segment is None:
-            return False
+            return
         is_written = False
         try:
             self._append(segment, self._encode(number, event), number, number)
@@ -186,14 +187,24 @@ class Journal:
         finally:
             if not is_written:
                 with self._lock:
+                    # Before the segment is left: an event that is neither on disk nor in memory
+                    # nor being written counts as removed.
+                    if is_cold:
+                        self.park(number, event)
                     self._unwritten.add(number)
             self._leave(segment, number)
-        return is_written
 
     def park(self, number: int, event: Event) -> None:
         """Keep an event in memory that is to be read back, because it could not be written."""
-        self._parked[number] = event
-        self.parked_bytes += event.size
+        with self._lock:
+            if number not in self._parked:
+                self._parked[number] = event
+                self.parked_bytes += event.size
+
+    @property
+    def parked(self) -> int:
+        """The number of events in memory that are to be read back."""
+        return len(self._parked)
 
     def read_back(self, first: int, max_bytes: int) -> list[Event] | None:
         """Return events from number `first` on, in order and without gaps.
@@ -207,18 +218,33 @@ class Journal:
         while size < max_bytes and number <= self._number:
             event = self._reader.take(number, self._parked)
             if event is not None:
-                if self._parked.pop(number, None) is not None:
-                    self.parked_bytes -= event.size
+                if number in self._parked:
+                    with self._lock:
+                        self.parked_bytes -= self._parked.pop(number).size
                 events.append(event)
                 size += event.size
                 number += 1
                 continue
             with self._lock:
                 segments, current = tuple(self._segments), self._current
-                is_being_written = any(segment.writers for segment in segments)
-            if not self._reader.advance(segments, current, number):
-                return events if events or is_being_written else None
+                is_being_written = any(s.writers for s in segments if s.first <= number <= s.last)
+            if self._reader.advance(segments, current, number) or number in self._parked:
+                continue
+            return events if events or is_being_written else None
         return events
+
+    def read_inherited(self, first: int) -> Iterator[Event]:
+        """Yield the events from number `first` on that can be read, in a forked child.
+
+        Takes no lock: it may be locked forever.
+        """
+        reader = ColdReader()
+        for number in range(first, self._number + 1):
+            while (event := reader.take(number, self._parked)) is None:
+                if not reader.advance(self._segments, None, number):
+                    break
+            else:
+                yield event
 
     def write_last(self, event: Event) -> None:
         """Write an event during interpreter finalization, when no other thread runs any more.

@@ -1,0 +1,587 @@
+"""Cold events: those that are on disk only, because the memory for events is full.
+
+Nothing is lost, the order is that of the sequence numbers, and the counts are exact at every
+moment: in outages, while the disk fails, when records are damaged or removed, across forks, exits
+and deaths. The memory and the segments are small here; the benchmark has the real ones.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    rule,
+    run_state_machine_as_test,
+)
+
+from codex_otel_logging import CodexOtelHandler, Receiver, Stats, diagnostics
+from codex_otel_logging.delivery import queue as queue_module
+from codex_otel_logging.delivery.spool import cold, disk, journal
+from codex_otel_logging.events.event import Event
+from codex_otel_logging.native import NativeThread
+from codex_otel_logging.receiver import ReceivedEvent
+from support.collectors import Gate
+from support.events import log, numbers
+from support.fixtures import HandlerFactory
+from support.parts import worker_of
+from support.paths import PROGRAMS, ROOT
+from support.queued_events import turns
+from support.records import record
+from support.spools import SpooledQueue, on_disk, segments, settings_of, until
+
+WARM_BYTES = 1 << 15
+WARM = 150
+"""More events than memory holds, and fewer than `MANY`."""
+MANY = 3000
+
+PROTOCOLS = ["binary", "json", "grpc"]
+
+
+@pytest.fixture(autouse=True)
+def _small(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(queue_module, "WARM_BYTES", WARM_BYTES)
+    monkeypatch.setattr(journal, "FIRST_LIMIT", 1 << 14)
+    monkeypatch.setattr(cold, "_CHUNK", 1 << 12)
+
+
+@pytest.fixture
+def spool(tmp_path: Path) -> Path:
+    return tmp_path / "spool"
+
+
+@pytest.fixture
+def spooled(spool: Path) -> SpooledQueue:
+    return SpooledQueue(settings_of(spool))
+
+
+@pytest.fixture(params=PROTOCOLS)
+def exporter(request: pytest.FixtureRequest, receiver: Receiver) -> dict[str, Any]:
+    if request.param == "grpc":
+        return {"otlp-grpc": {"endpoint": receiver.grpc_endpoint}}
+    return {"otlp-http": {"endpoint": receiver.http_endpoint, "protocol": request.param}}
+
+
+@pytest.fixture
+def gated(exporter: dict[str, Any], gate: Gate) -> dict[str, Any]:
+    ((name, own),) = exporter.items()
+    return {name: {**own, "endpoint": gate.endpoint}}
+
+
+@pytest.fixture
+def handler(attach: HandlerFactory, gated: dict[str, Any], spool: Path) -> CodexOtelHandler:
+    batch = {"max_batch_size": 100, "schedule_delay_ms": 0}
+    return attach({"exporter": gated, "spool": {"path": str(spool)}, "batch": batch})
+
+
+over_http = pytest.mark.parametrize("exporter", ["binary"], indirect=True)
+
+
+def log_to(conversation: str, count: int, first: int = 0) -> None:
+    fields: dict[str, Any] = {"conversation.id": conversation}
+    log(count, first=first, **fields)
+
+
+def by_conversation(events: list[ReceivedEvent]) -> dict[str, list[int]]:
+    found: dict[str, list[int]] = {}
+    for event in events:
+        found.setdefault(str(event.attributes["conversation.id"]), []).append(
+            int(event.attributes["duration_ms"])
+        )
+    return found
+
+
+def failing(error: int) -> Callable[..., Any]:
+    def fail(*_: object) -> Any:
+        raise OSError(error, os.strerror(error))
+
+    return fail
+
+
+def break_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(disk, "append", failing(errno.ENOSPC))
+
+
+def test_outage_costs_neither_an_event_nor_their_order(
+    handler: CodexOtelHandler, receiver: Receiver, gate: Gate, spool: Path
+) -> None:
+    queue = worker_of(handler).queue
+    gate.refuse()
+    log(MANY)
+    assert handler.stats() == Stats(accepted=MANY, queued=MANY, spooled=MANY)
+    assert len(queue.waiting) + queue.taken < WARM
+    assert queue.queued_bytes <= WARM_BYTES
+    gate.open()
+    assert handler.flush(30)
+    assert numbers(receiver.events) == list(range(MANY))
+    assert handler.stats() == Stats(accepted=MANY, exported=MANY)
+    assert until(lambda: not segments(spool))
+
+
+@over_http
+@pytest.mark.parametrize("threads", [1, 8])
+def test_threads_log_while_cold_events_are_read_back(
+    handler: CodexOtelHandler, receiver: Receiver, gate: Gate, threads: int
+) -> None:
+    gate.refuse()
+    log(MANY)
+    recovered = threading.Event()
+    counts: Counter[str] = Counter()
+
+    def write(name: str) -> None:
+        while not recovered.is_set():
+            log_to(name, 1, first=counts[name])
+            counts[name] += 1
+            time.sleep(0.001)
+
+    writers = [threading.Thread(target=write, args=(f"t{number}",)) for number in range(threads)]
+    for writer in writers:
+        writer.start()
+    assert until(lambda: min(counts[f"t{number}"] for number in range(threads)) > 10)
+    gate.open()
+    assert until(lambda: handler.stats().exported > MANY)
+    recovered.set()
+    for writer in writers:
+        writer.join()
+    assert handler.flush(30)
+    found = by_conversation(receiver.events)
+    assert found == {"c": list(range(MANY)), **{name: list(range(n)) for name, n in counts.items()}}
+    total = MANY + sum(counts.values())
+    assert handler.stats() == Stats(accepted=total, exported=total)
+
+
+@over_http
+def test_events_get_cold_again_and_again(
+    handler: CodexOtelHandler, receiver: Receiver, gate: Gate
+) -> None:
+    for outage in range(5):
+        gate.refuse()
+        log(600, first=600 * outage)
+        assert len(worker_of(handler).queue.waiting) < WARM
+        gate.open()
+        assert handler.flush(30)
+    assert numbers(receiver.events) == list(range(3000))
+
+
+@over_http
+def test_flush_succeeds_only_when_cold_events_are_exported(
+    handler: CodexOtelHandler, receiver: Receiver, gate: Gate
+) -> None:
+    gate.refuse()
+    log(1000)
+    assert not handler.flush(0.2)
+    gate.open()
+    assert handler.flush(30)
+    assert len(receiver.events) == 1000
+
+
+@over_http
+def test_cold_events_are_exported_on_the_thread_that_flushes_if_no_other_can_start(
+    handler: CodexOtelHandler, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def start(_: NativeThread) -> None:
+        raise RuntimeError("no thread")
+
+    monkeypatch.setattr(NativeThread, "start", start)
+    log(1000)
+    assert handler.stats() == Stats(accepted=1000, queued=1000, spooled=1000)
+    assert handler.flush(30)
+    assert numbers(receiver.events) == list(range(1000))
+
+
+@over_http
+def test_closed_handler_leaves_cold_events_to_the_next(
+    handler: CodexOtelHandler,
+    attach: HandlerFactory,
+    receiver: Receiver,
+    gate: Gate,
+    gated: dict[str, Any],
+    spool: Path,
+) -> None:
+    gate.refuse()
+    log(1000)
+    handler.close()
+    assert until(lambda: worker_of(handler).thread is None)
+    assert handler.stats() == Stats(accepted=1000, queued=1000, spooled=1000)
+    gate.open()
+    next_handler = attach({"exporter": gated, "spool": {"path": str(spool)}})
+    extra = {"duration_ms": 0, "conversation.id": "next"}
+    next_handler.handle(record("codex.turn_ttft", extra=extra))
+    assert next_handler.flush(30)
+    assert until(lambda: next_handler.stats().recovered == 1000)
+    assert by_conversation(receiver.events) == {"next": [0], "c": list(range(1000))}
+    assert until(lambda: not segments(spool))
+
+
+@pytest.mark.processes
+@over_http
+@pytest.mark.parametrize("end", ["exit", "kill", "fork"])
+def test_next_start_exports_the_cold_events_of_an_earlier_one(
+    attach: HandlerFactory,
+    receiver: Receiver,
+    gate: Gate,
+    gated: dict[str, Any],
+    spool: Path,
+    tmp_path: Path,
+    end: str,
+) -> None:
+    gate.refuse()
+    otel = {"exporter": gated, "spool": {"path": str(spool)}}
+    done = subprocess.run(
+        [sys.executable, PROGRAMS / "cold_events.py", end, json.dumps(otel), "1000"],
+        cwd=tmp_path,
+        env={"PATH": os.defpath, "HOME": str(tmp_path), "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == (-signal.SIGKILL if end == "kill" else 0), done.stderr
+    names = ["child", "parent"] if end == "fork" else ["parent"]
+    counts = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [(c["accepted"], c["spooled"]) for c in counts] == [(1000, 1000)] * len(names)
+    kept = done.stderr.count(f"1000 events kept in {spool}")
+    assert kept == (0 if end == "kill" else len(names)), done.stderr
+    gate.open()
+    handler = attach(otel)
+    log_to("next", 1)
+    assert handler.flush(30)
+    assert until(lambda: handler.stats().recovered == 1000 * len(names))
+    expected = {name: list(range(1000)) for name in names}
+    assert by_conversation(receiver.events) == {"next": [0], **expected}
+
+
+def test_child_that_inherits_the_queue_gets_the_cold_events(
+    spooled: SpooledQueue, spool: Path
+) -> None:
+    spooled.put(500)
+    assert len(spooled.queue.waiting) < WARM
+    child = SpooledQueue(settings_of(spool), spooled.queue.unsent())
+    spooled.journal.leave_to_parent(inherited=True)
+    assert child.queue.stats() == Stats(accepted=500, queued=500, spooled=500)
+    assert child.export_all() == list(range(500))
+    assert not segments(spool)
+
+
+def test_cold_events_that_cannot_be_written_stay_in_memory_and_in_order(
+    spooled: SpooledQueue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spooled.put(300)
+    with monkeypatch.context() as patch:
+        break_disk(patch)
+        spooled.put(200)
+        assert spooled.queue.stats() == Stats(accepted=500, queued=500, spooled=300)
+        assert not spooled.queue.is_on_disk()
+        assert spooled.export_all() == list(range(500))
+    spooled.put(300)
+    assert spooled.export_all() == list(range(500, 800))
+    assert spooled.journal.parked_bytes == 0
+
+
+def test_parked_events_are_written_when_the_disk_works_again(
+    spooled: SpooledQueue, spool: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(journal, "RETRY_S", 0.0)
+    spooled.put(300)
+    with monkeypatch.context() as patch:
+        break_disk(patch)
+        spooled.put(200)
+    spooled.queue.restore()
+    assert spooled.queue.stats() == Stats(accepted=500, queued=500, spooled=500)
+    assert sorted(on_disk(spool)) == list(range(500))
+    spooled.put(100)
+    assert spooled.export_all() == list(range(600))
+    assert not segments(spool)
+
+
+@pytest.mark.parametrize("bound", [{"max_queue_size": 400}, {"max_queue_bytes": 100_000}])
+def test_parked_events_are_bounded_as_without_a_spool(
+    spool: Path, monkeypatch: pytest.MonkeyPatch, bound: dict[str, Any]
+) -> None:
+    spooled = SpooledQueue(settings_of(spool), **bound)
+    queue = spooled.queue
+    monkeypatch.setattr(queue._overflow, "report_begin", lambda: None)
+    spooled.put(900)
+    assert queue.stats() == Stats(accepted=900, queued=900, spooled=900)
+    break_disk(monkeypatch)
+    spooled.put(1000)
+    stats = queue.stats()
+    in_memory = len(queue.waiting) + spooled.journal.parked
+    assert in_memory <= bound.get("max_queue_size", in_memory)
+    assert queue.queued_bytes + spooled.journal.parked_bytes <= bound.get("max_queue_bytes", 1e9)
+    assert stats.dropped == queue.overflowed > 0
+    assert stats == Stats(
+        accepted=1900, dropped=stats.dropped, queued=1900 - stats.dropped, spooled=900
+    )
+    assert spooled.export_all() == list(range(1900 - stats.dropped))
+
+
+@pytest.mark.parametrize("step", ["write", "_leave"])
+def test_worker_waits_for_a_cold_event_that_is_not_written_yet(
+    spooled: SpooledQueue, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    """It looks for the event before and after each step of the thread whose write fails."""
+    journal_ = spooled.journal
+    spooled.put(300)
+    queue = spooled.queue
+
+    def take_all() -> None:
+        """Take all events, except for those that are being written."""
+        while True:
+            queue.refill()
+            batch = queue.take_batch()
+            if not batch:
+                return
+            queue.account(queue.settled + len(batch), exported=len(batch))
+
+    original = getattr(journal_, step)
+
+    def between(*arguments: Any, **options: Any) -> None:
+        take_all()
+        original(*arguments, **options)
+        take_all()
+
+    monkeypatch.setattr(journal_, step, between)
+    break_disk(monkeypatch)
+    spooled.put(2)
+    take_all()
+    assert queue.stats() == Stats(accepted=302, exported=302)
+
+
+def test_cold_event_whose_write_fails_while_the_worker_looks_for_it_is_found(
+    spooled: SpooledQueue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journal_ = spooled.journal
+    spooled.put(1)
+    number = 2
+    with spooled.queue.lock:
+        segment = journal_.admit(number)
+    (event,) = turns(1)
+    break_disk(monkeypatch)
+    take = journal_._reader.take
+    taken: list[Event | None] = []
+
+    def take_then_fail(*arguments: Any) -> Event | None:
+        taken.append(take(*arguments))
+        if len(taken) == 1:
+            journal_.write(number, segment, event, is_cold=True)
+        return taken[-1]
+
+    monkeypatch.setattr(journal_._reader, "take", take_then_fail)
+    assert journal_.read_back(number, 1) == [event]
+    assert taken == [None, event]
+
+
+def test_removed_cold_events_are_dropped_and_the_rest_arrives(
+    spooled: SpooledQueue, spool: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    spooled.put(500)
+    warm = len(spooled.queue.waiting)
+    shutil.rmtree(spool)
+    spooled.queue.restore()
+    spooled.put(500)
+    assert spooled.export_all() == [*range(warm), *range(500, 1000)]
+    lost = 500 - warm
+    assert spooled.queue.stats() == Stats(accepted=1000, exported=1000 - lost, dropped=lost)
+    assert until(lambda: "cannot read events back" in caplog.text)
+    assert caplog.text.count("cannot read events back (damaged or removed)") == 1
+    assert not segments(spool)
+
+
+def test_many_removed_events_are_dropped_in_one_step(spooled: SpooledQueue, spool: Path) -> None:
+    """One by one with a pause in between, a million of them would take hours."""
+    spooled.put(500)
+    while spooled.queue.waiting:
+        spooled.queue.take_batch()
+        spooled.queue.account(
+            spooled.queue.settled + spooled.queue.taken, exported=spooled.queue.taken
+        )
+    shutil.rmtree(spool)
+    spooled.queue.restore()
+    spooled.queue.refill()
+    assert not len(spooled.queue)
+
+
+def test_damaged_cold_event_is_dropped_and_the_rest_arrives_in_order(
+    spooled: SpooledQueue, spool: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    spooled.put(MANY)
+    damaged = []
+    for path in segments(spool)[2:]:  # the events of the first ones are in memory, too
+        content = bytearray(path.read_bytes())
+        place = content.index(b'"values"', len(content) // 2)
+        content[place] ^= 1
+        begin = content.rindex(b'{"number":', 0, place) + len(b'{"number":')
+        damaged.append(int(content[begin : content.index(b",", begin)]) - 1)
+        path.write_bytes(content)
+    assert len(damaged) > 3
+    assert spooled.export_all() == [n for n in range(MANY) if n not in damaged]
+    stats = Stats(accepted=MANY, exported=MANY - len(damaged), dropped=len(damaged))
+    assert spooled.queue.stats() == stats
+    assert until(lambda: "cannot read events back" in caplog.text)
+    assert caplog.text.count("cannot read events back") == 1
+    assert not segments(spool)
+
+
+def test_search_for_a_damaged_event_ends_with_its_segment(
+    spooled: SpooledQueue, spool: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All that is read on the way stays in memory."""
+    spooled.put(MANY)
+    first, *later = segments(spool)
+    content = bytearray(first.read_bytes())
+    number = content.count(b'{"number":')
+    content[content.rindex(b'"values"')] ^= 1
+    first.write_bytes(content)
+    read: Counter[int] = Counter()
+    original = disk.read
+
+    def counting(descriptor: int, size: int, offset: int) -> bytes:
+        found = original(descriptor, size, offset)
+        read[os.fstat(descriptor).st_ino] += len(found)
+        return found
+
+    monkeypatch.setattr(disk, "read", counting)
+    assert spooled.journal.read_back(number, 1 << 30) is None
+    assert read == {first.stat().st_ino: first.stat().st_size}
+    assert later
+
+
+class Model(RuleBasedStateMachine):
+    """One queue on one thread, and what must have become of its events."""
+
+    monkeypatch: pytest.MonkeyPatch
+
+    @initialize(
+        limit=st.sampled_from([1, 3000, 1 << 14]),
+        chunk=st.sampled_from([100, 1 << 12]),
+        bound=st.sampled_from([{}, {"max_queue_size": 30}, {"max_queue_bytes": 9000}]),
+    )
+    def start(self, limit: int, chunk: int, bound: dict[str, Any]) -> None:
+        self.monkeypatch.setattr(journal, "FIRST_LIMIT", limit)
+        self.monkeypatch.setattr(cold, "_CHUNK", chunk)
+        self.folder = tempfile.mkdtemp()
+        self.spool = Path(self.folder) / "spool"
+        self.spooled = SpooledQueue(settings_of(self.spool), max_batch_size=7, **bound)
+        self.queue = self.spooled.queue
+        self.monkeypatch.setattr(self.spooled.journal, "_report", lambda _: None)
+        self.monkeypatch.setattr(diagnostics, "warn", lambda *_: None)
+        self.monkeypatch.setattr(self.queue._overflow, "report_begin", lambda: None)
+        self.bytes = bound.get("max_queue_bytes", 110 << 20)
+        self.accepted: list[int] = []
+        self.dropped = 0
+        self.exported: list[int] = []
+        self.calls_left = sys.maxsize
+        self.has_failed = False
+        self.append = disk.append
+        self.patch = pytest.MonkeyPatch()
+        self.patch.setattr(disk, "append", self.appending)
+
+    def appending(self, descriptor: int, data: bytes) -> int:
+        self.calls_left -= 1
+        if self.calls_left < 0:
+            raise OSError(errno.ENOSPC, "no space")
+        if self.calls_left == 0:
+            return self.append(descriptor, data[: len(data) // 2])
+        return self.append(descriptor, data)
+
+    @rule(count=st.integers(1, 30), size=st.sampled_from([0, 0, 300]))
+    def put(self, count: int, size: int) -> None:
+        for _ in range(count):
+            overflowed = self.queue.overflowed
+            number = self.spooled.logged
+            self.spooled.put(model="m" * size)
+            if self.queue.overflowed == overflowed:
+                self.accepted.append(number)
+            else:
+                assert not self.spooled.journal.is_working
+                self.dropped += 1
+
+    @rule()
+    def export(self) -> None:
+        self.exported += self.spooled.export()
+
+    @rule()
+    def fail_to_export(self) -> None:
+        self.queue.refill()
+        with self.queue.lock:
+            self.queue.take_batch()
+        self.queue.restore()
+        self.queue.sync()
+        self.queue.put_back()
+
+    @rule()
+    def read_back(self) -> None:
+        self.queue.refill()
+
+    @rule(calls=st.integers(0, 20))
+    def break_disk(self, calls: int) -> None:
+        self.calls_left = calls
+        self.has_failed = True
+
+    @rule()
+    def mend_disk(self) -> None:
+        self.calls_left = sys.maxsize
+
+    @invariant()
+    def counts_are_exact(self) -> None:
+        stats = self.queue.stats()
+        queued = self.accepted[len(self.exported) :]
+        assert stats == Stats(
+            accepted=len(self.accepted) + self.dropped,
+            exported=len(self.exported),
+            dropped=self.dropped,
+            queued=len(queued),
+            spooled=stats.spooled,
+        )
+        written = {*on_disk(self.spool)} if self.spool.exists() else set()
+        assert stats.spooled == len(written & {*queued})
+        assert self.exported == self.accepted[: len(self.exported)]
+        assert self.queue.is_on_disk() == (stats.spooled == stats.queued)
+
+    @invariant()
+    def memory_is_bounded(self) -> None:
+        parked = self.spooled.journal.parked_bytes
+        # One event may be written to disk, and fail, when there is no room in memory any more.
+        assert self.queue.queued_bytes + parked <= self.bytes + 1000
+        if not self.has_failed:
+            assert self.queue.queued_bytes <= queue_module.WARM_BYTES
+
+    def teardown(self) -> None:
+        try:
+            self.calls_left = sys.maxsize
+            self.exported += self.spooled.export_all()
+            self.counts_are_exact()
+            assert self.exported == self.accepted
+            assert not segments(self.spool)
+            assert self.spooled.journal.parked_bytes == 0
+        finally:
+            self.patch.undo()
+            shutil.rmtree(self.folder)
+
+
+def test_counts_are_exact_and_the_order_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(journal, "RETRY_S", 0.0)
+    monkeypatch.setattr(queue_module, "WARM_BYTES", 4000)
+    Model.monkeypatch = monkeypatch
+    run_state_machine_as_test(
+        Model,
+        settings=settings(max_examples=60, stateful_step_count=25, deadline=None, derandomize=True),
+    )
