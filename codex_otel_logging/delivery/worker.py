@@ -240,6 +240,8 @@ class Worker:
         before, self._exported_when_given_up = self._exported_when_given_up, stats.exported
         if before is not None and (at_exit or before == stats.exported):
             return None
+        # Usually the worker has done so after the last failed attempt. It has not if it is stuck.
+        self.queue.sync()
         journal = self.queue.journal
         kept = stats.spooled
         if journal is not None and not journal.are_released_left():

@@ -398,10 +398,12 @@ class Journal:
         self._sync(tuple(self._segments))
 
     def _sync(self, segments: Iterable[Segment]) -> None:
+        unsettled = [s for s in segments if s.is_open and s.last > self.settled]
+        if not unsettled:
+            return  # without an outage, neither files nor the directory are synced
         try:
-            for segment in segments:
-                if segment.last > self.settled:
-                    segment.sync()
+            for segment in unsettled:
+                segment.sync()
             if self._has_new_names:
                 self._has_new_names = False
                 disk.sync_directory(self.path)

@@ -190,7 +190,11 @@ class Segment:
         """
         size = self.size
         if self.is_open and size != self._synced_size:
-            disk.sync(self._descriptor)
+            try:
+                disk.sync(self._descriptor)
+            except OSError:
+                if self.is_open:  # or else another thread has closed it: its events are settled
+                    raise
             self._synced_size = size
 
     def is_linked(self) -> bool:
@@ -210,12 +214,12 @@ class Segment:
 
     def close(self) -> None:
         """Free the lock, so that others may adopt the segment. Never raises."""
+        self.is_open = False
         for descriptor in (self._descriptor, self._settled_descriptor):
             if descriptor >= 0:
                 with suppress(OSError):
                     disk.close(descriptor)
         self._descriptor = self._settled_descriptor = -1
-        self.is_open = False
 
     def leave_to_parent(self) -> None:
         """Give up the segment in a forked child, without freeing the parent's lock.

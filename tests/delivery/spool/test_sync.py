@@ -1,0 +1,230 @@
+"""Syncing: when records are forced to the storage device, on which thread, and what if it fails."""
+
+from __future__ import annotations
+
+import errno
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from codex_otel_logging import CodexOtelHandler, Receiver, Stats
+from codex_otel_logging.delivery.flushing import flush_at_exit
+from codex_otel_logging.delivery.spool import disk, journal
+from codex_otel_logging.delivery.worker import Worker
+from codex_otel_logging.native import get_ident
+from support.collectors import Gate, HttpCollector, over_http
+from support.events import log, numbers
+from support.fixtures import HandlerFactory
+from support.parts import worker_of
+from support.spools import SpooledQueue, segments, settings_of, until
+
+MAIN = "main"
+WORKER = "worker"
+
+
+class Calls(list[tuple[str, str]]):
+    """The names of synced files and the threads that synced them; the directory's name is `/`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.error: OSError | None = None
+
+    def sync(self, descriptor: int) -> None:
+        self._add(Path(f"/proc/self/fd/{descriptor}").readlink().name)
+
+    def sync_directory(self, _: str) -> None:
+        self._add("/")
+
+    def _add(self, name: str) -> None:
+        self.append((name, MAIN if get_ident() == threading.main_thread().ident else WORKER))
+        if self.error is not None:
+            raise self.error
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> Calls:
+    if not Path("/proc/self/fd").exists():
+        pytest.skip("needs /proc")
+    calls = Calls()
+    monkeypatch.setattr(disk, "sync", calls.sync)
+    monkeypatch.setattr(disk, "sync_directory", calls.sync_directory)
+    return calls
+
+
+@pytest.fixture
+def spool(tmp_path: Path) -> Path:
+    return tmp_path / "spool"
+
+
+@pytest.fixture
+def gate(receiver: Receiver) -> Iterator[Gate]:
+    (settings,) = over_http(receiver).values()
+    gate = Gate(settings["endpoint"])
+    yield gate
+    gate.close()
+
+
+@pytest.fixture
+def handler(attach: HandlerFactory, gate: Gate, spool: Path) -> CodexOtelHandler:
+    return attach(otel_of(gate.endpoint, spool))
+
+
+def otel_of(endpoint: str, spool: Path, **batch: int) -> dict[str, Any]:
+    return {
+        "exporter": {"otlp-http": {"endpoint": endpoint}},
+        "spool": {"path": str(spool)},
+        "batch": {"schedule_delay_ms": 0, **batch},
+    }
+
+
+def names(spool: Path) -> list[str]:
+    return [path.name for path in segments(spool)]
+
+
+def test_healthy_process_syncs_nothing(
+    handler: CodexOtelHandler, receiver: Receiver, calls: Calls
+) -> None:
+    for number in range(20):
+        log(first=number)
+        assert handler.flush(20)
+    assert len(receiver.events) == 20
+    assert calls == []
+
+
+def test_failed_attempt_syncs_file_and_directory_before_its_backoff(
+    handler: CodexOtelHandler, gate: Gate, spool: Path, calls: Calls, monkeypatch: Any
+) -> None:
+    synced: list[list[tuple[str, str]]] = []
+    original = Worker._back_off
+
+    def back_off(worker: Worker, *arguments: Any) -> None:
+        synced.append([*calls])
+        original(worker, *arguments)
+
+    monkeypatch.setattr(Worker, "_back_off", back_off)
+    gate.refuse()
+    log(10)
+    assert until(lambda: synced)
+    (name,) = names(spool)
+    assert synced[0] == [(name, WORKER), ("/", WORKER)]
+
+
+def test_nothing_new_is_not_synced_again(spool: Path, calls: Calls) -> None:
+    spooled = SpooledQueue(settings_of(spool))
+    spooled.put(10)
+    spooled.queue.sync()
+    spooled.queue.sync()
+    (name,) = names(spool)
+    assert [synced for synced, _ in calls] == [name, "/"]
+    spooled.put()
+    spooled.queue.sync()
+    assert [synced for synced, _ in calls] == [name, "/", name]
+
+
+def test_rotated_segment_with_unsettled_events_is_synced(
+    spool: Path, calls: Calls, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(journal, "FIRST_LIMIT", 2000)
+    spooled = SpooledQueue(settings_of(spool), max_batch_size=1)
+    spooled.put(10)
+    *rotated, current = names(spool)
+    assert len(rotated) == 1
+    assert calls == []
+    spooled.export()
+    assert [name for name, _ in calls] == [*rotated, "/"]
+    while spooled.queue.waiting:
+        spooled.export()
+    assert current not in dict(calls)
+
+
+def test_segment_that_is_settled_is_not_synced(
+    spool: Path, calls: Calls, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(journal, "FIRST_LIMIT", 2000)
+    spooled = SpooledQueue(settings_of(spool), max_batch_size=7)
+    for _ in range(10):
+        spooled.put(7)
+        spooled.queue.take_batch()
+        spooled.queue.account(spooled.queue.settled + 7, exported=7)
+        spooled.queue.restore()
+    assert calls == []
+
+
+def test_application_thread_never_syncs(
+    handler: CodexOtelHandler, gate: Gate, calls: Calls, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(journal, "FIRST_LIMIT", 2000)
+    gate.refuse()
+    log(500)
+    assert not handler.flush(0.3)
+    gate.open()
+    log(500)
+    assert handler.flush(20)
+    assert calls
+    assert {thread for _, thread in calls} == {WORKER}
+
+
+def test_exit_syncs_the_leftovers_if_the_worker_is_stuck(
+    attach: HandlerFactory,
+    http_collector: Callable[..., HttpCollector],
+    spool: Path,
+    calls: Calls,
+) -> None:
+    collector = http_collector((200, {}, b""), delay_s=3.0)
+    handler = attach(otel_of(collector.endpoint, spool, shutdown_timeout_ms=100))
+    log(10)
+    worker = worker_of(handler)
+    assert until(lambda: worker.queue.taken)
+    log(10)
+    flush_at_exit([worker], for_good=False)
+    assert [thread for _, thread in calls] == [MAIN, MAIN]
+    assert [name for name, _ in calls] == [*names(spool), "/"]
+
+
+def test_exit_without_leftovers_syncs_nothing(handler: CodexOtelHandler, calls: Calls) -> None:
+    log(10)
+    flush_at_exit([worker_of(handler)], for_good=False)
+    assert handler.stats() == Stats(accepted=10, exported=10)
+    assert calls == []
+
+
+def test_error_of_sync_is_one_warning_and_costs_nothing(
+    handler: CodexOtelHandler,
+    receiver: Receiver,
+    gate: Gate,
+    calls: Calls,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    calls.error = OSError(errno.EIO, "Input/output error")
+    gate.refuse()
+    log(10)
+    assert until(lambda: calls)
+    log(10, first=10)
+    assert not handler.flush(0.3)
+    assert len(calls) > 1
+    gate.open()
+    assert handler.flush(20)
+    assert numbers(receiver.events) == list(range(20))
+    assert handler.stats() == Stats(accepted=20, exported=20)
+    assert caplog.text.count("cannot sync the disk (Input/output error)") == 1
+
+
+def test_segment_that_is_closed_while_it_is_synced_is_no_error(
+    spool: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """At exit the main thread syncs what the worker may be about to remove."""
+    spooled = SpooledQueue(settings_of(spool))
+    spooled.put(3)
+
+    def sync(_: int) -> None:
+        spooled.export_all()
+        raise OSError(errno.EBADF, "Bad file descriptor")
+
+    monkeypatch.setattr(disk, "sync", sync)
+    reports: list[str] = []
+    monkeypatch.setattr(spooled.journal, "_report", reports.append)
+    spooled.queue.sync()
+    assert reports == []
