@@ -169,6 +169,11 @@ def used_bytes(path: str) -> int:
     return total
 
 
+def modified_s(path: str) -> float:
+    """Return when a file was last written to, in seconds since the epoch."""
+    return os.stat(path, follow_symlinks=False).st_mtime  # noqa: PTH116
+
+
 def rename(path: str, to: str) -> None:
     """Give a file another name in the same directory, atomically."""
     os.rename(path, to)  # noqa: PTH104

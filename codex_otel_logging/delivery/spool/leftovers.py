@@ -15,12 +15,14 @@ from contextlib import suppress
 from ... import diagnostics
 from ...config.settings import BatchConfig
 from ...events.event import Event, SharedAttributes
+from ...native import wall_clock
 from ..exporter import Outcome
 from ..parts import Parts, Settlement
 from . import disk
 from .journal import SpoolSettings
 from .policy import count_expired, keeping
 from .segment import (
+    DAMAGED,
     SUFFIX,
     UNFINISHED,
     DamagedHeaderError,
@@ -79,13 +81,18 @@ class Leftovers:
         """Why the last step failed; empty if it did not."""
 
     def scan(self) -> None:
-        """Look for leftovers; the steps that follow adopt and export them."""
+        """Look for leftovers; the steps that follow adopt and export them.
+
+        Removes the files with damaged headers that are older than `keep_for_s`.
+        """
         self._paths.clear()
         with suppress(OSError):  # the directory is created at the first event
             paths = [*segment_paths(self._settings.path)]
             self._failed.intersection_update(paths)
             # A segment that keeps failing, as a postponed batch may, must not stop the others.
             self._paths.extend(sorted(paths, key=self._failed.__contains__))
+            if self._settings.keep_for_s:
+                remove_damaged(self._settings.path, wall_clock() - self._settings.keep_for_s)
 
     def step(self, *, is_proven: bool = False) -> bool:
         """Export one batch; return False if there was none, or if it failed (see `failure`).
@@ -245,3 +252,18 @@ def segment_paths(directory: str) -> Iterator[str]:
             yield path
         elif name.endswith(SUFFIX + UNFINISHED):
             remove_unfinished(path)
+
+
+def remove_damaged(directory: str, oldest_s: float) -> None:
+    """Remove the files with damaged headers that were last written to before `oldest_s`.
+
+    Raises:
+        OSError: the directory cannot be read.
+
+    """
+    for name in disk.names(directory):
+        path = f"{directory}{os.sep}{name}"
+        if name.endswith(SUFFIX + DAMAGED):
+            with suppress(OSError):
+                if disk.modified_s(path) < oldest_s:
+                    disk.remove(path)

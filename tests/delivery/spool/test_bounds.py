@@ -1,0 +1,342 @@
+"""The bounds of a spool: `max_bytes` and `keep_for_ms`."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from codex_otel_logging import Stats
+from codex_otel_logging.config.settings import BatchConfig
+from codex_otel_logging.delivery import queue as queue_module
+from codex_otel_logging.delivery.exporter import DELIVERED, Exporter, Outcome
+from codex_otel_logging.delivery.outages import OutageReporter
+from codex_otel_logging.delivery.queue import EventQueue
+from codex_otel_logging.delivery.sender import Sender
+from codex_otel_logging.delivery.spool import disk, journal, leftovers, policy
+from codex_otel_logging.delivery.spool.journal import SpoolSettings
+from codex_otel_logging.delivery.spool.leftovers import Leftovers
+from codex_otel_logging.events.event import Event, SharedAttributes
+from codex_otel_logging.native import wall_clock
+from support.collectors import UNAVAILABLE, HttpCollector
+from support.paths import PROGRAMS, ROOT
+from support.queued_events import numbers, turns
+from support.spools import SpooledQueue, on_disk, segments, settings_of, size_of, until
+
+RETRY = Outcome("retry", "unavailable")
+TEN_YEARS_S = 315_576_000.0
+DAY_S = 86_400.0
+RECORD = 400
+"""The size of a record at most, in bytes."""
+
+SEGMENT = 1 << 14
+
+
+@pytest.fixture(autouse=True)
+def _small(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(journal, "FIRST_LIMIT", SEGMENT)
+    monkeypatch.setattr(queue_module, "WARM_BYTES", 1 << 14)
+    monkeypatch.setattr(journal, "RETRY_S", 0.0)
+
+
+@pytest.fixture
+def spool(tmp_path: Path) -> Path:
+    return tmp_path / "spool"
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
+    """Set the clock forth by a number of seconds, or back."""
+
+    def set_clock(by_s: float) -> None:
+        for module in (policy, leftovers):
+            monkeypatch.setattr(module, "wall_clock", lambda: wall_clock() + by_s)
+
+    return set_clock
+
+
+# max_bytes
+
+
+@pytest.mark.processes
+@pytest.mark.parametrize("max_bytes", [1 << 17, 1 << 20])
+def test_eight_processes_exceed_max_bytes_by_a_segment_each_at_most(
+    http_collector: Callable[..., HttpCollector], spool: Path, tmp_path: Path, max_bytes: int
+) -> None:
+    otel = {
+        "exporter": http_collector(UNAVAILABLE).exporter,
+        "spool": {"path": str(spool), "max_bytes": max_bytes},
+    }
+    command = [sys.executable, str(PROGRAMS / "bounded_writer.py"), json.dumps(otel), "1500"]
+    environment = {"PATH": os.defpath, "HOME": str(tmp_path), "PYTHONPATH": str(ROOT)}
+    with ExitStack() as stack:
+        writers = [
+            stack.enter_context(
+                subprocess.Popen(
+                    command,
+                    cwd=tmp_path,
+                    env=environment,
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.PIPE,
+                    text=True,
+                )
+            )
+            for _ in range(8)
+        ]
+        counts = []
+        for writer in writers:
+            assert writer.stdout is not None
+            counts.append(Stats(**json.loads(writer.stdout.readline())))
+        size = size_of(spool)
+        errors = [writer.communicate("\n", timeout=40)[1] for writer in writers]
+    # A segment is at most a sixteenth of `max_bytes`, but at least as large as the first one.
+    assert max_bytes <= size <= max_bytes + 8 * (max(max_bytes // 16, SEGMENT) + RECORD)
+    assert [(stats.accepted, stats.queued) for stats in counts] == [(1500, 1500)] * 8
+    assert sum(stats.spooled for stats in counts) == len(on_disk(spool))
+    assert all(error.count("spool full; see max_bytes") <= 1 for error in errors), errors
+    assert any("spool full; see max_bytes" in error for error in errors)
+
+
+def test_two_handlers_share_max_bytes(spool: Path) -> None:
+    both = [SpooledQueue(settings_of(spool, max_bytes=1 << 16)) for _ in range(2)]
+    for _ in range(1000):
+        for each in both:
+            each.put()
+    assert 1 << 16 <= size_of(spool) <= (1 << 16) + 2 * (SEGMENT + RECORD)
+    for each in both:
+        assert each.queue.stats().queued == 1000
+        assert each.export_all() == list(range(1000))
+
+
+def test_full_spool_keeps_events_in_memory_then_drops_the_newest(
+    spool: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    spooled = SpooledQueue(settings_of(spool, max_bytes=1 << 16), max_queue_bytes=100_000)
+    queue = spooled.queue
+    monkeypatch.setattr(queue._overflow, "report_begin", lambda: None)
+    spooled.put(1000)
+    queue.restore()
+    stats = queue.stats()
+    kept = 1000 - stats.dropped
+    assert size_of(spool) <= (1 << 16) + SEGMENT + RECORD
+    assert 0 < stats.spooled < kept < 1000
+    assert queue.queued_bytes + spooled.journal.parked_bytes <= 100_000
+    assert stats == Stats(
+        accepted=1000, dropped=1000 - kept, queued=kept, spooled=len(on_disk(spool))
+    )
+    assert until(lambda: "spool full" in caplog.text)
+    assert caplog.text.count("cannot write events (spool full; see max_bytes)") == 1
+    assert spooled.export_all() == list(range(kept))
+
+
+def test_spool_is_used_again_when_there_is_room(
+    spool: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    spool.mkdir(mode=0o700)
+    full = spool / "x"
+    full.write_bytes(bytes(1 << 16))
+    spooled = SpooledQueue(settings_of(spool, max_bytes=1 << 16))
+    spooled.put(10)
+    assert spooled.queue.stats() == Stats(accepted=10, queued=10)
+    assert until(lambda: "spool full" in caplog.text)
+    full.unlink()
+    spooled.queue.restore()
+    spooled.put(10)
+    assert spooled.queue.stats() == Stats(accepted=20, queued=20, spooled=20)
+    assert sorted(on_disk(spool)) == list(range(20))
+    assert caplog.text.count("events are written to disk again") == 1
+
+
+def test_files_with_damaged_headers_count(spool: Path) -> None:
+    spool.mkdir(mode=0o700)
+    (spool / "1.spool.damaged").write_bytes(bytes(1 << 16))
+    spooled = SpooledQueue(settings_of(spool, max_bytes=1 << 16))
+    spooled.put(10)
+    assert spooled.queue.stats() == Stats(accepted=10, queued=10)
+
+
+# keep_for_ms
+
+
+class Scripted:
+    """An exporter with the given outcomes; the last one repeats."""
+
+    def __init__(self, *outcomes: Outcome) -> None:
+        self.outcomes = list(outcomes)
+        self.requests: list[list[int]] = []
+
+    def export(self, events: Sequence[Event], timeout_s: float | None = None) -> Outcome:
+        if events:
+            self.requests.append(numbers(events))
+        return self.outcomes.pop(0) if len(self.outcomes) > 1 else self.outcomes[0]
+
+    def export_leftovers(self, shared: SharedAttributes, events: Sequence[Event]) -> Outcome:
+        return self.export(events)
+
+    def shutdown(self) -> None:
+        raise AssertionError
+
+
+def sender_of(settings: SpoolSettings, exporter: Exporter, count: int) -> tuple[EventQueue, Sender]:
+    reporter = OutageReporter("x")
+    queue = EventQueue(BatchConfig(), reporter.overflow, lambda: None, turns(count), settings)
+    sender = Sender(
+        BatchConfig(),
+        queue,
+        reporter,
+        connect=lambda: exporter,
+        check=lambda _: None,
+        spool=settings,
+    )
+    sender.begin(queue.take_batch())
+    return queue, sender
+
+
+def test_events_expire_only_when_an_attempt_fails(
+    spool: Path, clock: Callable[[float], None], caplog: pytest.LogCaptureFixture
+) -> None:
+    exporter = Scripted(DELIVERED)
+    settings = settings_of(spool, keep_for_s=DAY_S)
+    clock(TEN_YEARS_S)
+    queue, sender = sender_of(settings, exporter, 10)
+    assert sender.send() is None
+    assert queue.stats() == Stats(accepted=10, exported=10)
+
+    exporter = Scripted(RETRY)
+    queue, sender = sender_of(settings, exporter, 10)
+    assert sender.send() is None
+    assert sender.is_done
+    assert queue.stats() == Stats(accepted=10, dropped=10)
+    assert "10 events dropped (spool.keep_for_ms exceeded: unavailable)" in caplog.text
+    assert not segments(spool)
+
+
+@pytest.mark.parametrize(("keep_for_s", "by_s"), [(DAY_S, -TEN_YEARS_S), (0.0, TEN_YEARS_S)])
+def test_events_do_not_expire_if_the_clock_is_set_back_or_without_a_limit(
+    spool: Path, clock: Callable[[float], None], keep_for_s: float, by_s: float
+) -> None:
+    exporter = Scripted(RETRY, DELIVERED)
+    clock(by_s)
+    queue, sender = sender_of(settings_of(spool, keep_for_s=keep_for_s), exporter, 10)
+    assert sender.send() is not None
+    assert sender.send() is None
+    assert queue.stats() == Stats(accepted=10, exported=10)
+
+
+def test_younger_events_of_a_batch_are_kept(spool: Path, clock: Callable[[float], None]) -> None:
+    exporter = Scripted(RETRY, DELIVERED)
+    settings = settings_of(spool, keep_for_s=DAY_S)
+    queue, sender = sender_of(settings, exporter, 0)
+    old, young = turns(4), turns(6)
+    for event in old:
+        event.created = wall_clock() - 2 * DAY_S
+    for event in (*old, *young):
+        queue.put(event)
+    sender.begin(queue.take_batch())
+    clock(0.0)
+    assert sender.send() is not None
+    assert queue.stats() == Stats(accepted=10, dropped=4, queued=6, spooled=6)
+    assert sender.send() is None
+    assert queue.stats() == Stats(accepted=10, exported=6, dropped=4)
+    assert exporter.requests == [[*range(4), *range(6)], [*range(6)]]
+
+
+def leave(spool: Path, count: int) -> None:
+    """Leave events as a dead process does."""
+    spooled = SpooledQueue(settings_of(spool))
+    spooled.put(count)
+    assert spooled.queue.leave_on_disk()
+
+
+def leftovers_of(
+    spool: Path, exporter: Scripted, keep_for_s: float, **batch: int
+) -> tuple[Leftovers, list[tuple[int, int]]]:
+    """Return the leftovers, and a list of how many were exported and how many lost."""
+    counts: list[tuple[int, int]] = []
+    found = Leftovers(
+        settings_of(spool, keep_for_s=keep_for_s),
+        BatchConfig(**batch),
+        export=exporter.export_leftovers,
+        account=lambda _, exported, lost: counts.append((exported, lost)),
+    )
+    found.scan()
+    return found, counts
+
+
+def test_leftovers_expire_only_when_an_attempt_fails(
+    spool: Path, clock: Callable[[float], None]
+) -> None:
+    leave(spool, 20)
+    clock(TEN_YEARS_S)
+    exporter = Scripted(DELIVERED, RETRY)
+    found, counts = leftovers_of(spool, exporter, DAY_S, max_batch_size=5)
+    assert found.step()
+    assert not found.step()
+    assert found.failure == "unavailable"
+    assert counts == [(5, 0), (0, 5)]
+    exporter.outcomes = [DELIVERED]
+    found.scan()
+    while found.step():
+        pass
+    assert counts == [(5, 0), (0, 5), (5, 0), (5, 0)]
+    assert not segments(spool)
+
+
+@pytest.mark.parametrize(("keep_for_s", "by_s"), [(DAY_S, -TEN_YEARS_S), (0.0, TEN_YEARS_S)])
+def test_leftovers_do_not_expire_if_the_clock_is_set_back_or_without_a_limit(
+    spool: Path, clock: Callable[[float], None], keep_for_s: float, by_s: float
+) -> None:
+    leave(spool, 20)
+    clock(by_s)
+    exporter = Scripted(RETRY, DELIVERED)
+    found, counts = leftovers_of(spool, exporter, keep_for_s)
+    assert not found.step()
+    found.scan()
+    assert found.step()
+    assert counts == [(20, 0)]
+
+
+@pytest.mark.parametrize(
+    ("keep_for_s", "by_s", "is_left"),
+    [
+        (DAY_S, 0.0, True),
+        (DAY_S, -TEN_YEARS_S, True),
+        (DAY_S, 2 * DAY_S, False),
+        (0.0, TEN_YEARS_S, True),
+    ],
+)
+def test_files_with_damaged_headers_expire(
+    spool: Path, clock: Callable[[float], None], keep_for_s: float, by_s: float, is_left: bool
+) -> None:
+    spool.mkdir(mode=0o700)
+    damaged, foreign = spool / "1.spool.damaged", spool / "2.damaged"
+    damaged.touch()
+    foreign.touch()
+    clock(by_s)
+    leftovers_of(spool, Scripted(DELIVERED), keep_for_s)
+    assert damaged.exists() == is_left
+    assert foreign.exists()
+
+
+def test_file_that_cannot_be_removed_is_left(
+    spool: Path, clock: Callable[[float], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    leave(spool, 3)
+    (spool / "1.spool.damaged").touch()
+
+    def fail(_: str) -> float:
+        raise OSError(errno.EIO, "broken")
+
+    monkeypatch.setattr(disk, "modified_s", fail)
+    clock(TEN_YEARS_S)
+    found, counts = leftovers_of(spool, Scripted(DELIVERED), DAY_S)
+    assert found.step()
+    assert counts == [(3, 0)]
