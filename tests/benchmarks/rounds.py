@@ -44,7 +44,7 @@ class Bench(ExitStack):
     def __init__(self) -> None:
         super().__init__()
         self.failures: list[str] = []
-        self._sinks: dict[str, _Sink] = {}
+        self._sinks: dict[str, Sink] = {}
 
     def rounds(
         self, what: str, names: Iterable[str], *, rounds: int, count: int, threads: int = 1
@@ -81,27 +81,28 @@ class Bench(ExitStack):
         """Return the endpoint of a collector that answers at once."""
         return self._sink(transport).endpoint
 
-    def _sink(self, transport: str) -> _Sink:
+    def _sink(self, transport: str) -> Sink:
         if transport not in self._sinks:
-            self._sinks[transport] = self.enter_context(_Sink.started(transport))
+            self._sinks[transport] = self.enter_context(Sink.started(transport))
         return self._sinks[transport]
 
 
-class _Sink:
+class Sink:
     """The collector `sink.py` in its own process."""
 
     def __init__(self, transport: str, process: subprocess.Popen[str]) -> None:
         assert process.stdin is not None
         assert process.stdout is not None
         self._requests, self._answers = process.stdin, process.stdout
-        port = int(self._answers.readline())
+        self.port = port = int(self._answers.readline())
         path = "/v1/logs" if transport == "http" else ""
         self.endpoint = f"http://127.0.0.1:{port}{path}"
 
     @classmethod
     @contextmanager
-    def started(cls, transport: str) -> Iterator[_Sink]:
-        command = [sys.executable, str(_HERE / "sink.py"), transport]
+    def started(cls, transport: str, port: int = 0) -> Iterator[Sink]:
+        """Start it; it ends with the context. With 0, the system chooses the port."""
+        command = [sys.executable, str(_HERE / "sink.py"), transport, str(port)]
         with subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         ) as process:

@@ -1,6 +1,6 @@
 """A collector that answers at once, in its own process so that its CPU time is not measured.
 
-Usage: sink.py http|grpc
+Usage: sink.py http|grpc [PORT]
 
 Prints its port and then, for each line of its standard input, how much it has received since the
 last one. Decodes nothing: each event contains `CALL_ID` once, so counting it counts the events.
@@ -45,9 +45,9 @@ class Counts:
         return counts
 
 
-def serve_http(counts: Counts) -> int:
+def serve_http(counts: Counts, port: int) -> int:
     """Start answering all HTTP/1.1 requests; return the port."""
-    listener = socket.create_server(("127.0.0.1", 0), backlog=128)
+    listener = socket.create_server(("127.0.0.1", port), backlog=128)
 
     def accept() -> None:
         while True:
@@ -62,8 +62,8 @@ def serve_http(counts: Counts) -> int:
                 counts.add(body)
 
     threading.Thread(target=accept, daemon=True).start()
-    port: int = listener.getsockname()[1]
-    return port
+    bound: int = listener.getsockname()[1]
+    return bound
 
 
 def _request_body(stream: BinaryIO) -> bytes | None:
@@ -87,7 +87,7 @@ def _request_body(stream: BinaryIO) -> bytes | None:
     return body
 
 
-def serve_grpc(counts: Counts) -> int:
+def serve_grpc(counts: Counts, port: int) -> int:
     """Start answering calls of the OTLP logs service; return the port."""
     import grpc
 
@@ -100,19 +100,19 @@ def serve_grpc(counts: Counts) -> int:
     server = grpc.server(ThreadPoolExecutor(4), options=[("grpc.so_reuseport", 0)])
     handler = grpc.method_handlers_generic_handler(service, {"Export": method})
     server.add_generic_rpc_handlers((handler,))
-    port: int = server.add_insecure_port("127.0.0.1:0")
+    bound: int = server.add_insecure_port(f"127.0.0.1:{port}")
     server.start()
     # Keeps a reference: a server that is garbage collected stops.
     threading.Thread(target=server.wait_for_termination, daemon=True).start()
-    return port
+    return bound
 
 
-def main(transport: str) -> None:
+def main(transport: str, port: int) -> None:
     counts = Counts()
-    print((serve_grpc if transport == "grpc" else serve_http)(counts), flush=True)
+    print((serve_grpc if transport == "grpc" else serve_http)(counts, port), flush=True)
     for _ in sys.stdin:
         print(json.dumps(counts.take()), flush=True)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(sys.argv[1], int(sys.argv[2]) if len(sys.argv) > 2 else 0)
