@@ -221,12 +221,16 @@ class EventQueue:
             # Without the lock: while there are cold events, only the worker adds to `waiting`.
             first = self._settled + len(self.batch) + len(self.waiting) + 1
             events = journal.read_back(first, self._warm_bytes // 2)
-            with self.lock:
-                if events is not None:
-                    self._cold -= len(events)
-                    self.queued_bytes += sum(event.size for event in events)
+            if events is not None:
+                size = sum(event.size for event in events)
+                with self.lock:
+                    cold = self._cold - len(events)
+                    self.queued_bytes += size
+                    self._cold = cold
                     self.waiting.extend(events)
-                    return
+                journal.forget_read(first + len(events))
+                return
+            with self.lock:
                 if self.batch or self.waiting:
                     return  # events are settled in order: first those before it
                 # It was on disk only, and is damaged, or somebody has removed the file.

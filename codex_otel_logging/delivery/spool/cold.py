@@ -31,7 +31,11 @@ class ColdReader:
 
     def take(self, number: int, parked: Mapping[int, Event]) -> Event | None:
         """Return an event that has been read already, or is in memory after all."""
-        return self._ahead.pop(number, None) or parked.get(number)
+        return self._ahead.get(number) or parked.get(number)
+
+    def forget(self, first: int) -> None:
+        """Forget the events before number `first`."""
+        self._ahead = {n: event for n, event in self._ahead.items() if n >= first}
 
     def advance(self, segments: Sequence[Segment], current: Segment | None, number: int) -> bool:
         """Read a chunk, in search of event `number`; return False if there is nothing more to read.
@@ -51,15 +55,20 @@ class ColdReader:
                 self._consumed = segment.path
                 self._segment, self._offset, self._rest = None, 0, b""
             return is_complete
-        self._offset += len(data)
-        *lines, self._rest = (self._rest + data).split(b"\n")
+        *lines, rest = (self._rest + data).split(b"\n")
+        offset = self._offset + len(data)
+        ahead: dict[int, Event] = {}
         for line in lines:
             content = checked(line) if line else None
             found = None if content is None else number_of(content)
             if found is not None and found >= number:
                 decoded = self._decoder.decode(line)
                 if decoded is not None:
-                    self._ahead[found] = decoded[1]
+                    ahead[found] = decoded[1]
+        # Without a call in between: a signal handler may raise in the thread that flushes.
+        self._offset = offset
+        self._rest = rest
+        self._ahead.update(ahead)
         return True
 
     def _next(self, segments: Sequence[Segment], number: int) -> Segment | None:

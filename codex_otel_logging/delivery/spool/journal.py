@@ -210,17 +210,16 @@ class Journal:
         """Return events from number `first` on, in order and without gaps.
 
         As many as take `max_bytes` of memory, or as have been written. None if the event `first`
-        cannot be read. Called on the worker thread only; blocks for the disk.
+        cannot be read. Called on the worker thread only; blocks for the disk. A call that a signal
+        handler has interrupted can be repeated; `forget_read` what has been queued.
         """
+        self.forget_read(first)
         events: list[Event] = []
         size = 0
         number = first
         while size < max_bytes and number <= self._number:
             event = self._reader.take(number, self._parked)
             if event is not None:
-                if number in self._parked:
-                    with self._lock:
-                        self.parked_bytes -= self._parked.pop(number).size
                 events.append(event)
                 size += event.size
                 number += 1
@@ -232,6 +231,16 @@ class Journal:
                 continue
             return events if events or is_being_written else None
         return events
+
+    def forget_read(self, first: int) -> None:
+        """Forget the events before number `first` that were read, or parked."""
+        self._reader.forget(first)
+        if self._parked:
+            with self._lock:
+                parked = {n: event for n, event in self._parked.items() if n >= first}
+                size = sum(event.size for event in parked.values())
+                self.parked_bytes = size
+                self._parked = parked
 
     def read_inherited(self, first: int) -> Iterator[Event]:
         """Yield the events from number `first` on that can be read, in a forked child.

@@ -116,6 +116,10 @@ def failing(error: int) -> Callable[..., Any]:
     return fail
 
 
+def out_of_memory(*_: object) -> bytes:
+    raise MemoryError
+
+
 def break_disk(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(disk, "append", failing(errno.ENOSPC))
 
@@ -374,8 +378,11 @@ def test_cold_event_whose_write_fails_while_the_worker_looks_for_it_is_found(
     with spooled.queue.lock:
         segment = journal_.admit(number)
     (event,) = turns(1)
-    break_disk(monkeypatch)
-    take = journal_._reader.take
+    reader = journal_._reader
+    while reader.advance(journal_._segments, journal_._current, number):
+        pass  # up to the end, so that there is nothing left to read
+    monkeypatch.setattr(journal_, "_encode", out_of_memory)
+    take = reader.take
     taken: list[Event | None] = []
 
     def take_then_fail(*arguments: Any) -> Event | None:
@@ -384,9 +391,38 @@ def test_cold_event_whose_write_fails_while_the_worker_looks_for_it_is_found(
             journal_.write(number, segment, event, is_cold=True)
         return taken[-1]
 
-    monkeypatch.setattr(journal_._reader, "take", take_then_fail)
+    monkeypatch.setattr(reader, "take", take_then_fail)
     assert journal_.read_back(number, 1) == [event]
     assert taken == [None, event]
+
+
+@pytest.mark.parametrize("call", [1, 37, 150])
+def test_interrupted_read_back_is_repeated(
+    spooled: SpooledQueue, monkeypatch: pytest.MonkeyPatch, call: int
+) -> None:
+    """A signal handler may raise while the main thread flushes, as Ctrl-C does."""
+    spooled.put(500)
+    decoder = spooled.journal._reader._decoder
+    decode, lines = decoder.decode, []
+
+    def interrupted(line: bytes) -> tuple[int, Event] | None:
+        lines.append(line)
+        if len(lines) == call:
+            raise KeyboardInterrupt
+        return decode(line)
+
+    monkeypatch.setattr(decoder, "decode", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        spooled.export_all()
+    spooled.export_all()
+    assert spooled.queue.stats() == Stats(accepted=500, exported=500)
+
+
+def test_event_that_is_parked_twice_counts_once(spooled: SpooledQueue) -> None:
+    (event,) = turns(1)
+    spooled.journal.park(1, event)
+    spooled.journal.park(1, event)
+    assert (spooled.journal.parked, spooled.journal.parked_bytes) == (1, event.size)
 
 
 def test_removed_cold_events_are_dropped_and_the_rest_arrives(
