@@ -25,7 +25,7 @@ from codex_otel_logging.delivery.exporter import DELIVERED, Outcome
 from codex_otel_logging.delivery.outages import OutageReporter
 from codex_otel_logging.delivery.queue import EventQueue
 from codex_otel_logging.delivery.sender import Sender
-from codex_otel_logging.delivery.spool import disk, journal
+from codex_otel_logging.delivery.spool import disk, health, journal
 from codex_otel_logging.delivery.spool.journal import SpoolSettings
 from codex_otel_logging.delivery.spool.leftovers import Leftovers
 from codex_otel_logging.events.event import Event, SharedAttributes
@@ -84,7 +84,7 @@ class Machine:
                 self.names.add(name)
                 monkeypatch.setattr(disk, name, wraps(function)(partial(self.call, name, function)))
         # Reports are logged at once, so that the calls of a scenario are always the same.
-        monkeypatch.setattr(journal, "start_in_application", lambda target, _name: target())
+        monkeypatch.setattr(health, "start_in_application", lambda target, _name: target())
 
     def call(self, name: str, function: Callable[..., Any], *args: Any) -> Any:
         """Make one call, unless its fault prevents it."""

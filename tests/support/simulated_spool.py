@@ -14,7 +14,7 @@ from codex_otel_logging.delivery.exporter import DELIVERED, Exporter, Outcome
 from codex_otel_logging.delivery.outages import OutageReporter
 from codex_otel_logging.delivery.queue import EventQueue
 from codex_otel_logging.delivery.sender import Sender
-from codex_otel_logging.delivery.spool import journal
+from codex_otel_logging.delivery.spool import health
 from codex_otel_logging.delivery.spool.journal import SpoolSettings
 from codex_otel_logging.delivery.spool.leftovers import Leftovers
 from codex_otel_logging.events.event import Event
@@ -32,7 +32,7 @@ class Clock:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now = 1000.0
-        for module in (sender, outages, journal):
+        for module in (sender, outages, health):
             monkeypatch.setattr(module, "monotonic", lambda: self.now)
 
     def advance_to(self, moment: float) -> None:

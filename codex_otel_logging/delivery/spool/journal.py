@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import os
 import time
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, suppress
 from typing import NamedTuple
@@ -21,11 +20,12 @@ from typing import NamedTuple
 from ... import diagnostics
 from ...config.files import directory_problem
 from ...events.event import Event, SharedAttributes
-from ...native import RLock, monotonic, start_in_application
+from ...native import RLock
 from .. import forks
 from ..exporter import Exporter
 from . import disk
 from .cold import ColdReader
+from .health import DiskHealth
 from .records import RecordEncoder
 from .segment import SUFFIX, Header, Segment
 
@@ -42,19 +42,15 @@ _SHARE = 16
 _RESTORING = 0
 """Stands for the worker in `Segment.writers`; no event has this number."""
 
-_REPORT_INTERVAL_S = 60.0
-"""Minimum time between two reports that the disk has begun to fail, in seconds."""
-
 
 class SpoolSettings(NamedTuple):
     """The spool of one handler.
 
     `path` is the absolute path of the directory, `max_bytes` the maximum size of all files in it.
     Events older than `keep_for_s` are dropped when an attempt to export them fails; 0 means never.
-    `destination` says where events are sent, without
-    secrets; with `shared` it goes into the header of each segment. `connect` builds an exporter for
-    the leftovers of a process that had other shared attributes. `redact` applies the redaction of
-    this process to an event of another one.
+    `destination` says where events are sent, without secrets; with `shared` it goes into the header
+    of each segment. `connect` builds an exporter for the leftovers of a process that had other
+    shared attributes. `redact` applies the redaction of this process to an event of another one.
     """
 
     path: str
@@ -99,6 +95,7 @@ class Journal:
     def __init__(self, settings: SpoolSettings, lock: AbstractContextManager[object]) -> None:
         self.path = settings.path
         self._lock = lock
+        self._health = DiskHealth(settings.path, lock)
         self._max_bytes = settings.max_bytes
         self.owner = os.urandom(8).hex()
         self._header = Header(self.owner, settings.destination, settings.shared)
@@ -119,13 +116,7 @@ class Journal:
         self.parked_bytes = 0
         """The estimated memory of those, in bytes."""
         self._reader = ColdReader()
-        self._failed = False
-        self._retry_at = 0.0
         self._released: list[str] = []
-        self._reports: deque[str] = deque()
-        self._reported_at = -_REPORT_INTERVAL_S
-        self._reported_once: set[str] = set()
-        self._has_reported_failure = False
         self._has_new_names = False
         """Whether files were created since the directory was last synced."""
 
@@ -138,7 +129,7 @@ class Journal:
         if number != self._number + 1:  # a signal handler has raised before `admit`
             self._unwritten.update(range(self._number + 1, number))
         segment = self._current
-        if self._failed:
+        if self._health.has_failed:
             segment = None
             self._unwritten.add(number)
         elif segment is None or segment.sealed or segment.size >= segment.limit:
@@ -166,7 +157,7 @@ class Journal:
     @property
     def is_working(self) -> bool:
         """Whether events are written to disk, as far as is known."""
-        return not self._failed
+        return not self._health.has_failed
 
     def write(
         self, number: int, segment: Segment | None, event: Event, *, is_cold: bool = False
@@ -183,7 +174,7 @@ class Journal:
             self._append(segment, self._encode(number, event), number, number)
             is_written = True
         except Exception as error:  # besides OSError, a bug in this package, or no memory
-            self._fail(error)
+            self._health.fail(error, RETRY_S)
         finally:
             if not is_written:
                 with self._lock:
@@ -291,7 +282,7 @@ class Journal:
             try:
                 segment.settle(through)
             except OSError as error:
-                self._report_once("cannot mark events as exported", error)
+                self._health.report_once("cannot mark events as exported", error)
 
     def is_written(self, through: int | None = None) -> bool:
         """Return whether all events up to number `through`, or all events, are on disk.
@@ -318,23 +309,21 @@ class Journal:
         requests; blocks for the disk. `unsettled` returns all events that are not settled, in
         order; it is called with the lock of the queue.
         """
-        self._log_reports()
+        self._health.log_reports()
         for segment in self._segments:  # if a signal handler has interrupted the last restoration
             segment.writers.discard(_RESTORING)
         self._give_up_removed()
         self._sync(s for s in tuple(self._segments) if s is not self._current)
-        if not (self._failed or self._unwritten) or monotonic() < self._retry_at:
+        if not (self._health.has_failed or self._unwritten) or not self._health.is_retry_due:
             return
         try:
             self._probe()
             while self._restore_unwritten(unsettled):
                 pass
         except Exception as error:  # besides OSError, whatever `write` has met
-            self._fail(error)
+            self._health.fail(error, RETRY_S)
             return
-        if self._has_reported_failure:
-            self._has_reported_failure = False
-            diagnostics.warn("spool %s: events are written to disk again", self.path)
+        self._health.report_recovery()
 
     def _restore_unwritten(self, unsettled: Callable[[], Sequence[Event]]) -> bool:
         """Write the events that are in memory only now; return False if there are none any more.
@@ -347,7 +336,7 @@ class Journal:
             self._forget_settled()
             numbers = sorted(self._unwritten)
             if not numbers:  # under the lock: from now on `admit` chooses segments again
-                self._failed = False
+                self._health.has_failed = False
                 return False
             in_memory = dict(enumerate(unsettled(), self.settled + 1)) | self._parked
             # The others were on disk only, and somebody has removed the file.
@@ -396,7 +385,7 @@ class Journal:
             segment.sync()
         except Exception as error:
             segment.remove()
-            self._report_once("cannot set events aside", error)
+            self._health.report_once("cannot set events aside", error)
             return False
         self._released.append(segment.path)
         segment.close()
@@ -417,7 +406,7 @@ class Journal:
                 self._has_new_names = False
                 disk.sync_directory(self.path)
         except OSError as error:
-            self._report_once("cannot sync the disk", error)
+            self._health.report_once("cannot sync the disk", error)
 
     def release(self) -> None:
         """Free all segments, so that another process or handler may adopt them.
@@ -443,8 +432,7 @@ class Journal:
         If the child has `inherited` the events, and written them to segments of its own, the
         parent will not export them, and its segments are removed.
         """
-        self._failed = True
-        self._retry_at = float("inf")
+        self._health.stop()
         for segment in self._segments:
             if inherited:
                 with suppress(OSError):
@@ -524,37 +512,9 @@ class Journal:
         segment.open()
         self._has_new_names = True
 
-    def _fail(self, error: Exception) -> None:
-        """Write nothing for a while; report it, unless that happened recently."""
-        with self._lock:
-            now = monotonic()
-            self._retry_at = now + RETRY_S
-            self._failed = True
-            if self._has_reported_failure or now - self._reported_at < _REPORT_INTERVAL_S:
-                return
-            self._reported_at = now
-            self._has_reported_failure = True
-        self._report(f"cannot write events ({_reason(error)}); they are kept in memory only")
-
     def report_unreadable(self) -> None:
         """Report, once, that an event cannot be read back."""
-        self._report_once("cannot read events back", OSError("damaged or removed"))
-
-    def _report_once(self, text: str, error: Exception) -> None:
-        if text not in self._reported_once:
-            self._reported_once.add(text)
-            self._report(f"{text} ({_reason(error)})")
-
-    def _report(self, text: str) -> None:
-        """Have a line logged by another thread: this one may be inside a logging call."""
-        self._reports.append(text)
-        with suppress(RuntimeError):  # during finalization; or else the worker logs it
-            start_in_application(self._log_reports, "codex_otel_logging spool")
-
-    def _log_reports(self) -> None:
-        with suppress(IndexError):  # another thread may take the last one
-            while self._reports:
-                diagnostics.warn("spool %s: %s", self.path, self._reports.popleft())
+        self._health.report_once("cannot read events back", OSError("damaged or removed"))
 
     def _forget_settled(self) -> None:
         """Remove what is settled from `_unwritten`. Needs the lock."""
@@ -573,7 +533,7 @@ class Journal:
             for segment in removed:
                 first = max(segment.first, self.settled + 1)
                 self._unwritten.update(range(first, segment.last + 1))
-        self._retry_at = 0.0
+        self._health.retry_now()
         for segment in removed:
             if not segment.writers:
                 segment.close()
@@ -584,7 +544,3 @@ class Journal:
 
 # Those that no journal knows: of a leftover, or of a segment that another thread was creating.
 forks.on_child(disk.neutralize_inherited)
-
-
-def _reason(error: Exception) -> str:
-    return getattr(error, "strerror", None) or str(error) or type(error).__name__

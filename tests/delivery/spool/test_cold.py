@@ -517,7 +517,7 @@ class Model(RuleBasedStateMachine):
         self.spool = Path(self.folder) / "spool"
         self.spooled = SpooledQueue(settings_of(self.spool), max_batch_size=7, **bound)
         self.queue = self.spooled.queue
-        self.monkeypatch.setattr(self.spooled.journal, "_report", lambda _: None)
+        self.monkeypatch.setattr(self.spooled.journal._health, "_report", lambda _: None)
         self.monkeypatch.setattr(diagnostics, "warn", lambda *_: None)
         self.monkeypatch.setattr(self.queue._overflow, "report_begin", lambda: None)
         self.bytes = bound.get("max_queue_bytes", 110 << 20)

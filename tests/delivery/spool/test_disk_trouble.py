@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from codex_otel_logging.delivery.spool import journal
+from codex_otel_logging.delivery.spool import health, journal
 from codex_otel_logging.delivery.spool.records import RecordDecoder
 from codex_otel_logging.delivery.spool.segment import Segment
 from support.dying import RETRY, SHORT, Fault, Machine, Process, World, deliver_rest, error
@@ -151,7 +151,7 @@ def test_an_outage_that_begins_soon_after_another_is_reported_while_it_lasts(
     world: World, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = 1000.0
-    monkeypatch.setattr(journal, "monotonic", lambda: now)
+    monkeypatch.setattr(health, "monotonic", lambda: now)
     process = Process(world)
 
     def outage() -> None:
@@ -348,7 +348,7 @@ def mounted(tmp_path: Path) -> Iterator[Path]:
 @pytest.fixture
 def usual(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(journal, "RETRY_S", 0.0)
-    monkeypatch.setattr(journal, "start_in_application", lambda target, _name: target())
+    monkeypatch.setattr(health, "start_in_application", lambda target, _name: target())
 
 
 class Untouched(Machine):

@@ -225,6 +225,6 @@ def test_segment_that_is_closed_while_it_is_synced_is_no_error(
 
     monkeypatch.setattr(disk, "sync", sync)
     reports: list[str] = []
-    monkeypatch.setattr(spooled.journal, "_report", reports.append)
+    monkeypatch.setattr(spooled.journal._health, "_report", reports.append)
     spooled.queue.sync()
     assert reports == []
