@@ -198,7 +198,8 @@ def report_undelivered(found: Sequence[Undelivered]) -> None:
         _warn("%s not exported at exit (%s)", _events(lost), "; ".join(reasons))
     if kept := [each for each in found if each.kept]:
         diagnostics.warn(
-            "%s kept in %s (%s); the next start exports them, or run: codex-otel-logging drain",
+            "%s kept in %s (%s); the next process that logs exports them, "
+            "or run: codex-otel-logging drain",
             _events(sum(each.kept for each in kept)),
             ", ".join(sorted({each.path for each in kept})),
             "; ".join(sorted({each.reason for each in kept})),

@@ -75,7 +75,9 @@ def test_exit_without_collector_keeps_all_events_and_reports_them_in_one_line(
     assert done.returncode == 0
     ((name, settings),) = gated.items()
     kept = re.escape(f"300 events kept in {spool} ({name} {settings['endpoint']}: ")
-    then = re.escape("); the next start exports them, or run: codex-otel-logging drain\n")
+    then = re.escape(
+        "); the next process that logs exports them, or run: codex-otel-logging drain\n"
+    )
     assert re.fullmatch(f"{kept}.*{then}", done.stderr), done.stderr
     gate.open()
     assert export_leftovers(otel, spool)
