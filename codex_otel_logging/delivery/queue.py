@@ -53,9 +53,10 @@ class Stats(NamedTuple):
     `retry_for_ms`, or could not be encoded. `queued` events wait for export. `ignored` counts log
     records that are not events.
 
-    With a spool, `spooled` of the `queued` events are on disk. `recovered` events were left there
-    by other processes and exported by this one; `discarded` ones were rejected by the collector, or
-    damaged. Neither counts as `accepted`.
+    With a spool, `spooled` of the `queued` events are on disk. `dropped` also counts those that
+    expired there (`keep_for_ms`), or could not be read back. `recovered` events were left by other
+    processes and exported by this one; `discarded` ones were rejected by the collector, had
+    expired, or were damaged. Neither counts as `accepted`.
     """
 
     accepted: int = 0

@@ -44,6 +44,8 @@ NAMES = [
     "from_structlog.py",
     "from_loguru.py",
     "notebook.py",
+    "function.py",
+    "pod.yaml",
     "agent.yaml",
     "gateway.yaml",
     "agent.env",
@@ -140,6 +142,29 @@ format = {"message": "%(message)s"}
 """
 
 DESCRIBE = read_program("describe_loggers")
+
+
+def test_function_flushes_before_it_returns(
+    run_python: RunPython, tmp_path: Path, receiver: Receiver
+) -> None:
+    """After an invocation, the platform may discard the process without exit hooks."""
+    lay_out(tmp_path, over_http(receiver))
+    invoke = "function.handle({'conversation_id': '1', 'prompt': 'List files'}, None)"
+    done = run_python(f"import os\nimport function\n{invoke}\nos._exit(0)")
+    assert (done.returncode, done.stderr) == (0, "")
+    (event,) = receiver.events
+    assert event.attributes["conversation.id"] == "1"
+
+
+def test_pod_may_create_the_spool_below_its_volume() -> None:
+    spec = load_yaml("pod.yaml")["spec"]
+    (container,) = spec["containers"]
+    (mount,) = container["volumeMounts"]
+    assert [mount["name"]] == [volume["name"] for volume in spec["volumes"]]
+    spool = loads(block("toml", mount["mountPath"]))["otel"]["spool"]["path"]
+    assert Path(spool).parent == Path(mount["mountPath"])
+    # Otherwise Kubernetes opens the spool to the group, and the handler refuses it.
+    assert spec["securityContext"]["fsGroupChangePolicy"] == "OnRootMismatch"
 
 
 def test_fileconfig_sections_change_no_other_logger(

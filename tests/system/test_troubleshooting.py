@@ -21,7 +21,8 @@ import pytest
 
 from codex_otel_logging import ConfigError, Receiver, Stats, from_table
 from codex_otel_logging.__main__ import main
-from codex_otel_logging.delivery.spool import journal
+from codex_otel_logging.delivery import queue
+from codex_otel_logging.delivery.spool import cold, journal
 from codex_otel_logging.otlp import factory
 from support.certificates import Certificates
 from support.collectors import OK, Answer, GrpcCollector, HttpCollector, Reply, Tls
@@ -264,7 +265,28 @@ def test_events_missing_at_exit_cause_the_quoted_message(run_python: RunPython) 
     assert unseen("Events are missing at exit", done.stderr.splitlines()) == []
 
 
+@pytest.fixture
+def cause_warning(
+    attach_to: HandlerFactory,
+    http_collector: Callable[..., HttpCollector],
+    caplog: pytest.LogCaptureFixture,
+) -> Callable[..., None]:
+    """Logs an event into a spool with these settings, and waits for a warning that has the text."""
+
+    def cause_warning(text: str, answer: Answer, **spool: Any) -> None:
+        handler = attach_to(http_collector(answer), spool=spool)
+        LOGGER.info("codex.turn_ttft", extra=FIELDS)
+        for _ in range(100):
+            if not any(text in message for message in caplog.messages):
+                handler.flush(0.1)
+        LOGGER.removeHandler(handler)
+        handler.close()
+
+    return cause_warning
+
+
 def test_events_on_disk(
+    cause_warning: Callable[..., None],
     http_collector: Callable[..., HttpCollector],
     attach_to: HandlerFactory,
     capsys: pytest.CaptureFixture[str],
@@ -273,6 +295,16 @@ def test_events_on_disk(
     run_python: RunPython,
     tmp_path: Path,
 ) -> None:
+    cause_warning("HTTP 401", Reply(401), path=str(tmp_path / "refused"))
+    cause_warning("keep_for_ms", Reply(503), path=str(tmp_path / "old"), keep_for_ms=1)
+    full = tmp_path / "full"
+    full.mkdir(mode=0o700)
+    full.joinpath("something").write_text("text")
+    cause_warning("spool full", OK, path=str(full), max_bytes=1)
+    with monkeypatch.context() as patch:
+        patch.setattr(queue, "WARM_BYTES", 2)  # the event is on disk only
+        patch.setattr(cold, "checked", lambda _: None)  # and damaged
+        cause_warning("read events back", OK, path=str(tmp_path / "damaged"))
     application = Application(tmp_path)
     collector = http_collector(OK, OK, OK, Reply(503))
     application.configure(collector.endpoint)
