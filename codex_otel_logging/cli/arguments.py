@@ -15,6 +15,7 @@ from ..text import nearest
 
 _MAX_PORT = 65535
 _NAMES = r"(?!\d)\w+(?:\.(?!\d)\w+)*"
+_SECONDS = re.compile(r"[0-9]{1,9}(\.[0-9]{0,9})?|\.[0-9]{1,9}")
 _REFERENCE = re.compile(f"{_NAMES}:{_NAMES}")
 
 
@@ -87,6 +88,20 @@ def logging_dict(text: str) -> str:
             "the name of a dictionary in that module, such as settings:LOGGING"
         )
     return text
+
+
+def seconds(text: str) -> float:
+    """Return a time in seconds, for `type=`.
+
+    Raises:
+        ArgumentTypeError: the text is not a decimal number greater than 0 and below 1e9.
+
+    """
+    if not _SECONDS.fullmatch(text) or not (number := float(text)):
+        raise argparse.ArgumentTypeError(
+            f"invalid time {text!r}: expected a number of seconds greater than 0"
+        )
+    return number
 
 
 def port(text: str) -> int:

@@ -16,12 +16,18 @@ from itertools import groupby
 from operator import itemgetter
 from typing import Any, Protocol
 
-from .layout import ELLIPSIS, cut, head, table_lines, width_of, words
+from ..native import monotonic
+from .layout import ELLIPSIS, GAP, cut, head, table_lines, width_of, words
 
 Row = Sequence[str]
 
+PROGRESS_S = 10.0
+"""How often progress is printed where no bar can be shown, in seconds."""
+
 Part = tuple[str, str]
 """A text and its style."""
+
+_BAR_COLUMNS = 24
 
 
 class Console(Protocol):
@@ -49,6 +55,13 @@ class Console(Protocol):
     def status(self, text: str) -> None:
         """Show a status line at the bottom; an empty text removes it. No effect without `rich`."""
 
+    def progress(self, text: str, share: float | None = None) -> None:
+        """Show a status line with a bar; `share`, from 0 to 1, is what is done, None is unknown.
+
+        Without `rich`, prints the text as a line, at most every `PROGRESS_S`. An empty text removes
+        the bar.
+        """
+
 
 def console() -> Console:
     """Return a console for the current standard output.
@@ -68,6 +81,9 @@ def console() -> Console:
 
 class _Plain:
     """Prints text and ignores styles."""
+
+    def __init__(self) -> None:
+        self._progress_at = monotonic()
 
     @property
     def width(self) -> int | None:
@@ -113,6 +129,11 @@ class _Plain:
     def status(self, text: str) -> None:
         pass
 
+    def progress(self, text: str, share: float | None = None) -> None:
+        if text and monotonic() >= self._progress_at + PROGRESS_S:
+            self._progress_at = monotonic()
+            self.line(text)
+
     def _print(self, parts: Sequence[Part]) -> None:
         print("".join(text for text, _ in parts))
 
@@ -130,6 +151,7 @@ class _Rich(_Plain):
     """Adds colour and a status line."""
 
     def __init__(self) -> None:
+        super().__init__()
         from rich.console import Console as RichConsole
         from rich.text import Text
 
@@ -148,9 +170,28 @@ class _Rich(_Plain):
         self._console.print(Markdown(text, hyperlinks=False))
 
     def status(self, text: str) -> None:
+        self._show(self._text(cut(text, self.width), "dim") if text else None)
+
+    def progress(self, text: str, share: float | None = None) -> None:
+        from rich.progress_bar import ProgressBar
+        from rich.table import Table
+
+        room = self.width - _BAR_COLUMNS - len(GAP)
+        if share is None or room < _BAR_COLUMNS:
+            self.status(text)
+            return
+        line = Table.grid(padding=(0, len(GAP), 0, 0))
+        line.add_row(
+            ProgressBar(total=1.0, completed=share, width=_BAR_COLUMNS),
+            self._text(cut(text, room), "dim"),
+        )
+        self._show(line if text else None)
+
+    def _show(self, line: Any) -> None:
+        """Show a renderable of `rich` at the bottom; None removes it."""
         from rich.live import Live
 
-        if not text:
+        if line is None:
             if self._live is not None:
                 self._live.stop()
                 self._live = None
@@ -166,7 +207,7 @@ class _Rich(_Plain):
                 redirect_stderr=False,
             )
             self._live.start()
-        self._live.update(self._text(cut(text, self.width), "dim"), refresh=True)
+        self._live.update(line, refresh=True)
 
     def _print(self, parts: Sequence[Part]) -> None:
         # Neighbours of one style are joined, so that a word is not split by escape sequences.

@@ -12,7 +12,7 @@ from importlib import metadata
 from typing import TYPE_CHECKING
 
 from ..config.tables import ConfigError
-from .arguments import Parser, logging_dict, path, port
+from .arguments import Parser, logging_dict, path, port, seconds
 
 if TYPE_CHECKING:
     from typing import TypeAlias
@@ -187,7 +187,8 @@ def _add_drain(commands: Commands) -> None:
         "attempts and can be repeated.",
         epilog="Exit status: 0 if no ended process has left anything; 1 if files are left or the "
         "exporter's package is missing; 2 if the settings are invalid, cannot be read, or name no "
-        "spool or no exporter, and for an invalid command line; 130 if interrupted by Ctrl-C.",
+        "spool or no exporter, if --discard is not confirmed, and for an invalid command line; 130 "
+        "if interrupted by Ctrl-C.",
     )
     drain.add_argument(
         "path",
@@ -197,14 +198,31 @@ def _add_drain(commands: Commands) -> None:
         help="the TOML file with the [otel] table (default: config.toml in $CODEX_HOME or in "
         "~/.codex)",
     )
-    drain.add_argument(
+    action = drain.add_mutually_exclusive_group()
+    action.add_argument(
         "--list", dest="only_list", action="store_true", help="show what is left and change nothing"
+    )
+    action.add_argument(
+        "--discard",
+        action="store_true",
+        help="remove what is left instead of exporting it, also damaged files; asks first",
     )
     drain.add_argument(
         "--redirect",
         action="store_true",
-        help="also export events that were meant for another collector",
+        help="also export, or discard, events that were meant for another collector",
     )
+    drain.add_argument(
+        "--timeout",
+        dest="timeout_s",
+        type=seconds,
+        metavar="S",
+        help="end after this many seconds, whatever is left (default: no limit)",
+    )
+    drain.add_argument(
+        "--yes", action="store_true", help="discard without asking; required without a terminal"
+    )
+    drain.add_argument("--json", action="store_true", help="print one JSON object")
     drain.set_defaults(run=_drain)
 
 
@@ -280,9 +298,21 @@ def _listen(options: argparse.Namespace) -> int:
 
 
 def _drain(options: argparse.Namespace) -> int:
+    if options.yes and not options.discard:
+        options.parser.error("option '--yes' requires '--discard'")
     from . import drain
 
-    return drain.run(options.path, only_list=options.only_list, redirect=options.redirect)
+    return drain.run(
+        options.path,
+        drain.Options(
+            only_list=options.only_list,
+            discard=options.discard,
+            redirect=options.redirect,
+            timeout_s=options.timeout_s,
+            yes=options.yes,
+            as_json=options.json,
+        ),
+    )
 
 
 def _catalog(options: argparse.Namespace) -> int:

@@ -86,14 +86,19 @@ class LeftoverExporter:
         self._connect = connect
         self._current: tuple[SharedAttributes, Exporter] | None = None
 
-    def export(self, shared: SharedAttributes, events: Sequence[Event]) -> Outcome:
-        """Export events in one request. Blocks for at most about the exporter's timeout."""
+    def export(
+        self, shared: SharedAttributes, events: Sequence[Event], timeout_s: float | None = None
+    ) -> Outcome:
+        """Export events in one request.
+
+        Blocks for at most about the exporter's timeout, or `timeout_s` if that is shorter.
+        """
         with suppress_own_records():
             try:
                 if self._current is None or self._current[0] != shared:
                     self.close()
                     self._current = shared, self._connect(shared)
-                return attempt(self._current[1], events, None)
+                return attempt(self._current[1], events, timeout_s)
             except OSError as error:
                 self._current = None
                 return no_connection(error)

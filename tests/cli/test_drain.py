@@ -20,6 +20,7 @@ import pytest
 from codex_otel_logging import Receiver
 from codex_otel_logging.__main__ import main
 from codex_otel_logging.cli import drain as command
+from codex_otel_logging.cli import leftovers
 from codex_otel_logging.delivery.sender import BACKOFF_S
 from codex_otel_logging.delivery.spool import disk, draining
 from codex_otel_logging.receiver import ReceivedRequest, events_of
@@ -140,7 +141,7 @@ def test_ages_are_shown_in_their_largest_unit(
 ) -> None:
     now_ns = 1_796_073_006_435_333_048
     monkeypatch.setattr("time.time_ns", lambda: now_ns)
-    assert command._age(now_ns - age_s * 1_000_000_000) == shown
+    assert leftovers.age(now_ns - age_s * 1_000_000_000) == shown
 
 
 @needs_rich

@@ -54,6 +54,18 @@ def exists(path: str) -> bool:
     return os.path.exists(path)  # noqa: PTH110
 
 
+def is_writable(path: str) -> bool:
+    """Return whether this process may create files at `path`, which must be a directory."""
+    # Asks the kernel, so that a read-only file system counts, also for root.
+    return os.path.isdir(path) and os.access(path, os.R_OK | os.W_OK | os.X_OK)  # noqa: PTH112
+
+
+def nearest_parent(path: str) -> str:
+    """Return the nearest parent of an absolute path that exists."""
+    parent = os.path.dirname(path)  # noqa: PTH120
+    return parent if exists(parent) or parent == path else nearest_parent(parent)
+
+
 def create(path: str) -> int:
     """Create a file for appending, readable only by its owner; return its descriptor.
 

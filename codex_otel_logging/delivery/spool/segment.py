@@ -457,6 +457,27 @@ def adopt(path: str) -> Leftover | None:
         OSError: it is not a regular file of this user, or cannot be read.
 
     """
+    descriptor = _open_locked(path)
+    if descriptor is None:
+        return None
+    try:
+        return Leftover(path, descriptor)
+    except BaseException as error:
+        if isinstance(error, DamagedHeaderError):
+            with suppress(OSError):
+                disk.rename(path, path + DAMAGED)
+                error.is_renamed = True
+        disk.close(descriptor)
+        raise
+
+
+def _open_locked(path: str) -> int | None:
+    """Open and lock a file; None if it belongs to a living process, or is gone.
+
+    Raises:
+        OSError: it is not a regular file of this user, or cannot be opened.
+
+    """
     try:
         # Before it is opened: that would wake the writer of a FIFO, or start a device.
         if not disk.is_regular_at(path):
@@ -464,23 +485,45 @@ def adopt(path: str) -> Leftover | None:
         descriptor = disk.open_existing(path)
     except FileNotFoundError:
         return None
+    is_ours = False
     try:
         if not disk.is_regular(descriptor):  # replaced meanwhile
             raise OSError("not a regular file of this user")
         # Between opening and locking, its owner may have removed it, or another adopter.
-        if disk.lock(descriptor) and disk.is_at(path, descriptor):
-            leftover = Leftover(path, descriptor)
-            descriptor = -1
-            return leftover
-        return None
-    except DamagedHeaderError as error:
-        with suppress(OSError):
-            disk.rename(path, path + DAMAGED)
-            error.is_renamed = True
-        raise
+        is_ours = disk.lock(descriptor) and disk.is_at(path, descriptor)
+        return descriptor if is_ours else None
     finally:
-        if descriptor >= 0:
+        if not is_ours:
             disk.close(descriptor)
+
+
+def discard(path: str, destination: str | None) -> int | None:
+    """Remove a leftover, also a damaged one; return how many events it had left.
+
+    Returns None, and removes nothing, if it belongs to a living process, is gone, or has another
+    destination; `destination` None means any. A damaged header has none, so the file is removed.
+
+    Raises:
+        NewerFormatError: a newer release has written it; it was left alone.
+        OSError: it is not a regular file of this user, or cannot be read or removed.
+
+    """
+    descriptor = _open_locked(path)
+    if descriptor is None:
+        return None
+    try:
+        try:
+            leftover = Leftover(path, descriptor)
+            if destination not in (None, leftover.header.destination):
+                return None
+            events = len(leftover)
+        except DamagedHeaderError as error:
+            events = error.records
+        disk.remove(path)
+        return events
+    finally:
+        # Not before it is removed: an adopter could lock it in between, and export its events.
+        disk.close(descriptor)
 
 
 def remove_unfinished(path: str) -> None:

@@ -1,9 +1,10 @@
-"""Describes the files in the directory of a spool, without changing them; for `drain`."""
+"""Describes the directory of a spool and its files, without changing them; for the commands."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from itertools import groupby
 from typing import Literal, NamedTuple, get_args
 
 from . import disk
@@ -34,6 +35,63 @@ class SpoolFile(NamedTuple):
     events: int
     size: int
     oldest_ns: int
+
+
+class FileGroup(NamedTuple):
+    """The files of one state and destination, added up; `size` is in bytes.
+
+    `oldest_ns` is the earliest of their times, or 0 if none is known.
+    """
+
+    state: State
+    destination: str
+    files: int
+    events: int
+    size: int
+    oldest_ns: int
+
+
+def grouped(files: Iterable[SpoolFile]) -> list[FileGroup]:
+    """Return one group for each state and destination, in the order of `STATES`."""
+
+    def kind(file: SpoolFile) -> tuple[int, str]:
+        return STATES.index(file.state), file.destination
+
+    groups = []
+    for (state, destination), group in groupby(sorted(files, key=kind), key=kind):
+        same = list(group)
+        groups.append(
+            FileGroup(
+                STATES[state],
+                destination,
+                len(same),
+                sum(file.events for file in same),
+                sum(file.size for file in same),
+                min((file.oldest_ns for file in same if file.oldest_ns), default=0),
+            )
+        )
+    return groups
+
+
+def obstacle(directory: str, max_bytes: int) -> str | None:
+    """Return why events cannot be kept in a directory, or None. Changes nothing.
+
+    Raises:
+        OSError: the directory cannot be read.
+
+    """
+    if not disk.has_locks():
+        return "not supported on this platform"
+    if not disk.exists(directory):
+        # It is created at the first event, with its missing parents.
+        parent = disk.nearest_parent(directory)
+        return None if disk.is_writable(parent) else f"cannot be created: {parent} is not writable"
+    if not disk.is_writable(directory):
+        return "the directory is not writable"
+    used = disk.used_bytes(directory)
+    if used >= max_bytes:
+        return f"full: {used:,} bytes of max_bytes = {max_bytes:,}"
+    return None
 
 
 def survey(directory: str) -> Iterator[SpoolFile]:
