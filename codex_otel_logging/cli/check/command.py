@@ -100,6 +100,7 @@ def _as_json(checked: Checked) -> dict[str, Any]:
         "why_not": checked.why_not,
         "prompts": "sent" if config.log_user_prompt else "redacted",
         "tool_payloads": "sent" if config.log_tool_payloads else "redacted",
+        **({} if checked.spool is None else {"spool": checked.spool.as_json()}),
     }
 
 
@@ -133,6 +134,8 @@ def _print_settings(out: Console, checked: Checked) -> None:
         out.line(f"{', '.join(variables)}: no effect, because {reason}.", "yellow", indent=2)
     for line in _consequences(checked):
         out.line(printable(line))
+    if checked.spool is not None:
+        checked.spool.print(out)
 
 
 def _row(setting: Setting) -> tuple[str, str, str]:

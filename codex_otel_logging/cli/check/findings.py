@@ -19,6 +19,7 @@ from .ineffective import ineffective_variables
 from .logging_dict import ConfiguredHandler, LoggingDictError, apply, load
 from .reach import Reach, reach_of
 from .source import Source, shell_advice, source_of
+from .spool import CheckedSpool, check_spool
 
 _ONE_BELOW = f"{EVENT_LOGGER}.tools"
 """Stands for the loggers of an application that are not imported here."""
@@ -32,6 +33,8 @@ class Checked(NamedTuple):
     ineffective: Mapping[str, str]
     why_not: str | None
     """Why nothing is sent; None if events are sent."""
+    spool: CheckedSpool | None
+    """The spool; None without the table [otel.spool]."""
 
     def delivery(self) -> Delivery | None:
         """Return the delivery of a sample event, or None if nothing is sent."""
@@ -94,7 +97,9 @@ def _configure(reference: str) -> tuple[Sequence[ConfiguredHandler], Sequence[Re
 def _checked(source: Source) -> Checked:
     found = settings(source.config, source.file.otel)
     ineffective = ineffective_variables(source.config, found)
-    return Checked(source, found, ineffective, _why_nothing_is_sent(source))
+    config = source.config
+    spool = None if config.spool is None else check_spool(config.spool)
+    return Checked(source, found, ineffective, _why_nothing_is_sent(source), spool)
 
 
 def _why_nothing_is_sent(source: Source) -> str | None:
