@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import fcntl
+import json
 import os
+import pty
+import random
 import re
 import shutil
 import signal
 import subprocess
 import sys
 import threading
+import time
 import zlib
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -19,10 +24,10 @@ import pytest
 
 from codex_otel_logging import Receiver
 from codex_otel_logging.__main__ import main
+from codex_otel_logging.cli import console, leftovers
 from codex_otel_logging.cli import drain as command
-from codex_otel_logging.cli import leftovers
 from codex_otel_logging.delivery.sender import BACKOFF_S
-from codex_otel_logging.delivery.spool import disk, draining
+from codex_otel_logging.delivery.spool import discarding, disk, draining, segment
 from codex_otel_logging.receiver import ReceivedRequest, events_of
 from support.collectors import OK, HttpCollector, Reply, Unless
 from support.commands import Command, needs_rich
@@ -360,6 +365,7 @@ def test_terminal_shows_progress_and_keeps_only_the_result(
     with Command(*arguments, home=application.folder, columns=100) as running:
         assert running.wait() == NOTHING_LEFT
         assert "\x1b[2mExported 10 events of 1 process\x1b[0m" in running.output
+        assert "\u2501" * 11 in running.output  # the bar
         result = re.sub(r"\x1b\[[\d;?]*[a-zA-Z]", "", running.output).splitlines()
     assert result[-2:] == ["Exported 20 events of 1 process", "Nothing is left"]
 
@@ -620,6 +626,416 @@ def test_a_directory_open_to_others_is_an_error(application: Application, drain:
         f"{application.settings}: [otel] spool.path: the directory is open to other users; "
         "run: chmod 700"
     ]
+
+
+def document(lines: list[str]) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads("\n".join(lines))
+    return found
+
+
+class TestJson:
+    def test_object_has_the_facts_of_an_export(
+        self, application: Application, receiver: Receiver, drain: Drain
+    ) -> None:
+        application.configure("http://127.0.0.1:9/v1/logs")
+        application.die(3)
+        left = application.files[0]
+        application.configure(receiver.http_endpoint)
+        application.die(25)
+        status, lines = drain("--json")
+        found = document(lines)
+        (remaining,) = found.pop("remaining")
+        (message,) = found.pop("messages")
+        assert status == LEFT
+        assert found == {
+            "path": str(application.spool),
+            "destination": f"otlp-http {receiver.http_endpoint}",
+            "exported": 25,
+            "processes": 1,
+            "discarded": 0,
+            "discarded_files": 0,
+            "failure": None,
+            "timed_out": False,
+            "interrupted": False,
+        }
+        assert message.startswith("events for otlp-http http://127.0.0.1:9/v1/logs are ignored")
+        oldest = remaining.pop("oldest")
+        assert remaining == {
+            "state": "left",
+            "destination": "otlp-http http://127.0.0.1:9/v1/logs",
+            "files": 1,
+            "events": 3,
+            "bytes": (application.spool / left).stat().st_size,
+        }
+        assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", oldest)
+
+    def test_list_prints_the_same_object_and_changes_nothing(
+        self, application: Application, receiver: Receiver, drain: Drain
+    ) -> None:
+        application.configure(receiver.http_endpoint)
+        assert document(drain("--list", "--json")[1])["remaining"] == []
+        application.die(2)
+        damage_header(newest(application))
+        os.mkfifo(application.spool / "0-a.spool")
+        before = application.files
+        status, lines = drain("--list", "--json")
+        assert status == LEFT
+        assert [
+            (each["state"], each["destination"], each["events"], each["oldest"] is None)
+            for each in document(lines)["remaining"]
+        ] == [("damaged", None, 2, False), ("unreadable", None, 0, True)]
+        assert application.files == before
+
+    def test_failure_is_in_the_object(
+        self, application: Application, drain: Drain, fast: list[float], monkeypatch: Any
+    ) -> None:
+        application.configure("http://127.0.0.1:9/v1/logs")
+        application.die(2)
+        status, lines = drain("--json")
+        assert status == LEFT
+        assert "refused" in document(lines)["failure"]
+        monkeypatch.setattr(command, "missing_package", lambda _: "not installed")
+        status, lines = drain("--json")
+        assert (status, document(lines)["failure"]) == (LEFT, "not installed")
+
+    def test_invalid_settings_print_no_object(self, application: Application, drain: Drain) -> None:
+        application.settings.write_text("")
+        status, lines = drain("--json")
+        assert status == INVALID
+        assert lines[0].endswith("missing; it names the directory to export")
+
+    def test_interrupted_export_prints_what_was_done(
+        self,
+        application: Application,
+        receiver: Receiver,
+        drain: Drain,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        application.configure(receiver.http_endpoint)
+        application.die(2 * BATCH)
+
+        def interrupt(drain: draining.Drain, *_: object) -> None:
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr("codex_otel_logging.cli.main._discard_output", lambda: None)
+        monkeypatch.setattr(command._Command, "_show_progress", interrupt)
+        status, lines = drain("--json")
+        found = document(lines)
+        assert status == 130
+        assert (found["exported"], found["interrupted"]) == (BATCH, True)
+        assert [each["events"] for each in found["remaining"]] == [BATCH]
+
+
+class TestTimeout:
+    @pytest.mark.parametrize("slow", ["answer", "retry"])
+    def test_command_ends_in_time_and_keeps_the_rest(
+        self, application: Application, scripted: Scripted, drain: Drain, slow: str
+    ) -> None:
+        if slow == "answer":
+            collector = scripted(OK, delay_s=6.0)
+        else:
+            collector = scripted(Reply(429, code=Reply().code.UNAVAILABLE, retry_after_s=2))
+        configure_for(application, collector)
+        application.die(2)
+        started = time.monotonic()
+        status, lines = drain("--timeout", "0.5")
+        assert time.monotonic() - started < 3
+        assert status == LEFT
+        assert lines[-2:] == ["Stopped after 0.5 s", "Left: 2 events in 1 file"]
+        assert document(drain("--timeout", ".5", "--json")[1])["timed_out"]
+
+    def test_no_batch_begins_after_the_time(
+        self,
+        application: Application,
+        receiver: Receiver,
+        drain: Drain,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        times = iter(range(1000))
+        monkeypatch.setattr(draining, "monotonic", lambda: next(times))
+        application.configure(receiver.http_endpoint)
+        application.die(9 * BATCH)
+        status, lines = drain("--timeout", "10")
+        assert status == LEFT
+        assert 0 < len(receiver.requests) < 9
+        left = 9 * BATCH - len(receiver.events)
+        assert lines[-3:] == [
+            f"Exported {len(receiver.events)} events of 1 process",
+            "Stopped after 10 s",
+            f"Left: {left} events in 1 file",
+        ]
+
+    def test_events_do_not_expire_because_time_is_up(
+        self, application: Application, scripted: Scripted, drain: Drain
+    ) -> None:
+        """A request that is cut short is no failure of the collector."""
+        configure_for(application, scripted(OK, delay_s=6.0))
+        text = application.settings.read_text()
+        application.settings.write_text(text.replace('"spool"', '"spool"\nkeep_for_ms = 1'))
+        application.die(2)
+        assert drain("--timeout", "0.3")[1][-1] == "Left: 2 events in 1 file"
+
+    def test_time_that_suffices_changes_nothing(
+        self, application: Application, receiver: Receiver, drain: Drain
+    ) -> None:
+        application.configure(receiver.http_endpoint)
+        application.die(25)
+        status, lines = drain("--timeout", "60")
+        assert status == NOTHING_LEFT
+        assert lines[1:] == ["Exported 25 events of 1 process", "Nothing is left"]
+
+    @pytest.mark.parametrize("text", ["0", "0.0", "-1", "x", "", "nan", "inf", "1e3", "1" * 10])
+    def test_other_times_are_invalid(self, text: str, capsys: pytest.CaptureFixture[str]) -> None:
+        with pytest.raises(SystemExit, match="2"):
+            main(["drain", f"--timeout={text}"])
+        message = f"invalid time {text!r}: expected a number of seconds greater than 0"
+        assert message in capsys.readouterr().err
+
+
+class TestDiscard:
+    def test_only_leftovers_of_this_destination_and_damaged_files_are_removed(
+        self, application: Application, receiver: Receiver, drain: Drain
+    ) -> None:
+        application.configure("http://127.0.0.1:9/v1/logs")
+        application.die(3)
+        (other,) = application.files
+        application.configure(receiver.http_endpoint)
+        for count in (4, 5, 6):
+            application.die(count)
+        damage_header(newest(application))
+        damage_header(sorted(application.spool.iterdir())[1])
+        file = sorted(application.spool.iterdir())[1]
+        file.rename(f"{file}.damaged")
+        status, lines = drain("--discard", "--yes")
+        assert status == LEFT
+        assert lines == [
+            f"In {application.spool}, for otlp-http {receiver.http_endpoint}",
+            "Discarded 15 events in 3 files",
+            "Left: 3 events in 1 file",
+        ]
+        assert application.files == [other]
+        status, lines = drain("--discard", "--redirect", "--yes", "--json")
+        found = document(lines)
+        assert status == NOTHING_LEFT
+        assert (found["discarded"], found["discarded_files"], found["remaining"]) == (3, 1, [])
+        assert application.files == []
+        assert receiver.events == []
+
+    def test_files_in_use_newer_and_foreign_ones_stay(
+        self, application: Application, drain: Drain
+    ) -> None:
+        application.configure("http://127.0.0.1:9/v1/logs")
+        for _ in range(3):
+            application.die(2)
+        newer, link, used = sorted(application.spool.iterdir())
+        header = b"codex-otel-spool 2 00000000000000000000 "
+        newer.write_bytes(header + b"%08x\nsomething else\n" % zlib.crc32(header[:-1]))
+        moved = application.folder / "elsewhere"
+        link.rename(moved)
+        link.symlink_to(moved)
+        before = application.files
+        with used.open() as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            status, lines = drain("--discard", "--redirect", "--yes")
+        assert status == LEFT
+        assert lines[1:] == [
+            "Discarded 0 events in 0 files",
+            "In use by running processes: 2 events in 1 file",
+            "Left: 0 events in 2 files",
+        ]
+        assert application.files == before
+
+    def test_file_that_is_adopted_after_the_survey_stays(
+        self, application: Application, drain: Drain, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        application.configure("http://127.0.0.1:9/v1/logs")
+        application.die(2)
+        monkeypatch.setattr(segment.disk, "lock", lambda _: next(locks, False))
+        locks = iter([True, True])  # twice in surveys
+        status, lines = drain("--discard", "--yes")
+        assert status == NOTHING_LEFT
+        assert lines[1] == "Discarded 0 events in 0 files"
+        assert len(application.files) == 1
+
+    def test_file_that_cannot_be_removed_is_reported(
+        self, application: Application, drain: Drain, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def fail(path: str) -> None:
+            raise PermissionError(13, "Permission denied", path)
+
+        application.configure("http://127.0.0.1:9/v1/logs")
+        application.die(2)
+        monkeypatch.setattr(disk, "remove", fail)
+        status, lines = drain("--discard", "--yes")
+        assert status == LEFT
+        assert lines[1:] == [
+            f"{application.files[0]}: cannot be removed (Permission denied)",
+            "Discarded 0 events in 0 files",
+            "Left: 2 events in 1 file",
+        ]
+
+    def test_needs_a_confirmation(self, application: Application, drain: Drain) -> None:
+        application.configure("http://127.0.0.1:9/v1/logs")
+        application.die(2)
+        message = "--discard: confirm with --yes; there is no terminal on which to ask"
+        assert drain("--discard") == (INVALID, [message])
+        assert len(application.files) == 1
+
+    @pytest.mark.parametrize(("answer", "count"), [("y", 0), ("YES", 0), ("", 1), ("n", 1)])
+    def test_asks_on_a_terminal(self, application: Application, answer: str, count: int) -> None:
+        application.configure("http://127.0.0.1:9/v1/logs")
+        application.die(2)
+        ours, its = pty.openpty()
+        program = [sys.executable, "-m", "codex_otel_logging", "drain", str(application.settings)]
+        with (
+            os.fdopen(ours, "r+b", buffering=0) as terminal,
+            subprocess.Popen(
+                [*program, "--discard"],
+                env={"PYTHONPATH": str(ROOT), "HOME": str(application.folder), "TERM": "dumb"},
+                stdin=its,
+                stdout=subprocess.PIPE,
+                stderr=its,
+            ) as running,
+        ):
+            os.close(its)
+            question = b""
+            while b"[y/N] " not in question:
+                question += terminal.read(1000)
+            assert question == b"Discard 2 events in 1 file? [y/N] "
+            terminal.write(answer.encode() + b"\n")
+            output, _ = running.communicate(timeout=20)
+        assert running.returncode == (LEFT if count else NOTHING_LEFT)
+        assert f"Discarded {0 if count else 2} events in {1 - count} file" in output.decode()
+        assert len(application.files) == count
+
+    def test_without_an_exporter_only_everything_can_be_discarded(
+        self, application: Application, drain: Drain
+    ) -> None:
+        application.configure("http://127.0.0.1:9/v1/logs")
+        application.die(2)
+        application.settings.write_text("[otel.spool]\npath = 'spool'\n")
+        assert drain("--discard", "--yes") == (
+            INVALID,
+            [
+                f"{application.settings}: [otel] exporter: none, so no event is meant for it; to "
+                "discard the events for every destination, add --redirect"
+            ],
+        )
+        status, lines = drain("--discard", "--yes", "--redirect")
+        assert status == NOTHING_LEFT
+        assert lines[0] == f"In {application.spool}, for every destination"
+
+    @pytest.mark.parametrize("end", [None, "0.5"])
+    def test_interrupted_or_timed_out_it_counts_what_it_removed(
+        self,
+        application: Application,
+        drain: Drain,
+        monkeypatch: pytest.MonkeyPatch,
+        end: str | None,
+    ) -> None:
+        def remove(path: str) -> None:
+            if end is None and removed:
+                raise KeyboardInterrupt
+            Path(path).unlink()
+            removed.append(path)
+
+        removed: list[str] = []
+        application.configure("http://127.0.0.1:9/v1/logs")
+        for _ in range(3):
+            application.die(2)
+        monkeypatch.setattr("codex_otel_logging.cli.main._discard_output", lambda: None)
+        monkeypatch.setattr(disk, "remove", remove)
+        monkeypatch.setattr(discarding, "monotonic", lambda: float(len(removed)))
+        status, lines = drain("--discard", "--yes", *([] if end is None else ["--timeout", end]))
+        assert status == (130 if end is None else LEFT)
+        assert len(application.files) == 2
+        if end is None:
+            assert lines[1:] == ["Discarded 2 events in 1 file before the interruption"]
+        else:
+            stopped = ["Stopped after 0.5 s", "Left: 4 events in 2 files"]
+            assert lines[1:] == ["Discarded 2 events in 1 file", *stopped]
+
+    @pytest.mark.parametrize(
+        ("options", "message"),
+        [
+            (["--yes"], "option '--yes' requires '--discard'"),
+            (["--list", "--discard"], "not allowed with argument"),
+        ],
+    )
+    def test_options_that_contradict_each_other(
+        self, options: list[str], message: str, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        with pytest.raises(SystemExit, match="2"):
+            main(["drain", *options])
+        assert message in capsys.readouterr().err
+
+
+def test_discards_and_drains_at_the_same_time_share_the_events(
+    application: Application, receiver: Receiver
+) -> None:
+    application.configure(receiver.http_endpoint)
+    for process in range(6):
+        application.die(15, 15 * process)
+    with ExitStack() as stack:
+        drains = [
+            stack.enter_context(
+                Command(
+                    "drain", str(application.settings), "--json", *more, home=application.folder
+                )
+            )
+            for more in ((), ("--discard", "--yes"), ("--discard", "--yes"), ())
+        ]
+        assert [each.wait() for each in drains] == [NOTHING_LEFT] * 4
+        found = [json.loads(each.output) for each in drains]
+    exported = sum(each["exported"] for each in found)
+    assert exported + sum(each["discarded"] for each in found) == 90
+    assert len(set(numbers(receiver.events))) == len(receiver.events) == exported
+    assert application.files == []
+
+
+def test_without_a_bar_progress_is_printed_now_and_then(
+    application: Application, receiver: Receiver, drain: Drain, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(console, "PROGRESS_S", 0.0)
+    application.configure(receiver.http_endpoint)
+    application.die(2 * BATCH)
+    assert drain()[1][1:] == [
+        "Exported 10 events of 1 process",
+        "Exported 20 events of 1 process",
+        "Exported 20 events of 1 process",
+        "Nothing is left",
+    ]
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
+def test_each_interruption_at_a_random_moment_repeats_at_most_one_batch(
+    application: Application, number: signal.Signals
+) -> None:
+    def keep(request: ReceivedRequest) -> None:
+        received.extend(numbers(events_of(request)))
+        time.sleep(0.002)
+
+    received: list[int] = []
+    chance = random.Random(number)
+    interruptions = 0
+    with Receiver(on_request=keep) as receiver:
+        application.configure(receiver.http_endpoint)
+        for process in range(8):
+            application.die(5 * BATCH, 5 * BATCH * process)
+        while application.files:
+            assert interruptions < 100
+            arguments = ("drain", str(application.settings))
+            with Command(*arguments, home=application.folder) as running:
+                running.read_until("From ")
+                time.sleep(chance.uniform(0.0, 0.2))
+                status = running.end(number)
+                # Python's warnings are errors here, also those of an import that is interrupted.
+                assert "KeyboardInterrupt" not in running.errors
+            assert status in (130, -number, NOTHING_LEFT)
+            interruptions += status != NOTHING_LEFT
+    assert interruptions > 1
+    assert set(received) == set(range(40 * BATCH))
+    assert len(received) - 40 * BATCH <= interruptions * BATCH
 
 
 def newest(application: Application) -> Path:

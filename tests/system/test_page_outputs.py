@@ -134,7 +134,7 @@ def test_spool_file_looks_as_the_page_shows(run_python: RunPython, home: Path) -
         assert (line == part) != part.endswith("...")
 
 
-def test_drain_prints_what_the_page_shows(
+def test_drain_and_check_print_what_the_page_shows_of_a_spool(
     run_python: RunPython, home: Path, receiver: Receiver
 ) -> None:
     """Except addresses, sizes and ages."""
@@ -142,20 +142,31 @@ def test_drain_prints_what_the_page_shows(
     def comparable(text: str) -> list[str]:
         text = re.sub(r"http://[\w.]+:\d+", "ADDRESS", text)
         text = re.sub(r"[\d,]+  \d+ (s|min) *$", "SIZE AGE", text, flags=re.MULTILINE)
+        text = re.sub(r"[\d,]+ of at most", "SIZE of at most", text)
         text = text.replace(str(home / ".codex"), "/home/agent")
         return [re.sub("  +", "  ", line) for line in text.splitlines()]
 
+    def printed(shown: str) -> str:
+        text = ""
+        for line in re.findall(r"^\$ .*$", shown, re.MULTILINE):
+            command, _, tail = line.removeprefix("$ codex-otel-logging ").partition(" | tail -n ")
+            lines = run_python(MAIN, *command.split()).stdout.splitlines(keepends=True)
+            text += f"{line}\n{''.join(lines[-int(tail or 0) :])}"
+        return text
+
+    def leave() -> None:
+        for count in (25, 12):
+            Application(home).leave(settings, count)
+
     settings = home / ".codex" / "config.toml"
     add_spool(settings)
-    for count in (25, 12):
-        Application(home).leave(settings, count)
-    shown = block("console", "drain --list")
-    first, second = re.findall(r"^\$ codex-otel-logging (.*)$", shown, re.MULTILINE)
-    printed = ""
-    for command in (first, second):
-        printed += f"$ codex-otel-logging {command}\n"
-        printed += run_python(MAIN, *command.split()).stdout
-    assert comparable(printed) == comparable(shown)
+    leave()
+    for part in ("check | tail -n 6", "drain --list"):
+        shown = block("console", part)
+        assert comparable(printed(shown)) == comparable(shown)
+    leave()
+    shown = block("console", "drain --discard")
+    assert comparable(printed(shown)) == comparable(shown)
 
 
 def point_at_port(settings: Path, port: int) -> None:
@@ -214,7 +225,8 @@ OUTPUTS: dict[str, Callable[..., None] | str] = {
     "A recorded agent session": test_demo_prints_what_the_pages_show,
     "Listening for events": test_listen_prints_what_the_page_shows,
     "codex-otel-spool 1": test_spool_file_looks_as_the_page_shows,
-    "$ codex-otel-logging drain": test_drain_prints_what_the_page_shows,
+    "$ codex-otel-logging drain": test_drain_and_check_print_what_the_page_shows_of_a_spool,
+    "$ codex-otel-logging check | tail": test_drain_and_check_print_what_the_page_shows_of_a_spool,
     "POST /v1/traces": "test_refused_requests.py",
     "$ codex-otel-logging check --send": test_check_send_prints_what_the_page_shows,
     "$ codex-otel-logging check --logging": test_check_logging_prints_what_the_page_shows,

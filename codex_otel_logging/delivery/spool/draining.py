@@ -119,6 +119,8 @@ class Drain:
             while monotonic() < self._deadline and self._leftovers.step():
                 attempts, progressed_at = 0, monotonic()
                 self._progress()
+            # If time is up, in the middle of a file: `survey` would take it for one in use.
+            self._leftovers.release()
             self.failure = self._leftovers.failure
             remaining = list(survey(self._settings.path))
             # Files may be left without a failure: of a process that has just ended, or because
