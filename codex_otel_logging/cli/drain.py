@@ -196,13 +196,11 @@ class _Command:
         destination = None if self._options.redirect else self._result.destination
         if destination is None and not self._options.redirect:
             raise _CommandError(
-                f"{self._name}: [otel] exporter: none, so no event is meant for it; to discard the "
-                "events for every destination, add --redirect"
+                f"{self._name}: [otel] exporter: exporter is none; to discard the events for every "
+                "destination, add --redirect"
             )
         if not (self._options.yes or _is_interactive()):
-            raise _CommandError(
-                "--discard: confirm with --yes; there is no terminal on which to ask"
-            )
+            raise _CommandError("--discard: not on a terminal; confirm with --yes")
         if not disk.has_locks():
             raise _CommandError(f"{self._spool.path}: nothing can be discarded on this platform")
         self._discard = Discard(
@@ -301,4 +299,7 @@ def _is_interactive() -> bool:
 def _confirm(files: Iterable[SpoolFile]) -> bool:
     """Ask on standard error, because standard output may be a pipe; anything but yes means no."""
     print(f"Discard {_total([*files])}? [y/N] ", end="", file=sys.stderr, flush=True)
-    return sys.stdin.readline().strip().lower() in ("y", "yes")
+    try:
+        return sys.stdin.readline().strip().lower() in ("y", "yes")
+    except UnicodeDecodeError:
+        return False

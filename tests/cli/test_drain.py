@@ -802,9 +802,10 @@ class TestDiscard:
         application.configure(receiver.http_endpoint)
         for count in (4, 5, 6):
             application.die(count)
+        (application.spool / "0-a.spool.new").touch()
         damage_header(newest(application))
-        damage_header(sorted(application.spool.iterdir())[1])
-        file = sorted(application.spool.iterdir())[1]
+        file = sorted(application.spool.glob("*.spool"))[1]
+        damage_header(file)
         file.rename(f"{file}.damaged")
         status, lines = drain("--discard", "--yes")
         assert status == LEFT
@@ -877,7 +878,7 @@ class TestDiscard:
     def test_needs_a_confirmation(self, application: Application, drain: Drain) -> None:
         application.configure("http://127.0.0.1:9/v1/logs")
         application.die(2)
-        message = "--discard: confirm with --yes; there is no terminal on which to ask"
+        message = "--discard: not on a terminal; confirm with --yes"
         assert drain("--discard") == (INVALID, [message])
         assert len(application.files) == 1
 
@@ -917,8 +918,8 @@ class TestDiscard:
         assert drain("--discard", "--yes") == (
             INVALID,
             [
-                f"{application.settings}: [otel] exporter: none, so no event is meant for it; to "
-                "discard the events for every destination, add --redirect"
+                f"{application.settings}: [otel] exporter: exporter is none; to discard the "
+                "events for every destination, add --redirect"
             ],
         )
         status, lines = drain("--discard", "--yes", "--redirect")
@@ -991,6 +992,29 @@ def test_discards_and_drains_at_the_same_time_share_the_events(
     assert exported + sum(each["discarded"] for each in found) == 90
     assert len(set(numbers(receiver.events))) == len(receiver.events) == exported
     assert application.files == []
+
+
+def test_a_discard_that_is_killed_leaves_whole_files(
+    application: Application, drain: Drain
+) -> None:
+    application.configure("http://127.0.0.1:9/v1/logs")
+    application.die(2)
+    (file,) = application.spool.iterdir()
+    data = file.read_bytes()
+    for number in range(2000):
+        file.with_name(f"{number:020d}-a.spool").write_bytes(data)
+    chance = random.Random(1)
+    counts = [len(application.files)]
+    while application.files:
+        arguments = ("drain", str(application.settings), "--discard", "--yes")
+        with Command(*arguments, home=application.folder) as running:
+            running.read_until("In ")
+            time.sleep(chance.uniform(0.0, 0.3))
+            assert running.end(signal.SIGKILL) in (-signal.SIGKILL, NOTHING_LEFT)
+        counts.append(len(application.files))
+        assert {path.read_bytes() for path in application.spool.iterdir()} <= {data}
+        assert len(counts) < 100
+    assert len(set(counts)) > 2
 
 
 def test_without_a_bar_progress_is_printed_now_and_then(

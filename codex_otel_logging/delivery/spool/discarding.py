@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 
 from ...native import monotonic
 from .leftovers import Report
-from .segment import NewerFormatError, discard
+from .segment import NewerFormatError, discard, remove_all_unfinished
 from .survey import SpoolFile, survey
 
 
@@ -57,6 +57,7 @@ class Discard:
     def run(self) -> Iterator[None]:
         """Remove them one by one, and yield after each.
 
+        Also removes files that dead processes left before they had a header; these do not count.
         May be ended at any moment: each file is either there or counted, except for the last one.
 
         Raises:
@@ -70,6 +71,7 @@ class Discard:
                 return
             if self._remove(file.path):
                 yield
+        remove_all_unfinished(self._directory)
 
     def _remove(self, path: str) -> bool:
         try:

@@ -15,6 +15,7 @@ locked belongs to nobody alive.
 from __future__ import annotations
 
 import json
+import os
 from array import array
 from collections.abc import Iterator
 from contextlib import suppress
@@ -524,6 +525,14 @@ def discard(path: str, destination: str | None) -> int | None:
     finally:
         # Not before it is removed: an adopter could lock it in between, and export its events.
         disk.close(descriptor)
+
+
+def remove_all_unfinished(directory: str) -> None:
+    """Remove those files of a directory that processes left before they were segments."""
+    with suppress(OSError):
+        for name in disk.names(directory):
+            if name.endswith(SUFFIX + UNFINISHED):
+                remove_unfinished(f"{directory}{os.sep}{name}")
 
 
 def remove_unfinished(path: str) -> None:
