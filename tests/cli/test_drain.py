@@ -1001,20 +1001,19 @@ def test_a_discard_that_is_killed_leaves_whole_files(
     application.die(2)
     (file,) = application.spool.iterdir()
     data = file.read_bytes()
-    for number in range(2000):
+    for number in range(600):
         file.with_name(f"{number:020d}-a.spool").write_bytes(data)
     chance = random.Random(1)
     counts = [len(application.files)]
     while application.files:
         arguments = ("drain", str(application.settings), "--discard", "--yes")
         with Command(*arguments, home=application.folder) as running:
-            running.read_until("In ")
-            time.sleep(chance.uniform(0.0, 0.3))
+            wait_until(lambda: len(application.files) < counts[-1])
+            time.sleep(chance.uniform(0.0, 0.02))
             assert running.end(signal.SIGKILL) in (-signal.SIGKILL, NOTHING_LEFT)
         counts.append(len(application.files))
         assert {path.read_bytes() for path in application.spool.iterdir()} <= {data}
-        assert len(counts) < 100
-    assert len(set(counts)) > 2
+    assert len(counts) > 2
 
 
 def test_without_a_bar_progress_is_printed_now_and_then(
@@ -1037,29 +1036,39 @@ def test_each_interruption_at_a_random_moment_repeats_at_most_one_batch(
 ) -> None:
     def keep(request: ReceivedRequest) -> None:
         received.extend(numbers(events_of(request)))
-        time.sleep(0.002)
+        time.sleep(0.005)
 
     received: list[int] = []
     chance = random.Random(number)
     interruptions = 0
     with Receiver(on_request=keep) as receiver:
         application.configure(receiver.http_endpoint)
-        for process in range(8):
+        for process in range(5):
             application.die(5 * BATCH, 5 * BATCH * process)
         while application.files:
             assert interruptions < 100
             arguments = ("drain", str(application.settings))
             with Command(*arguments, home=application.folder) as running:
                 running.read_until("From ")
-                time.sleep(chance.uniform(0.0, 0.2))
+                if chance.random() < 0.75:  # the others end while they import the exporter
+                    count = len(received)
+                    wait_until(lambda seen=count: len(received) > seen or not application.files)
+                time.sleep(chance.uniform(0.0, 0.05))
                 status = running.end(number)
                 # Python's warnings are errors here, also those of an import that is interrupted.
                 assert "KeyboardInterrupt" not in running.errors
             assert status in (130, -number, NOTHING_LEFT)
             interruptions += status != NOTHING_LEFT
     assert interruptions > 1
-    assert set(received) == set(range(40 * BATCH))
-    assert len(received) - 40 * BATCH <= interruptions * BATCH
+    assert set(received) == set(range(25 * BATCH))
+    assert len(received) - 25 * BATCH <= interruptions * BATCH
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
 
 
 def newest(application: Application) -> Path:
