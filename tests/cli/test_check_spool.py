@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -116,7 +117,7 @@ class TestProblems:
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
         application.spool.mkdir(0o700)
-        monkeypatch.setattr(disk.os, "access", lambda path, mode: path != str(application.spool))
+        monkeypatch.setattr(os, "access", lambda path, mode: path != str(application.spool))
         assert problem(application, capsys) == "the directory is not writable"
 
     def test_parent_that_is_not_writable(
@@ -127,7 +128,7 @@ class TestProblems:
     ) -> None:
         text = application.settings.read_text()
         application.settings.write_text(text.replace('"spool"', '"a/b/spool"'))
-        monkeypatch.setattr(disk.os, "access", lambda path, mode: path != str(application.folder))
+        monkeypatch.setattr(os, "access", lambda path, mode: path != str(application.folder))
         parent = application.folder
         assert problem(application, capsys) == f"cannot be created: {parent} is not writable"
 

@@ -27,7 +27,7 @@ from codex_otel_logging.__main__ import main
 from codex_otel_logging.cli import console, leftovers
 from codex_otel_logging.cli import drain as command
 from codex_otel_logging.delivery.sender import BACKOFF_S
-from codex_otel_logging.delivery.spool import discarding, disk, draining, segment
+from codex_otel_logging.delivery.spool import discarding, disk, draining
 from codex_otel_logging.receiver import ReceivedRequest, events_of
 from support.collectors import OK, HttpCollector, Reply, Unless
 from support.commands import Command, needs_rich
@@ -851,8 +851,8 @@ class TestDiscard:
     ) -> None:
         application.configure("http://127.0.0.1:9/v1/logs")
         application.die(2)
-        monkeypatch.setattr(segment.disk, "lock", lambda _: next(locks, False))
         locks = iter([True, True])  # twice in surveys
+        monkeypatch.setattr(disk, "lock", lambda _: next(locks, False))
         status, lines = drain("--discard", "--yes")
         assert status == NOTHING_LEFT
         assert lines[1] == "Discarded 0 events in 0 files"
@@ -1045,14 +1045,17 @@ def test_each_interruption_at_a_random_moment_repeats_at_most_one_batch(
         application.configure(receiver.http_endpoint)
         for process in range(5):
             application.die(5 * BATCH, 5 * BATCH * process)
+
+        def more_than(seen: int) -> Callable[[], bool]:
+            return lambda: len(received) > seen or not application.files
+
         while application.files:
             assert interruptions < 100
             arguments = ("drain", str(application.settings))
             with Command(*arguments, home=application.folder) as running:
                 running.read_until("From ")
                 if chance.random() < 0.75:  # the others end while they import the exporter
-                    count = len(received)
-                    wait_until(lambda seen=count: len(received) > seen or not application.files)
+                    wait_until(more_than(len(received)))
                 time.sleep(chance.uniform(0.0, 0.05))
                 status = running.end(number)
                 # Python's warnings are errors here, also those of an import that is interrupted.
