@@ -35,7 +35,7 @@ from support.fixtures import Scripted
 from support.leftovers import BATCH, Application, numbers
 from support.paths import PROGRAMS, ROOT
 
-pytestmark = pytest.mark.processes
+pytestmark = [pytest.mark.processes, pytest.mark.thorough]
 
 NOTHING_LEFT, LEFT, INVALID = 0, 1, 2
 

@@ -46,6 +46,8 @@ from support.dying import (
 )
 from support.queued_events import numbers
 
+pytestmark = pytest.mark.thorough
+
 ERRORS = [errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ENOLCK, errno.EROFS, errno.EMFILE]
 FAULTS = st.sampled_from([SHORT, *map(error, ERRORS)])
 DEATHS = st.sampled_from([DIES_BEFORE, DIES_HALFWAY, DIES_AFTER])

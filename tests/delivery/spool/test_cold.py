@@ -48,6 +48,8 @@ from support.queued_events import turns
 from support.records import record
 from support.spools import SpooledQueue, on_disk, segments, settings_of, until
 
+pytestmark = pytest.mark.thorough
+
 WARM_BYTES = 1 << 15
 WARM = 150
 """More events than memory holds, and fewer than `MANY`."""

@@ -32,6 +32,8 @@ from support.dying import (
 )
 from support.queued_events import turns
 
+pytestmark = pytest.mark.thorough
+
 Scenario = Callable[[World], None]
 
 

@@ -39,6 +39,8 @@ from support.parts import worker_of
 from support.paths import ROOT
 from support.queued_events import numbers, turns
 
+pytestmark = pytest.mark.thorough
+
 GOLDEN = ROOT / "tests" / "data" / "segment-1.spool"
 """A segment of format 1, as the first release with a spool has written it: eight events, of which
 three are settled. It must stay readable for good, so nothing writes it again."""

@@ -33,6 +33,8 @@ from support.paths import PROGRAMS, read_program
 from support.records import record
 from support.servers import Program
 
+pytestmark = pytest.mark.thorough
+
 processes = pytest.mark.processes
 forks = pytest.mark.skipif(not hasattr(os, "fork"), reason="no forks on this system")
 

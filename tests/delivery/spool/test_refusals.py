@@ -28,6 +28,8 @@ from support.fixtures import HandlerFactory, Scripted
 from support.queued_events import turns
 from support.simulated_spool import Answer, Clock, Simulated
 
+pytestmark = pytest.mark.thorough
+
 WEEK_S = 7 * 86_400.0
 
 FINAL, KEPT, RETRIED = "final", "kept", "retried"

@@ -28,6 +28,8 @@ from support.recipes import LISTENING, UVICORN, append, lay_out_applications, st
 from support.records import record
 from support.servers import Program, Prompts
 
+pytestmark = pytest.mark.thorough
+
 LOG_THEN = read_program("log_then_run")
 
 LOG_AGAIN = """

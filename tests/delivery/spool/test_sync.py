@@ -21,6 +21,8 @@ from support.fixtures import HandlerFactory
 from support.parts import worker_of
 from support.spools import SpooledQueue, segments, settings_of, until
 
+pytestmark = pytest.mark.thorough
+
 MAIN = "main"
 WORKER = "worker"
 
