@@ -1,5 +1,8 @@
 """Exports batches: builds the exporter, retries, splits rejected batches, gives up.
 
+Events that are on disk follow other rules: they are retried for as long as the spool keeps them,
+and refusals are retried as well. Those rules apply part by part, because a disk may fail.
+
 Runs on one thread at a time: the worker or, if no thread can be started, the thread that flushes.
 Holds no lock during a request and does not sleep: the worker waits between two attempts.
 """
@@ -27,10 +30,10 @@ BACKOFF_S = (0.1, 0.5, 1.0, 2.0, 3.0)
 """Backoff after the first, second, ... consecutive failure, in seconds; the last value repeats."""
 
 BACKOFF_ON_DISK_S = (*BACKOFF_S, 5.0, 10.0, 20.0, 30.0)
-"""The same for events that are on disk: an outage may last for days."""
+"""The same for events on disk: an outage may last for days."""
 
 POSTPONE_AFTER = 5
-"""After how many failed attempts in a row a batch on disk may be passed by others."""
+"""After how many consecutive failures a batch on disk may be set aside, to let others pass."""
 
 _BACKOFF_AT_EXIT_S = 0.25
 """Longest backoff at exit, in seconds: several attempts must fit into `shutdown_timeout_ms`."""
@@ -124,7 +127,7 @@ class Sender:
         connect: builds the exporter; called before the first batch, and again after a lost
             connection. `ImportError` means that a package is missing or broken.
         check: called with each event before it is exported; its exceptions are ignored.
-        spool: where queued events are on disk, if they are.
+        spool: where the queue writes events to disk; None means nowhere.
 
     """
 
@@ -141,9 +144,13 @@ class Sender:
         self.shutting_down = False
         """Whether the process is about to end. Backoff is then short; failures are not reported."""
         self.has_failed_at_exit = False
-        """Whether the last attempt of a shutdown has failed, conclusively; see `Retry`."""
+        """Whether a shutdown's last attempt has failed conclusively; see `Retry`."""
         self.has_no_exporter = False
         """Whether importing the exporter failed. A flush then does not wait for this sender."""
+        self.has_succeeded = False
+        """Whether the last request succeeded, so that the connection works, or did."""
+        self.request_s = 0.0
+        """How long the last request took, in seconds."""
         self._retry_for_s = config.retry_for_ms / 1000
         self._queue = queue
         self._reporter = reporter
@@ -152,14 +159,11 @@ class Sender:
         self._spool = spool
         self._exporter: Exporter | None = None
         self._leftover_exporter: LeftoverExporter | None = None
-        self.has_succeeded = False
-        """Whether the last request succeeded, so that the connection works, or did."""
-        self.request_s = 0.0
-        """How long the last request took, in seconds."""
         self._import_failure: Outcome | None = None
         self._import_again_at = 0.0
         self._progressed_at: float | None = 0.0
-        self._is_believed = False
+        self._is_collector_proven = False
+        """Whether the batch's rejections come from a collector, and not from a proxy."""
         self._parts: Parts[Event] = Parts(())
         self._failures = 0
         self._give_up_at = 0.0
@@ -185,7 +189,7 @@ class Sender:
             # A check only reports invalid fields. A fault in it must not cost the event.
             with suppress(Exception):
                 self._check(event)
-        self._is_believed = False
+        self._is_collector_proven = False
         self._parts = Parts(batch)
         self._failures = 0
 
@@ -193,26 +197,26 @@ class Sender:
         """Export the next part of the batch in one request.
 
         Blocks for at most about the exporter's timeout, or until `deadline` if that is earlier.
-        Returns None if the part is settled or was split, otherwise the time of the next attempt.
+        Returns the time of the next attempt; None if there is none to wait for, because the part is
+        settled, was split, or was left on disk.
         """
         part = self._parts.take()
         self._queue.restore()
-        outcome = self._export(part, deadline)
-        is_kept = False
-        if self._queue.is_on_disk(len(part)):
-            from .spool.policy import keeping
-
-            answered, outcome = outcome, keeping(outcome)
-            is_kept = outcome is not answered
+        answer = self._export(part, deadline)
+        spool = self._spool_of(len(part))
+        outcome = answer if spool is None else spool.keeping(answer)
         if outcome.verdict == "retry":
-            return self._retry_later(part, outcome, is_kept=is_kept)
+            return self._retry_later(part, outcome, is_refused=outcome is not answer)
         settlement = self._parts.apply(part, outcome)
         if settlement is None:
             return None
-        if settlement.rejected and not self._is_collector():
+        if settlement.rejected and not self._prove_collector():
+            # The halves tell nothing if no collector has answered: retry the batch as a whole.
             self._parts = Parts(self._queue.batch)
             kept = outcome._replace(verdict="retry", retry_after_s=REFUSAL_INTERVAL_S)
-            return self._retry_later(self._parts.take(), kept, is_kept=True, is_suspect=True)
+            return self._retry_later(
+                self._parts.take(), kept, is_refused=True, is_empty_refused=True
+            )
         self._failures = 0
         if outcome.verdict == "delivered":
             self.has_succeeded = True
@@ -226,35 +230,44 @@ class Sender:
         part: Sequence[Event],
         outcome: Outcome,
         *,
-        is_kept: bool = False,
-        is_suspect: bool = False,
+        is_refused: bool = False,
+        is_empty_refused: bool = False,
     ) -> Retry | None:
-        """Put a part back after a failed attempt, or give it up; return the next attempt's time.
+        """Put a part back after a failed attempt; return the time of the next one.
 
-        `is_kept` says that the collector has refused it, `is_suspect` that it has rejected it and
-        an empty request as well.
+        Returns None if the part was dropped, or left on disk. `is_refused`: the part was refused,
+        and is retried because it is on disk. `is_empty_refused`: so was an empty request after it.
         """
         now = monotonic()
-        self._is_believed = False  # by the next attempt, something else may answer
+        self._is_collector_proven = False  # something else may answer the next attempt
         self._failures += 1
         if self._failures == 1:  # retry_for_ms begins when the first attempt has failed
             self._give_up_at = now + self._retry_for_s
-        is_on_disk = self._queue.is_on_disk(len(part))
-        if is_on_disk:
+        spool = self._spool_of(len(part))
+        if spool is not None:
             self._queue.sync()
-            part = self._without_expired(part, outcome)
-            if not part or self._is_postponed(is_suspect=is_suspect):
+            if expired := spool.count_expired(part):
+                self._drop(expired, f"spool.keep_for_ms exceeded: {outcome.reason}")
+                part = part[expired:]
+            if not part or self._set_aside(is_empty_refused=is_empty_refused):
                 return None
         elif now >= self._give_up_at:
-            self._reporter.report_loss(
-                "dropped", len(part), f"retry_for_ms exceeded: {outcome.reason}"
-            )
-            self._account(Settlement(dropped=len(part)))
+            self._drop(len(part), f"retry_for_ms exceeded: {outcome.reason}")
             return None
+        self._parts.put_back(part)
+        conclusive = self._note_failure(outcome, is_refused=is_refused)
+        retry_at = now + self.backoff_s(self._failures, outcome, is_on_disk=spool is not None)
+        if spool is None:
+            # The last attempt is made at the end of retry_for_ms, even if the backoff is longer.
+            retry_at = min(retry_at, self._give_up_at)
+        return Retry(retry_at, throttled=bool(outcome.retry_after_s), conclusive=conclusive)
+
+    def _note_failure(self, outcome: Outcome, *, is_refused: bool) -> bool:
+        """Report a failed attempt, and let flushes know; return whether it is conclusive."""
         # A single failure is not reported: often the collector has closed an idle connection, and
         # the retry succeeds. At exit, one line reports the remaining events with the last reason.
         no_exporter = outcome is self._import_failure
-        visible = (self._failures > 1 or no_exporter or is_kept) and not self.shutting_down
+        visible = (self._failures > 1 or no_exporter or is_refused) and not self.shutting_down
         self._reporter.report_failure(outcome.reason, self._queue.stats(), visible=visible)
         if no_exporter:  # a flush that waits for this sender returns now
             self.has_no_exporter = True
@@ -263,54 +276,46 @@ class Sender:
         if self.shutting_down and conclusive:
             self.fail_at_exit()
         self.has_succeeded = False
-        self._parts.put_back(part)
-        retry_at = now + self.backoff_s(self._failures, outcome, is_on_disk=is_on_disk)
-        if not is_on_disk:
-            # The last attempt is made at the end of retry_for_ms, even if the backoff is longer.
-            retry_at = min(retry_at, self._give_up_at)
-        return Retry(retry_at, throttled=bool(outcome.retry_after_s), conclusive=conclusive)
+        return conclusive
 
     def fail_at_exit(self) -> None:
-        """Note that no attempt will succeed before the process ends; see `has_failed_at_exit`."""
+        """Note that no further attempt is worth waiting for; see `has_failed_at_exit`."""
         self.has_failed_at_exit = True
         self._queue.notify_waiters()
 
-    def _without_expired(self, part: Sequence[Event], outcome: Outcome) -> Sequence[Event]:
-        """Drop the first events of a part, which are on disk, if they are too old."""
-        from .spool.policy import count_expired
+    def _spool_of(self, count: int) -> SpoolSettings | None:
+        """Return the spool if the next `count` events are all on disk; None if they are not."""
+        return self._spool if self._queue.is_on_disk(count) else None
 
-        assert self._spool is not None
-        expired = count_expired(part, self._spool.keep_for_s)
-        if expired:
-            reason = f"spool.keep_for_ms exceeded: {outcome.reason}"
-            self._reporter.report_loss("dropped", expired, reason)
-            self._account(Settlement(dropped=expired))
-        return part[expired:]
+    def _drop(self, count: int, reason: str) -> None:
+        """Drop the first unsettled events of the batch, and report the loss."""
+        self._reporter.report_loss("dropped", count, reason)
+        self._account(Settlement(dropped=count))
 
-    def _is_collector(self) -> bool:
-        """Return whether a rejection of events on disk is to be believed.
+    def _prove_collector(self) -> bool:
+        """Return whether a rejection is final; for events on disk, ask if a collector answers.
 
-        It is if the collector has accepted a part of the batch, or accepts an empty request.
-        Otherwise something else may have answered, such as a proxy that sends requests elsewhere.
+        One does if it has accepted a part of the batch, or accepts an empty request. Otherwise the
+        answer may come from something else, such as a proxy that sends requests elsewhere.
         """
-        if not self._is_believed:
-            self._is_believed = (
+        if not self._is_collector_proven:
+            self._is_collector_proven = (
                 self._parts.any_accepted
-                or not self._queue.is_on_disk(self._queue.taken)
+                or self._spool_of(self._queue.taken) is None
                 or self._accepts_empty_request()
             )
-        return self._is_believed
+        return self._is_collector_proven
 
-    def _is_postponed(self, *, is_suspect: bool) -> bool:
-        """Let the other events pass a batch on disk that keeps failing, if it alone is to blame.
+    def _set_aside(self, *, is_empty_refused: bool) -> bool:
+        """Let the other events pass a batch on disk that keeps failing; return whether they may.
 
-        It is if the collector accepts other requests. If it has rejected the batch and an empty
-        request as well, the next batch will show. If there are no others, the batch stays: its
-        success is what tells the worker that the collector works again.
+        They may if the collector accepts an empty request: then the batch is to blame. If that was
+        refused as well, the next batch shows what is. The only batch stays: its success is what
+        tells the worker that the collector works again.
         """
         if self._failures % POSTPONE_AFTER or self.shutting_down or not self._queue:
             return False
-        if not (is_suspect or self._accepts_empty_request()) or not self._queue.postpone():
+        if not (is_empty_refused or self._accepts_empty_request()) or not self._queue.postpone():
             return False
         self._parts.rest()
         return True
@@ -319,20 +324,19 @@ class Sender:
         return self._export((), None).verdict == "delivered"
 
     def export_leftovers(self, shared: SharedAttributes, events: Sequence[Event]) -> Outcome:
-        """Export a batch of another process, which had these shared attributes, in one request."""
-        spool = self._spool
-        assert spool is not None
-        if shared == spool.shared:
+        """Export events of another process, with its shared attributes, in one request."""
+        assert self._spool is not None
+        if shared == self._spool.shared:
             return self._export(events, None)
         if self._leftover_exporter is None:
-            self._leftover_exporter = LeftoverExporter(spool.connect)
+            self._leftover_exporter = LeftoverExporter(self._spool.connect)
         started = monotonic()
         outcome = self._leftover_exporter.export(shared, events)
         self.request_s = monotonic() - started
         return outcome
 
     def leave_on_disk(self) -> bool:
-        """Give up the batch and all queued events if they are on disk; return whether they are."""
+        """Leave all queued events to other processes, with the batch; False if not all on disk."""
         if not self._queue.leave_on_disk():
             return False
         self._parts.rest()
@@ -422,7 +426,7 @@ class Sender:
             self._queue.notify_waiters()
 
     def backoff_s(self, failures: int, outcome: Outcome, *, is_on_disk: bool = False) -> float:
-        """Return the delay before the next attempt, in seconds; at least `retry_after_s`."""
+        """Return the delay before the next attempt, in seconds; at least the `retry_after_s`."""
         delays_s = BACKOFF_ON_DISK_S if is_on_disk else BACKOFF_S
         delay_s = delays_s[min(failures, len(delays_s)) - 1]
         if self.shutting_down:

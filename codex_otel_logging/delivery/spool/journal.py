@@ -22,10 +22,11 @@ from ...config.files import directory_problem
 from ...events.event import Event, SharedAttributes
 from ...native import RLock
 from .. import forks
-from ..exporter import Exporter
+from ..exporter import Exporter, Outcome
 from . import disk
 from .cold import ColdReader
 from .health import DiskHealth
+from .policy import count_expired, keeping
 from .records import RecordEncoder
 from .segment import SUFFIX, Header, Segment
 
@@ -60,6 +61,15 @@ class SpoolSettings(NamedTuple):
     redact: Callable[[Event], None]
     max_bytes: int = 512 << 20
     keep_for_s: float = 604_800.0
+
+    # Methods, so that a sender without a spool imports nothing from this package.
+    def keeping(self, outcome: Outcome) -> Outcome:
+        """Return the outcome that applies to events on disk; see `policy.keeping`."""
+        return keeping(outcome)
+
+    def count_expired(self, events: Sequence[Event]) -> int:
+        """Return how many events at the beginning are too old to be kept."""
+        return count_expired(events, self.keep_for_s)
 
 
 class _Names:

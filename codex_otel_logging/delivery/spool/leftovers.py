@@ -20,7 +20,6 @@ from ..exporter import Outcome
 from ..parts import Parts, Settlement
 from . import disk
 from .journal import SpoolSettings
-from .policy import count_expired, keeping
 from .segment import (
     DAMAGED,
     SUFFIX,
@@ -167,7 +166,7 @@ class Leftovers:
         settled = Settlement()
         while parts:
             part = parts.take()
-            outcome = keeping(self._export(leftover.header.shared, part))
+            outcome = self._settings.keeping(self._export(leftover.header.shared, part))
             settlement = None if outcome.verdict == "retry" else parts.apply(part, outcome)
             if outcome.verdict == "retry" or (
                 settlement is not None
@@ -178,7 +177,7 @@ class Leftovers:
             ):
                 self.failure = outcome.reason
                 self._failed.add(leftover.path)
-                expired = count_expired(events[settled.events :], self._settings.keep_for_s)
+                expired = self._settings.count_expired(events[settled.events :])
                 if expired:
                     settled = settled._replace(dropped=settled.dropped + expired)
                     self._warn("", f"events of an earlier process expired: {outcome.reason}")
