@@ -7,6 +7,10 @@ or dropped. All of this changes only under `lock`.
 The lock is held for a few instructions, never while encoding, exporting, logging or waiting. It is
 reentrant, because a signal handler or a finalizer may log an event on the thread that holds it.
 
+With a spool, `put` also writes each event to disk, after it has released the lock. While memory is
+full, further events are cold: they are on disk only, and `refill` reads them back. They follow the
+events of `waiting`, so an event's position still is its number. `docs/design.md` lists the places.
+
 Signal handlers may raise, as Ctrl-C does. CPython runs them on the main thread after a call or at
 the start of a function, never between two assignments. Therefore values that must stay consistent
 are assigned without a call in between; such a sequence ends with at most one call, to a function
@@ -32,12 +36,13 @@ if TYPE_CHECKING:
     from .spool.journal import Journal, SpoolSettings
 
 WARM_BYTES = 8 << 20
-"""The bytes of memory that events take at most while they are on disk as well."""
+"""The most memory, in bytes, that events take which are on disk as well."""
 
 _Place = Literal["memory", "disk", "nowhere"]
 _MEMORY: _Place = "memory"
 _DISK: _Place = "disk"
 _NOWHERE: _Place = "nowhere"
+"""Where `put` keeps an event: in memory, and on disk if it can be written; on disk only; or not."""
 
 _COMMON_SIZE = 600
 """Estimated encoded size, in bytes, of the attributes that every event repeats."""
@@ -53,10 +58,10 @@ class Stats(NamedTuple):
     `retry_for_ms`, or could not be encoded. `queued` events wait for export. `ignored` counts log
     records that are not events.
 
-    With a spool, `spooled` of the `queued` events are on disk. `dropped` also counts those that
-    expired there (`keep_for_ms`), or could not be read back. `recovered` events were left by other
-    processes and exported by this one; `discarded` ones were rejected by the collector, had
-    expired, or were damaged. Neither counts as `accepted`.
+    With a spool, `spooled` of the `queued` events are on disk. `dropped` also counts events that
+    expired there (`keep_for_ms`) or could not be read back. The last two counts are of events that
+    other processes left: this one exported the `recovered` ones; the `discarded` ones were rejected
+    by the collector, had expired, or were damaged. Neither counts as `accepted`.
     """
 
     accepted: int = 0
@@ -87,7 +92,7 @@ class EventQueue:
         on_ready: called by `put`, without the lock, once `wake_threshold` events wait; after
             `at_exit` is set, for every event.
         events: the initial contents.
-        spool: where accepted events are written to disk; None means nowhere.
+        spool: where the queue writes events to disk; None means nowhere.
 
     """
 
@@ -119,9 +124,11 @@ class EventQueue:
         self._exported = self._rejected = self._dropped = self._overflowed = self._ignored = 0
         self._settled = 0
         self._cold = 0
-        """The number of events that are on disk only, behind those in memory."""
+        """The number of cold events."""
         self._warm_bytes = self._max_bytes if spool is None else min(self._max_bytes, WARM_BYTES)
-        self._left_on_disk = self._recovered = self._discarded = 0
+        """The memory, in bytes, beyond which events are cold; without a spool, are dropped."""
+        self._left_on_disk = 0
+        self._recovered = self._discarded = 0
         self._waiters: list[Wakeup] = []
         self.journal: Journal | None = None
         """Writes accepted events to disk, if there is a spool."""
@@ -133,27 +140,23 @@ class EventQueue:
                 self.journal.write(number, self.journal.admit(number), event)
 
     def __len__(self) -> int:
-        """Return the number of waiting events, in memory or not, without those of the batch."""
+        """Return the number of events not yet taken for export, cold ones included."""
         return len(self.waiting) + self._cold
 
     def put(self, event: Event) -> None:
-        """Queue an event; if the queue is full, drop and count it. Takes only the queue's lock.
+        """Queue an event; if the queue is full, drop and count it.
 
-        With a spool, also writes the event to disk. During interpreter finalization that is all;
-        without one the event is then only counted as dropped.
+        Takes only the queue's lock. With a spool, then writes the event to disk, which may block.
         """
-        journal = self.journal
+        # This is the fast path of every logging call, and one function: each call would cost more
+        # than the lines that it saves.
         if self.at_exit and sys.is_finalizing():
-            # Daemon threads have stopped for good, one of them perhaps while it held the lock. No
-            # other thread runs any more, so counting needs no lock.
-            if journal is None:
-                self._overflowed += 1
-            else:
-                self.waiting.append(event)
-                journal.write_last(event)
+            self._put_last(event)
             return
-        number = 0
+        journal = self.journal
+        number = 0  # stays 0 if the event is dropped
         place = _MEMORY
+        notify: Callable[[], None] | None = None  # called below, without the lock
         try:
             with self.lock:
                 waiting = self.waiting
@@ -161,13 +164,13 @@ class EventQueue:
                 size = self.queued_bytes + event.size
                 queued = length + len(self.batch)
                 if size > self._warm_bytes or queued > self._max_size or self._cold:
-                    place = _NOWHERE if journal is None else self._place_beyond(size, queued)
+                    place = _NOWHERE if journal is None else self._place(journal, size, queued)
                 if place is _NOWHERE:
                     self._overflowed += 1
                     if self._overflow.begun:
                         return
                     self._overflow.begun = True
-                    ready = None  # the overflow is reported below, without the lock
+                    notify = self._overflow.report_begin
                 else:
                     number = self._settled + queued + self._cold
                     if place is _MEMORY:
@@ -179,39 +182,50 @@ class EventQueue:
                         segment = journal.admit(number)
                         if segment is None and place is _DISK:
                             journal.park(number, event)
-                    ready = length + self._cold >= self.wake_threshold or self.at_exit
-                    if ready:
+                    if length + self._cold >= self.wake_threshold or self.at_exit:
                         # One call wakes the worker. Until it sets a threshold again, further
                         # events cost no wake-up.
                         self.wake_threshold = sys.maxsize
-            if journal is not None and ready is not None:
+                        notify = self._on_ready
+            if journal is not None and number:
                 journal.write(number, segment, event, is_cold=place is _DISK)
-            if ready:
-                self._on_ready()
-            elif ready is None:
-                self._overflow.report_begin()
+            if notify is not None:
+                notify()
         except BaseException:
             # Interrupted, as by Ctrl-C, perhaps before `on_ready` woke the worker. Then the next
             # event must wake it, because no later one would.
             self.wake_threshold = 1
             if journal is not None and number:
-                with self.lock:  # the worker takes a cold event for removed that is not parked yet
+                # Under one lock: to the worker, a cold event that is neither written nor parked is
+                # one whose file was removed.
+                with self.lock:
                     if not journal.abandon(number) and place is _DISK:
                         journal.park(number, event)
             raise
 
-    def _place_beyond(self, size: int, count: int) -> _Place:
-        """Return where an event goes that memory has no room for. Needs the lock.
+    def _put_last(self, event: Event) -> None:
+        """Write an event to disk during interpreter finalization; without a spool, count it only.
 
-        While there are cold events, all new events are: they are exported in order. If the disk
-        fails, the limits of memory are those without a spool.
+        Daemon threads have stopped for good, one of them perhaps while it held the lock. No other
+        thread runs any more, so no lock is needed.
         """
-        assert self.journal is not None
-        if self.journal.is_working:
+        if self.journal is None:
+            self._overflowed += 1
+        else:
+            self.waiting.append(event)
+            self.journal.write_last(event)
+
+    def _place(self, journal: Journal, size: int, count: int) -> _Place:
+        """Return where to keep an event that must not go to memory as usual. Needs the lock.
+
+        `size` and `count` are what memory would hold with it, without parked events. If the disk
+        fails, these and the parked ones together have the limits that a queue without a spool has.
+        """
+        if journal.is_working:
             return _DISK
-        parked = self.journal.parked
-        if size + self.journal.parked_bytes > self._max_bytes or count + parked > self._max_size:
+        if size + journal.parked_bytes > self._max_bytes or count + journal.parked > self._max_size:
             return _NOWHERE
+        # Not to memory while there are cold events: it would be exported before them.
         return _DISK if self._cold else _MEMORY
 
     def refill(self) -> None:
@@ -234,7 +248,7 @@ class EventQueue:
             with self.lock:
                 if self.batch or self.waiting:
                     return  # events are settled in order: first those before it
-                # It was on disk only, and is damaged, or somebody has removed the file.
+                # The record is damaged, or somebody has removed the file.
                 self._cold -= 1
                 self._dropped += 1
                 self._settled = journal.settled = first
@@ -287,7 +301,7 @@ class EventQueue:
 
     @property
     def exported(self) -> int:
-        """The number of events that were exported."""
+        """The number of this queue's events that were exported."""
         return self._exported
 
     @property
@@ -357,23 +371,28 @@ class EventQueue:
             self._rejected += rejected
             self._dropped += dropped
             self._settled = through
-            if journal is not None:  # or `spooled` would be wrong until `settle` has begun
+            if journal is not None:
+                # Not only in `settle`: `stats` may be called in between, and compares the two.
                 journal.settled = through
         if journal is not None:
             journal.settle(through)
         self.notify_waiters()
 
     def account_leftovers(self, owner: str, exported: int, lost: int) -> None:
-        """Count events that were left on disk, by another process or by this queue itself."""
+        """Count leftovers: of another process or, if the journal has this `owner`, of this queue.
+
+        `lost` events were rejected, had expired, or were damaged.
+        """
         with self.lock:
             if self.journal is not None and owner == self.journal.owner:
-                # Not more than were left: a segment whose removal has failed may be exported twice.
-                own = min(exported, self._left_on_disk)
-                own_lost = min(lost, self._left_on_disk - own)
-                self._left_on_disk -= own + own_lost
-                self._exported += own
+                # At most as many as were left: a segment that could not be removed is exported
+                # twice. The others count as recovered.
+                own_exported = min(exported, self._left_on_disk)
+                own_lost = min(lost, self._left_on_disk - own_exported)
+                self._left_on_disk -= own_exported + own_lost
+                self._exported += own_exported
                 self._rejected += own_lost
-                exported -= own
+                exported -= own_exported
                 lost -= own_lost
             self._recovered += exported
             self._discarded += lost
@@ -386,17 +405,17 @@ class EventQueue:
             return self.journal.is_written(None if count is None else self._settled + count)
 
     def restore(self) -> None:
-        """Write the events to disk that could not be written before. Called by the worker."""
+        """Write events to disk that could not be written before. Called by the worker; blocks."""
         if self.journal is not None:
             self.journal.restore(lambda: [*self.batch, *self.waiting])
 
     def sync(self) -> None:
-        """Wait until what is on disk has reached the storage device. Called by the worker."""
+        """Wait until written events have reached the storage device. Called by the worker."""
         if self.journal is not None:
             self.journal.sync()
 
     def postpone(self) -> bool:
-        """Write the batch to a segment of its own and leave it there, behind all other events.
+        """Set the batch aside: leave it on disk in a segment of its own, behind all other events.
 
         Returns False if it cannot be written. Called by the worker; blocks for the disk.
         """
@@ -414,9 +433,9 @@ class EventQueue:
         return True
 
     def leave_on_disk(self) -> bool:
-        """Let other processes export the queued events; return False if they are not all on disk.
+        """Leave the queued events to other processes; return False if they are not all on disk.
 
-        They still count as queued: `recovered` counts them where they are exported.
+        They still count as `queued` here, and as `recovered` where they are exported.
         """
         with self.lock:
             if self.journal is None or not self.is_on_disk():
@@ -434,11 +453,11 @@ class EventQueue:
 
     @property
     def left_on_disk(self) -> int:
-        """The number of events that were left to other processes."""
+        """The number of events that were left to other processes, or set aside."""
         return self._left_on_disk
 
     def has_any_left(self) -> bool:
-        """Return whether some of those events may still be on disk. Blocks for the disk."""
+        """Return whether some of the events left may still be on disk. Blocks for the disk."""
         journal = self.journal
         return bool(self._left_on_disk) and journal is not None and journal.are_released_left()
 
