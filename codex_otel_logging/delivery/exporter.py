@@ -35,7 +35,7 @@ class Outcome(NamedTuple):
 
 
 REFUSAL_INTERVAL_S = 30.0
-"""How long to wait after a refusal that is not about the events, in seconds."""
+"""Minimum time before events on disk are retried after a refusal, in seconds."""
 
 DELIVERED = Outcome("delivered")
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from .worker import Worker
 
 LEFTOVERS_AT_EXIT_S = 0.5
-"""How long the exit waits for the export of other processes' leftovers, in seconds."""
+"""How long the exit waits at most for the export of leftovers, in seconds."""
 
 
 def flush_all(workers: Sequence[Worker], timeout_s: float) -> bool:
@@ -51,14 +51,14 @@ def flush_at_exit(workers: Sequence[Worker], *, for_good: bool = True) -> None:
         pass  # Ctrl-C skips the wait, not the report
     finally:
         report_undelivered(
-            [found for w in workers if (found := w.report_undelivered()) is not None]
+            [undelivered for w in workers if (undelivered := w.end_shutdown()) is not None]
         )
 
 
 def _wait_for_leftovers(workers: Sequence[Worker]) -> None:
-    """Let the workers export what other processes have left, for at most `LEFTOVERS_AT_EXIT_S`.
+    """Wait while the workers export leftovers, for at most `LEFTOVERS_AT_EXIT_S`.
 
-    A command that runs for a moment only would otherwise never export what an earlier run left.
+    A short command would otherwise never export what an earlier run has left.
     """
     waiter = Wakeup()
     until = monotonic() + LEFTOVERS_AT_EXIT_S
@@ -88,8 +88,9 @@ def wait_until_settled(
     targets: list[tuple[Worker, int]] = []
     try:
         targets += [(worker, worker.add_waiter(waiter)) for worker in workers]
-        # Some workers are not waited for. Without an exporter, the events stay queued. If they are
-        # on disk and the collector cannot be reached, another process will export them.
+        # Two kinds of workers are not waited for. One has no exporter; its events stay queued. The
+        # events of the other are on disk, its last attempt has failed, and the process is ending;
+        # another process will export them.
         while pending := [
             worker
             for worker, target in targets

@@ -98,6 +98,7 @@ class Pipeline:
         old = self.worker.queue
         self.worker = worker = self._build(old.unsent() if keep_queue else ())
         if old.journal is not None:
+            # After the new worker has read the cold events, and written all of them itself.
             old.journal.leave_to_parent(inherited=keep_queue)
         _workers.add(worker)
 
@@ -191,7 +192,8 @@ def _reset_in_child() -> None:
     parents, _workers = _workers, _WeakList()  # they have no threads in this process
     for pipeline in _pipelines.living():
         pipeline.reset(keep_queue=inherits)
-    for worker in parents.living():  # also those whose handler is gone
+    # Workers whose handler is gone may still have a journal; a second call changes nothing.
+    for worker in parents.living():
         if worker.queue.journal is not None:
             worker.queue.journal.leave_to_parent(inherited=False)
 

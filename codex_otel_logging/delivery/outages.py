@@ -180,9 +180,10 @@ class Overflow:
 
 
 class Undelivered(NamedTuple):
-    """The events of a handler that are still queued when the process ends.
+    """The events of one worker that are still queued at the end of a shutdown.
 
-    `lost` of them are in memory only, `kept` ones are on disk in the directory `path`.
+    `lost` of them are in memory only; the `kept` ones are on disk in the directory `path`. `reason`
+    names the collector, and says why the last request failed.
     """
 
     lost: int
@@ -192,11 +193,12 @@ class Undelivered(NamedTuple):
 
 
 def report_undelivered(found: Sequence[Undelivered]) -> None:
-    """Report, in one line each, the events that are lost and those that are kept on disk."""
+    """Report the events of all workers: one line for those lost, one for those kept on disk."""
     if lost := sum(each.lost for each in found):
         reasons = sorted({each.reason for each in found if each.lost})
         _warn("%s not exported at exit (%s)", _events(lost), "; ".join(reasons))
     if kept := [each for each in found if each.kept]:
+        # Not `_warn`: nothing is lost, so there is nothing to diagnose.
         diagnostics.warn(
             "%s kept in %s (%s); the next process that logs exports them, "
             "or run: codex-otel-logging drain",

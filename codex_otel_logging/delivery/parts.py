@@ -11,7 +11,7 @@ Record = TypeVar("Record")
 
 
 class Settlement(NamedTuple):
-    """How many events of a batch became what; the next ones of the batch, in order."""
+    """The outcome of the next events of a batch, as three counts."""
 
     exported: int = 0
     rejected: int = 0
@@ -19,7 +19,7 @@ class Settlement(NamedTuple):
 
     @property
     def events(self) -> int:
-        """How many events are settled."""
+        """The number of settled events."""
         return sum(self)
 
 

@@ -36,10 +36,10 @@ if TYPE_CHECKING:
     from .spool.leftovers import Leftovers
 
 RESCAN_S = 60.0
-"""How often to look for what other processes have left in the spool, in seconds."""
+"""How often to look for leftovers of other processes, in seconds."""
 
 _WRITE_S = 0.01
-"""How long the worker waits for events that are being written to disk, in seconds."""
+"""How long the worker waits before it looks again for cold events, in seconds."""
 
 IDLE_POLLS = 10
 """How many times an idle worker polls the queue before it sleeps until `put` wakes it.
@@ -98,7 +98,7 @@ class Worker:
             `RuntimeError` if this process must not start a thread.
         destination: the name of the collector in messages.
         events: the initial contents of the queue.
-        spool: where events are written to disk; None means nowhere.
+        spool: where the queue writes events to disk; None means nowhere.
 
     """
 
@@ -134,12 +134,13 @@ class Worker:
                 account=self.queue.account_leftovers,
             )
         self._rescan_at = 0.0
-        """When to look for leftovers of other processes again."""
+        """When to look for leftovers again."""
         self._has_leftovers = False
+        """Whether a batch of leftovers was exported, so that more may follow."""
         self._in_leftovers = False
         """Whether a batch of leftovers is being exported."""
         self._leftovers_until = float("-inf")
-        """When to export no more leftovers in a shutdown."""
+        """Until when to export leftovers in a shutdown; negative before the shutdown allows it."""
         self._state = ENDED
         self.thread: NativeThread | None = None
         """The thread that exports, if any. Changed only by the worker."""
@@ -204,10 +205,7 @@ class Worker:
 
     @property
     def can_leave(self) -> bool:
-        """Whether the process may end now, although events are queued: they are on disk.
-
-        Only after a failed attempt in this shutdown.
-        """
+        """Whether a shutdown may leave its events: an attempt failed, and all are on disk."""
         return self.sender.has_failed_at_exit and self.queue.is_on_disk()
 
     def begin_shutdown(self, *, for_good: bool) -> float:
@@ -227,11 +225,12 @@ class Worker:
         self.queue.at_exit |= for_good
         return 0.0 if self._exported_when_given_up == exported else self._shutdown_timeout_s
 
-    def report_undelivered(self) -> Undelivered | None:
-        """End a shutdown; return how many events are still queued, and why, for a report.
+    def end_shutdown(self) -> Undelivered | None:
+        """End a shutdown; return what to report about the events that are still queued.
 
-        Returns None if none is left, or if that has been reported. A process may survive a SIGTERM
-        and shut down again later; then it is reported again if events were exported in between.
+        Returns None if there are none, or if they have been reported. A process may survive a
+        SIGTERM and shut down again later; its events are reported again if any were exported in
+        between. Blocks for the disk.
         """
         at_exit = self.sender.shutting_down = self.queue.at_exit
         stats = self.queue.stats()
@@ -240,12 +239,12 @@ class Worker:
         before, self._exported_when_given_up = self._exported_when_given_up, stats.exported
         if before is not None and (at_exit or before == stats.exported):
             return None
-        # Usually the worker has done so after the last failed attempt. It has not if it is stuck.
+        # Usually the worker has synced after the last failed attempt; not if it hangs in a request.
         self.queue.sync()
         journal = self.queue.journal
         kept = stats.spooled
         if journal is not None and not journal.are_released_left():
-            kept -= self.queue.left_on_disk  # another handler has exported them
+            kept -= self.queue.left_on_disk  # another handler or process has exported these
         return Undelivered(
             stats.queued - stats.spooled,
             kept,
@@ -318,7 +317,10 @@ class Worker:
                 overflow.report_end(self.queue.overflowed)
 
     def _next_batch(self) -> Sequence[Event] | None:
-        """Wait until a batch is full or due and take it; return None when the worker ends."""
+        """Wait until a batch is full or due and take it; return None when the worker ends.
+
+        Returns an empty batch if there are leftovers to export, but no events.
+        """
         delay_s = self._schedule_delay_s
         polls = IDLE_POLLS if delay_s else 0
         due = None
@@ -335,14 +337,15 @@ class Worker:
                         break
                     if self._wants_leftovers(now):
                         self._enter(SENDING)
-                        return ()
+                        return ()  # after each batch, `_run` exports leftovers
                     self._enter(IDLE)
                     # While polls are left, only a full batch wakes this thread; then any event.
                     self.queue.wake_threshold = self._max_batch_size if polls else 1
                     timeout_s = delay_s if polls else LONGEST_WAIT_S
                     polls = max(polls - 1, 0)
                     due = None
-                elif not self.queue.waiting:  # other threads are writing them to disk
+                elif not self.queue.waiting:
+                    # All are cold, and `refill` found none: other threads are still writing them.
                     timeout_s = _WRITE_S
                 else:
                     # Computed once per batch: the age comes from the system clock, which may be
@@ -381,9 +384,9 @@ class Worker:
         return exporter
 
     def _send(self, batch: Sequence[Event], deadline: float | None = None) -> bool:
-        """Export a batch until all of it is settled.
+        """Export a batch until all of it is settled, or left on disk.
 
-        If it cannot be settled by `deadline`, puts the rest back into the queue and returns False.
+        If neither can be done by `deadline`, puts the rest back into the queue and returns False.
         """
         self.sender.begin(batch)
         while not self.sender.is_done:
@@ -401,39 +404,34 @@ class Worker:
 
     @property
     def is_exporting_leftovers(self) -> bool:
-        """Whether the worker exports what other processes have left, or is about to look for it."""
+        """Whether the worker exports leftovers, or is about to look for some."""
         return self.thread is not None and (
             self._in_leftovers or self._wants_leftovers(monotonic())
         )
 
     def export_leftovers_at_exit(self, until: float) -> None:
-        """Let the worker export leftovers until then, in a shutdown; only the first call counts."""
+        """Let the worker export leftovers in a shutdown, until then. Only the first call counts."""
         if self._leftovers is not None and self._leftovers_until < 0:
             self._leftovers_until = until
             if self.is_exporting_leftovers:
                 self._wake()
 
     def _wants_leftovers(self, now: float) -> bool:
-        """Return whether to export a batch of leftovers, or to look for some.
-
-        Not if the last request failed: the worker's own events show when the collector works. In a
-        shutdown only after these, and only if there is time for a request that takes as long as the
-        last one: an export that is cut short is repeated by the next process.
-        """
+        """Return whether to export a batch of leftovers, or to look for some."""
+        # Own events come first in a shutdown. There must be time for a request that takes as long
+        # as the last one: the next process repeats an export that is cut short.
         if self.sender.shutting_down and (
             self.queue or now + self.sender.request_s > self._leftovers_until
         ):
             return False
-        return self.sender.has_succeeded and (self._has_leftovers or self._is_scan_due(now))
-
-    def _is_scan_due(self, now: float) -> bool:
-        """Return whether to look for leftovers, because it has been a while."""
-        return self._leftovers is not None and now >= self._rescan_at
+        # After a failure, own events show when the collector works again.
+        is_scan_due = self._leftovers is not None and now >= self._rescan_at
+        return self.sender.has_succeeded and (self._has_leftovers or is_scan_due)
 
     def _export_leftovers(self, *, is_proven: bool) -> None:
         """Export one batch of leftovers, if there are any and the collector works.
 
-        `is_proven` says that it has accepted events just now.
+        `is_proven` says that it has just accepted events of this worker; see `Leftovers.step`.
         """
         if self._leftovers is None:
             return
@@ -445,7 +443,8 @@ class Worker:
                 self._leftovers.scan()
             self._has_leftovers = self._leftovers.step(is_proven=is_proven)
         except Exception:
-            # A bug in this package; the segment is left to `drain`, or to another release.
+            # A bug in this package must not end the worker. The segment stays for `drain`, or for
+            # a release without the bug.
             self._leftovers.release()
             self._has_leftovers = False
         finally:
