@@ -1,8 +1,8 @@
 """Reads events back that are on disk only, in the order of their numbers.
 
-While the memory of the queue is full, events go to disk only: they are cold. The worker reads them
-back when it has exported those in memory. Records are almost in order; those of threads that write
-at the same time may be out of order, and around a rotation in two segments.
+While the memory of the queue is full, events are on disk only: they are cold. The worker reads them
+back when it has exported those in memory. Records are almost in order. Those of threads that write
+at the same time may be out of order; where a new segment begins, they may be in either.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from .records import RecordDecoder, checked, number_of
 from .segment import Segment
 
 _CHUNK = 1 << 16
+"""How many bytes are read at once."""
 
 
 class ColdReader:
@@ -22,15 +23,17 @@ class ColdReader:
     def __init__(self) -> None:
         self._segment: Segment | None = None
         self._consumed = ""
-        """The path of the last segment that was read to its end; paths increase."""
+        """The path of the last segment that was read to its end. Paths increase with time."""
         self._offset = 0
+        """Where to go on reading `_segment`."""
         self._rest = b""
+        """The beginning of a line whose end is not read yet."""
         self._ahead: dict[int, Event] = {}
         """Events that were read before it was their turn."""
         self._decoder = RecordDecoder()
 
     def take(self, number: int, parked: Mapping[int, Event]) -> Event | None:
-        """Return an event that has been read already, or is in memory after all."""
+        """Return an event that has been read, or is one of `parked`; None if it is neither."""
         return self._ahead.get(number) or parked.get(number)
 
     def forget(self, first: int) -> None:
@@ -38,16 +41,17 @@ class ColdReader:
         self._ahead = {n: event for n, event in self._ahead.items() if n >= first}
 
     def advance(self, segments: Sequence[Segment], current: Segment | None, number: int) -> bool:
-        """Read a chunk, in search of event `number`; return False if there is nothing more to read.
+        """Read the next chunk in search of event `number`; return False if there is none.
 
-        `segments` are those of the journal, in order, and `current` the one that is appended to.
+        `segments` are those of the journal, oldest first; `current` is the one that the next event
+        goes to.
         """
         segment = self._segment
         if segment is None:
             segment = self._segment = self._next(segments, number)
             if segment is None:
                 return False
-        # Before reading: what is written later is found by a later call.
+        # Asked before reading. Asked afterwards, a record written in between would be missed.
         is_complete = segment is not current and not segment.writers
         data = segment.read(_CHUNK, self._offset) if segment.is_open else b""
         if not data:
@@ -65,13 +69,15 @@ class ColdReader:
                 decoded = self._decoder.decode(line)
                 if decoded is not None:
                     ahead[found] = decoded[1]
-        # Without a call in between: a signal handler may raise in the thread that flushes.
+        # Assigned without a call in between: a signal handler may raise if the thread that flushes
+        # also reads.
         self._offset = offset
         self._rest = rest
         self._ahead.update(ahead)
         return True
 
     def _next(self, segments: Sequence[Segment], number: int) -> Segment | None:
+        """Return the segment to read next, in search of an event; None if none can hold it."""
         left = [s for s in segments if s.path > self._consumed and s.last >= number]
-        # If no segment can hold the event, all that could be read would have to wait in memory.
+        # If none can, reading would only fill memory with later events.
         return left[0] if any(segment.first <= number for segment in left) else None

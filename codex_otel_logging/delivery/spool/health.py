@@ -1,4 +1,4 @@
-"""Whether the disk of a spool works, and the reports about it."""
+"""Keeps track of whether the disk of a spool works, and reports when that changes."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ _REPORT_INTERVAL_S = 60.0
 
 
 class DiskHealth:
-    """Remembers whether writing fails, and reports when that begins and ends.
+    """Records whether writing fails, and reports when that begins and ends.
 
-    Its methods may be called by any thread.
+    All methods may be called by any thread.
 
     Args:
         path: the directory of the spool.
@@ -25,7 +25,7 @@ class DiskHealth:
 
     def __init__(self, path: str, lock: AbstractContextManager[object]) -> None:
         self.has_failed = False
-        """Whether nothing is written at the moment. Changed under the lock of the queue."""
+        """Whether events are kept in memory only. Changed under the lock of the queue."""
         self._path = path
         self._lock = lock
         self._retry_at = 0.0
@@ -40,7 +40,7 @@ class DiskHealth:
         return monotonic() >= self._retry_at
 
     def retry_now(self) -> None:
-        """Do not wait until the disk is tried again."""
+        """Make the next retry due immediately."""
         self._retry_at = 0.0
 
     def stop(self) -> None:
@@ -49,7 +49,10 @@ class DiskHealth:
         self._retry_at = float("inf")
 
     def fail(self, error: Exception, retry_s: float) -> None:
-        """Write nothing for `retry_s` seconds; report it, unless that happened recently."""
+        """Note a failure, and make a retry due in `retry_s` seconds.
+
+        Reports the first failure since the disk worked, at most once per `_REPORT_INTERVAL_S`.
+        """
         with self._lock:
             now = monotonic()
             self._retry_at = now + retry_s
@@ -61,13 +64,13 @@ class DiskHealth:
         self._report(f"cannot write events ({_reason(error)}); they are kept in memory only")
 
     def report_recovery(self) -> None:
-        """Report that events are written again, if it was reported that they were not."""
+        """Report that events are written again, if the failure was reported. For the worker."""
         if self._is_reported:
             self._is_reported = False
             diagnostics.warn("spool %s: events are written to disk again", self._path)
 
     def report_once(self, text: str, error: Exception) -> None:
-        """Report something that `error` has caused, unless it has been reported before."""
+        """Report the consequence of an error, the first time that it occurs."""
         if text not in self._reported_once:
             self._reported_once.add(text)
             self._report(f"{text} ({_reason(error)})")
@@ -79,9 +82,9 @@ class DiskHealth:
                 diagnostics.warn("spool %s: %s", self._path, self._reports.popleft())
 
     def _report(self, text: str) -> None:
-        """Have a line logged by another thread: this one may be inside a logging call."""
+        """Log a line in another thread: this one may be inside a logging call, and hold a lock."""
         self._reports.append(text)
-        with suppress(RuntimeError):  # during finalization; or else the worker logs it
+        with suppress(RuntimeError):  # no thread can be started; the worker logs it later
             start_in_application(self.log_reports, "codex_otel_logging spool")
 
 

@@ -1,12 +1,15 @@
 """Writes the events of one queue to disk, before the logging call returns.
 
-Three steps. `admit`, under the lock of the queue, gives an event its number and chooses its
-segment. `write`, without the lock, encodes the event and appends it. `settle`, on the worker
-thread, notes which events need the disk no more and removes segments that hold no others.
+An event passes through three steps. `admit`, under the lock of the queue, chooses its segment.
+`write`, without the lock, encodes the event and appends it. `settle`, on the worker thread, records
+which events have their final outcome, and removes segments that hold no others.
 
-An event that cannot be written stays in memory, as without a spool. The first such failure is
-reported; from then on nothing is written until `restore`, on the worker thread, has written all
-events that are missing on disk.
+An event that cannot be written stays in memory, as without a spool. The first failure is reported.
+From then on nothing is written until `restore`, on the worker thread, has written all events that
+are in memory only.
+
+A signal handler may raise between any two calls. `EventQueue.put` then calls `abandon`, and what
+the worker repeats is safe to repeat.
 """
 
 from __future__ import annotations
@@ -31,27 +34,27 @@ from .records import RecordEncoder
 from .segment import SUFFIX, Header, Segment
 
 FIRST_LIMIT = 1 << 20
-"""The size of the first segment, in bytes. Each further one of those that are open is twice as
-large, so that a process never has many open, however long an outage lasts."""
+"""The size of the first segment, in bytes. Each further one that is open at the same time has twice
+the size of the one before it, so that a process has few, however long an outage lasts."""
 
 RETRY_S = 5.0
 """How long nothing is written after a failure, in seconds."""
 
 _SHARE = 16
-"""The largest segment takes this part of `max_bytes`, so that a process has about 20 at most."""
+"""The largest segment takes 1/16 of `max_bytes`, so that a process has at most about 20."""
 
 _RESTORING = 0
-"""Stands for the worker in `Segment.writers`; no event has this number."""
+"""The number in `Segment.writers` that stands for `restore`; events are numbered from 1."""
 
 
 class SpoolSettings(NamedTuple):
     """The spool of one handler.
 
     `path` is the absolute path of the directory, `max_bytes` the maximum size of all files in it.
-    Events older than `keep_for_s` are dropped when an attempt to export them fails; 0 means never.
-    `destination` says where events are sent, without secrets; with `shared` it goes into the header
-    of each segment. `connect` builds an exporter for the leftovers of a process that had other
-    shared attributes. `redact` applies the redaction of this process to an event of another one.
+    Events older than `keep_for_s` seconds are dropped when an attempt to export them fails; 0 means
+    no limit. `destination` names the collector without secrets; the header of each segment holds it
+    and the `shared` attributes. `connect` builds an exporter for leftovers with other shared
+    attributes. `redact` applies the redaction of this process to an event of another one.
     """
 
     path: str
@@ -75,8 +78,8 @@ class SpoolSettings(NamedTuple):
 class _Names:
     """Names for segments, which increase strictly within a process, whatever the clock does.
 
-    Takes no lock: a forked child would wait forever for one that another thread held. Two threads
-    may get the same number, but not for the same owner, whose lock they need.
+    Takes no lock: a forked child would wait forever for one that another thread of its parent
+    held. Two threads may get the same number, but not for the same owner: its lock excludes that.
     """
 
     def __init__(self) -> None:
@@ -113,28 +116,33 @@ class Journal:
         # Not the lock of the queue: creating a file may take long, and other threads log meanwhile.
         self._opening = RLock()
         self._segments: list[Segment] = []
+        """The segments with unsettled events or writers, oldest first. Changed under the lock."""
         self._current: Segment | None = None
+        """The segment that the next event goes to, if there is one. Changed under the lock."""
         self._last: Segment | None = None
+        """The segment of the events that are logged during interpreter finalization."""
         self._number = 0
+        """The number of the last admitted event."""
         self.settled = 0
-        """The number of the last settled event, that of the queue. Changed under its lock."""
+        """The number of the last settled event, as in the queue. Changed under the lock."""
         self._unwritten: set[int] = set()
-        """The numbers of the events that are in memory only, some of which may be settled. Changed
-        only under the lock."""
+        """The numbers of the events that are in memory only; some may be settled by now. Changed
+        under the lock."""
         self._parked: dict[int, Event] = {}
-        """Events in memory that are to be read back among those on disk."""
+        """Cold events that could not be written: in memory, behind others that are on disk."""
         self.parked_bytes = 0
-        """The estimated memory of those, in bytes."""
+        """The estimated memory of the parked events, in bytes."""
         self._reader = ColdReader()
         self._released: list[str] = []
+        """The paths of the segments that other processes may export."""
         self._has_new_names = False
         """Whether files were created since the directory was last synced."""
 
     def admit(self, number: int) -> Segment | None:
-        """Choose the segment of an event that is being queued; then call `write`.
+        """Return the segment for an event that is being queued, to be passed to `write`.
 
-        `number` is its sequence number in the queue. Needs the lock of the queue. Chooses none
-        while the disk fails.
+        Returns None while the disk fails. `number` is the sequence number of the event. Needs the
+        lock of the queue.
         """
         if number != self._number + 1:  # a signal handler has raised before `admit`
             self._unwritten.update(range(self._number + 1, number))
@@ -151,9 +159,9 @@ class Journal:
         return segment
 
     def abandon(self, number: int) -> bool:
-        """Note that a signal handler has interrupted `put`, perhaps before or inside `write`.
+        """Repair what an interrupted `put` has left; return whether the event was written.
 
-        Returns whether the event was written.
+        A signal handler may have raised before, inside or after `admit` or `write`.
         """
         with self._lock:
             if number > self._number:
@@ -172,10 +180,10 @@ class Journal:
     def write(
         self, number: int, segment: Segment | None, event: Event, *, is_cold: bool = False
     ) -> None:
-        """Write an event to its segment; without one, it is in memory only. Blocks for the disk.
+        """Append an event to its segment; does nothing without one. Blocks for the disk.
 
-        If that fails for a cold event, `park`s it; without a segment, the caller does. Raises no
-        `Exception`, whatever happens to the disk.
+        If that fails, the event is in memory only: a cold one is parked here. (The caller parks one
+        that has no segment.) Raises no `Exception`, whatever happens to the disk.
         """
         if segment is None:
             return
@@ -183,20 +191,20 @@ class Journal:
         try:
             self._append(segment, self._encode(number, event), number, number)
             is_written = True
-        except Exception as error:  # besides OSError, a bug in this package, or no memory
+        except Exception as error:  # OSError; or a bug in this package, or MemoryError
             self._health.fail(error, RETRY_S)
         finally:
             if not is_written:
                 with self._lock:
-                    # Before the segment is left: an event that is neither on disk nor in memory
-                    # nor being written counts as removed.
+                    # Before `_leave`: an event that no thread writes, and that is neither on disk
+                    # nor parked, counts as removed.
                     if is_cold:
                         self.park(number, event)
                     self._unwritten.add(number)
             self._leave(segment, number)
 
     def park(self, number: int, event: Event) -> None:
-        """Keep an event in memory that is to be read back, because it could not be written."""
+        """Keep a cold event in memory, because it could not be written."""
         with self._lock:
             if number not in self._parked:
                 self._parked[number] = event
@@ -204,15 +212,15 @@ class Journal:
 
     @property
     def parked(self) -> int:
-        """The number of events in memory that are to be read back."""
+        """The number of parked events."""
         return len(self._parked)
 
     def read_back(self, first: int, max_bytes: int) -> list[Event] | None:
-        """Return events from number `first` on, in order and without gaps.
+        """Return cold events from number `first` on, in order and without gaps.
 
-        As many as take `max_bytes` of memory, or as have been written. None if the event `first`
-        cannot be read. Called on the worker thread only; blocks for the disk. A call that a signal
-        handler has interrupted can be repeated; `forget_read` what has been queued.
+        Returns as many as take `max_bytes` of memory, or have been written so far; None if event
+        `first` cannot be read. Called on the worker thread only; blocks for the disk. The events
+        are returned again until `forget_read` is called, so an interrupted call can be repeated.
         """
         self.forget_read(first)
         events: list[Event] = []
@@ -228,13 +236,14 @@ class Journal:
             with self._lock:
                 segments, current = tuple(self._segments), self._current
                 is_being_written = any(s.writers for s in segments if s.first <= number <= s.last)
+            # Without the lock, so it may have been parked meanwhile.
             if self._reader.advance(segments, current, number) or number in self._parked:
                 continue
             return events if events or is_being_written else None
         return events
 
     def forget_read(self, first: int) -> None:
-        """Forget the events before number `first` that were read, or parked."""
+        """Free the memory of the cold events before number `first`, which the queue holds now."""
         self._reader.forget(first)
         if self._parked:
             with self._lock:
@@ -244,7 +253,7 @@ class Journal:
                 self._parked = parked
 
     def read_inherited(self, first: int) -> Iterator[Event]:
-        """Yield the events from number `first` on that can be read, in a forked child.
+        """Yield the cold events from number `first` on that can be read, in a forked child.
 
         Takes no lock: it may be locked forever.
         """
@@ -272,19 +281,19 @@ class Journal:
             self._unwritten.add(number)
 
     def settle(self, through: int) -> None:
-        """Note that the events up to number `through` need the disk no more.
+        """Record that the events up to number `through` are settled.
 
         Removes the segments that hold no others. Blocks for the disk; raises no `OSError`.
         """
         with self._lock:
             self.settled = max(self.settled, through)
-            # A segment stays while a thread is about to append to it: a late write must not reach
-            # a descriptor that has been closed and is used for something else.
+            # A segment stays while a thread may append to it: a late write must not reach a
+            # descriptor that has been closed and belongs to another file by now.
             done = [s for s in self._segments if s.last <= self.settled and not s.writers]
             self._segments = [s for s in self._segments if s not in done]
             if self._current in done:
                 self._current = None
-            # Not those that only a late writer keeps: it may close one at any moment.
+            # Without those that only a writer keeps: its `_leave` may close them at any moment.
             partly = [s for s in self._segments if s.first <= self.settled < s.last and s.is_open]
         for segment in done:
             segment.remove()
@@ -295,7 +304,7 @@ class Journal:
                 self._health.report_once("cannot mark events as exported", error)
 
     def is_written(self, through: int | None = None) -> bool:
-        """Return whether all events up to number `through`, or all events, are on disk.
+        """Return whether all events up to number `through` are on disk; without it, all events.
 
         Needs the lock of the queue.
         """
@@ -307,7 +316,7 @@ class Journal:
         )
 
     def count_unwritten(self) -> int:
-        """Return how many of the events that are not settled are in memory only."""
+        """Return how many unsettled events are in memory only."""
         with self._lock:
             self._forget_settled()
             return len(self._unwritten)
@@ -315,9 +324,9 @@ class Journal:
     def restore(self, unsettled: Callable[[], Sequence[Event]]) -> None:
         """Write the events that are in memory only, if the disk works again.
 
-        Also notices if somebody has removed segments. Called on the worker thread, between two
-        requests; blocks for the disk. `unsettled` returns all events that are not settled, in
-        order; it is called with the lock of the queue.
+        Also syncs full segments, and finds segments that somebody has removed. Called on the worker
+        thread, between two requests; blocks for the disk. `unsettled` returns the unsettled events
+        in memory, in order; it is called with the lock of the queue.
         """
         self._health.log_reports()
         for segment in self._segments:  # if a signal handler has interrupted the last restoration
@@ -330,13 +339,13 @@ class Journal:
             self._probe()
             while self._restore_unwritten(unsettled):
                 pass
-        except Exception as error:  # besides OSError, whatever `write` has met
+        except Exception as error:  # OSError; or whatever else `write` may have failed with
             self._health.fail(error, RETRY_S)
             return
         self._health.report_recovery()
 
     def _restore_unwritten(self, unsettled: Callable[[], Sequence[Event]]) -> bool:
-        """Write the events that are in memory only now; return False if there are none any more.
+        """Write the events that are in memory only now; return False if there are none.
 
         Raises:
             OSError: the disk still fails.
@@ -345,11 +354,11 @@ class Journal:
         with self._lock:
             self._forget_settled()
             numbers = sorted(self._unwritten)
-            if not numbers:  # under the lock: from now on `admit` chooses segments again
+            if not numbers:  # under the lock: from now on `admit` returns segments again
                 self._health.has_failed = False
                 return False
             in_memory = dict(enumerate(unsettled(), self.settled + 1)) | self._parked
-            # The others were on disk only, and somebody has removed the file.
+            # The others are cold, and somebody has removed their file: `refill` drops them.
             self._unwritten.intersection_update(in_memory)
             numbers = [number for number in numbers if number in in_memory]
             if not numbers:
@@ -369,7 +378,7 @@ class Journal:
         return True
 
     def _probe(self) -> None:
-        """Create a segment and remove it again.
+        """Test the disk: create a segment and remove it again.
 
         Raises:
             OSError: the disk still fails.
@@ -382,13 +391,13 @@ class Journal:
             segment.remove()
 
     def set_aside(self, first: int, events: Sequence[Event]) -> bool:
-        """Write events, from number `first` on, to a segment that others may adopt.
+        """Write events to a segment of their own, which others may adopt; False if that fails.
 
-        Returns False if that fails. Called on the worker thread; blocks for the disk.
+        `first` is the number of the first event. Called on the worker thread; blocks for the disk.
         """
         segment = Segment(self._new_path(), self._header, first, FIRST_LIMIT)
         try:
-            # Also beyond `max_bytes`: what fills the spool is behind these events.
+            # Even beyond `max_bytes`: the events that fill the spool wait behind these.
             self._open(segment, is_bounded=False)
             for number, event in enumerate(events, first):
                 segment.append(self._encode(number, event))
@@ -402,13 +411,13 @@ class Journal:
         return True
 
     def sync(self) -> None:
-        """Wait until all records have reached the storage device. Not on application threads."""
+        """Wait until all records have reached the storage device. Not for application threads."""
         self._sync(tuple(self._segments))
 
     def _sync(self, segments: Iterable[Segment]) -> None:
         unsettled = [s for s in segments if s.is_open and s.last > self.settled]
         if not unsettled:
-            return  # without an outage, neither files nor the directory are synced
+            return  # without an outage, not even the directory is synced
         try:
             for segment in unsettled:
                 segment.sync()
@@ -421,7 +430,7 @@ class Journal:
     def release(self) -> None:
         """Free all segments, so that another process or handler may adopt them.
 
-        No event may be unwritten. Needs the lock of the queue.
+        Every event must be written. Needs the lock of the queue.
         """
         segments, self._segments, self._current = self._segments, [], None
         self.settled = self._number
@@ -433,14 +442,14 @@ class Journal:
             segment.close()
 
     def are_released_left(self) -> bool:
-        """Return whether nobody has exported all events of the released segments yet."""
+        """Return whether a released segment is still there; it is removed when it is exported."""
         return any(map(disk.exists, self._released))
 
     def leave_to_parent(self, *, inherited: bool) -> None:
         """Give up all segments in a forked child. Takes no lock: it may be locked forever.
 
-        If the child has `inherited` the events, and written them to segments of its own, the
-        parent will not export them, and its segments are removed.
+        `inherited` says that the child exports the events in place of the parent, and has written
+        them to segments of its own. The parent's segments are then removed.
         """
         self._health.stop()
         for segment in self._segments:
@@ -454,13 +463,14 @@ class Journal:
         return f"{self.path}{os.sep}{_names.next(self.owner)}"
 
     def _segment_for(self, number: int, writer: int) -> Segment:
-        """Return the segment to append event `number` to; `_leave` it. Needs the lock.
+        """Return the segment for event `number`, with `writer` among its writers; then `_leave` it.
 
-        `writer` identifies who appends: it is the number, or `_RESTORING`.
+        `writer` is the number of the event that is appended, or `_RESTORING`. Needs the lock.
         """
         segment = self._current
         if segment is None or segment.sealed or segment.size >= segment.limit:
-            # The directory may become larger than `max_bytes` by one segment of each process.
+            # `max_bytes` is compared when a file is created, and each process may fill its file
+            # afterwards. The share bounds how far the directory exceeds it.
             largest = max(self._max_bytes // _SHARE, FIRST_LIMIT)
             limit = min(FIRST_LIMIT << len(self._segments), largest)
             # Its first writer creates the file, without the lock.
@@ -472,7 +482,7 @@ class Journal:
         return segment
 
     def _leave(self, segment: Segment, writer: int) -> None:
-        """Undo `_segment_for`; remove the segment if it is settled already, or has no file."""
+        """Undo `admit` or `_segment_for`; drop the segment if it is settled or has no file."""
         segment.writers.discard(writer)
         if segment.last <= self.settled:
             self.settle(self.settled)
@@ -482,7 +492,9 @@ class Journal:
                     self._segments.remove(segment)
 
     def _append(self, segment: Segment, record: bytes, number: int, writer: int) -> None:
-        """Append a record; if that fails, to another segment, because this one may be too large.
+        """Append a record; if that fails, retry once in another segment.
+
+        The file may have reached a size limit, of the file system or of the process.
 
         Raises:
             OSError: both failed.
@@ -513,7 +525,12 @@ class Journal:
                 self._create(segment, is_bounded=is_bounded)
 
     def _create(self, segment: Segment, *, is_bounded: bool = True) -> None:
-        """Create the file of a segment, and the directory if it is missing."""
+        """Create the file of a segment, and the directory if it is missing.
+
+        Raises:
+            OSError: that failed, others may use the directory, or the spool is full.
+
+        """
         disk.make_directory(self.path)
         if (found := directory_problem(self.path)) is not None:
             raise OSError(found)
@@ -527,12 +544,12 @@ class Journal:
         self._health.report_once("cannot read events back", OSError("damaged or removed"))
 
     def _forget_settled(self) -> None:
-        """Remove what is settled from `_unwritten`. Needs the lock."""
+        """Remove settled events from `_unwritten`. Needs the lock."""
         if self._unwritten and min(self._unwritten) <= self.settled:
             self._unwritten = {n for n in self._unwritten if n > self.settled}
 
     def _give_up_removed(self) -> None:
-        """Note the events as unwritten whose file somebody has removed."""
+        """Mark the events of segments that somebody has removed as unwritten."""
         removed = [s for s in self._segments if s.is_open and not s.is_linked()]
         if not removed:
             return
@@ -552,5 +569,5 @@ class Journal:
         )
 
 
-# Those that no journal knows: of a leftover, or of a segment that another thread was creating.
+# For descriptors that no journal knows: of a leftover, or of a segment being created.
 forks.on_child(disk.neutralize_inherited)

@@ -1,8 +1,8 @@
-"""Exports what dead processes have left in the directory of a spool.
+"""Exports leftovers: the segments that dead processes have left in the directory of a spool.
 
-The worker does so between two batches of its own, and so does the command `drain`. Any number of
-processes may at once, because each segment is locked by its adopter. An adopter that is killed
-leaves the segment to the next one, with the number up to which its events are settled.
+The worker exports them between two batches of its own, and the command `drain` on request. Any
+number of processes may do so at once, because the one that adopts a segment locks it. If it is
+killed, the next one continues: the segment holds the number up to which its events are settled.
 """
 
 from __future__ import annotations
@@ -34,22 +34,22 @@ from .segment import (
 Export = Callable[[SharedAttributes, Sequence[Event]], Outcome]
 """Exports events in one request, with the shared attributes of the process that logged them."""
 
-
 Report = Callable[[str, str], None]
-"""Reports something about a file, or about the directory if the path, the first argument, is empty.
+"""Reports a text about a path: the second argument about the first; "" means the directory.
 
-A text is reported only once for each path."""
+Called once for each pair.
+"""
 
 
 class Leftovers:
     """The leftovers in one directory. Not thread-safe.
 
     Args:
-        settings: where they are, and where they may be exported to.
-        batch: limits the size of a request.
-        export: exports a batch; after the outcome `retry`, others may adopt the rest.
-        account: called with the owner of a segment, and with how many of its events were exported,
-            and how many were rejected or found damaged.
+        settings: the directory, and the destination whose leftovers are exported.
+        batch: the settings under `batch`, which limit the size of a request.
+        export: exports events in one request. After the outcome `retry`, the segment is unlocked.
+        account: called with the owner of a segment, the number of events exported, and the number
+            of those lost: rejected, expired or damaged.
         redirect: export the leftovers of any destination, instead of only those of this one.
         report: reports what was not exported, and why; None logs warnings.
 
@@ -74,21 +74,21 @@ class Leftovers:
         self._paths: deque[str] = deque()
         self._current: Leftover | None = None
         self._failed: set[str] = set()
-        """The paths of segments that could not be exported to their end."""
+        """The paths of segments whose export has failed; they are tried after the others."""
         self._reported: set[tuple[str, str]] = set()
         self.failure = ""
-        """Why the last step failed; empty if it did not."""
+        """Why the collector failed in the last step; empty if it did not."""
 
     def scan(self) -> None:
-        """Look for leftovers; the steps that follow adopt and export them.
+        """Look for leftovers, for the following steps to adopt and export.
 
-        Removes the files with damaged headers that are older than `keep_for_s`.
+        Removes files with damaged headers that are older than `keep_for_s`.
         """
         self._paths.clear()
         with suppress(OSError):  # the directory is created at the first event
             paths = [*segment_paths(self._settings.path)]
             self._failed.intersection_update(paths)
-            # A segment that keeps failing, as a postponed batch may, must not stop the others.
+            # Last: a segment that keeps failing, as one set aside may, must not stop the others.
             self._paths.extend(sorted(paths, key=self._failed.__contains__))
             if self._settings.keep_for_s:
                 remove_damaged(self._settings.path, wall_clock() - self._settings.keep_for_s)
@@ -96,10 +96,12 @@ class Leftovers:
     def step(self, *, is_proven: bool = False) -> bool:
         """Export one batch; return False if there was none, or if it failed (see `failure`).
 
-        Unless `is_proven` says that the collector has accepted events just now, a rejection is
-        final only if it accepts an empty request.
-
         Blocks for one request, or for several if the collector rejects some events.
+
+        Args:
+            is_proven: the collector has accepted events just now. Otherwise a rejection is final
+                only if the collector accepts a part of the batch, or an empty request.
+
         """
         self.failure = ""
         while True:
@@ -119,12 +121,13 @@ class Leftovers:
             self._finish(self._current)
 
     def release(self) -> None:
-        """Leave what is not exported to others."""
+        """Unlock the adopted segment, if any, so that others may export the rest of it."""
         if self._current is not None:
             self._current.close()
             self._current = None
 
     def _adopt_next(self) -> bool:
+        """Adopt the next segment that can be exported; return False if there is none."""
         while self._paths:
             path = self._paths.popleft()
             try:
@@ -159,6 +162,7 @@ class Leftovers:
     def _export_batch(
         self, leftover: Leftover, batch: Sequence[tuple[int, Event]], *, is_proven: bool
     ) -> bool:
+        """Export a batch, settle what has an outcome, and return False if that is not all of it."""
         events = [event for _, event in batch]
         for event in events:
             self._settings.redact(event)
@@ -168,17 +172,18 @@ class Leftovers:
             part = parts.take()
             outcome = self._settings.keeping(self._export(leftover.header.shared, part))
             settlement = None if outcome.verdict == "retry" else parts.apply(part, outcome)
-            if outcome.verdict == "retry" or (
+            is_doubtful = (
                 settlement is not None
-                and settlement.rejected
+                and settlement.rejected > 0
                 and not parts.any_accepted
                 and not is_proven
                 and not self._accepts_empty_request(leftover)
-            ):
+            )
+            if outcome.verdict == "retry" or is_doubtful:
                 self.failure = outcome.reason
                 self._failed.add(leftover.path)
-                expired = self._settings.count_expired(events[settled.events :])
-                if expired:
+                # Only now: no event expires that the collector would have accepted.
+                if expired := self._settings.count_expired(events[settled.events :]):
                     settled = settled._replace(dropped=settled.dropped + expired)
                     self._warn("", f"events of an earlier process expired: {outcome.reason}")
                 self._settle(leftover, batch, settled)
@@ -192,12 +197,13 @@ class Leftovers:
         return True
 
     def _accepts_empty_request(self, leftover: Leftover) -> bool:
-        """Return whether it is a collector that rejects events, and not a proxy, for example."""
+        """Return whether a collector answers, and not something else, such as a proxy."""
         return self._export(leftover.header.shared, ()).verdict == "delivered"
 
     def _settle(
         self, leftover: Leftover, batch: Sequence[tuple[int, Event]], settled: Settlement
     ) -> None:
+        """Settle the first events of a batch, on disk and in the counts."""
         if settled.events:
             number, _ = batch[settled.events - 1]
             try:
@@ -208,6 +214,7 @@ class Leftovers:
             self._account(owner, settled.exported, settled.rejected + settled.dropped)
 
     def _finish(self, leftover: Leftover) -> None:
+        """Remove a segment whose events are all settled; count and report its damaged records."""
         if leftover.damaged:
             self._account(leftover.header.owner, 0, leftover.damaged)
             self._warn(leftover.path, _counted(leftover.damaged, "damaged record"))
@@ -218,10 +225,7 @@ class Leftovers:
         self._warn(path, f"cannot be read ({error.strerror or error}); ignored")
 
     def _warn(self, path: str, text: str) -> bool:
-        """Report something about a file once, or about the directory if `path` is empty.
-
-        Returns False if it has been reported before.
-        """
+        """Report a text about a path, "" for the directory; return False if it was reported."""
         if (path, text) in self._reported:
             return False
         self._reported.add((path, text))
@@ -237,9 +241,9 @@ def _counted(number: int, noun: str) -> str:
 
 
 def segment_paths(directory: str) -> Iterator[str]:
-    """Yield the paths of the segments of a directory, living ones too, oldest first.
+    """Yield the paths of all segments in a directory, oldest first, locked ones included.
 
-    Removes the files that have not become segments.
+    Removes unfinished files of dead processes.
 
     Raises:
         OSError: the directory cannot be read.
@@ -254,7 +258,7 @@ def segment_paths(directory: str) -> Iterator[str]:
 
 
 def remove_damaged(directory: str, oldest_s: float) -> None:
-    """Remove the files with damaged headers that were last written to before `oldest_s`.
+    """Remove files with damaged headers that were last written to before `oldest_s`.
 
     Raises:
         OSError: the directory cannot be read.

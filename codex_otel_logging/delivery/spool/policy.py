@@ -1,4 +1,4 @@
-"""What a spool changes about giving up: refusals that are kept, and the age of events."""
+"""Decides when events on disk are given up: which refusals are final, and which events too old."""
 
 from __future__ import annotations
 

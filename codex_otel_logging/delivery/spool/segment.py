@@ -1,15 +1,15 @@
-"""One file of the spool: a header, then records.
+"""One file of the spool, a segment: two lines of header, then records.
 
 The first line holds the version of the format, the number up to which the events are settled, and
-the CRC-32 of what precedes it. It has a fixed width, because that number is overwritten in place:
+the CRC-32 of both. The line has a fixed width, because the number is overwritten in place:
 
     codex-otel-spool 1 00000000000000000000 9d5f6b4d
 
-The second line is JSON behind its CRC-32: the owner, the destination, and what all events share.
+The second line is a CRC-32 and JSON: the owner, the destination, and the shared attributes.
 
-The file's existence is the state. There is no index that could disagree with it, and no process id
-that could be somebody else's by now: who holds the lock owns the segment, and a segment that can be
-locked belongs to nobody alive.
+The existence of a file is the state: there is no index that could disagree with it. The lock is the
+ownership: there is no process id, which another process may have by now. A segment that can be
+locked belongs to no living process.
 """
 
 from __future__ import annotations
@@ -35,24 +35,28 @@ from .records import (
 
 SUFFIX = ".spool"
 UNFINISHED = ".new"
-"""The end of the name of a segment that has no header yet, and so no record either."""
+"""Added to the name of a segment until it has a header; so the file holds no record yet."""
 DAMAGED = ".damaged"
+"""Added to the name of a segment whose header cannot be read."""
 
 VERSION = 1
+"""The version of the format. A release leaves files with a higher one alone."""
 _MAGIC = b"codex-otel-spool "
 _PREFIX = _MAGIC + b"%d " % VERSION
 _FIRST_LINE = len(_PREFIX) + len(b"00000000000000000000 00000000\n")
 _LARGEST_HEADER = 64 << 20
+"""The size in bytes beyond which the second line counts as damaged."""
 _HEAD = 64
-"""How many bytes of a line are enough for its checksum and its number."""
+"""How many bytes of a line hold its checksum and its number."""
 _MAX_CREATIONS = 3
+"""How often to create a file that another process removes before it is locked."""
 
 
 class Header(NamedTuple):
-    """What a segment says about all of its records.
+    """What applies to all records of a segment.
 
-    `owner` names the handler that wrote it, in one process; with an event's number it identifies
-    the event. `destination` is where the events were to be sent, without secrets.
+    `owner` identifies the journal that wrote it; with the number of an event, it identifies the
+    event. `destination` names the collector of the events, without secrets.
     """
 
     owner: str
@@ -60,7 +64,7 @@ class Header(NamedTuple):
     shared: SharedAttributes
 
     def encode(self) -> bytes:
-        """Return both lines, with nothing settled."""
+        """Return both lines, with no event settled."""
         text = json.dumps({"owner": self.owner, "destination": self.destination}, ensure_ascii=True)
         attributes = (
             f',"resource":{spelled_json(self.shared.resource)}'
@@ -73,8 +77,8 @@ class Header(NamedTuple):
 class DamagedHeaderError(Exception):
     """The header of a segment cannot be read.
 
-    `records` is how many intact records follow that are not known to be settled. `is_renamed` is
-    false if the file could not be renamed; it is then found again.
+    `records` counts the intact records that are not known to be settled. `is_renamed` is False if
+    the file could not be renamed; the next scan then finds it again.
     """
 
     def __init__(self, records: int) -> None:
@@ -88,6 +92,7 @@ class NewerFormatError(Exception):
 
 
 def _settled_field(number: int, prefix: bytes = _PREFIX) -> bytes:
+    """Return the rest of the first line: a number of fixed width, and the checksum."""
     digits = b"%020d" % number
     return b"%b %08x" % (digits, crc32(prefix + digits))
 
@@ -95,12 +100,12 @@ def _settled_field(number: int, prefix: bytes = _PREFIX) -> bytes:
 class Segment:
     """A segment that this process appends to, and has locked since it was created.
 
-    `open` and `append` may be called by any thread, also at the same time.
+    Any thread may call `append`, also while others do. `Journal` opens each segment once.
 
     Args:
-        path: where the file is to be.
+        path: the path that the file will have.
         header: its header.
-        first: the number of the first event that belongs to it.
+        first: the number of its first event.
         limit: the size in bytes beyond which another segment follows.
 
     """
@@ -112,8 +117,8 @@ class Segment:
         self.size = 0
         self._synced_size = 0
         self.writers: set[int] = set()
-        """The numbers of the events that threads are about to append. A set, because adding to one
-        and removing from one need no lock."""
+        """The numbers of the events that threads are about to append. A set: adding and removing
+        are atomic, so they need no lock."""
         self.sealed = False
         """Whether it takes no more records, after a failure."""
         self._header = header
@@ -123,10 +128,10 @@ class Segment:
         self._descriptor = self._settled_descriptor = -1
 
     def open(self) -> None:
-        """Create, lock and name the file. Once only: its name may be a leftover's by now.
+        """Create, lock and name the file.
 
         Raises:
-            OSError: it cannot be created, or was closed.
+            OSError: it cannot be created, or was open before: another process may have adopted it.
 
         """
         if self._was_open:
@@ -139,7 +144,7 @@ class Segment:
             if disk.append(descriptor, header) != len(header):
                 raise OSError("short write")
             settled_descriptor = disk.open_existing(unfinished)
-            # Only now can others see it: nobody adopts a file that is not locked yet.
+            # Others look only for the final name, so they never adopt a file before it is locked.
             disk.rename(unfinished, self.path)
         except BaseException:
             for each in (descriptor, settled_descriptor):
@@ -167,17 +172,17 @@ class Segment:
         self.size += len(record)
 
     def read(self, size: int, offset: int) -> bytes:
-        """Return up to `size` bytes at `offset`; nothing if that fails, or is behind the end."""
+        """Return up to `size` bytes at `offset`; none behind the end, or if that fails."""
         try:
             return disk.read(self._descriptor, size, offset)
         except OSError:
             return b""
 
     def settle(self, number: int) -> None:
-        """Note that all events up to `number` are settled.
+        """Record in the file that all events up to `number` are settled.
 
         Raises:
-            OSError: it could not be written; the events may be exported twice.
+            OSError: that failed; the events may be exported twice.
 
         """
         disk.overwrite(self._settled_descriptor, _settled_field(number), len(_PREFIX))
@@ -186,7 +191,7 @@ class Segment:
         """Wait until all records have reached the storage device, unless they have already.
 
         Raises:
-            OSError: it is not known whether they have.
+            OSError: some of them perhaps have not.
 
         """
         size = self.size
@@ -199,11 +204,11 @@ class Segment:
             self._synced_size = size
 
     def is_linked(self) -> bool:
-        """Return whether the file still has a name; false if somebody has removed it."""
+        """Return whether the file still has a name; False if somebody has removed it."""
         try:
             return disk.status(self._descriptor).st_nlink > 0
         except OSError:
-            # Unknown. Writing the events again to another file would have both exported.
+            # Unknown. If the events were written again, both files would be exported.
             return True
 
     def remove(self) -> None:
@@ -223,11 +228,10 @@ class Segment:
         self._descriptor = self._settled_descriptor = -1
 
     def leave_to_parent(self) -> None:
-        """Give up the segment in a forked child, without freeing the parent's lock.
-
-        The fork may have happened in the middle of `append`, which then goes on in the child.
-        """
+        """Give up the segment in a forked child, without freeing the parent's lock."""
         if self.writers:
+            # The forking thread may be inside `append`, as in a signal handler, and goes on in the
+            # child: it must not write to the parent's file, nor to one opened meanwhile.
             for descriptor in (self._descriptor, self._settled_descriptor):
                 if descriptor >= 0:
                     with suppress(OSError):
@@ -239,8 +243,7 @@ class Segment:
 def _create_locked(path: str) -> int:
     """Create and lock a file; return its descriptor.
 
-    Tries again if another process removes the file before it is locked, as a leftover; see
-    `remove_unfinished`.
+    Repeats that if another process removes the file before it is locked; see `remove_unfinished`.
     """
     for _ in range(_MAX_CREATIONS):
         descriptor = disk.create(path)
@@ -280,7 +283,7 @@ class Leftover:
         self._decoder = RecordDecoder()
 
     def _read_first_line(self) -> int:
-        """Return up to which number the events are settled."""
+        """Return the number up to which the events are settled."""
         start = disk.read(self._descriptor, 2 * _FIRST_LINE, 0)
         line, separator, _ = start.partition(b"\n")
         version, _, field = line.removeprefix(_MAGIC).partition(b" ")
@@ -293,11 +296,11 @@ class Leftover:
             if is_intact and _is_newer(version):
                 raise NewerFormatError
             raise DamagedHeaderError(self._count_intact(0))
-        # Of two ways to be wrong, exporting an event twice is better than never.
+        # If the number is damaged: exporting events twice is better than never.
         return int(digits) if is_intact else 0
 
     def _read_header(self) -> tuple[Header, int]:
-        """Return the header, and where the records begin."""
+        """Return the header, and the offset of the records."""
         line = self._read_line(_FIRST_LINE)
         try:
             found = json.loads(checked(line) or b"")
@@ -322,11 +325,12 @@ class Leftover:
         return b""
 
     def _count_intact(self, settled: int) -> int:
+        """Return the number of intact records after event number `settled`."""
         numbers = (number for number, _, _ in self._scan(0))
         return len({number for number in numbers if number is not None and number > settled})
 
     def _index(self) -> None:
-        """Find the records that are not settled, and count the damaged ones; once only."""
+        """Find the unsettled records, and count the damaged ones, unless that has been done."""
         if self._is_indexed:
             return
         entries: dict[int, tuple[int, int]] = {}
@@ -344,10 +348,10 @@ class Leftover:
         self._is_indexed = True
 
     def _scan(self, offset: int) -> Iterator[tuple[int | None, int, int]]:
-        """Yield number, offset and length of each record; None instead of a damaged one's number.
+        """Yield the number, offset and length of each record; a damaged one has None as number.
 
-        An empty line lies between two records. Lines without one between them are the parts of a
-        record in which damage has made a line feed, or two records whose line feed was damaged.
+        Records are separated by an empty line. Damaged lines without one between them count as one
+        record: damage may have put a line feed into it.
         """
         was_damaged = False
         for number, length in self._lines(offset):
@@ -357,9 +361,9 @@ class Leftover:
             offset += length + 1
 
     def _lines(self, offset: int) -> Iterator[tuple[int | None, int]]:
-        """Yield the number of each line, None if it is no intact record, and its length."""
-        # Never a whole line in memory: a file system that lost what was not synced before a crash
-        # may show zeros instead, as far as the file is long.
+        """Yield the number and length of each line; the number of a damaged record is None."""
+        # Long lines are never held in memory: after a power loss, a file system may show zeros for
+        # all data that was not synced, and they would be one line.
         head, length, checksum = b"", 0, 0
         for chunk in disk.chunks(self._descriptor, offset):
             *ends, rest = chunk.split(b"\n")
@@ -387,9 +391,9 @@ class Leftover:
         return len(self._numbers) - self._next
 
     def next_batch(self, max_events: int, max_bytes: int) -> list[tuple[int, Event]]:
-        """Return the next events with their numbers, at least one; empty at the end.
+        """Return the next events with their numbers, at least one; none at the end.
 
-        Does not move on: `settle` does.
+        Returns the same events until `settle` is called.
 
         Raises:
             OSError: the file cannot be read.
@@ -411,17 +415,17 @@ class Leftover:
                 found.append(decoded)
             elif found:
                 break
-            else:  # damaged since it was indexed, or an unknown spelling
+            else:  # damaged since it was indexed, or of an unknown form
                 self.damaged += 1
                 self._next = position + 1
             position += 1
         return found
 
     def settle(self, number: int) -> None:
-        """Note that all events up to `number` are settled, and move on behind them.
+        """Record in the file that all events up to `number` are settled, and move on behind them.
 
         Raises:
-            OSError: it could not be written; the events may be exported twice.
+            OSError: that failed; the events may be exported twice.
 
         """
         while self._next < len(self._numbers) and self._numbers[self._next] <= number:
@@ -445,16 +449,16 @@ def _is_newer(version: bytes) -> bool:
 
 
 def _number_of(head: bytes, checksum: int) -> int | None:
-    """Return the number of a line that begins with `head`; None if it is no intact record."""
+    """Return the number of the record with this beginning and checksum; None if it is damaged."""
     return number_of(head[9:]) if head[:9] == b"%08x " % checksum else None
 
 
 def adopt(path: str) -> Leftover | None:
-    """Lock a segment and read its header; None if it belongs to a living process, or is gone.
+    """Lock a segment and read its header; None if another process has locked it, or it is gone.
 
     Raises:
-        DamagedHeaderError: its header cannot be read; it was renamed.
-        NewerFormatError: a newer release has written it; it was left alone.
+        DamagedHeaderError: its header cannot be read; the file was renamed, if that succeeded.
+        NewerFormatError: a newer release has written it; the file stays as it is.
         OSError: it is not a regular file of this user, or cannot be read.
 
     """
@@ -490,7 +494,7 @@ def _open_locked(path: str) -> int | None:
     try:
         if not disk.is_regular(descriptor):  # replaced meanwhile
             raise OSError("not a regular file of this user")
-        # Between opening and locking, its owner may have removed it, or another adopter.
+        # Between opening and locking, its owner or another adopter may have removed it.
         is_ours = disk.lock(descriptor) and disk.is_at(path, descriptor)
         return descriptor if is_ours else None
     finally:
@@ -536,7 +540,7 @@ def remove_all_unfinished(directory: str) -> None:
 
 
 def remove_unfinished(path: str) -> None:
-    """Remove a file that a process has left before it was a segment. Never raises."""
+    """Remove a file that a dead process has created and not renamed to a segment. Never raises."""
     with suppress(OSError):
         if not disk.is_regular_at(path):
             return
