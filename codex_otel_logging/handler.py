@@ -377,9 +377,9 @@ def _build_pipeline(
 def spool_settings_of(
     exporter: ExporterConfig, shared: SharedAttributes, settings: OtelConfig
 ) -> SpoolSettings | None:
-    """Return where these settings keep events on disk; None if nowhere, or if the platform cannot.
+    """Return the spool of these settings; None if there is none, or the platform has no locks.
 
-    In the second case, logs a warning.
+    Logs a warning in the second case.
     """
     if settings.spool is None:
         return None

@@ -56,7 +56,10 @@ class Redaction:
         return frozenset(name for name, kind in sensitive.items() if kind in self._redacted_kinds)
 
     def redact_again(self, event: Event) -> None:
-        """Redact an event that another process has logged, perhaps with other settings."""
+        """Redact an event that another process has logged, perhaps with other settings.
+
+        A field that is redacted already keeps its `_length`.
+        """
         names = self._names_by_event.get(event.type.name)
         if names is None:
             names = self._names_by_event[event.type.name] = self.redacted_names(event.type)
@@ -111,10 +114,8 @@ def redacted_inside(value: AttributeValue, names: Iterable[str]) -> AttributeVal
 def _redacted_again(
     fields: Mapping[str, AttributeValue], names: frozenset[str]
 ) -> dict[str, AttributeValue]:
-    """Return `fields`, redacted at any depth.
-
-    What is redacted already stays as it is: its length would be that of the replacement.
-    """
+    """Return a copy of `fields`, redacted at any depth."""
+    # Without the fields that are redacted already: the length would be that of the replacement.
     inside = {key: _redacted_again_inside(value, names) for key, value in fields.items()}
     found = redacted(inside, [key for key in inside if key in names and inside[key] != REDACTED])
     return cast("dict[str, AttributeValue]", found)

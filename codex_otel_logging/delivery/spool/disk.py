@@ -1,7 +1,7 @@
 """The system calls of the spool.
 
-All of them go through this module, so that a test can make any of them fail, write less than asked
-for, or be the last one before the process dies. Another platform's locks belong here as well.
+The package makes no other ones, so that a test can make each call fail, write less than requested,
+or be the last one before the process dies. The locks of other platforms would belong here as well.
 """
 
 from __future__ import annotations
@@ -17,21 +17,21 @@ except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
 _FLAGS = getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
-"""Not inherited by other programs; never a symbolic link; a FIFO does not block."""
+"""No other program inherits the file, no symbolic link is followed, and a FIFO does not block."""
 
 _opened: dict[int, int] = {}
-"""The descriptors that this module has opened, and the id of the process that did."""
+"""The descriptors that `_open` has opened, and the id of the process that did."""
 
 
 def has_locks() -> bool:
-    """Return whether this platform has the locks that tell living segments from leftovers."""
+    """Return whether this platform has `flock`, which tells leftovers from files in use."""
     return fcntl is not None
 
 
 def make_directory(path: str) -> None:
-    """Create a directory that only its owner may use, and missing parents likewise.
+    """Create a directory that only its owner may use, and its missing parents likewise.
 
-    It is fine if there is something already.
+    Does nothing if the path exists.
     """
     if os.path.isdir(path):  # noqa: PTH112
         return
@@ -41,7 +41,7 @@ def make_directory(path: str) -> None:
         make_directory(parent)
     with suppress(FileExistsError):
         os.mkdir(path, 0o700)  # noqa: PTH102
-        os.chmod(path, 0o700)  # noqa: PTH101  # a umask may take rights from its owner, too
+        os.chmod(path, 0o700)  # noqa: PTH101  # a umask may remove permissions of the owner
 
 
 def names(path: str) -> list[str]:
@@ -75,7 +75,7 @@ def create(path: str) -> int:
     """
     descriptor = _open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND)
     with suppress(OSError):
-        os.fchmod(descriptor, 0o600)  # a umask may take rights from its owner, too
+        os.fchmod(descriptor, 0o600)  # a umask may remove permissions of the owner
     return descriptor
 
 
@@ -107,10 +107,10 @@ def is_regular(descriptor: int) -> bool:
 
 
 def is_regular_at(path: str) -> bool:
-    """Return whether the file at `path` is a regular one of this user, and no symbolic link.
+    """Return whether the file at `path` is a regular one of this user, not a symbolic link.
 
     Raises:
-        OSError: there is none, or its status cannot be read.
+        OSError: it does not exist, or its status cannot be read.
 
     """
     found = os.stat(path, follow_symlinks=False)  # noqa: PTH116
@@ -127,7 +127,7 @@ def is_at(path: str, descriptor: int) -> bool:
 
 
 def lock(descriptor: int) -> bool:
-    """Lock an open file exclusively; return False if somebody else has locked it.
+    """Lock an open file exclusively; return False if it is locked already.
 
     Does not wait. The lock belongs to the open file description: the kernel frees it when the last
     descriptor that shares it is closed, however the process dies.
@@ -187,26 +187,26 @@ def modified_s(path: str) -> float:
 
 
 def rename(path: str, to: str) -> None:
-    """Give a file another name in the same directory, atomically."""
+    """Rename a file within its directory, atomically."""
     os.rename(path, to)  # noqa: PTH104
 
 
 def remove(path: str) -> None:
-    """Remove a file; it is fine if that has happened already."""
+    """Remove a file, if it exists."""
     with suppress(FileNotFoundError):
         os.unlink(path)  # noqa: PTH108
 
 
 def close(descriptor: int) -> None:
-    """Close a descriptor. If it is the last one of a locked file, that frees the lock."""
+    """Close a descriptor; the last one of a locked file frees the lock."""
     _opened.pop(descriptor, None)
     os.close(descriptor)
 
 
 def neutralize(descriptor: int) -> None:
-    """Make a descriptor one of the null device; what is still written to it is discarded.
+    """Redirect a descriptor to the null device, which discards late writes.
 
-    Its number stays in use, so a late write cannot reach a file that was opened meanwhile.
+    Unlike after `close`, no file that is opened meanwhile can get the same descriptor.
     """
     _opened.pop(descriptor, None)
     null = os.open(os.devnull, os.O_WRONLY | getattr(os, "O_CLOEXEC", 0))
@@ -217,10 +217,10 @@ def neutralize(descriptor: int) -> None:
 
 
 def neutralize_inherited() -> None:
-    """Neutralize the descriptors that a forked child has from its parent; frees no lock.
+    """Neutralize the descriptors that a forked child has inherited. Frees no lock of its parent.
 
-    A lock would otherwise stay until the last child ends, and what the parent leaves be taken for
-    segments of a living process.
+    Otherwise the lock would be held until the last child ends, even if the parent has died, and
+    nobody could adopt what the parent has left.
     """
     process = os.getpid()
     for descriptor in [each for each, opener in _opened.items() if opener != process]:

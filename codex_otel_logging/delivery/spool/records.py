@@ -4,13 +4,14 @@ A record is one line of JSON behind its CRC-32, with a line feed before and afte
 
     9f3a0c11 {"number":7,"created":...,"values":["shell","ls"],"keys":["tool_name","arguments"],...}
 
-The line feed before it keeps a record apart from a torn one; the one after it shows that it is
-complete. The values come first. What follows them is the same for all events of a conversation that
-have the same fields, and is encoded once.
+The line feed before a record separates it from one that was only partly written; the one after it
+shows that it is complete. What differs between events comes first, up to the values. The rest is
+the shared part: it is the same for all events of a conversation with the same fields, and is
+encoded once.
 
-JSON has no spelling for some values. Those are objects with one key: `bytes` and `text` (with lone
-surrogates) in hexadecimal, `int` (beyond 64 bits) in hexadecimal, `float` (infinities and NaN) as
-the hexadecimal IEEE 754 double, and `map`, a list of pairs.
+JSON cannot represent some values. They become objects with one key: `bytes`, `text` (with lone
+surrogates) and `int` (beyond 64 bits) hold hexadecimal digits, `float` (infinities and NaN) those
+of an IEEE 754 double, and `map` holds a list of pairs.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     from opentelemetry.trace import SpanContext
 
 _MAX_SHARED = 1024
-"""How many encoded shared parts are kept."""
+"""The maximum number of shared parts in a cache; a full cache is cleared."""
 
 _BEGINS = b'{"number":'
 _SHARED_BEGINS = b',"keys":['
@@ -45,7 +46,7 @@ MALFORMED = (
     ValueError,
     struct.error,
 )
-"""What decoding raises if a record has its checksum but not the form that this release knows."""
+"""What decoding raises for a record of an unknown form, whose checksum matches."""
 
 _json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), check_circular=False).encode
 
@@ -62,13 +63,14 @@ class RecordEncoder:
     """Encodes events as records. May be used by any thread."""
 
     def __init__(self) -> None:
-        # Each entry holds its conversation, so that no other one can have its id meanwhile.
+        # The key contains the id of a conversation. The entry keeps the conversation alive, so that
+        # no other one can get the same id.
         self._shared: dict[tuple[object, ...], tuple[str, Conversation | None]] = {}
 
     def encode(self, number: int, event: Event) -> bytes:
-        """Return the record of an event; never raises for an odd event."""
-        # On the application thread, in every logging call. One function, because each call would
-        # add about 1 %.
+        """Return the record of an event, whatever its values are."""
+        # This runs on the application thread in every logging call. It is one function, because
+        # each call would add about 1 %.
         end = None
         try:
             if type(event.levelno) is not int or type(event.levelname) is not str:
@@ -90,8 +92,8 @@ class RecordEncoder:
                 f'"observed_ns":{event.observed_ns},"span":{span_text},"values":[{values}]{end}'
             ).encode()
         except Exception:
-            # A value that JSON cannot spell, a lone surrogate, or an attribute of the log record
-            # that an application has replaced. The event must not look like a disk that fails.
+            # A value that JSON cannot represent, a lone surrogate, or an attribute of a LogRecord
+            # that was replaced. If this raised, it would count as a disk failure.
             values = _json([_spelled(value) for value in event.values])
             line = (
                 f'{{"number":{number},"created":{_created_text(event)},'
@@ -109,7 +111,7 @@ class RecordEncoder:
 
 
 class _Shared(NamedTuple):
-    """The decoded end of a record, the same object for all records that end alike."""
+    """The decoded shared part of a record; records with the same one share the object."""
 
     type: EventType
     keys: tuple[str, ...]
@@ -122,8 +124,8 @@ class _Shared(NamedTuple):
 class RecordDecoder:
     """Decodes the records of one segment. Not thread-safe.
 
-    Events that were logged with the same conversation and fields get the same objects again: the
-    encoder of requests has a template for those.
+    Events with the same conversation and fields share objects, as when they were logged: the
+    encoder of requests caches templates by their identity.
     """
 
     def __init__(self) -> None:
@@ -137,7 +139,7 @@ class RecordDecoder:
         if (content := checked(line)) is None:
             return None
         try:
-            # Inside a JSON string the quotation marks would be escaped.
+            # No value contains this text: inside a JSON string, quotation marks are escaped.
             place = content.index(_SHARED_BEGINS)
             found = json.loads(content[:place] + b"}")
             shared = self._shared_of(content[place:])
@@ -190,9 +192,9 @@ def checked(line: bytes) -> bytes | None:
 
 
 def number_of(content: bytes) -> int | None:
-    """Return the number of a record whose checksum was checked, without decoding the rest.
+    """Return the number of a record from its beginning, after the checksum; None if it has none.
 
-    The beginning of the record is enough. None if there is no number in the range of numbers.
+    For a record whose checksum matches; decodes nothing else. Numbers are less than 2 ** 64.
     """
     try:
         number = int(content[len(_BEGINS) : content.index(b",")])
@@ -202,12 +204,12 @@ def number_of(content: bytes) -> int | None:
 
 
 def spelled_json(value: Mapping[str, Any]) -> str:
-    """Return attributes as JSON, with the spelling of records."""
+    """Return attributes as JSON, represented as in records."""
     return _json(_spelled(value))
 
 
 def attributes_of(value: object) -> dict[str, Any]:
-    """Return the attributes that `spelled_json` has spelled, after JSON was parsed."""
+    """Return the attributes from parsed JSON that `spelled_json` has written."""
     found = _value(value)
     if not isinstance(found, dict):
         raise TypeError("not a map")
@@ -227,15 +229,15 @@ _SPELLINGS: dict[type, Callable[[Any], str]] = {
     bool: lambda value: "true" if value else "false",
     type(None): lambda _: "null",
 }
-"""How values of the usual types are spelled. Faster than encoding them as one list."""
+"""The JSON encoders of the usual types. Calling them is faster than encoding one list."""
 
 
 def _spelled(value: Any) -> Any:
-    """Return a value with the parts replaced that JSON cannot spell."""
+    """Return a value with objects in place of the parts that JSON cannot represent."""
     if isinstance(value, bool) or value is None:
         return value
     if isinstance(value, str):
-        # The methods of the built-in type: those of an application's subclass may raise.
+        # The methods of the built-in type, because those of an application's subclass may raise.
         try:
             str.encode(value)
         except UnicodeEncodeError:
@@ -255,7 +257,7 @@ def _spelled(value: Any) -> Any:
 
 
 def _value(spelled: Any) -> Any:
-    """Return the value that `_spelled` has spelled."""
+    """Return the value from the result of `_spelled`."""
     if isinstance(spelled, list):
         return [_value(item) for item in spelled]
     if not isinstance(spelled, dict):
@@ -265,7 +267,7 @@ def _value(spelled: Any) -> Any:
 
 
 def _text(spelled: Any) -> str:
-    """Return the text that `_spelled` has spelled."""
+    """Return the text from the result of `_spelled`."""
     text = _value(spelled)
     if not isinstance(text, str):
         raise TypeError("not a text")
@@ -293,14 +295,14 @@ def _odd_span_text(span: SpanContext | None) -> str:
 
 
 def _created_text(event: Event) -> str:
-    """Return a time that makes the decoded event's `time_ns` that of `event`; null if unknown."""
+    """Return a `created` with which the decoded event has the same `time_ns`; or null."""
     created: Any = event.created
     try:
         if issubclass(type(created), float) and isfinite(created):
             return float.__repr__(created)
         if issubclass(type(created), int) and MIN_INT64 <= created <= MAX_INT64:
             return int.__repr__(created)
-        # The time of the call is exact to the nanosecond, which no float is.
+        # If `time_ns` is the time of the call, null keeps it exact; a float would round it.
         time_ns = event.time_ns
         return "null" if time_ns == event.observed_ns else repr(time_ns / 1e9)
     except Exception:  # a method of an application's object raised
@@ -308,22 +310,23 @@ def _created_text(event: Event) -> str:
 
 
 def _level(levelno: Any) -> int:
-    """Return a level of the same severity; only integers have one, of which True is one."""
+    """Return a level with the same severity. Only integers have one; so does True."""
     is_integer = issubclass(type(levelno), int)
     return max(min(int.__int__(levelno), MAX_INT64), -1) if is_integer else 0
 
 
 def _level_name(levelname: Any) -> str | bytes:
-    """Return a level's name that is encoded as the same text."""
+    """Return a level name that is sent as the same text."""
     try:
         name = key_text(levelname)
-        # "WARNING" is sent as "WARN", b"WARNING" and the like as they are.
+        # The text "WARNING" is sent as "WARN", but b"WARNING" and the like are sent unchanged.
         return name if name != "WARNING" or levelname == name else name.encode()
-    except Exception:  # its class cannot even be asked for
+    except Exception:  # even asking for its class raises
         return ""
 
 
 def _shared_text(event: Event) -> str:
+    """Return the shared part of an event's record."""
     conversation = event.conversation
     attributes = None if conversation is None else _spelled(conversation.attributes)
     shared = {
@@ -342,7 +345,7 @@ def _event_type(name: str) -> EventType:
 
 
 def _conversation(spelled: Any) -> Conversation | None:
-    """Return a conversation with these attributes; its other fields are not used for export."""
+    """Return a conversation with these attributes. An export uses no other fields of it."""
     if spelled is None:
         return None
     conversation = Conversation("", "")

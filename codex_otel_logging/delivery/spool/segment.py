@@ -100,7 +100,7 @@ def _settled_field(number: int, prefix: bytes = _PREFIX) -> bytes:
 class Segment:
     """A segment that this process appends to, and has locked since it was created.
 
-    Any thread may call `append`, also while others do. `Journal` opens each segment once.
+    Any thread may call `append`, also while others do. `Journal` serializes the calls of `open`.
 
     Args:
         path: the path that the file will have.
