@@ -245,6 +245,8 @@ class Sender:
             self._give_up_at = now + self._retry_for_s
         spool = self._spool_of(len(part))
         if spool is not None:
+            # The events may stay on disk for as long as the outage lasts, so they must survive a
+            # power loss from now on. While exports succeed, nothing is synced.
             self._queue.sync()
             if expired := spool.count_expired(part):
                 self._drop(expired, f"spool.keep_for_ms exceeded: {outcome.reason}")
@@ -327,6 +329,7 @@ class Sender:
         """Export events of another process, with its shared attributes, in one request."""
         assert self._spool is not None
         if shared == self._spool.shared:
+            # The usual case, an earlier run of the same program: the own connection will do.
             return self._export(events, None)
         if self._leftover_exporter is None:
             self._leftover_exporter = LeftoverExporter(self._spool.connect)

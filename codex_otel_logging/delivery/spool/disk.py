@@ -159,7 +159,7 @@ def read(descriptor: int, size: int, offset: int) -> bytes:
 
 def sync(descriptor: int) -> None:
     """Wait until the contents of a file have reached the storage device."""
-    getattr(os, "fdatasync", os.fsync)(descriptor)
+    getattr(os, "fdatasync", os.fsync)(descriptor)  # macOS has only fsync
 
 
 def sync_directory(path: str) -> None:

@@ -135,6 +135,7 @@ class Leftovers:
             except DamagedHeaderError as error:
                 what = "renamed" if error.is_renamed else "ignored"
                 events = _counted(error.records, "event")
+                # Counted once: every scan finds a file that could not be renamed.
                 if self._warn(path, f"damaged header; {what}, {events} not exported"):
                     self._account("", 0, error.records)
                 continue
@@ -148,6 +149,7 @@ class Leftovers:
                 continue
             destination = leftover.header.destination
             if destination != self._settings.destination and not self._redirect:
+                # Only on request: the events may hold what another collector must not receive.
                 leftover.close()
                 self._warn(
                     "",
@@ -165,6 +167,7 @@ class Leftovers:
         """Export a batch, settle what has an outcome, and return False if that is not all of it."""
         events = [event for _, event in batch]
         for event in events:
+            # Again: the process that logged it may have had less strict settings than this one.
             self._settings.redact(event)
         parts = Parts(events)
         settled = Settlement()

@@ -143,6 +143,8 @@ class Segment:
             header = self._header.encode()
             if disk.append(descriptor, header) != len(header):
                 raise OSError("short write")
+            # A second descriptor to overwrite the first line: on Linux, O_APPEND appends whatever
+            # the offset.
             settled_descriptor = disk.open_existing(unfinished)
             # Others look only for the final name, so they never adopt a file before it is locked.
             disk.rename(unfinished, self.path)
