@@ -53,6 +53,7 @@ class DiskHealth:
 
         Reports the first failure since the disk worked, at most once per `_REPORT_INTERVAL_S`.
         """
+        # Many threads may fail at the same time, and one of them reports.
         with self._lock:
             now = monotonic()
             self._retry_at = now + retry_s

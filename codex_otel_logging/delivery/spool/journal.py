@@ -194,7 +194,7 @@ class Journal:
         except Exception as error:  # OSError; or a bug in this package, or MemoryError
             self._health.fail(error, RETRY_S)
         finally:
-            if not is_written:
+            if not is_written:  # also if a signal handler has raised
                 with self._lock:
                     # Before `_leave`: an event that no thread writes, and that is neither on disk
                     # nor parked, counts as removed.
@@ -422,6 +422,7 @@ class Journal:
             for segment in unsettled:
                 segment.sync()
             if self._has_new_names:
+                # Before the sync: a file that another thread creates during it needs another one.
                 self._has_new_names = False
                 disk.sync_directory(self.path)
         except OSError as error:
@@ -534,6 +535,7 @@ class Journal:
         disk.make_directory(self.path)
         if (found := directory_problem(self.path)) is not None:
             raise OSError(found)
+        # Compared here only, as it lists the directory: the files of other processes count, too.
         if is_bounded and disk.used_bytes(self.path) >= self._max_bytes:
             raise OSError("spool full; see max_bytes")
         segment.open()
