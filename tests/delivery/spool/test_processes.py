@@ -254,7 +254,9 @@ def test_events_of_parent_and_forked_children_arrive_once(
     otel = otel_table(gated, spool, schedule_delay_ms=delay_ms)
     program = "import warnings\nwarnings.simplefilter('ignore', DeprecationWarning)\n"
     done = run_python(program + read_program("fork_into_spool"), json.dumps(otel), fork, moment)
-    assert (done.returncode, done.stderr) == (0, "")
+    assert done.returncode == 0
+    # On a busy machine the outage may last long enough to be reported.
+    assert "Traceback" not in done.stderr
     gate.open()
     assert export_leftovers(otel, spool)
     expected = {
