@@ -95,8 +95,14 @@ import sys
 import codex_otel_logging
 assert "__version__" in dir(codex_otel_logging)
 print("importlib.metadata" in sys.modules)
+if not INSTALLED:
+    import importlib.metadata
+    def version(name):
+        raise importlib.metadata.PackageNotFoundError(name)
+    importlib.metadata.version = version
 print(codex_otel_logging.__version__)
 """
+    program = f"INSTALLED = {installed}\n{program}"
     if installed:
         write_metadata(tmp_path)
     printed = run_python(program, PYTHONPATH=f"{tmp_path}:{ROOT}").stdout.split()

@@ -13,7 +13,7 @@ from support.paths import read_program
 
 PROGRAM = read_program("core_only")
 
-NOTHING = "Stats(accepted=0, exported=0, rejected=0, dropped=0, queued=0, ignored=0)"
+NOTHING = str(codex_otel_logging.Stats())
 
 
 @pytest.fixture(scope="module")

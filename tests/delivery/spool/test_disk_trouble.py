@@ -373,7 +373,9 @@ def test_a_full_file_system_is_one_warning_until_there_is_room_again(
     stats = process.queue.stats()
     assert (stats.accepted, stats.queued) == (1000, 1000)
     assert 0 < stats.spooled < 1000
-    assert {*stored(world)} == process.spooled()
+    # A write may lack nothing but the last line feed; then the record is there all the same.
+    assert process.spooled() <= {*stored(world)}
+    assert len({*stored(world)} - process.spooled()) <= 1
     assert len(lines(caplog)) == 1
     ballast.unlink()
     caplog.clear()
