@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from codex_otel_logging import Receiver
+from codex_otel_logging import Receiver, Stats
 from support.collectors import over_http
 from support.fixtures import RunPython
 from support.pages import recipe
@@ -34,7 +34,7 @@ def test_cells_export_when_they_flush(
 ) -> None:
     lay_out(tmp_path, over_http(receiver))
     printed = run_cells(run_python, SET_UP, LOG, LOG, FLUSH)
-    assert "Stats(accepted=2, exported=2, rejected=0, dropped=0, queued=0, ignored=0)" in printed
+    assert str(Stats(accepted=2, exported=2)) in printed
     assert {e.attributes["conversation.id"] for e in receiver.events} == {"conversation-1"}
     assert [e.attributes["prompt"] for e in receiver.events] == ["[REDACTED]"] * 2
 
