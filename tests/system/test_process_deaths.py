@@ -19,7 +19,7 @@ from support.fixtures import RunPython
 from support.kills import STATES, TRANSPORTS, Kills, Result, Transport, export_leftovers, otel_table
 from support.paths import read_program
 
-pytestmark = [pytest.mark.processes, pytest.mark.thorough]
+pytestmark = pytest.mark.processes
 
 LOG_THEN = read_program("log_then_run")
 
