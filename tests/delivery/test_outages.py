@@ -109,6 +109,7 @@ def test_event_beyond_the_grpc_message_limit_is_rejected_alone(
 UNDELIVERED = read_program("undelivered")
 
 
+@pytest.mark.processes
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux's /proc")
 @pytest.mark.parametrize(
     ("name", "collector", "text"),
