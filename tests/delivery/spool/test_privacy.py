@@ -19,7 +19,9 @@ from codex_otel_logging import CodexOtelHandler, Receiver
 from codex_otel_logging.delivery import worker
 from codex_otel_logging.delivery.spool import disk, journal
 from support.collectors import Gate, over_http
+from support.fixtures import RunPython
 from support.parts import worker_of
+from support.paths import read_program
 from support.secrets import GRPC, HTTP, SECRETS, Secret, fits
 
 LOGGER = logging.getLogger("codex_otel.spool")
@@ -131,29 +133,12 @@ class TestModes:
 
     @pytest.mark.processes
     @pytest.mark.skipif(os.geteuid() != 0, reason="only root may become another user")
-    def test_umask_that_takes_rights_from_the_owner(self) -> None:
+    def test_umask_that_takes_rights_from_the_owner(self, run_python: RunPython) -> None:
         """Unlike root, another user cannot open a file or a directory without these rights."""
         with tempfile.TemporaryDirectory() as folder:  # that of pytest is closed to other users
             Path(folder).chmod(0o777)
-            self.write_as_another_user(folder)
-
-    def write_as_another_user(self, folder: str) -> None:
-        child = os.fork()
-        if not child:
-            status = 1
-            try:
-                os.setgid(12345)
-                os.setuid(12345)
-                os.umask(0o777)
-                path = f"{folder}/a/b/spool"
-                disk.make_directory(path)
-                descriptor = disk.create(f"{path}/1.spool.new")
-                os.close(disk.open_existing(f"{path}/1.spool.new"))
-                os.close(descriptor)
-                status = 0
-            finally:
-                os._exit(status)
-        assert os.waitpid(child, 0)[1] == 0
+            done = run_python(read_program("spool_of_another_user"), folder)
+        assert done.returncode == 0, done.stderr
 
     def test_parents_that_exist_keep_their_mode(self, directory: Path) -> None:
         directory.parent.mkdir()
