@@ -93,7 +93,7 @@ def absolute_path(path: str, folder: str | os.PathLike[str] | None) -> str | Non
 def directory_problem(path: str) -> str | None:
     """Return why a directory cannot be used for events; None if it can, or does not exist.
 
-    Events may hold prompts and the output of tools, so nobody else may read or replace the files.
+    Events may hold prompts and the output of tools, so no other user may read or replace the files.
     """
     try:
         found = os.stat(path)  # noqa: PTH116

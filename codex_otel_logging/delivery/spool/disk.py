@@ -220,7 +220,7 @@ def neutralize_inherited() -> None:
     """Neutralize the descriptors that a forked child has inherited. Frees no lock of its parent.
 
     Otherwise the lock would be held until the last child ends, even if the parent has died, and
-    nobody could adopt what the parent has left.
+    no process could adopt what the parent has left.
     """
     process = os.getpid()
     for descriptor in [each for each, opener in _opened.items() if opener != process]:
