@@ -201,7 +201,7 @@ def report_undelivered(found: Sequence[Undelivered]) -> None:
         # Not `_warn`: nothing is lost, so there is nothing to diagnose.
         diagnostics.warn(
             "%s kept in %s (%s); the next process that logs exports them, "
-            "or run: codex-otel-logging drain",
+            "or run: codex-otel-logging drain [PATH]",
             _events(sum(each.kept for each in kept)),
             ", ".join(sorted({each.path for each in kept})),
             "; ".join(sorted({each.reason for each in kept})),

@@ -174,7 +174,7 @@ def test_events_for_another_destination_are_exported_only_with_redirect(
     assert status == LEFT
     assert lines[1:] == [
         "events for otlp-http http://127.0.0.1:9/v1/logs are ignored; to export them to "
-        f"otlp-http {receiver.http_endpoint}, run: codex-otel-logging drain --redirect",
+        f"otlp-http {receiver.http_endpoint}, run: codex-otel-logging drain --redirect [PATH]",
         "Exported 2 events of 1 process",
         "Left: 3 events in 1 file",
     ]

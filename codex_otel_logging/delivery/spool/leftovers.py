@@ -154,7 +154,8 @@ class Leftovers:
                 self._warn(
                     "",
                     f"events for {destination} are ignored; to export them to "
-                    f"{self._settings.destination}, run: codex-otel-logging drain --redirect",
+                    f"{self._settings.destination}, "
+                    "run: codex-otel-logging drain --redirect [PATH]",
                 )
                 continue
             self._current = leftover

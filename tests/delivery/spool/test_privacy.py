@@ -309,7 +309,7 @@ class TestLeftovers:
         found = warnings(caplog)
         assert sorted(found) == sorted(
             f"spool {directory}: events for {there} are ignored; to export them to {here}, "
-            "run: codex-otel-logging drain --redirect"
+            "run: codex-otel-logging drain --redirect [PATH]"
             for there in (
                 f"otlp-http http://127.0.0.1:{dead_port}/v1/logs",
                 f"otlp-grpc http://127.0.0.1:{dead_port}",

@@ -78,7 +78,7 @@ def test_exit_without_collector_keeps_all_events_and_reports_them_in_one_line(
     ((name, settings),) = gated.items()
     kept = re.escape(f"300 events kept in {spool} ({name} {settings['endpoint']}: ")
     then = re.escape(
-        "); the next process that logs exports them, or run: codex-otel-logging drain\n"
+        "); the next process that logs exports them, or run: codex-otel-logging drain [PATH]\n"
     )
     assert re.fullmatch(f"{kept}.*{then}", done.stderr), done.stderr
     gate.open()
