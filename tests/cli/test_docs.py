@@ -59,7 +59,7 @@ def test_renders_a_page_on_a_terminal_with_rich(tmp_path: Path, topic: str) -> N
     assert max(map(len, lines)) <= 80
     assert not [line for line in lines if re.match(r"```|#+ |<!--", line)]
     title = page(topic).partition("\n")[0].removeprefix("# ")
-    assert title in [line.strip(" ┃│") for line in lines]
+    assert title in [line.strip(" ┃│║") for line in lines]
 
 
 def test_prints_markdown_on_a_terminal_without_rich(tmp_path: Path) -> None:
