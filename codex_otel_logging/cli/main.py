@@ -181,7 +181,7 @@ def _add_drain(commands: Commands) -> None:
         "drain",
         help="export the events that ended processes left on disk",
         description="Exports the events that ended processes left in the directory of the "
-        "settings' [otel.spool] table. The next start of the application does the same; drain is "
+        "settings' [otel.spool] table. The next process that logs does the same; drain is "
         "for a machine on which none follows. Files of running processes are not touched. Any "
         "number of drains may run at once. If the collector keeps failing, drain ends after a few "
         "attempts and can be repeated.",
