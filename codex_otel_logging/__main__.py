@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import sys
 
-from .cli.main import main
+from .cli.main import main, program
 
 __all__ = ["main"]
 
 if __name__ == "__main__":
-    sys.exit(main(prog="python -m codex_otel_logging"))
+    sys.exit(program("python -m codex_otel_logging"))

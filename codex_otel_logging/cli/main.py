@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
@@ -13,20 +14,37 @@ from typing import TYPE_CHECKING
 
 from ..config.tables import ConfigError
 from .arguments import Parser, logging_dict, path, port, seconds
+from .interruption import repeated_if_dropped
 
 if TYPE_CHECKING:
     from typing import TypeAlias
 
     Commands: TypeAlias = argparse._SubParsersAction[Parser]
 
-_NAME = "codex-otel-logging"
+NAME = "codex-otel-logging"
 _INVALID_COMMAND_LINE = 2
 _INTERRUPTED = 130  # 128 + SIGINT, as a shell reports it
 _ALWAYS = "2 for an invalid command line, 130 if interrupted by Ctrl-C"
 _EXIT = f"Exit status: 0 on success, 1 if the output pipe is closed, {_ALWAYS}."
 
 
-def main(arguments: Sequence[str] | None = None, *, prog: str = _NAME) -> int:
+def program(prog: str = NAME) -> int:
+    """Run the command line of this process and return its exit status.
+
+    Args:
+        prog: the program name to show in usage messages.
+
+    Raises:
+        SystemExit: the command line is invalid, or asks for help.
+
+    """
+    status = main(prog=prog)
+    # Ctrl-C can change nothing any more, only make Python print a traceback while it exits.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    return status
+
+
+def main(arguments: Sequence[str] | None = None, *, prog: str = NAME) -> int:
     """Run one command and return its exit status.
 
     Args:
@@ -40,8 +58,9 @@ def main(arguments: Sequence[str] | None = None, *, prog: str = _NAME) -> int:
     parser = build_parser(prog)
     options = parser.parse_args(arguments)
     try:
-        status = int(options.run(options))
-        sys.stdout.flush()  # here, not at exit, where Python reports a broken pipe itself
+        with repeated_if_dropped():
+            status = int(options.run(options))
+            sys.stdout.flush()  # here, not at exit, where Python reports a broken pipe itself
     except BrokenPipeError:  # a pager or `head` has exited
         _discard_output()
         return 1
@@ -80,9 +99,9 @@ def _no_command(options: argparse.Namespace) -> int:
         options.parser.print_help(sys.stderr)
         return _INVALID_COMMAND_LINE
     try:
-        print(_NAME, metadata.version(__name__.partition(".")[0]))
+        print(NAME, metadata.version(__name__.partition(".")[0]))
     except metadata.PackageNotFoundError:
-        print(_NAME, "(version unknown: the package is not installed)")
+        print(NAME, "(version unknown: the package is not installed)")
     return 0
 
 

@@ -14,6 +14,7 @@ import pytest
 from codex_otel_logging import catalog
 from codex_otel_logging.__main__ import main
 from codex_otel_logging.cli.arguments import port
+from codex_otel_logging.cli.main import program
 from support.commands import Command
 from support.fixtures import RunPython
 from support.paths import ROOT
@@ -42,16 +43,16 @@ def console_script() -> tuple[str, str]:
     return name, function
 
 
-def test_console_script_calls_main() -> None:
+def test_console_script_runs_the_program() -> None:
     name, function = console_script()
     module, _, attribute = function.partition(":")
     assert name == NAME
-    assert getattr(import_module(module), attribute) is main
+    assert getattr(import_module(module), attribute) is program
 
 
 @pytest.mark.parametrize("started", ["script", "module"])
 def test_usage_shows_how_the_program_was_started(tmp_path: Path, started: str) -> None:
-    script = "import sys; from codex_otel_logging.__main__ import main; sys.exit(main())"
+    script = "import sys; from codex_otel_logging.cli.main import program; sys.exit(program())"
     program = script if started == "script" else None
     shown = NAME if started == "script" else "python -m codex_otel_logging"
     with Command("check", "--help", program=program, home=tmp_path) as command:
@@ -222,3 +223,57 @@ def test_catalog_suggests_a_name_for_an_unknown_event(
     output = capsys.readouterr()
     assert output.out == ""
     assert output.err.startswith(f"unknown event {name!r}; {hint}")
+
+
+def test_an_interruption_while_an_object_is_finalized_ends_the_command(tmp_path: Path) -> None:
+    program = """
+import signal, sys, threading
+from codex_otel_logging.cli.main import program
+from codex_otel_logging.cli import docs
+
+class Interrupted:
+    def __del__(self):
+        signal.raise_signal(signal.SIGINT)
+
+def interrupted(topic):
+    Interrupted()
+    threading.Event().wait(20)
+    return 0
+
+docs.run = interrupted
+sys.exit(program())
+"""
+    with Command("docs", program=program, home=tmp_path) as command:
+        assert command.wait() == 130
+        assert command.errors == ""
+
+
+def test_other_exceptions_of_finalizers_are_reported(tmp_path: Path) -> None:
+    program = """
+import sys
+from codex_otel_logging.cli.main import program
+from codex_otel_logging.cli import docs
+
+class Broken:
+    def __del__(self):
+        raise ValueError("of the finalizer")
+
+docs.run = lambda topic: Broken() is None
+sys.exit(program())
+"""
+    with Command("docs", program=program, home=tmp_path) as command:
+        assert command.wait() == 0
+        assert "ValueError: of the finalizer" in command.errors
+
+
+def test_an_interruption_after_the_command_prints_no_traceback(tmp_path: Path) -> None:
+    program = """
+import atexit, signal, sys
+from codex_otel_logging.cli.main import program
+
+atexit.register(lambda: signal.raise_signal(signal.SIGINT))
+sys.exit(program())
+"""
+    with Command("docs", program=program, home=tmp_path) as command:
+        assert command.wait() == 0
+        assert command.errors == ""
