@@ -260,14 +260,19 @@ def test_redacted_value_of_wrong_type_is_reported_once(
     receiver: Receiver,
 ) -> None:  # fmt: skip
     handler = attach(otel)
-    for _ in range(2):
+
+    def log() -> None:
         LOGGER.info(NAME, extra={"prompt": b"s3cr3t", "conversation.id": "c"})
+
+    log()
+    log()
     assert handler.flush(10)
     (event, _) = receiver.wait_for(2)
     assert event.attributes["prompt"] == "[REDACTED]"
     assert event.attributes["prompt_length"] == 6
     (text,) = [r.getMessage() for r in caplog.records if r.name == diagnostics.DIAGNOSTICS_LOGGER]
-    assert text == "event codex.user_prompt: prompt: expected a string, got bytes"
+    place = f"test_attachment.py:{log.__code__.co_firstlineno + 1}"
+    assert text == f"{place}: event codex.user_prompt: prompt: expected a string, got bytes"
 
 
 def structlog_logger(*processors: Any) -> Any:

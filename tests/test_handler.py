@@ -202,18 +202,53 @@ def test_ignored_records_are_reported_once_without_their_text(
     assert handler.stats() == Stats(ignored=5)
 
 
-def test_faulty_field_is_reported_once_and_its_event_exported(
+def log_without_conversation(duration_ms: object) -> None:
+    LOGGER.info("codex.turn_ttft", extra={"duration_ms": duration_ms})
+
+
+PLACE = f"test_handler.py:{log_without_conversation.__code__.co_firstlineno + 1}"
+
+
+def test_faulty_field_is_reported_once_with_its_place_and_its_event_exported(
     attach_to: HandlerFactory, receiver: Receiver, caplog: pytest.LogCaptureFixture
 ) -> None:
     handler = attach_to(receiver)
     with Conversation("c", "m").bind():
         for _ in range(2):
-            LOGGER.info("codex.turn_ttft", extra={"duration_ms": "s3cr3t"})
+            log_without_conversation("s3cr3t")
             LOGGER.info("codex.turn_ttft")
     assert handler.flush()
     messages = [record.getMessage() for record in caplog.records if record.name == REPORTS]
-    assert messages == ["event codex.turn_ttft: duration_ms: expected a number, got str"]
+    assert messages == [f"{PLACE}: event codex.turn_ttft: duration_ms: expected a number, got str"]
     assert len(receiver.events) == 4
+
+
+@pytest.mark.parametrize("attribute", ["pathname", "lineno"])
+@pytest.mark.parametrize("is_removed", [True, False])
+def test_faulty_field_of_an_unknown_place_is_reported_and_its_event_exported(
+    attach_to: HandlerFactory,
+    receiver: Receiver,
+    caplog: pytest.LogCaptureFixture,
+    attribute: str,
+    is_removed: bool,
+) -> None:
+    """A filter of the application may change any attribute of a record."""
+
+    def change(record: logging.LogRecord) -> bool:
+        if is_removed:
+            delattr(record, attribute)
+        else:
+            setattr(record, attribute, None)
+        return True
+
+    handler = attach_to(receiver)
+    handler.addFilter(change)
+    with Conversation("c", "m").bind():
+        log_without_conversation("s3cr3t")
+    assert handler.flush()
+    messages = [record.getMessage() for record in caplog.records if record.name == REPORTS]
+    assert messages == ["event codex.turn_ttft: duration_ms: expected a number, got str"]
+    assert len(receiver.events) == 1
 
 
 def test_missing_conversation_is_reported_once_and_the_event_exported(
@@ -222,11 +257,11 @@ def test_missing_conversation_is_reported_once_and_the_event_exported(
     handler = attach_to(receiver)
     LOGGER.info("codex.turn_ttft", extra={"duration_ms": 1, "conversation.id": "own"})
     for number in range(2):
-        LOGGER.info("codex.turn_ttft", extra={"duration_ms": number})
+        log_without_conversation(number)
     assert handler.flush()
     messages = [record.getMessage() for record in caplog.records if record.name == REPORTS]
     assert messages == [
-        "event codex.turn_ttft has no conversation; "
+        f"{PLACE}: event codex.turn_ttft has no conversation; "
         "bind one: with codex_otel_logging.Conversation(id, model).bind(): ..."
     ]
     assert len(receiver.events) == 3

@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from .. import attachment, catalog, diagnostics
 from ..attachment import EVENT_LOGGER
 from ..text import suggestion
-from .event import Event
+from .event import Event, place_of
 from .reader import is_event_logger, named_event
 
 _MAX_REPORTS = 100
@@ -59,23 +59,23 @@ class EventChecks:
             if (fault := attachment.why_exported_twice(name)) is not None:
                 diagnostics.warn("%s", fault)
         for field, fault in catalog.field_faults(event.type, event.fields):
-            self.field(event.type.name, field, fault)
+            self.field(event.type.name, field, fault, event)
         if event.conversation is None and not self._without_conversation:
             if "conversation.id" in event.fields:
                 return
             self._without_conversation = True
             diagnostics.warn(
-                "event %s has no conversation; "
+                "%s has no conversation; "
                 "bind one: with codex_otel_logging.Conversation(id, model).bind(): ...",
-                event.type.name,
+                _describe_event(event.type.name, event),
             )
 
-    def field(self, event: str, field: str, fault: str) -> None:
-        """Report the fault of a field, once per event and field."""
+    def field(self, event: str, field: str, fault: str, logged: Event | logging.LogRecord) -> None:
+        """Report the fault of a field of `logged`, once per event and field."""
         key = (event, field)
         if key not in self._fields and len(self._fields) < _MAX_REPORTS:
             self._fields.add(key)
-            diagnostics.warn("event %s: %s: %s", event, field, fault)
+            diagnostics.warn("%s: %s: %s", _describe_event(event, logged), field, fault)
 
     def ignored(self, record: logging.LogRecord) -> None:
         """Report a record that is not an event: where it was logged, and what to change.
@@ -94,6 +94,11 @@ class EventChecks:
         diagnostics.warn("ignored: %s: %s", what, _describe_remedy(record))
 
 
+def _describe_event(name: str, logged: Event | logging.LogRecord) -> str:
+    place = place_of(logged)
+    return f"{place}: event {name}" if place else f"event {name}"
+
+
 def ignored_record(record: logging.LogRecord) -> tuple[str, str]:
     """Return where an ignored record was logged, and what to change."""
     return _describe_source(record), _describe_remedy(record)
@@ -103,8 +108,9 @@ def _describe_source(record: logging.LogRecord) -> str:
     if not is_event_logger(record.name):
         return f"logger {record.name!r}"
     name = _safe_name(record)
-    place = f"{record.filename}:{record.lineno}"
-    return f"{place}: {name!r}" if name else f"{place}: message on logger {record.name!r}"
+    what = repr(name) if name else f"message on logger {record.name!r}"
+    place = place_of(record)
+    return f"{place}: {what}" if place else what
 
 
 def _describe_remedy(record: logging.LogRecord) -> str:

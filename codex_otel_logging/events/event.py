@@ -11,6 +11,8 @@ import sys
 import time
 from collections.abc import Mapping
 from datetime import datetime, timedelta, timezone
+from logging import LogRecord
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from .. import catalog
@@ -51,8 +53,10 @@ class Event:
         "keys",
         "levelname",
         "levelno",
+        "lineno",
         "logger_name",
         "observed_ns",
+        "pathname",
         "size",
         "span_context",
         "type",
@@ -70,6 +74,8 @@ class Event:
     observed_ns: int
     span_context: SpanContext | None
     size: int
+    pathname: str
+    lineno: int
 
     @property
     def fields(self) -> dict[str, AttributeValue]:
@@ -114,13 +120,23 @@ NUMBER_SIZE = sys.getsizeof(1 << 16)
 """Memory of a number in bytes. A float is smaller, but the allocator gives it the same size."""
 
 EVENT_SIZE = 8 + sum(
-    sys.getsizeof(part) + ALLOCATION_SIZE for part in (Event(), 1.0, time.time_ns(), 1 << 16)
+    sys.getsizeof(part) + ALLOCATION_SIZE
+    for part in (Event(), 1.0, time.time_ns(), 1 << 16, 1 << 16)
 )
 """Memory of a queued event in bytes, without its keys and values.
 
 That is its place in the queue (8 bytes), the object itself, and the numbers that only this event
-has: `created`, `observed_ns` and `size`.
+has: `created`, `observed_ns`, `size` and `lineno`.
 """
+
+
+def place_of(logged: Event | LogRecord) -> str:
+    """Return the file and line of a logging call, such as "app.py:34"; "" if unknown."""
+    pathname: object = getattr(logged, "pathname", None)
+    lineno: object = getattr(logged, "lineno", None)
+    if type(pathname) is not str or type(lineno) is not int or not pathname:
+        return ""
+    return f"{Path(pathname).name}:{lineno}"
 
 
 def timestamp_text(time_ns: int) -> str:

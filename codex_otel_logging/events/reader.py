@@ -54,8 +54,8 @@ class EventReader:
             map; 0 means no limit.
         max_output_bytes: maximum UTF-8 bytes of a tool's `output`; None means no limit.
         log_sse_deltas: whether streamed text deltas are events.
-        report: called on the application thread with an event's name, a redacted field's name and
-            the fault of its value, which cannot be found later.
+        report: called on the application thread with an event's name, a redacted field's name, the
+            fault of its value, which cannot be found later, and the record.
 
     """
 
@@ -66,7 +66,7 @@ class EventReader:
         max_attribute_length: int = 0,
         max_output_bytes: int | None = None,
         log_sse_deltas: bool = True,
-        report: Callable[[str, str, str], None] = lambda *_: None,
+        report: Callable[[str, str, str, logging.LogRecord], None] = lambda *_: None,
     ) -> None:
         self._redaction = redaction
         self._max_length = max_attribute_length or sys.maxsize
@@ -159,6 +159,10 @@ class EventReader:
         # Only an application that has imported the API can have a span; this never imports it.
         event.span_context = _span_context() if "opentelemetry.trace" in sys.modules else None
         event.size = size
+        try:
+            event.pathname, event.lineno = record.pathname, record.lineno
+        except AttributeError:  # a filter has removed them
+            event.pathname, event.lineno = "", 0
         return event
 
     def _is_event_logger(self, name: str) -> bool:
@@ -192,7 +196,7 @@ class EventReader:
                 taken = attribute_value(field.name, value, max_elements=self._max_length)
                 fault = field.problem(taken)
                 if fault is not None:  # reported here: the worker sees "[REDACTED]", a valid string
-                    self._report(plan.type.name, field.name, fault)
+                    self._report(plan.type.name, field.name, fault, record)
         attributes: dict[str, AttributeValue] = {}
         for key, value in redacted(fields, plan.redacted_names, plan.length_fields).items():
             if value is None:

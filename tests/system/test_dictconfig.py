@@ -60,7 +60,7 @@ def test_from_toml_configures_the_handler(
     assert event.scope == "codex_otel.early"
     lines = done.stderr.splitlines()
     assert lines[0] == "the application's own"
-    assert lines[1].startswith("event codex.turn_ttft has no conversation")
+    assert lines[1].startswith("<string>:7: event codex.turn_ttft has no conversation")
     assert len(lines) == 2
 
 

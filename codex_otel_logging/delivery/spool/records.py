@@ -161,6 +161,7 @@ class RecordDecoder:
             span = found["span"]
             event.span_context = None if span is None else cast("SpanContext", Span(*span))
             event.size = len(content)
+            event.pathname, event.lineno = "", 0
             number = number_of(content)
             is_complete = number is not None and len(event.keys) == len(event.values)
             return (cast("int", number), event) if is_complete else None
