@@ -29,6 +29,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 from ..config.settings import BatchConfig
 from ..events.event import Event
 from ..native import RLock
+from .parts import Settlement
 from .wakeup import Wakeup
 
 if TYPE_CHECKING:
@@ -378,24 +379,29 @@ class EventQueue:
             journal.settle(through)
         self.notify_waiters()
 
-    def account_leftovers(self, owner: str, exported: int, lost: int) -> None:
+    def account_leftovers(self, owner: str, settlement: Settlement) -> None:
         """Count leftovers: of another process or, if the journal has this `owner`, of this queue.
 
-        `lost` events were rejected, had expired, or were damaged.
+        Events that had expired or were damaged count as dropped.
         """
+        own = Settlement()
         with self.lock:
             if self.journal is not None and owner == self.journal.owner:
                 # At most as many as were left: a segment that could not be removed is exported
                 # twice. The others count as recovered.
-                own_exported = min(exported, self._left_on_disk)
-                own_lost = min(lost, self._left_on_disk - own_exported)
-                self._left_on_disk -= own_exported + own_lost
-                self._exported += own_exported
-                self._rejected += own_lost
-                exported -= own_exported
-                lost -= own_lost
-            self._recovered += exported
-            self._discarded += lost
+                left = self._left_on_disk
+                exported = min(settlement.exported, left)
+                rejected = min(settlement.rejected, left - exported)
+                own = Settlement(
+                    exported, rejected, min(settlement.dropped, left - exported - rejected)
+                )
+            self._left_on_disk -= own.events
+            self._exported += own.exported
+            self._rejected += own.rejected
+            self._dropped += own.dropped
+            self._recovered += settlement.exported - own.exported
+            self._discarded += settlement.rejected + settlement.dropped
+            self._discarded -= own.rejected + own.dropped
 
     def is_on_disk(self, count: int | None = None) -> bool:
         """Return whether the next `count` unsettled events, or all of them, are on disk."""

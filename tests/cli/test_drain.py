@@ -293,7 +293,7 @@ def test_rejected_events_are_counted_and_removed(
     application.die(2)
     status, lines = drain()
     assert status == NOTHING_LEFT
-    assert lines[1].startswith("events of an earlier process rejected: ")
+    assert lines[1].startswith("leftover events rejected: ")
     assert lines[2:] == [
         "Exported 0 events of 0 processes; 2 events rejected or damaged",
         "Nothing is left",

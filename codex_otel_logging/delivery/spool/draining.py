@@ -13,6 +13,7 @@ from ...config.settings import BatchConfig
 from ...events.event import Event, SharedAttributes
 from ...native import monotonic, sleep
 from ..exporter import Outcome
+from ..parts import Settlement
 from ..sender import BACKOFF_S, LeftoverExporter
 from .journal import SpoolSettings
 from .leftovers import Leftovers, Report
@@ -55,7 +56,7 @@ class Drain:
         self.exported = 0
         """How many events the collector accepted."""
         self.discarded = 0
-        """How many events it rejected, or are damaged."""
+        """How many events were rejected, expired or damaged."""
         self.failure = ""
         """Why the collector could not be reached, if `run` ended for that reason."""
         self.timed_out = False
@@ -155,8 +156,8 @@ class Drain:
             )
         return outcome
 
-    def _account(self, owner: str, exported: int, discarded: int) -> None:
-        self.exported += exported
-        self.discarded += discarded
-        if exported:
+    def _account(self, owner: str, settlement: Settlement) -> None:
+        self.exported += settlement.exported
+        self.discarded += settlement.rejected + settlement.dropped
+        if settlement.exported:
             self._owners.add(owner)

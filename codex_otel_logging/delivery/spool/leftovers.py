@@ -48,8 +48,8 @@ class Leftovers:
         settings: the directory, and the destination whose leftovers are exported.
         batch: the settings under `batch`, which limit the size of a request.
         export: exports events in one request. After the outcome `retry`, the segment is unlocked.
-        account: called with the owner of a segment, the number of events exported, and the number
-            of those lost: rejected, expired or damaged.
+        account: called with the owner of a segment and the outcome of its next events; those that
+            have expired or are damaged count as dropped.
         redirect: export the leftovers of any destination, instead of only those of this one.
         report: reports what was not exported, and why; None logs warnings.
 
@@ -61,7 +61,7 @@ class Leftovers:
         batch: BatchConfig,
         *,
         export: Export,
-        account: Callable[[str, int, int], None],
+        account: Callable[[str, Settlement], None],
         redirect: bool = False,
         report: Report | None = None,
     ) -> None:
@@ -137,7 +137,7 @@ class Leftovers:
                 events = _counted(error.records, "event")
                 # Counted once: every scan finds a file that could not be renamed.
                 if self._warn(path, f"damaged header; {what}, {events} not exported"):
-                    self._account("", 0, error.records)
+                    self._account("", Settlement(dropped=error.records))
                 continue
             except NewerFormatError:
                 self._warn(path, "written by a newer release; ignored")
@@ -189,14 +189,14 @@ class Leftovers:
                 # Only now: no event expires that the collector would have accepted.
                 if expired := self._settings.count_expired(events[settled.events :]):
                     settled = settled._replace(dropped=settled.dropped + expired)
-                    self._warn("", f"events of an earlier process expired: {outcome.reason}")
+                    self._warn("", f"leftover events expired: {outcome.reason}")
                 self._settle(leftover, batch, settled)
                 self.release()
                 return False
             if settlement is not None:
                 settled = Settlement(*map(sum, zip(settled, settlement, strict=True)))
                 if settlement.exported < settlement.events:
-                    self._warn("", f"events of an earlier process rejected: {outcome.reason}")
+                    self._warn("", f"leftover events rejected: {outcome.reason}")
         self._settle(leftover, batch, settled)
         return True
 
@@ -215,12 +215,12 @@ class Leftovers:
             except OSError as error:
                 self._warn(leftover.path, f"cannot mark events as exported ({error.strerror})")
             owner = leftover.header.owner
-            self._account(owner, settled.exported, settled.rejected + settled.dropped)
+            self._account(owner, settled)
 
     def _finish(self, leftover: Leftover) -> None:
         """Remove a segment whose events are all settled; count and report its damaged records."""
         if leftover.damaged:
-            self._account(leftover.header.owner, 0, leftover.damaged)
+            self._account(leftover.header.owner, Settlement(dropped=leftover.damaged))
             self._warn(leftover.path, _counted(leftover.damaged, "damaged record"))
         leftover.remove()
         self._current = None

@@ -265,7 +265,7 @@ def leftovers_of(
         settings_of(spool, keep_for_s=keep_for_s),
         BatchConfig(**batch),
         export=exporter.export_leftovers,
-        account=lambda _, exported, lost: counts.append((exported, lost)),
+        account=lambda _, found: counts.append((found.exported, found.rejected + found.dropped)),
     )
     found.scan()
     return found, counts

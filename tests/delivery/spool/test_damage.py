@@ -25,6 +25,7 @@ from codex_otel_logging import Receiver, diagnostics
 from codex_otel_logging.config.settings import BatchConfig
 from codex_otel_logging.delivery import worker
 from codex_otel_logging.delivery.exporter import DELIVERED, Outcome
+from codex_otel_logging.delivery.parts import Settlement
 from codex_otel_logging.delivery.spool import disk
 from codex_otel_logging.delivery.spool.journal import SpoolSettings
 from codex_otel_logging.delivery.spool.leftovers import Leftovers
@@ -116,9 +117,9 @@ class Recovery:
             self.exported += numbers(events)
         return self.outcome
 
-    def _account(self, _owner: str, recovered: int, discarded: int) -> None:
-        self.recovered += recovered
-        self.discarded += discarded
+    def _account(self, _owner: str, settlement: Settlement) -> None:
+        self.recovered += settlement.exported
+        self.discarded += settlement.rejected + settlement.dropped
 
     def run(self) -> None:
         self.leftovers.scan()

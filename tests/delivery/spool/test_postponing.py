@@ -11,7 +11,7 @@ import pytest
 from codex_otel_logging import Stats
 from codex_otel_logging.delivery.exporter import DELIVERED, Outcome
 from codex_otel_logging.delivery.sender import POSTPONE_AFTER
-from codex_otel_logging.delivery.spool import disk
+from codex_otel_logging.delivery.spool import disk, policy
 from codex_otel_logging.delivery.spool.segment import adopt
 from support.queued_events import numbers, turns
 from support.simulated_spool import Answer, Clock, Simulated
@@ -148,6 +148,36 @@ def test_postponed_batch_that_is_rejected_later_counts_as_rejected(
     delivery.put(turns(21)[20:])
     delivery.run()
     assert delivery.queue.stats() == Stats(accepted=21, exported=20, rejected=1)
+
+
+def test_postponed_batch_that_expires_counts_as_dropped(
+    simulated: Callable[..., Simulated], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    delivery = simulated(failing(5), keep_for_s=3600.0)
+    delivery.put(20)
+    delivery.run(600)
+    assert delivery.queue.left_on_disk == 10
+    now = policy.wall_clock()
+    monkeypatch.setattr(policy, "wall_clock", lambda: now + 3601.0)
+    delivery.put(turns(21)[20:])
+    delivery.run()
+    assert delivery.queue.stats() == Stats(accepted=21, exported=11, dropped=10)
+
+
+def test_damaged_record_of_a_postponed_batch_counts_as_dropped(
+    simulated: Callable[..., Simulated], directory: Path
+) -> None:
+    delivery = simulated(failing(5))
+    delivery.put(20)
+    delivery.run(600)
+    (path,) = directory.iterdir()
+    damaged = bytearray(path.read_bytes())
+    damaged[-10] ^= 1
+    path.write_bytes(damaged)
+    delivery.answer = always(DELIVERED)
+    delivery.put(turns(21)[20:])
+    delivery.run()
+    assert delivery.queue.stats() == Stats(accepted=21, exported=20, dropped=1)
 
 
 @pytest.mark.parametrize("outcome", [NOT_NOW, NOT_NOW_BUT_THEN, FORBIDDEN])
