@@ -163,7 +163,7 @@ _BUILT_IN = (
     ),
     EventType(
         "codex.tool_decision",
-        "A tool call was allowed or refused.",
+        "A tool call was approved or denied.",
         (
             Field("tool_name"),
             Field("call_id"),

@@ -72,7 +72,7 @@ def _log(record: logging.LogRecord) -> None:
             if record.levelno >= handler.level and not _is_closed(handler):
                 handler.handle(record)
     # This package's handlers ignore the record. If they are the only ones, logging does not use its
-    # last resort, and nobody would see the warning.
+    # last resort, and the warning would not appear.
     if handlers and all(map(attachment.is_own, handlers)) and logging.lastResort is not None:
         logging.lastResort.handle(record)
 

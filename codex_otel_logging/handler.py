@@ -264,7 +264,7 @@ def configure(
     handler = CodexOtelHandler(_default_path() if config is None else config, **options)
     logger = logging.getLogger(EVENT_LOGGER)
     # Without the lock, two threads could each attach a handler that neither replaces. Without the
-    # gate, a fork could leave the child with a lock that nobody releases.
+    # gate, a fork could leave the child with a lock that is never released.
     with fork_gate.hold_forks(), _configuring:
         before = None if _configured is None else _configured()
         logger.setLevel(logging.INFO)

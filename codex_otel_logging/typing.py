@@ -107,7 +107,7 @@ class UserPrompt(_UserPromptOptional):
 
 
 class ToolDecision(CommonFields):
-    """`codex.tool_decision`: A tool call was allowed or refused."""
+    """`codex.tool_decision`: A tool call was approved or denied."""
 
     tool_name: str
     call_id: str

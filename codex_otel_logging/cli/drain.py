@@ -124,7 +124,7 @@ def _fail(*messages: str) -> int:
 
 
 class _Command:
-    """Does what the options say, notes it in `result`, and prints it unless as JSON."""
+    """Runs the command, records its results in `result`, and prints them unless with `--json`."""
 
     def __init__(
         self, out: Console, source: Source, spool: SpoolConfig, options: Options, result: _Result
@@ -238,7 +238,7 @@ class _Command:
             print(printable(text), file=sys.stderr)
 
     def _note(self) -> None:
-        """Note what has been done, also if that was interrupted."""
+        """Record the progress, also after an interruption."""
         result = self._result
         if (drain := self._drain) is not None:
             result.exported, result.processes = drain.exported, drain.processes
@@ -272,7 +272,7 @@ class _Command:
             return f"Discarded {discarded} in {counted(result.discarded_files, 'file')}"
         text = f"Exported {counted(result.exported, 'event')}"
         text += f" of {counted(result.processes, 'process')}"
-        return f"{text}; {discarded} rejected or damaged" if result.discarded else text
+        return f"{text}; {discarded} rejected, expired or damaged" if result.discarded else text
 
     def _print_timeout(self) -> None:
         if self._result.timed_out:

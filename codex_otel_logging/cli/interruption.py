@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from threading import Timer, main_thread
 
 _REPEAT_S = 0.01
-"""How long after a dropped interruption the next one comes: the finalizer has returned by then."""
+"""After how many seconds a dropped interruption is repeated; the finalizer has returned by then."""
 
 
 @contextmanager

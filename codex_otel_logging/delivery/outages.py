@@ -75,7 +75,7 @@ class OutageReporter:
         if not self._losing and now - self._loss_reported_at >= _LOSS_INTERVAL_S:
             self._loss_reported_at = now
             _warn(
-                "%s: %s %s (%s); further losses are counted but not reported",
+                "%s: %s %s (%s); further ones are only counted",
                 self._destination,
                 _events(count),
                 outcome,

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from .spool.journal import Journal, SpoolSettings
 
 WARM_BYTES = 8 << 20
-"""The most memory, in bytes, that events take which are on disk as well."""
+"""Maximum memory, in bytes, of the events that are also on disk."""
 
 _Place = Literal["memory", "disk", "nowhere"]
 _MEMORY: _Place = "memory"

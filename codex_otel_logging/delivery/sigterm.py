@@ -41,9 +41,9 @@ _STALL_S = 0.5
 def flush_on_sigterm() -> None:
     """Flush queued events before SIGTERM terminates the process.
 
-    Without this, SIGTERM ends Python immediately, and queued events are lost. Call it once, from
-    the main thread, after the application has installed its own SIGTERM handler. That handler, or
-    the default action, takes effect when the queue is empty, after `shutdown_timeout_ms` without
+    Without this, SIGTERM ends Python immediately, and queued events are not exported. Call it once,
+    from the main thread, after the application has installed its own SIGTERM handler. That handler,
+    or the default action, takes effect when the queue is empty, after `shutdown_timeout_ms` without
     progress, or after five times that at the latest. Calling it again has no effect.
 
     Raises:

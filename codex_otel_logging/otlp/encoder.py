@@ -247,4 +247,4 @@ def set_value(target: AnyValue, value: object) -> None:
         target.kvlist_value.SetInParent()
         _add_attributes(target.kvlist_value.values, value)
     elif value is not None:
-        raise TypeError(f"no attribute value: {type(value).__name__}")
+        raise TypeError(f"invalid attribute value: {type(value).__name__}")

@@ -5,10 +5,10 @@ another thread then fails with "cannot release un-acquired lock", never ends, or
 imported module behind, for the application as well. After patching, a greenlet that needs a module
 that another thread is importing waits for a greenlet of that thread, and may never wake up.
 
-If such a library is already imported, the thread that logs the first event imports OpenTelemetry
-before it starts the worker. Otherwise the worker imports OpenTelemetry, and a thread that imports
-such a library meanwhile waits until the worker's import is complete. Importing comes before
-patching, so that wait is early enough.
+If such a library is already imported, OpenTelemetry is imported on an application thread: when the
+handler is built, or at the first event if the library came later. Otherwise the worker imports
+OpenTelemetry, and a thread that imports such a library meanwhile waits until the worker's import is
+complete. Importing comes before patching, so that wait is early enough.
 """
 
 from __future__ import annotations

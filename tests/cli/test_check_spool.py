@@ -81,7 +81,8 @@ def test_leftovers_are_shown_by_destination_and_age(
     ]
     assert all(re.fullmatch(r"\d+ s", row[5]) for row in rows[1:])
     assert lines[6:] == [
-        "What is left is exported by the next process that logs, or by: codex-otel-logging drain"
+        "Leftover events are exported by the next process that logs, or by: "
+        "codex-otel-logging drain"
     ]
     found = spool_of(with_leftovers, capsys)
     assert (found["bytes"], found["problem"]) == (size, None)

@@ -214,7 +214,7 @@ def test_a_damaged_header_keeps_the_file_and_the_status(
     assert status == LEFT
     assert f"{file.name}: damaged header; renamed, 2 events not exported" in lines
     assert lines[-2:] == [
-        "Exported 3 events of 1 process; 2 events rejected or damaged",
+        "Exported 3 events of 1 process; 2 events rejected, expired or damaged",
         "Left: 2 events in 1 file",
     ]
     assert application.files == [f"{file.name}.damaged"]
@@ -234,7 +234,7 @@ def test_a_damaged_record_costs_only_itself(
     assert status == NOTHING_LEFT
     assert lines[1:] == [
         f"{file.name}: 1 damaged record",
-        "Exported 2 events of 1 process; 1 event rejected or damaged",
+        "Exported 2 events of 1 process; 1 event rejected, expired or damaged",
         "Nothing is left",
     ]
     assert numbers(receiver.wait_for(2)) == [0, 2]
@@ -295,7 +295,7 @@ def test_rejected_events_are_counted_and_removed(
     assert status == NOTHING_LEFT
     assert lines[1].startswith("leftover events rejected: ")
     assert lines[2:] == [
-        "Exported 0 events of 0 processes; 2 events rejected or damaged",
+        "Exported 0 events of 0 processes; 2 events rejected, expired or damaged",
         "Nothing is left",
     ]
 

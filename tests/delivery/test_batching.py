@@ -230,8 +230,7 @@ def test_rejected_batches_are_counted_and_reported_once(
         return
     count = "1 event" if refusal is BAD_REQUEST else "2 events"
     assert report == (
-        f"{count} rejected ({collector.reason(refusal)}); "
-        "further losses are counted but not reported"
+        f"{count} rejected ({collector.reason(refusal)}); further ones are only counted"
     )
 
 
@@ -358,7 +357,7 @@ def test_events_are_dropped_and_reported_after_retry_for_ms(
     assert handler.stats() == Stats(accepted=2, dropped=2)
     assert reports() == [
         f"2 events dropped (retry_for_ms exceeded: {collector.reason(UNAVAILABLE)}); "
-        "further losses are counted but not reported"
+        "further ones are only counted"
     ]
 
 

@@ -237,8 +237,7 @@ FAILURES = {
 }
 
 DROPPED = (
-    "1 event dropped (retry_for_ms exceeded: REASON); further losses are counted but not reported; "
-    f"{DIAGNOSE}"
+    f"1 event dropped (retry_for_ms exceeded: REASON); further ones are only counted; {DIAGNOSE}"
 )
 FAILING = f"export failing (REASON); events stay queued and are retried; {DIAGNOSE}"
 

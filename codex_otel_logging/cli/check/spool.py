@@ -46,7 +46,7 @@ class CheckedSpool(NamedTuple):
             out.line()
         if any(group.state == "left" for group in self.groups):
             out.line(
-                "What is left is exported by the next process that logs, or by: "
+                "Leftover events are exported by the next process that logs, or by: "
                 "codex-otel-logging drain",
                 indent=2,
             )

@@ -1,8 +1,8 @@
 """Reads events back that are on disk only, in the order of their numbers.
 
 While the memory of the queue is full, events are on disk only: they are cold. The worker reads them
-back when it has exported those in memory. Records are almost in order. Those of threads that write
-at the same time may be out of order; where a new segment begins, they may be in either.
+back when it has exported those in memory. Records are almost in order: those written by several
+threads at once may be swapped, even across the boundary between two segments.
 """
 
 from __future__ import annotations

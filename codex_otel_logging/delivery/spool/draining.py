@@ -1,7 +1,6 @@
 """Exports everything that dead processes have left, on the calling thread; the command `drain`.
 
-Unlike the worker, which exports leftovers besides its own events, this stops when the collector
-keeps failing, and says what is left.
+Unlike the worker, it stops when the collector keeps failing, and reports what remains.
 """
 
 from __future__ import annotations
@@ -20,8 +19,8 @@ from .leftovers import Leftovers, Report
 from .survey import SpoolFile, survey
 
 MAX_ATTEMPTS = 4
-"""How often a batch is tried. A restarting collector is worth more than one attempt; beyond that,
-whoever runs the command knows better when to run it again."""
+"""Maximum number of attempts per batch. More than one, because a collector may be restarting; after
+that, the user decides when to run the command again."""
 
 PATIENCE_S = 3.0
 """How long after the last progress a further attempt may begin, in seconds."""

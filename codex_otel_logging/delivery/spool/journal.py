@@ -34,14 +34,17 @@ from .records import RecordEncoder
 from .segment import SUFFIX, Header, Segment
 
 FIRST_LIMIT = 1 << 20
-"""The size of the first segment, in bytes. Each further one that is open at the same time has twice
-the size of the one before it, so that a process has few, however long an outage lasts."""
+"""The size of the first segment, in bytes.
+
+While others are open, each new one is twice as large as the one before, so that even a long outage
+needs few files.
+"""
 
 RETRY_S = 5.0
 """How long nothing is written after a failure, in seconds."""
 
 _SHARE = 16
-"""The largest segment takes 1/16 of `max_bytes`, so that a process has at most about 20."""
+"""The largest segment takes 1/16 of `max_bytes`, at least 1 MiB: a process has at most about 20."""
 
 _RESTORING = 0
 """The number in `Segment.writers` that stands for `restore`; events are numbered from 1."""

@@ -19,7 +19,7 @@ large) have the verdicts `invalid` and `too large`.
 def keeping(outcome: Outcome) -> Outcome:
     """Return the outcome that applies to events on disk: most refusals become `retry`.
 
-    OTLP forbids to retry a refusal: https://opentelemetry.io/docs/specs/otlp/#failures-1. But
+    OTLP forbids retrying a refusal: https://opentelemetry.io/docs/specs/otlp/#failures-1. But
     nearly all are about credentials, the address, a proxy, a quota, or the collector. An expired
     token must not cost a week of events, so they are kept until somebody has corrected the cause.
     """
