@@ -9,6 +9,12 @@ from .exporter import Outcome
 
 Record = TypeVar("Record")
 
+MAX_REJECTED_BATCHES = 2
+"""How many batches in a row may be rejected as a whole, if they are on disk.
+
+The third one is kept: that many are more likely about the address than about the events.
+"""
+
 
 class Settlement(NamedTuple):
     """The outcome of the next events of a batch, as three counts."""

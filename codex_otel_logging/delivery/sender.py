@@ -20,7 +20,7 @@ from ..events.event import Event, SharedAttributes
 from ..native import monotonic
 from .exporter import REFUSAL_INTERVAL_S, Exporter, Outcome
 from .outages import OutageReporter
-from .parts import Parts, Settlement
+from .parts import MAX_REJECTED_BATCHES, Parts, Settlement
 from .queue import EventQueue
 
 if TYPE_CHECKING:
@@ -164,9 +164,13 @@ class Sender:
         self._progressed_at: float | None = 0.0
         self._is_collector_proven = False
         """Whether the batch's rejections come from a collector, and not from a proxy."""
+        self._rejected_batches = 0
+        """How many batches in a row were rejected as a whole."""
         self._parts: Parts[Event] = Parts(())
         self._failures = 0
         self._give_up_at = 0.0
+        self._expired_retry: Retry | None = None
+        """When the next attempt is due, if all events of the last failed one have expired."""
 
     @property
     def progressed_at(self) -> float:
@@ -202,6 +206,9 @@ class Sender:
         """
         part = self._parts.take()
         self._queue.restore()
+        if (retry := self._expired_retry) is not None and monotonic() < retry.at:
+            return self._expire_more(part, retry)
+        self._expired_retry = None
         answer = self._export(part, deadline)
         spool = self._spool_of(len(part))
         outcome = answer if spool is None else spool.keeping(answer)
@@ -221,6 +228,10 @@ class Sender:
         if outcome.verdict == "delivered":
             self.has_succeeded = True
             self.has_failed_at_exit = False
+        if self._parts.any_accepted:
+            self._rejected_batches = 0
+        elif self.is_done and settlement.rejected:
+            self._rejected_batches += 1
         self._report(settlement, outcome)
         self._account(settlement)
         return None
@@ -235,8 +246,9 @@ class Sender:
     ) -> Retry | None:
         """Put a part back after a failed attempt; return the time of the next one.
 
-        Returns None if the part was dropped, or left on disk. `is_refused`: the part was refused,
-        and is retried because it is on disk. `is_empty_refused`: so was an empty request after it.
+        Returns None if the part was dropped, has expired or was set aside. `is_refused`: the part
+        was refused, and is retried because it is on disk. `is_empty_refused`: so was an empty
+        request after it.
         """
         now = monotonic()
         self._is_collector_proven = False  # something else may answer the next attempt
@@ -251,18 +263,38 @@ class Sender:
             if expired := spool.count_expired(part):
                 self._drop(expired, f"spool.keep_for_ms exceeded: {outcome.reason}")
                 part = part[expired:]
-            if not part or self._set_aside(is_empty_refused=is_empty_refused):
+            if part and self._set_aside(is_empty_refused=is_empty_refused):
                 return None
         elif now >= self._give_up_at:
             self._drop(len(part), f"retry_for_ms exceeded: {outcome.reason}")
             return None
-        self._parts.put_back(part)
+        if part:
+            self._parts.put_back(part)
         conclusive = self._note_failure(outcome, is_refused=is_refused)
         retry_at = now + self.backoff_s(self._failures, outcome, is_on_disk=spool is not None)
         if spool is None:
             # The last attempt is made at the end of retry_for_ms, even if the backoff is longer.
             retry_at = min(retry_at, self._give_up_at)
-        return Retry(retry_at, throttled=bool(outcome.retry_after_s), conclusive=conclusive)
+        retry = Retry(retry_at, throttled=bool(outcome.retry_after_s), conclusive=conclusive)
+        if part:
+            return retry
+        self._expired_retry = retry
+        return None
+
+    def _expire_more(self, part: Sequence[Event], retry: Retry) -> Retry | None:
+        """Drop what else has expired, without an attempt; return `retry` if not all of `part` has.
+
+        The attempt for the batch before has just failed, and `retry` is when the next one is due.
+        """
+        spool = self._spool_of(len(part))
+        expired = 0 if spool is None else spool.count_expired(part)
+        if expired:
+            self._drop(expired, f"spool.keep_for_ms exceeded: {self._reporter.reason}")
+        if expired == len(part):
+            return None
+        self._expired_retry = None
+        self._parts.put_back(part[expired:])
+        return retry
 
     def _note_failure(self, outcome: Outcome, *, is_refused: bool) -> bool:
         """Report a failed attempt, and let flushes know; return whether it is conclusive."""
@@ -286,8 +318,8 @@ class Sender:
         self._queue.notify_waiters()
 
     def _spool_of(self, count: int) -> SpoolSettings | None:
-        """Return the spool if the next `count` events are all on disk; None if they are not."""
-        return self._spool if self._queue.is_on_disk(count) else None
+        """Return the spool if it keeps the next `count` events; None if it lacks any of them."""
+        return self._spool if self._queue.is_kept(count) else None
 
     def _drop(self, count: int, reason: str) -> None:
         """Drop the first unsettled events of the batch, and report the loss."""
@@ -298,13 +330,14 @@ class Sender:
         """Return whether a rejection is final; for events on disk, ask if a collector answers.
 
         One does if it has accepted a part of the batch, or accepts an empty request. Otherwise the
-        answer may come from something else, such as a proxy that sends requests elsewhere.
+        answer may come from something else, such as a proxy that sends requests elsewhere. Some of
+        these accept an empty request; see `MAX_REJECTED_BATCHES`.
         """
         if not self._is_collector_proven:
             self._is_collector_proven = (
                 self._parts.any_accepted
                 or self._spool_of(self._queue.taken) is None
-                or self._accepts_empty_request()
+                or (self._rejected_batches < MAX_REJECTED_BATCHES and self._accepts_empty_request())
             )
         return self._is_collector_proven
 

@@ -135,6 +135,8 @@ class Worker:
             )
         self._rescan_at = 0.0
         """When to look for leftovers again."""
+        self._expire_at = 0.0
+        """When to look for expired leftovers again, during an outage."""
         self._has_leftovers = False
         """Whether a batch of leftovers was exported, so that more may follow."""
         self._in_leftovers = False
@@ -306,13 +308,14 @@ class Worker:
         """Export batch after batch until the worker ends. The target of the worker thread."""
         overflow = self._reporter.overflow
         while (batch := self._next_batch()) is not None:
+            exported = self.queue.exported
             try:
                 if batch:
                     self._send(batch)
             except Exception as error:
                 # A bug in this package must neither end the worker nor leave events uncounted.
                 self.sender.drop_batch(f"unexpected {type(error).__name__}")
-            self._export_leftovers(is_proven=bool(batch))
+            self._export_leftovers(is_proven=self.queue.exported > exported)
             if overflow.begun and not self.queue:
                 overflow.report_end(self.queue.overflowed)
 
@@ -399,6 +402,7 @@ class Worker:
                 return False
             if self._state is CLOSING and retry.conclusive and self.sender.leave_on_disk():
                 return True
+            self._expire_leftovers()
             self._back_off(retry, flush_requests)
         return True
 
@@ -452,6 +456,20 @@ class Worker:
         if not self._has_leftovers:
             self._rescan_at = monotonic() + RESCAN_S
         self.queue.notify_waiters()
+
+    def _expire_leftovers(self) -> None:
+        """Remove leftovers that are too old, after a failed attempt; now and then in an outage.
+
+        They would fill the spool, and new events would be dropped.
+        """
+        now = monotonic()
+        if self._leftovers is None or self.sender.shutting_down or now < self._expire_at:
+            return
+        self._expire_at = now + RESCAN_S
+        self._has_leftovers = False
+        self._rescan_at = 0.0
+        with suppress(Exception):  # as in `_export_leftovers`
+            self._leftovers.expire()
 
     def _back_off(self, retry: Retry, flush_requests: int) -> None:
         """Sleep until the next attempt.

@@ -17,7 +17,7 @@ from ...config.settings import BatchConfig
 from ...events.event import Event, SharedAttributes
 from ...native import wall_clock
 from ..exporter import Outcome
-from ..parts import Parts, Settlement
+from ..parts import MAX_REJECTED_BATCHES, Parts, Settlement
 from . import disk
 from .journal import SpoolSettings
 from .segment import (
@@ -75,6 +75,8 @@ class Leftovers:
         self._current: Leftover | None = None
         self._failed: set[str] = set()
         """The paths of segments whose export has failed; they are tried after the others."""
+        self._rejected_batches = 0
+        """How many batches in a row were rejected as a whole."""
         self._reported: set[tuple[str, str]] = set()
         self.failure = ""
         """Why the collector failed in the last step; empty if it did not."""
@@ -82,7 +84,8 @@ class Leftovers:
     def scan(self) -> None:
         """Look for leftovers, for the following steps to adopt and export.
 
-        Removes files with damaged headers that are older than `keep_for_s`.
+        Removes files with damaged headers that are older than `keep_for_s`: no attempt to export
+        them can come first.
         """
         self._paths.clear()
         with suppress(OSError):  # the directory is created at the first event
@@ -92,6 +95,36 @@ class Leftovers:
             self._paths.extend(sorted(paths, key=self._failed.__contains__))
             if self._settings.keep_for_s:
                 remove_damaged(self._settings.path, wall_clock() - self._settings.keep_for_s)
+
+    def expire(self) -> None:
+        """Remove the files that are older than `keep_for_s`, after an attempt to export has failed.
+
+        Events are never newer than their file. `scan` finds the others again. Blocks for the disk.
+        """
+        if not self._settings.keep_for_s:
+            return
+        self.release()
+        self._paths.clear()
+        before = wall_clock() - self._settings.keep_for_s
+        with suppress(OSError):
+            remove_damaged(self._settings.path, before)
+            self._paths.extend(
+                path
+                for path in segment_paths(self._settings.path)
+                if disk.modified_s(path) < before
+            )
+        while self._adopt_next():
+            assert self._current is not None
+            try:
+                events = len(self._current)
+            except OSError as error:
+                self._warn_unreadable(self._current.path, error)
+                self.release()
+                continue
+            if events:
+                self._account(self._current.header.owner, Settlement(dropped=events))
+                self._warn("", "leftover events expired while exports fail")
+            self._finish(self._current)
 
     def step(self, *, is_proven: bool = False) -> bool:
         """Export one batch; return False if there was none, or if it failed (see `failure`).
@@ -181,7 +214,10 @@ class Leftovers:
                 and settlement.rejected > 0
                 and not parts.any_accepted
                 and not is_proven
-                and not self._accepts_empty_request(leftover)
+                and (
+                    self._rejected_batches >= MAX_REJECTED_BATCHES
+                    or not self._accepts_empty_request(leftover)
+                )
             )
             if outcome.verdict == "retry" or is_doubtful:
                 self.failure = outcome.reason
@@ -197,6 +233,7 @@ class Leftovers:
                 settled = Settlement(*map(sum, zip(settled, settlement, strict=True)))
                 if settlement.exported < settlement.events:
                     self._warn("", f"leftover events rejected: {outcome.reason}")
+        self._rejected_batches = 0 if parts.any_accepted else self._rejected_batches + 1
         self._settle(leftover, batch, settled)
         return True
 
@@ -219,9 +256,11 @@ class Leftovers:
 
     def _finish(self, leftover: Leftover) -> None:
         """Remove a segment whose events are all settled; count and report its damaged records."""
-        if leftover.damaged:
+        # Counted once: every scan finds a file that could not be removed.
+        if leftover.damaged and self._warn(
+            leftover.path, _counted(leftover.damaged, "damaged record")
+        ):
             self._account(leftover.header.owner, Settlement(dropped=leftover.damaged))
-            self._warn(leftover.path, _counted(leftover.damaged, "damaged record"))
         leftover.remove()
         self._current = None
 

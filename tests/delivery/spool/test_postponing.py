@@ -13,6 +13,7 @@ from codex_otel_logging.delivery.exporter import DELIVERED, Outcome
 from codex_otel_logging.delivery.sender import POSTPONE_AFTER
 from codex_otel_logging.delivery.spool import disk, policy
 from codex_otel_logging.delivery.spool.segment import adopt
+from codex_otel_logging.native import wall_clock
 from support.queued_events import numbers, turns
 from support.simulated_spool import Answer, Clock, Simulated
 
@@ -157,7 +158,7 @@ def test_postponed_batch_that_expires_counts_as_dropped(
     delivery.put(20)
     delivery.run(600)
     assert delivery.queue.left_on_disk == 10
-    now = policy.wall_clock()
+    now = wall_clock()
     monkeypatch.setattr(policy, "wall_clock", lambda: now + 3601.0)
     delivery.put(turns(21)[20:])
     delivery.run()

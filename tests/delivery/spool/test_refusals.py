@@ -238,6 +238,48 @@ def test_misrouted_proxy_costs_nothing_within_a_day(
     assert delivery.queue.stats() == Stats(accepted=1000, exported=1000)
 
 
+def test_misrouted_proxy_that_accepts_empty_requests_costs_two_batches(
+    simulated: Callable[..., Simulated], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Three whole batches in a row are more likely refused because of the address."""
+    delivery = simulated(unless_empty(BAD_REQUEST), max_batch_size=100)
+    delivery.put(1000)
+    delivery.run(86_400)
+    stats = delivery.queue.stats()
+    assert stats == Stats(accepted=1000, rejected=200, queued=800, spooled=800)
+    assert sum("export failing" in record.message for record in caplog.records) == 1
+    delivery.answer = always(DELIVERED)
+    delivery.run()
+    assert sorted(delivery.arrived) == [*range(200, 1000)]
+    assert delivery.queue.stats() == Stats(accepted=1000, exported=800, rejected=200)
+
+
+def test_misrouted_proxy_that_accepts_empty_requests_costs_two_batches_of_leftovers(
+    simulated: Callable[..., Simulated],
+) -> None:
+    dead = simulated()
+    dead.put(1000)
+    assert dead.queue.leave_on_disk()
+    delivery = simulated(unless_empty(BAD_REQUEST), max_batch_size=100)
+    delivery.export_leftovers()
+    assert delivery.queue.stats() == Stats(discarded=200)
+    delivery.answer = always(DELIVERED)
+    delivery.export_leftovers()
+    assert delivery.queue.stats() == Stats(discarded=200, recovered=800)
+
+
+def test_two_rejected_batches_are_forgotten_after_an_accepted_one(
+    simulated: Callable[..., Simulated],
+) -> None:
+    poisonous = {*range(20), *range(30, 50)}
+    delivery = simulated(
+        lambda found: BAD_REQUEST if poisonous & {*found} else DELIVERED, max_batch_size=10
+    )
+    delivery.put(60)
+    delivery.run()
+    assert delivery.queue.stats() == Stats(accepted=60, exported=20, rejected=40)
+
+
 def test_proxy_that_is_misrouted_between_two_attempts_of_a_batch_costs_nothing(
     simulated: Callable[..., Simulated],
 ) -> None:
