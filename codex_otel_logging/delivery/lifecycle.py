@@ -98,8 +98,10 @@ class Pipeline:
         old = self.worker.queue
         self.worker = worker = self._build(old.unsent() if keep_queue else ())
         if old.journal is not None:
-            # After the new worker has read the cold events, and written all of them itself.
-            old.journal.leave_to_parent(inherited=keep_queue)
+            # After the new worker has read the cold events, and written them itself. What it could
+            # not write stays on disk: twice is better than never.
+            has_copied = keep_queue and worker.queue.is_on_disk()
+            old.journal.leave_to_parent(inherited=has_copied)
         _workers.add(worker)
 
     def stats(self) -> Stats:

@@ -124,6 +124,8 @@ class EventQueue:
         """The estimated memory of `waiting` and `batch`, in bytes."""
         self._exported = self._rejected = self._dropped = self._overflowed = self._ignored = 0
         self._settled = 0
+        self._last = len(self.waiting)
+        """The number of the last queued event."""
         self._cold = 0
         """The number of cold events."""
         self._warm_bytes = self._max_bytes if spool is None else min(self._max_bytes, WARM_BYTES)
@@ -164,6 +166,8 @@ class EventQueue:
                 length = len(waiting) + 1
                 size = self.queued_bytes + event.size
                 queued = length + len(self.batch)
+                # At each of these calls, a signal handler may log an event of its own. These two
+                # counts may then miss it, which matters only for the limits.
                 if size > self._warm_bytes or queued > self._max_size or self._cold:
                     place = _NOWHERE if journal is None else self._place(journal, size, queued)
                 if place is _NOWHERE:
@@ -173,9 +177,11 @@ class EventQueue:
                     self._overflow.begun = True
                     notify = self._overflow.report_begin
                 else:
-                    number = self._settled + queued + self._cold
+                    if self._cold:  # perhaps only since the signal handler
+                        place = _DISK
+                    number = self._last = self._last + 1
                     if place is _MEMORY:
-                        self.queued_bytes = size
+                        self.queued_bytes += event.size
                         waiting.append(event)
                     else:
                         self._cold += 1
@@ -213,6 +219,7 @@ class EventQueue:
         if self.journal is None:
             self._overflowed += 1
         else:
+            self._last += 1
             self.waiting.append(event)
             self.journal.write_last(event)
 
@@ -403,12 +410,19 @@ class EventQueue:
             self._discarded += settlement.rejected + settlement.dropped
             self._discarded -= own.rejected + own.dropped
 
-    def is_on_disk(self, count: int | None = None) -> bool:
-        """Return whether the next `count` unsettled events, or all of them, are on disk."""
+    def is_on_disk(self) -> bool:
+        """Return whether all unsettled events are on disk."""
         if self.journal is None:
             return False
         with self.lock:
-            return self.journal.is_written(None if count is None else self._settled + count)
+            return self.journal.is_written()
+
+    def is_kept(self, count: int) -> bool:
+        """Return whether the next `count` unsettled events stay on disk until they are settled."""
+        if self.journal is None:
+            return False
+        with self.lock:
+            return self.journal.is_kept(self._settled + count)
 
     def restore(self) -> None:
         """Write events to disk that could not be written before. Called by the worker; blocks."""

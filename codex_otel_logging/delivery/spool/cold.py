@@ -10,11 +10,18 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from ...events.event import Event
+from ...native import monotonic
 from .records import RecordDecoder, checked, number_of
 from .segment import Segment
 
 _CHUNK = 1 << 16
 """How many bytes are read at once."""
+
+MAX_READS = 3
+"""How often a chunk is read before it counts as damaged; at most one time in `REREAD_S`."""
+
+REREAD_S = 1.0
+"""How long to wait after a failed read, in seconds: a device may be reset meanwhile."""
 
 
 class ColdReader:
@@ -28,6 +35,10 @@ class ColdReader:
         """Where to go on reading `_segment`."""
         self._rest = b""
         """The beginning of a line whose end is not read yet."""
+        self._failed_reads = 0
+        """How often the next chunk could not be read."""
+        self.read_again_at = 0.0
+        """When to read again, after a failed read."""
         self._ahead: dict[int, Event] = {}
         """Events that were read before it was their turn."""
         self._decoder = RecordDecoder()
@@ -44,7 +55,11 @@ class ColdReader:
         """Read the next chunk in search of event `number`; return False if there is none.
 
         `segments` are those of the journal, oldest first; `current` is the one that the next event
-        goes to.
+        goes to. A chunk that cannot be read is skipped after `MAX_READS` attempts.
+
+        Raises:
+            OSError: it cannot be read now; see `read_again_at`.
+
         """
         segment = self._segment
         if segment is None:
@@ -53,7 +68,16 @@ class ColdReader:
                 return False
         # Asked before reading. Asked afterwards, a record written in between would be missed.
         is_complete = segment is not current and not segment.writers
-        data = segment.read(_CHUNK, self._offset) if segment.is_open else b""
+        try:
+            data = segment.read(_CHUNK, self._offset) if segment.is_open else b""
+        except OSError:
+            self._failed_reads += 1
+            if self._failed_reads < MAX_READS:
+                self.read_again_at = monotonic() + REREAD_S
+                raise
+            self._failed_reads, self._rest = 0, b""
+            self._offset += _CHUNK
+            return True
         if not data:
             if is_complete:
                 self._consumed = segment.path
@@ -71,6 +95,7 @@ class ColdReader:
                     ahead[found] = decoded[1]
         # Assigned without a call in between: a signal handler may raise if the thread that flushes
         # also reads.
+        self._failed_reads = 0
         self._offset = offset
         self._rest = rest
         self._ahead.update(ahead)
@@ -80,4 +105,6 @@ class ColdReader:
         """Return the segment to read next, in search of an event; None if none can hold it."""
         left = [s for s in segments if s.path > self._consumed and s.last >= number]
         # If none can, reading would only fill memory with later events.
-        return left[0] if any(segment.first <= number for segment in left) else None
+        if not any(segment.first <= number for segment in left):
+            return None
+        return min(left, key=lambda segment: segment.path)  # a signal handler may add one earlier

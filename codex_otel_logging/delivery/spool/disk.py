@@ -7,6 +7,7 @@ or be the last one before the process dies. The locks of other platforms would b
 from __future__ import annotations
 
 import os
+import re
 import stat
 from collections.abc import Iterator
 from contextlib import suppress
@@ -18,6 +19,12 @@ except ImportError:  # Windows
 
 _FLAGS = getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
 """No other program inherits the file, no symbolic link is followed, and a FIFO does not block."""
+
+MOUNTS = "/proc/self/mounts"
+"""Where Linux lists the mounted file systems."""
+
+_REMOTE = ("nfs", "cifs", "smb", "9p", "fuse")
+"""How the types of file systems begin whose locks may not work as on a local disk."""
 
 _opened: dict[int, int] = {}
 """The descriptors that `_open` has opened, and the id of the process that did."""
@@ -64,6 +71,25 @@ def nearest_parent(path: str) -> str:
     """Return the nearest parent of an absolute path that exists."""
     parent = os.path.dirname(path)  # noqa: PTH120
     return parent if exists(parent) or parent == path else nearest_parent(parent)
+
+
+def remote_file_system(path: str) -> str:
+    """Return the type of the file system that holds `path`; "" if it is local, or not known."""
+    path = os.path.realpath(path)
+    found = kind = ""
+    try:
+        with open(MOUNTS, "rb") as lines:  # noqa: PTH123
+            for line in lines:
+                _, place, its_kind, *_ = line.split()
+                # Spaces and some other characters are octal there.
+                mounted = re.sub(rb"\\(\d{3})", lambda octal: bytes([int(octal[1], 8)]), place)
+                root = os.fsdecode(mounted).rstrip("/")
+                # The last one that is at least as long: mounts may cover others.
+                if len(root) >= len(found) and f"{path}/".startswith(f"{root}/"):
+                    found, kind = root, its_kind.decode("ascii", "replace")
+    except (OSError, ValueError):  # another platform, or no /proc
+        return ""
+    return kind if kind.startswith(_REMOTE) else ""
 
 
 def create(path: str) -> int:

@@ -23,7 +23,7 @@ from typing import NamedTuple
 from ... import diagnostics
 from ...config.files import directory_problem
 from ...events.event import Event, SharedAttributes
-from ...native import RLock
+from ...native import RLock, monotonic
 from .. import forks
 from ..exporter import Exporter, Outcome
 from . import disk
@@ -31,7 +31,7 @@ from .cold import ColdReader
 from .health import DiskHealth
 from .policy import count_expired, keeping
 from .records import RecordEncoder
-from .segment import SUFFIX, Header, Segment
+from .segment import SUFFIX, Header, NotReopenedError, Segment
 
 FIRST_LIMIT = 1 << 20
 """The size of the first segment, in bytes.
@@ -42,6 +42,9 @@ needs few files.
 
 RETRY_S = 5.0
 """How long nothing is written after a failure, in seconds."""
+
+MAX_OPEN = 32
+"""Maximum number of open segments. More are needed only if writing fails again and again."""
 
 _SHARE = 16
 """The largest segment takes 1/16 of `max_bytes`, at least 1 MiB: a process has at most about 20."""
@@ -138,6 +141,8 @@ class Journal:
         self._reader = ColdReader()
         self._released: list[str] = []
         """The paths of the segments that other processes may export."""
+        self._is_disk_known = False
+        """Whether the type of the file system has been looked up."""
         self._has_new_names = False
         """Whether files were created since the directory was last synced."""
 
@@ -147,7 +152,9 @@ class Journal:
         Returns None while the disk fails. `number` is the sequence number of the event. Needs the
         lock of the queue.
         """
-        if number != self._number + 1:  # a signal handler has raised before `admit`
+        if number > self._number + 1:
+            # A signal handler has raised before `admit`. Or it logs this event, and has interrupted
+            # the call for the one before.
             self._unwritten.update(range(self._number + 1, number))
         segment = self._current
         if self._health.has_failed:
@@ -156,9 +163,16 @@ class Journal:
         elif segment is None or segment.sealed or segment.size >= segment.limit:
             segment = self._segment_for(number, number)
         else:
-            segment.last = number
+            if number > segment.last:
+                segment.last = number
+            else:  # a signal handler has logged the next event
+                segment.include(number)
             segment.writers.add(number)
-        self._number = number  # last: `abandon` notices if a signal handler has raised before
+        # Last: `abandon` notices if a signal handler has raised before.
+        if number > self._number:
+            self._number = number
+        elif segment is not None:  # a signal handler has logged the next event
+            self._unwritten.discard(number)
         return segment
 
     def abandon(self, number: int) -> bool:
@@ -194,8 +208,10 @@ class Journal:
         try:
             self._append(segment, self._encode(number, event), number, number)
             is_written = True
-        except Exception as error:  # OSError; or a bug in this package, or MemoryError
+        except OSError as error:
             self._health.fail(error, RETRY_S)
+        except Exception:  # RecursionError, MemoryError: says nothing about the disk
+            pass
         finally:
             if not is_written:  # also if a signal handler has raised
                 with self._lock:
@@ -221,9 +237,10 @@ class Journal:
     def read_back(self, first: int, max_bytes: int) -> list[Event] | None:
         """Return cold events from number `first` on, in order and without gaps.
 
-        Returns as many as take `max_bytes` of memory, or have been written so far; None if event
-        `first` cannot be read. Called on the worker thread only; blocks for the disk. The events
-        are returned again until `forget_read` is called, so an interrupted call can be repeated.
+        Returns as many as take `max_bytes` of memory, or have been written so far, or can be read
+        now; None if event `first` is lost. Called on the worker thread only; blocks for the disk.
+        The events are returned again until `forget_read` is called, so an interrupted call can be
+        repeated.
         """
         self.forget_read(first)
         events: list[Event] = []
@@ -239,10 +256,16 @@ class Journal:
             with self._lock:
                 segments, current = tuple(self._segments), self._current
                 is_being_written = any(s.writers for s in segments if s.first <= number <= s.last)
+            if monotonic() < self._reader.read_again_at:
+                return events
+            try:
+                has_advanced = self._reader.advance(segments, current, number)
+            except OSError as error:
+                self._health.report_once("cannot read events back; trying again", error)
+                return events
             # Without the lock, so it may have been parked meanwhile.
-            if self._reader.advance(segments, current, number) or number in self._parked:
-                continue
-            return events if events or is_being_written else None
+            if not has_advanced and number not in self._parked:
+                return events if events or is_being_written else None
         return events
 
     def forget_read(self, first: int) -> None:
@@ -286,37 +309,48 @@ class Journal:
     def settle(self, through: int) -> None:
         """Record that the events up to number `through` are settled.
 
-        Removes the segments that hold no others. Blocks for the disk; raises no `OSError`.
+        Removes the segments that hold no others. Called on the worker thread; blocks for the disk.
+        Raises no `OSError`.
         """
         with self._lock:
             self.settled = max(self.settled, through)
-            # A segment stays while a thread may append to it: a late write must not reach a
-            # descriptor that has been closed and belongs to another file by now.
-            done = [s for s in self._segments if s.last <= self.settled and not s.writers]
-            self._segments = [s for s in self._segments if s not in done]
-            if self._current in done:
-                self._current = None
-            # Without those that only a writer keeps: its `_leave` may close them at any moment.
+        self._remove_settled()
+        with self._lock:
             partly = [s for s in self._segments if s.first <= self.settled < s.last and s.is_open]
-        for segment in done:
-            segment.remove()
         for segment in partly:
             try:
                 segment.settle(through)
             except OSError as error:
                 self._health.report_once("cannot mark events as exported", error)
 
-    def is_written(self, through: int | None = None) -> bool:
-        """Return whether all events up to number `through` are on disk; without it, all events.
+    def _remove_settled(self) -> None:
+        """Remove the segments whose events are all settled, and that no thread appends to.
 
-        Needs the lock of the queue.
+        Application threads call it, too. Only the worker writes numbers into files: others could
+        write an older one, or write to a descriptor that the worker has closed meanwhile.
+        """
+        with self._lock:
+            # A segment stays while a thread may append to it: a late write must not reach a
+            # descriptor that has been closed and belongs to another file by now.
+            done = [s for s in self._segments if s.last <= self.settled and not s.writers]
+            self._segments = [s for s in self._segments if s not in done]
+            if self._current in done:
+                self._current = None
+        for segment in done:
+            segment.remove()
+
+    def is_written(self) -> bool:
+        """Return whether all events are on disk. Needs the lock of the queue."""
+        self._forget_settled()
+        return not self._unwritten and not any(segment.writers for segment in self._segments)
+
+    def is_kept(self, through: int) -> bool:
+        """Return whether no event up to number `through` is in memory only. Needs the lock.
+
+        Another thread may still be writing one. If that fails, the next attempt finds it in memory.
         """
         self._forget_settled()
-        if through is None:
-            through = self._number
-        return min(self._unwritten, default=through + 1) > through and not any(
-            s.writers for s in self._segments if s.first <= through
-        )
+        return min(self._unwritten, default=through + 1) > through
 
     def count_unwritten(self) -> int:
         """Return how many unsettled events are in memory only."""
@@ -336,6 +370,9 @@ class Journal:
             segment.writers.discard(_RESTORING)
         self._give_up_removed()
         self._sync(s for s in tuple(self._segments) if s is not self._current)
+        if self._segments and (found := directory_problem(self.path)) is not None:
+            self._health.fail(OSError(found), RETRY_S)
+            return
         if not (self._health.has_failed or self._unwritten) or not self._health.is_retry_due:
             return
         try:
@@ -367,17 +404,15 @@ class Journal:
             if not numbers:
                 return True
             events = [in_memory[number] for number in numbers]
-            segment = self._segment_for(numbers[0], _RESTORING)
-            segment.last = max(segment.last, numbers[-1])
-        written = []
-        try:
-            for number, event in zip(numbers, events, strict=True):
-                self._append(segment, self._encode(number, event), number, _RESTORING)
-                written.append(number)
-        finally:
+        for number, event in zip(numbers, events, strict=True):
             with self._lock:
-                self._unwritten.difference_update(written)
-            self._leave(segment, _RESTORING)
+                segment = self._segment_for(number, _RESTORING)
+            try:
+                self._append(segment, self._encode(number, event), number, _RESTORING)
+                with self._lock:
+                    self._unwritten.discard(number)
+            finally:
+                self._leave(segment, _RESTORING)
         return True
 
     def _probe(self) -> None:
@@ -399,6 +434,7 @@ class Journal:
         `first` is the number of the first event. Called on the worker thread; blocks for the disk.
         """
         segment = Segment(self._new_path(), self._header, first, FIRST_LIMIT)
+        segment.include(first + len(events) - 1)
         try:
             # Even beyond `max_bytes`: the events that fill the spool wait behind these.
             self._open(segment, is_bounded=False)
@@ -472,7 +508,7 @@ class Journal:
         `writer` is the number of the event that is appended, or `_RESTORING`. Needs the lock.
         """
         segment = self._current
-        if segment is None or segment.sealed or segment.size >= segment.limit:
+        if segment is None or segment.is_full:
             # `max_bytes` is compared when a file is created, and each process may fill its file
             # afterwards. The share bounds how far the directory exceeds it.
             largest = max(self._max_bytes // _SHARE, FIRST_LIMIT)
@@ -480,8 +516,7 @@ class Journal:
             # Its first writer creates the file, without the lock.
             segment = self._current = Segment(self._new_path(), self._header, number, limit)
             self._segments.append(segment)
-        segment.first = min(segment.first, number)
-        segment.last = max(segment.last, number)
+        segment.include(number)
         segment.writers.add(writer)
         return segment
 
@@ -489,13 +524,19 @@ class Journal:
         """Undo `admit` or `_segment_for`; drop the segment if it is settled or has no file."""
         segment.writers.discard(writer)
         if segment.last <= self.settled:
-            self.settle(self.settled)
-        elif segment.sealed and not segment.is_open:
+            self._remove_settled()
+        if segment.sealed:
             with self._lock:
-                if not segment.writers and segment in self._segments:
+                if segment.writers:
+                    return
+                if segment not in self._segments:  # its file was removed meanwhile
+                    segment.close()
+                elif not segment.is_open:
                     self._segments.remove(segment)
 
-    def _append(self, segment: Segment, record: bytes, number: int, writer: int) -> None:
+    def _append(
+        self, segment: Segment, record: bytes, number: int, writer: int, *, is_retry: bool = False
+    ) -> None:
         """Append a record; if that fails, retry once in another segment.
 
         The file may have reached a size limit, of the file system or of the process.
@@ -508,17 +549,16 @@ class Journal:
             if not segment.is_open:
                 self._open(segment)
             segment.append(record)
-        except OSError:
+        except OSError as error:
             segment.sealed = True
+            # The exception says nothing about the disk, so it does not count as an attempt.
+            is_reopened = isinstance(error, NotReopenedError)
+            if is_retry and not is_reopened:
+                raise
             with self._lock:
                 other = self._segment_for(number, writer)
             try:
-                if not other.is_open:
-                    self._open(other)
-                other.append(record)
-            except OSError:
-                other.sealed = True
-                raise
+                self._append(other, record, number, writer, is_retry=not is_reopened)
             finally:
                 self._leave(other, writer)
 
@@ -538,9 +578,15 @@ class Journal:
         disk.make_directory(self.path)
         if (found := directory_problem(self.path)) is not None:
             raise OSError(found)
+        if not self._is_disk_known:
+            self._is_disk_known = True
+            if kind := disk.remote_file_system(self.path):
+                self._health.report_once("locks may not work here; use a local disk", OSError(kind))
         # Compared here only, as it lists the directory: the files of other processes count, too.
         if is_bounded and disk.used_bytes(self.path) >= self._max_bytes:
             raise OSError("spool full; see max_bytes")
+        if sum(each.is_open for each in tuple(self._segments)) >= MAX_OPEN:
+            raise OSError("too many unfinished files")
         segment.open()
         self._has_new_names = True
 
@@ -556,13 +602,16 @@ class Journal:
     def _give_up_removed(self) -> None:
         """Mark the events of segments that somebody has removed as unwritten."""
         removed = [s for s in self._segments if s.is_open and not s.is_linked()]
-        if not removed:
-            return
         with self._lock:
+            # Without those that another thread has just removed, because they are settled.
+            removed = [s for s in removed if s in self._segments]
+            if not removed:
+                return
             self._segments = [s for s in self._segments if s not in removed]
             if self._current in removed:
                 self._current = None
             for segment in removed:
+                segment.sealed = True  # the last thread that writes to it closes it
                 first = max(segment.first, self.settled + 1)
                 self._unwritten.update(range(first, segment.last + 1))
         self._health.retry_now()

@@ -91,6 +91,10 @@ class NewerFormatError(Exception):
     """A newer release has written the segment."""
 
 
+class NotReopenedError(OSError):
+    """A segment was opened before, or its file is being created."""
+
+
 def _settled_field(number: int, prefix: bytes = _PREFIX) -> bytes:
     """Return the rest of the first line: a number of fixed width, and the checksum."""
     digits = b"%020d" % number
@@ -122,7 +126,7 @@ class Segment:
         self.sealed = False
         """Whether it takes no more records, after a failure."""
         self._header = header
-        self._was_open = False
+        self._was_opened = False
         self.is_open = False
         """Whether the file exists, as far as this process knows."""
         self._descriptor = self._settled_descriptor = -1
@@ -131,11 +135,14 @@ class Segment:
         """Create, lock and name the file.
 
         Raises:
-            OSError: it cannot be created, or was open before: another process may have adopted it.
+            NotReopenedError: that was tried before. Another process may have adopted the file; or a
+                signal handler logs an event while this thread creates the file.
+            OSError: it cannot be created.
 
         """
-        if self._was_open:
-            raise OSError("closed")
+        if self._was_opened:
+            raise NotReopenedError
+        self._was_opened = True
         unfinished = self.path + UNFINISHED
         descriptor = settled_descriptor = -1
         try:
@@ -156,11 +163,25 @@ class Segment:
                 with suppress(OSError):
                     disk.remove(unfinished)
             raise
-        self._was_open = True
         self._settled_descriptor = settled_descriptor
         self._descriptor = descriptor
         self.size = len(header)
         self.is_open = True
+
+    @property
+    def is_full(self) -> bool:
+        """Whether the next events go to another segment."""
+        return self.sealed or self.size >= self.limit
+
+    def include(self, number: int) -> None:
+        """Note that the segment is to hold event `number`. Needs the lock of the queue.
+
+        Without a call between comparing and assigning: a signal handler may include other events.
+        """
+        if number < self.first:
+            self.first = number
+        if number > self.last:
+            self.last = number
 
     def append(self, record: bytes) -> None:
         """Write a record, in one system call.
@@ -174,11 +195,13 @@ class Segment:
         self.size += len(record)
 
     def read(self, size: int, offset: int) -> bytes:
-        """Return up to `size` bytes at `offset`; none behind the end, or if that fails."""
-        try:
-            return disk.read(self._descriptor, size, offset)
-        except OSError:
-            return b""
+        """Return up to `size` bytes at `offset`; none behind the end.
+
+        Raises:
+            OSError: that failed.
+
+        """
+        return disk.read(self._descriptor, size, offset)
 
     def settle(self, number: int) -> None:
         """Record in the file that all events up to `number` are settled.
@@ -214,20 +237,28 @@ class Segment:
             return True
 
     def remove(self) -> None:
-        """Remove the file and free its lock. Never raises."""
+        """Remove the file and free its lock. Never raises.
+
+        If it cannot be removed, all of its events are marked as settled: nobody exports them again.
+        """
         if self.is_open:
-            with suppress(OSError):
+            try:
                 disk.remove(self.path)
+            except OSError:
+                with suppress(OSError):
+                    self.settle(self.last)
             self.close()
 
     def close(self) -> None:
         """Free the lock, so that others may adopt the segment. Never raises."""
         self.is_open = False
-        for descriptor in (self._descriptor, self._settled_descriptor):
+        # Assigned before they are closed: two threads may close the segment at the same time.
+        descriptors = self._descriptor, self._settled_descriptor
+        self._descriptor = self._settled_descriptor = -1
+        for descriptor in descriptors:
             if descriptor >= 0:
                 with suppress(OSError):
                     disk.close(descriptor)
-        self._descriptor = self._settled_descriptor = -1
 
     def leave_to_parent(self) -> None:
         """Give up the segment in a forked child, without freeing the parent's lock."""
