@@ -123,9 +123,9 @@ class Bar:
 
 
 BARS = (
-    Bar("caller's CPU over the floor's", "cost", Column("", "cpu_us", over="floor"), 1.6),
-    Bar("caller's CPU over OpenTelemetry's", "cost", Column("", "cpu_us", over=REFERENCE), 0.35),
-    Bar("process CPU over OpenTelemetry's", "work", Column("", "cpu_us", over=REFERENCE), 0.6),
+    Bar("caller's CPU over the floor's", "cost", Column("", "cpu_us", over="floor"), 1.5),
+    Bar("caller's CPU over OpenTelemetry's", "cost", Column("", "cpu_us", over=REFERENCE), 0.3),
+    Bar("process CPU over OpenTelemetry's", "work", Column("", "cpu_us", over=REFERENCE), 0.22),
     Bar(
         "with a spool: caller's CPU over the floor's",
         "cost",
