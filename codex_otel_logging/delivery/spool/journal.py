@@ -581,7 +581,7 @@ class Journal:
         if not self._is_disk_known:
             self._is_disk_known = True
             if kind := disk.remote_file_system(self.path):
-                self._health.report_once("locks may not work here; use a local disk", OSError(kind))
+                self._health.report_once("not a local disk; locks are unreliable", OSError(kind))
         # Compared here only, as it lists the directory: the files of other processes count, too.
         if is_bounded and disk.used_bytes(self.path) >= self._max_bytes:
             raise OSError("spool full; see max_bytes")
