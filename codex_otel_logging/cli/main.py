@@ -190,7 +190,7 @@ def _add_listen(commands: Commands) -> None:
     listen.add_argument(
         "--json",
         action="store_true",
-        help="print JSON Lines: one object per event, and at the end one per conversation",
+        help="print JSON Lines: one object per event, and later one per conversation",
     )
     listen.set_defaults(run=_listen)
 
@@ -217,6 +217,11 @@ def _add_drain(commands: Commands) -> None:
         help="the TOML file with the [otel] table (default: config.toml in $CODEX_HOME or in "
         "~/.codex)",
     )
+    _add_drain_options(drain)
+    drain.set_defaults(run=_drain)
+
+
+def _add_drain_options(drain: Parser) -> None:
     action = drain.add_mutually_exclusive_group()
     action.add_argument(
         "--list", dest="only_list", action="store_true", help="show what is left and change nothing"
@@ -242,7 +247,6 @@ def _add_drain(commands: Commands) -> None:
         "--yes", action="store_true", help="discard without asking; required without a terminal"
     )
     drain.add_argument("--json", action="store_true", help="print one JSON object")
-    drain.set_defaults(run=_drain)
 
 
 def _add_catalog(commands: Commands) -> None:
