@@ -256,7 +256,7 @@ class EventQueue:
             with self.lock:
                 if self.batch or self.waiting:
                     return  # events are settled in order: first those before it
-                # The record is damaged, or somebody has removed the file.
+                # The record is damaged, or its file was removed and could not be read.
                 self._cold -= 1
                 self._dropped += 1
                 self._settled = journal.settled = first

@@ -30,7 +30,7 @@ from . import disk
 from .cold import ColdReader
 from .health import DiskHealth
 from .policy import count_expired, keeping
-from .records import RecordEncoder
+from .records import RecordEncoder, checked, number_of
 from .segment import SUFFIX, Header, NotReopenedError, Segment
 
 FIRST_LIMIT = 1 << 20
@@ -297,6 +297,7 @@ class Journal:
         Takes no lock: a thread that has been stopped may hold it for good.
         """
         number = self._number = self._number + 1
+        self._is_disk_known = True  # looking it up needs `open`, which may be gone
         try:
             if self._last is None:
                 segment = Segment(self._new_path(), self._header, number, FIRST_LIMIT)
@@ -361,14 +362,14 @@ class Journal:
     def restore(self, unsettled: Callable[[], Sequence[Event]]) -> None:
         """Write the events that are in memory only, if the disk works again.
 
-        Also syncs full segments, and finds segments that somebody has removed. Called on the worker
+        Also syncs full segments, and finds segments whose file was removed. Called on the worker
         thread, between two requests; blocks for the disk. `unsettled` returns the unsettled events
         in memory, in order; it is called with the lock of the queue.
         """
         self._health.log_reports()
         for segment in self._segments:  # if a signal handler has interrupted the last restoration
             segment.writers.discard(_RESTORING)
-        self._give_up_removed()
+        self._find_removed()
         self._sync(s for s in tuple(self._segments) if s is not self._current)
         if self._segments and (found := directory_problem(self.path)) is not None:
             self._health.fail(OSError(found), RETRY_S)
@@ -398,22 +399,33 @@ class Journal:
                 self._health.has_failed = False
                 return False
             in_memory = dict(enumerate(unsettled(), self.settled + 1)) | self._parked
-            # The others are cold, and somebody has removed their file: `refill` drops them.
-            self._unwritten.intersection_update(in_memory)
-            numbers = [number for number in numbers if number in in_memory]
-            if not numbers:
-                return True
-            events = [in_memory[number] for number in numbers]
-        for number, event in zip(numbers, events, strict=True):
-            with self._lock:
-                segment = self._segment_for(number, _RESTORING)
-            try:
-                self._append(segment, self._encode(number, event), number, _RESTORING)
-                with self._lock:
-                    self._unwritten.discard(number)
-            finally:
-                self._leave(segment, _RESTORING)
+        for number in numbers:
+            if number in in_memory:
+                self._write_again(number, self._encode(number, in_memory[number]))
+        if cold := set(numbers).difference(in_memory):
+            self._copy_removed(cold)
         return True
+
+    def _copy_removed(self, numbers: set[int]) -> None:
+        """Write cold events again whose file was removed: it can be read as long as it is open."""
+        for segment in [each for each in self._segments if each.is_removed]:
+            for line in segment.lines():
+                content = checked(line)
+                number = None if content is None else number_of(content)
+                if number is not None and number in numbers:
+                    self._write_again(number, b"\n%b\n" % line)
+        with self._lock:
+            self._unwritten.difference_update(numbers)  # the others cannot be read, now or later
+
+    def _write_again(self, number: int, record: bytes) -> None:
+        with self._lock:
+            segment = self._segment_for(number, _RESTORING)
+        try:
+            self._append(segment, record, number, _RESTORING)
+            with self._lock:
+                self._unwritten.discard(number)
+        finally:
+            self._leave(segment, _RESTORING)
 
     def _probe(self) -> None:
         """Test the disk: create a segment and remove it again.
@@ -454,7 +466,9 @@ class Journal:
         self._sync(tuple(self._segments))
 
     def _sync(self, segments: Iterable[Segment]) -> None:
-        unsettled = [s for s in segments if s.is_open and s.last > self.settled]
+        unsettled = [
+            s for s in segments if s.is_open and not s.is_removed and s.last > self.settled
+        ]
         if not unsettled:
             return  # without an outage, not even the directory is synced
         try:
@@ -525,13 +539,9 @@ class Journal:
         segment.writers.discard(writer)
         if segment.last <= self.settled:
             self._remove_settled()
-        if segment.sealed:
+        elif segment.sealed and not segment.is_open:
             with self._lock:
-                if segment.writers:
-                    return
-                if segment not in self._segments:  # its file was removed meanwhile
-                    segment.close()
-                elif not segment.is_open:
+                if not segment.writers and segment in self._segments:
                     self._segments.remove(segment)
 
     def _append(
@@ -585,7 +595,7 @@ class Journal:
         # Compared here only, as it lists the directory: the files of other processes count, too.
         if is_bounded and disk.used_bytes(self.path) >= self._max_bytes:
             raise OSError("spool full; see max_bytes")
-        if sum(each.is_open for each in tuple(self._segments)) >= MAX_OPEN:
+        if sum(s.is_open and not s.is_removed for s in tuple(self._segments)) >= MAX_OPEN:
             raise OSError("too many unfinished files")
         segment.open()
         self._has_new_names = True
@@ -599,25 +609,24 @@ class Journal:
         if self._unwritten and min(self._unwritten) <= self.settled:
             self._unwritten = {n for n in self._unwritten if n > self.settled}
 
-    def _give_up_removed(self) -> None:
-        """Mark the events of segments that somebody has removed as unwritten."""
-        removed = [s for s in self._segments if s.is_open and not s.is_linked()]
+    def _find_removed(self) -> None:
+        """Mark the events of segments that were removed from the directory as unwritten.
+
+        The segments stay open until their events are settled, because the cold ones are read back.
+        """
+        removed = [s for s in self._segments if s.is_open and not (s.is_removed or s.is_linked())]
         with self._lock:
             # Without those that another thread has just removed, because they are settled.
             removed = [s for s in removed if s in self._segments]
             if not removed:
                 return
-            self._segments = [s for s in self._segments if s not in removed]
             if self._current in removed:
                 self._current = None
             for segment in removed:
-                segment.sealed = True  # the last thread that writes to it closes it
+                segment.is_removed = segment.sealed = True
                 first = max(segment.first, self.settled + 1)
                 self._unwritten.update(range(first, segment.last + 1))
         self._health.retry_now()
-        for segment in removed:
-            if not segment.writers:
-                segment.close()
         diagnostics.warn(
             "spool %s: files of a running process were removed; writing the events again", self.path
         )

@@ -128,7 +128,9 @@ class Segment:
         self._header = header
         self._was_opened = False
         self.is_open = False
-        """Whether the file exists, as far as this process knows."""
+        """Whether the file is open, and exists as far as this process knows."""
+        self.is_removed = False
+        """Whether somebody has removed the file."""
         self._descriptor = self._settled_descriptor = -1
 
     def open(self) -> None:
@@ -203,6 +205,14 @@ class Segment:
         """
         return disk.read(self._descriptor, size, offset)
 
+    def lines(self) -> Iterator[bytes]:
+        """Yield the lines of the file, up to a place that cannot be read."""
+        rest = b""
+        with suppress(OSError):
+            for chunk in disk.chunks(self._descriptor, 0):
+                *lines, rest = (rest + chunk).split(b"\n")
+                yield from lines
+
     def settle(self, number: int) -> None:
         """Record in the file that all events up to `number` are settled.
 
@@ -229,7 +239,7 @@ class Segment:
             self._synced_size = size
 
     def is_linked(self) -> bool:
-        """Return whether the file still has a name; False if somebody has removed it."""
+        """Return whether the file still has a name."""
         try:
             return disk.status(self._descriptor).st_nlink > 0
         except OSError:

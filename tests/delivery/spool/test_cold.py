@@ -427,23 +427,39 @@ def test_event_that_is_parked_twice_counts_once(spooled: SpooledQueue) -> None:
     assert (spooled.journal.parked, spooled.journal.parked_bytes) == (1, event.size)
 
 
-def test_removed_cold_events_are_dropped_and_the_rest_arrives(
-    spooled: SpooledQueue, spool: Path, caplog: pytest.LogCaptureFixture
+def test_cold_events_whose_files_were_removed_are_written_again_and_arrive(
+    spooled: SpooledQueue, spool: Path
 ) -> None:
     spooled.put(500)
-    warm = len(spooled.queue.waiting)
     shutil.rmtree(spool)
     spooled.queue.restore()
+    assert sorted(on_disk(spool)) == [*range(500)]
+    assert spooled.queue.stats() == Stats(accepted=500, queued=500, spooled=500)
     spooled.put(500)
-    assert spooled.export_all() == [*range(warm), *range(500, 1000)]
-    lost = 500 - warm
-    assert spooled.queue.stats() == Stats(accepted=1000, exported=1000 - lost, dropped=lost)
-    assert until(lambda: "cannot read events back" in caplog.text)
-    assert caplog.text.count("cannot read events back (damaged or removed)") == 1
+    assert spooled.export_all() == [*range(1000)]
+    assert spooled.queue.stats() == Stats(accepted=1000, exported=1000)
     assert not segments(spool)
 
 
-def test_many_removed_events_are_dropped_in_one_step(spooled: SpooledQueue, spool: Path) -> None:
+def test_removed_cold_events_arrive_while_the_disk_is_full(
+    spooled: SpooledQueue, spool: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spooled.put(500)
+    shutil.rmtree(spool)
+
+    def fail(*_: object) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(disk, "create", fail)
+    spooled.queue.restore()
+    assert spooled.queue.stats() == Stats(accepted=500, queued=500)
+    assert spooled.export_all() == [*range(500)]
+    assert spooled.queue.stats() == Stats(accepted=500, exported=500)
+
+
+def test_removed_cold_events_that_are_damaged_are_dropped_in_one_step(
+    spooled: SpooledQueue, spool: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     """One by one with a pause in between, a million of them would take hours."""
     spooled.put(500)
     while spooled.queue.waiting:
@@ -451,10 +467,15 @@ def test_many_removed_events_are_dropped_in_one_step(spooled: SpooledQueue, spoo
         spooled.queue.account(
             spooled.queue.settled + spooled.queue.taken, exported=spooled.queue.taken
         )
+    for path in segments(spool):
+        with path.open("r+b") as file:
+            file.write(bytes(path.stat().st_size))
     shutil.rmtree(spool)
     spooled.queue.restore()
     spooled.queue.refill()
     assert not len(spooled.queue)
+    assert until(lambda: "cannot read events back" in caplog.text)
+    assert caplog.text.count("cannot read events back (damaged or removed)") == 1
 
 
 def test_damaged_cold_event_is_dropped_and_the_rest_arrives_in_order(
