@@ -27,6 +27,7 @@ from support.exporters import SHARED
 from support.fixtures import HandlerFactory, Scripted
 from support.queued_events import turns
 from support.simulated_spool import Answer, Clock, Simulated
+from support.spools import held_write
 
 pytestmark = pytest.mark.thorough
 
@@ -193,6 +194,23 @@ def test_first_refusal_is_reported(
     delivery.run(10)
     assert len(delivery.requests) == 1
     assert "export failing (HTTP 401)" in caplog.text
+
+
+@pytest.mark.parametrize("batch_size", [3, 4], ids=["later-event", "event-of-the-batch"])
+def test_refused_batch_is_kept_while_another_thread_writes_to_its_segment(
+    simulated: Callable[..., Simulated], monkeypatch: pytest.MonkeyPatch, batch_size: int
+) -> None:
+    """A busy application always has a thread that writes."""
+    delivery = simulated(always(UNAUTHORIZED), max_batch_size=batch_size)
+    delivery.put(3)
+    with held_write(monkeypatch, lambda: delivery.put(turns(4)[3:])):
+        delivery.run(100)
+        assert len(delivery.requests) == 4
+        assert delivery.queue.stats() == Stats(accepted=4, queued=4, spooled=4)
+    delivery.answer = always(DELIVERED)
+    delivery.run()
+    assert delivery.arrived == [0, 1, 2, 3]
+    assert delivery.queue.stats() == Stats(accepted=4, exported=4)
 
 
 def test_refusal_of_everything_postpones_no_batch(
