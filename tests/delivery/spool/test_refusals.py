@@ -27,7 +27,7 @@ from support.exporters import SHARED
 from support.fixtures import HandlerFactory, Scripted
 from support.queued_events import turns
 from support.simulated_spool import Answer, Clock, Simulated
-from support.spools import held_write
+from support.spools import ThreadlessWorker, held_write
 
 pytestmark = pytest.mark.thorough
 
@@ -381,6 +381,38 @@ def test_poisonous_leftovers_are_rejected_by_a_collector_that_accepts_empty_requ
     delivery.export_leftovers()
     assert delivery.queue.stats() == Stats(discarded=count)
     assert not list((tmp_path / "spool").iterdir())
+
+
+@pytest.mark.parametrize(
+    "own", [Outcome("not encodable", "TypeError"), BAD_REQUEST], ids=["dropped", "rejected"]
+)
+def test_own_batch_that_no_collector_has_accepted_proves_nothing_about_leftovers(
+    simulated: Callable[..., Simulated], own: Outcome
+) -> None:
+    """Meanwhile a proxy may have begun to answer, which rejects everything."""
+    collector = simulated()
+    assert collector.spool is not None
+    worker = ThreadlessWorker(collector.spool, collector)
+    answers = iter([DELIVERED])
+    collector.answer = lambda _: next(answers, BAD_REQUEST)
+    worker.queue.put(*turns(1))
+    worker.export()
+    assert worker.sender.has_succeeded
+
+    dead = simulated()
+    dead.put(1)
+    assert dead.queue.leave_on_disk()
+    answers = iter([own, DELIVERED] if own is BAD_REQUEST else [own])
+    worker._rescan_at = 0.0  # as a minute later
+    worker.queue.put(*turns(1))
+    worker.export()
+    lost = Stats(rejected=1) if own is BAD_REQUEST else Stats(dropped=1)
+    assert worker.queue.stats() == lost._replace(accepted=2, exported=1)
+    # It has asked about the leftovers, and has then found that the collector accepts nothing.
+    assert [found for _, found in collector.requests][-2:] == [[0], []]
+    collector.answer = always(DELIVERED)
+    assert not collector.export_leftovers()
+    assert collector.arrived == [0, 0]
 
 
 def test_one_poisonous_leftover_is_rejected_alone(simulated: Callable[..., Simulated]) -> None:
