@@ -286,8 +286,9 @@ class Journal:
         reader = ColdReader()
         for number in range(first, self._number + 1):
             while (event := reader.take(number, self._parked)) is None:
-                if not reader.advance(self._segments, None, number):
-                    break
+                with suppress(OSError):  # it is tried again, at most `MAX_READS` times
+                    if not reader.advance(self._segments, None, number):
+                        break
             else:
                 yield event
 

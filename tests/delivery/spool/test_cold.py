@@ -35,6 +35,7 @@ from hypothesis.stateful import (
 
 from codex_otel_logging import CodexOtelHandler, Receiver, Stats, diagnostics
 from codex_otel_logging.delivery import queue as queue_module
+from codex_otel_logging.delivery.lifecycle import Pipeline
 from codex_otel_logging.delivery.spool import cold, disk, journal
 from codex_otel_logging.delivery.spool.records import RecordDecoder
 from codex_otel_logging.events.event import Event
@@ -47,7 +48,7 @@ from support.parts import worker_of
 from support.paths import PROGRAMS, ROOT
 from support.queued_events import turns
 from support.records import record
-from support.spools import SpooledQueue, on_disk, segments, settings_of, until
+from support.spools import SpooledQueue, ThreadlessWorker, on_disk, segments, settings_of, until
 
 pytestmark = pytest.mark.thorough
 
@@ -285,6 +286,37 @@ def test_child_that_inherits_the_queue_gets_the_cold_events(
     assert child.queue.stats() == Stats(accepted=500, queued=500, spooled=500)
     assert child.export_all() == list(range(500))
     assert not segments(spool)
+
+
+@pytest.mark.parametrize("failures", [1, 1000], ids=["once", "always"])
+def test_child_that_cannot_read_all_cold_events_leaves_its_parents_files(
+    spool: Path, monkeypatch: pytest.MonkeyPatch, failures: int
+) -> None:
+    """An error must not end the hook of the fork, nor cost what only the parent's files hold."""
+    worker_settings = settings_of(spool)
+    pipeline = Pipeline(lambda events: ThreadlessWorker(worker_settings, NotImplemented, events))
+    for event in turns(500):
+        pipeline.worker.queue.put(event)
+    before = segments(spool)
+    failing_inode = before[3].stat().st_ino
+    read = disk.read
+
+    def fail_there(descriptor: int, size: int, offset: int) -> bytes:
+        nonlocal failures
+        if offset == cold._CHUNK and os.fstat(descriptor).st_ino == failing_inode and failures:
+            failures -= 1
+            raise OSError(errno.EIO, "broken")
+        return read(descriptor, size, offset)
+
+    monkeypatch.setattr(disk, "read", fail_there)
+    pipeline.reset(keep_queue=True)
+    stats = pipeline.worker.queue.stats()
+    assert stats == Stats(accepted=stats.accepted, queued=stats.accepted, spooled=stats.accepted)
+    can_read_all = not failures
+    assert (stats.accepted == 500) == can_read_all
+    assert stats.accepted > 450
+    assert [path.exists() for path in before] == [not can_read_all] * len(before)
+    assert {*on_disk(spool)} == {*range(500)}
 
 
 def test_cold_events_that_cannot_be_written_stay_in_memory_and_in_order(
