@@ -73,27 +73,27 @@ def test_event_of_a_signal_handler_inside_put_is_queued_and_counted() -> None:
 
 
 @pytest.mark.parametrize(
-    ("before", "after", "limit"),
+    ("warm", "before", "after", "limit"),
     [
-        pytest.param(0, 0, 1 << 20, id="creates-file"),
-        pytest.param(0, 1, 1 << 20, id="creates-file-and-logs-again"),
-        pytest.param(1, 0, 1 << 20, id="warm"),
-        pytest.param(1, 1, 1 << 20, id="warm-and-logs-again"),
-        pytest.param(2, 0, 1 << 20, id="last-warm"),
-        pytest.param(3, 0, 1 << 20, id="cold"),
-        pytest.param(3, 1, 1 << 20, id="cold-and-logs-again"),
-        pytest.param(1, 0, 1, id="warm-with-a-file-of-its-own"),
-        pytest.param(3, 0, 1, id="cold-with-a-file-of-its-own"),
+        pytest.param(3, 0, 0, 1 << 20, id="creates-file"),
+        pytest.param(1, 0, 1, 1 << 20, id="creates-file-for-cold-events-and-logs-again"),
+        pytest.param(3, 1, 0, 1 << 20, id="warm"),
+        pytest.param(3, 1, 1, 1 << 20, id="warm-and-logs-again"),
+        pytest.param(3, 2, 0, 1 << 20, id="last-warm"),
+        pytest.param(3, 3, 0, 1 << 20, id="cold"),
+        pytest.param(3, 3, 1, 1 << 20, id="cold-and-logs-again"),
+        pytest.param(3, 1, 0, 1, id="warm-with-a-file-of-its-own"),
+        pytest.param(3, 3, 0, 1, id="cold-with-a-file-of-its-own"),
     ],
 )
 def test_events_of_a_signal_handler_inside_put_are_written_with_numbers_of_their_own(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, before: int, after: int, limit: int
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, warm: int, before: int, after: int, limit: int
 ) -> None:
     """The handler may run while this thread has a number, but no place, segment or file yet."""
     monkeypatch.setattr(disk, "MOUNTS", os.devnull)  # a list of mounts takes many calls to read
     events = turns(before + 3 + after)
     interrupted, first, second, *later = events[before:]
-    monkeypatch.setattr(queue_module, "WARM_BYTES", 3 * interrupted.size)
+    monkeypatch.setattr(queue_module, "WARM_BYTES", warm * interrupted.size)
     monkeypatch.setattr(journal, "FIRST_LIMIT", limit)
 
     def is_exact_when_interrupted(at: int) -> bool:
@@ -122,6 +122,48 @@ def test_events_of_a_signal_handler_inside_put_are_written_with_numbers_of_their
         assert exported == numbers(found[number] for number in sorted(found)), at
         assert queue.stats() == Stats(accepted=count, exported=count)
         assert not segments(spool)
+        return is_interrupted
+
+    at = 1
+    while is_exact_when_interrupted(at):
+        at += 1
+    assert at > 30
+
+
+@pytest.mark.parametrize("limit", [1 << 20, 1], ids=["one-file", "file-for-each-event"])
+@pytest.mark.parametrize("before", [0, 1, 3])
+def test_events_of_a_signal_handler_inside_an_export_stay_on_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, before: int, limit: int
+) -> None:
+    """The main thread exports if no other can be started, and removes what is settled.
+
+    A handler must not write to a file that is about to be removed.
+    """
+    monkeypatch.setattr(disk, "MOUNTS", os.devnull)
+    monkeypatch.setattr(journal, "FIRST_LIMIT", limit)
+    events = turns(before + 3)
+
+    def is_exact_when_interrupted(at: int) -> bool:
+        spool = tmp_path / str(at)
+        spooled = SpooledQueue(settings_of(spool), max_batch_size=2)
+        queue = spooled.queue
+
+        def put(*events: Event) -> None:
+            for event in events:
+                queue.put(event)
+
+        put(*events[:before])
+        exported: list[int] = []
+        is_interrupted = interrupts(
+            lambda: exported.extend(spooled.export()), at, lambda: put(*events[before:-1])
+        )
+        put(events[-1])
+        count = before + 1 + 2 * is_interrupted
+        assert {*range(queue.settled + 1, count + 1)} <= {number for number, _ in records(spool)}
+        exported += spooled.export_all()
+        assert exported == numbers(events if is_interrupted else [*events[:before], events[-1]])
+        assert queue.stats() == Stats(accepted=count, exported=count)
+        assert not segments(spool), at
         return is_interrupted
 
     at = 1
