@@ -96,11 +96,12 @@ class Pipeline:
         """
         # One assignment: a thread of the child sees the old worker or the new one, never a mixture.
         old = self.worker.queue
-        self.worker = worker = self._build(old.unsent() if keep_queue else ())
+        events = old.unsent() if keep_queue else []
+        self.worker = worker = self._build(events)
         if old.journal is not None:
-            # After the new worker has read the cold events, and written them itself. What it could
-            # not write stays on disk: twice is better than never.
-            has_copied = keep_queue and worker.queue.is_on_disk()
+            # After the new worker has written the events itself, cold ones included. If some could
+            # not be read or written, all stay on disk: twice is better than never.
+            has_copied = keep_queue and len(events) == len(old) and worker.queue.is_on_disk()
             old.journal.leave_to_parent(inherited=has_copied)
         _workers.add(worker)
 

@@ -1,17 +1,25 @@
-"""Queues with a spool and without a worker, and what is in a spool's directory."""
+"""Queues with a spool and without a worker thread, and what is in a spool's directory."""
 
 from __future__ import annotations
 
+import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from codex_otel_logging.config.settings import BatchConfig
+from codex_otel_logging.delivery.exporter import Exporter
 from codex_otel_logging.delivery.outages import Overflow
 from codex_otel_logging.delivery.queue import EventQueue
+from codex_otel_logging.delivery.sender import Retry
+from codex_otel_logging.delivery.spool import disk
 from codex_otel_logging.delivery.spool.journal import Journal, SpoolSettings
 from codex_otel_logging.delivery.spool.records import RecordDecoder
+from codex_otel_logging.delivery.worker import Worker
 from codex_otel_logging.events.event import Event, SharedAttributes
 from support.queued_events import numbers, turns
 
@@ -63,6 +71,71 @@ class SpooledQueue:
         return found
 
 
+class ThreadlessWorker(Worker):
+    """A worker without a thread: `export` exports what is queued, and leftovers, on its caller.
+
+    It does not wait between two attempts.
+    """
+
+    def __init__(
+        self, settings: SpoolSettings, exporter: Exporter, events: Iterable[Event] = ()
+    ) -> None:
+        super().__init__(
+            BatchConfig(),
+            connect=lambda: exporter,
+            check=lambda _: None,
+            on_start=lambda: None,
+            destination="x",
+            events=events,
+            spool=settings,
+        )
+        self._batches: list[Sequence[Event]] = []
+
+    def start(self) -> bool:
+        return True
+
+    def export(self) -> None:
+        """Export one batch; then, if the collector works, one of leftovers."""
+        self._batches.append(self.queue.take_batch())
+        self._run()
+
+    def _next_batch(self) -> Sequence[Event] | None:
+        return self._batches.pop() if self._batches else None
+
+    def _back_off(self, retry: Retry, flush_requests: int) -> None:
+        pass
+
+
+@contextmanager
+def held_write(
+    monkeypatch: pytest.MonkeyPatch, log: Callable[[], object]
+) -> Iterator[Callable[[], None]]:
+    """Log an event in another thread, held in the system call that writes its record.
+
+    Yields a function that lets it go on, which the end of the block does, too.
+    """
+    append = disk.append
+    is_held, may_go_on = threading.Event(), threading.Event()
+    thread = threading.Thread(target=log)
+
+    def append_held(descriptor: int, data: bytes) -> int:
+        # A header begins otherwise.
+        if threading.current_thread() is thread and data.startswith(b"\n"):
+            is_held.set()
+            assert may_go_on.wait(20)
+        return append(descriptor, data)
+
+    monkeypatch.setattr(disk, "append", append_held)
+    thread.start()
+    try:
+        assert is_held.wait(20)
+        yield may_go_on.set
+    finally:
+        may_go_on.set()
+        thread.join(20)
+    assert not thread.is_alive()
+
+
 def segments(directory: Path) -> list[Path]:
     """Return the segments in a directory, oldest first."""
     return sorted(directory.glob("*.spool"))
@@ -75,12 +148,17 @@ def size_of(directory: Path) -> int:
 
 def on_disk(directory: Path) -> list[int]:
     """Return the numbers of the events in a directory, settled or not, in the order of files."""
-    return numbers(
-        decoded[1]
+    return numbers(event for _, event in records(directory))
+
+
+def records(directory: Path) -> list[tuple[int, Event]]:
+    """Return the events in a directory with the numbers of their records, in the order of files."""
+    return [
+        decoded
         for path in segments(directory)
         for line in path.read_bytes().split(b"\n")
         if (decoded := RecordDecoder().decode(line)) is not None
-    )
+    ]
 
 
 def until(condition: Callable[[], Any], timeout_s: float = 20.0) -> bool:

@@ -286,8 +286,9 @@ class Journal:
         reader = ColdReader()
         for number in range(first, self._number + 1):
             while (event := reader.take(number, self._parked)) is None:
-                if not reader.advance(self._segments, None, number):
-                    break
+                with suppress(OSError):  # it is tried again, at most `MAX_READS` times
+                    if not reader.advance(self._segments, None, number):
+                        break
             else:
                 yield event
 
@@ -333,10 +334,19 @@ class Journal:
         with self._lock:
             # A segment stays while a thread may append to it: a late write must not reach a
             # descriptor that has been closed and belongs to another file by now.
-            done = [s for s in self._segments if s.last <= self.settled and not s.writers]
-            self._segments = [s for s in self._segments if s not in done]
-            if self._current in done:
+            current = self._current
+            if current is not None and current.last <= self.settled and not current.writers:
+                # Before the calls below: a signal handler may log, and must not append to it.
                 self._current = None
+            before = self._segments
+            done = [
+                s
+                for s in before
+                if s is not self._current and s.last <= self.settled and not s.writers
+            ]
+            left = self._segments = [s for s in before if s not in done]
+            # One that a signal handler has added meanwhile.
+            left += [s for s in before if s not in done and s not in left]
         for segment in done:
             segment.remove()
 
@@ -528,8 +538,13 @@ class Journal:
             largest = max(self._max_bytes // _SHARE, FIRST_LIMIT)
             limit = min(FIRST_LIMIT << len(self._segments), largest)
             # Its first writer creates the file, without the lock.
-            segment = self._current = Segment(self._new_path(), self._header, number, limit)
-            self._segments.append(segment)
+            new = Segment(self._new_path(), self._header, number, limit)
+            # Without a call until it is assigned: a signal handler may have added a later one, and
+            # the reader expects the next events in the last one.
+            segment = self._current
+            if segment is None or segment.sealed or segment.size >= segment.limit:
+                segment = self._current = new
+                self._segments.append(new)
         segment.include(number)
         segment.writers.add(writer)
         return segment

@@ -17,6 +17,7 @@ from codex_otel_logging import Stats
 from codex_otel_logging.config.settings import BatchConfig
 from codex_otel_logging.delivery import queue as queue_module
 from codex_otel_logging.delivery.exporter import DELIVERED, Exporter, Outcome
+from codex_otel_logging.delivery.lifecycle import Pipeline
 from codex_otel_logging.delivery.outages import OutageReporter
 from codex_otel_logging.delivery.queue import EventQueue
 from codex_otel_logging.delivery.sender import Sender
@@ -28,7 +29,16 @@ from codex_otel_logging.native import wall_clock
 from support.collectors import UNAVAILABLE, HttpCollector
 from support.paths import PROGRAMS, ROOT
 from support.queued_events import numbers, turns
-from support.spools import SpooledQueue, on_disk, segments, settings_of, size_of, until
+from support.simulated_spool import Clock, Simulated
+from support.spools import (
+    SpooledQueue,
+    ThreadlessWorker,
+    on_disk,
+    segments,
+    settings_of,
+    size_of,
+    until,
+)
 
 RETRY = Outcome("retry", "unavailable")
 TEN_YEARS_S = 315_576_000.0
@@ -155,6 +165,48 @@ def test_spool_is_used_again_when_there_is_room(
     assert caplog.text.count("events are written to disk again") == 1
 
 
+def test_events_that_a_full_spool_had_no_room_for_are_written_within_its_bounds(
+    spool: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    max_bytes = 1 << 16
+    spooled = SpooledQueue(settings_of(spool, max_bytes=max_bytes), max_batch_size=50)
+    count = 3000
+    spooled.put(count)
+    in_memory = count - spooled.queue.stats().spooled
+    assert in_memory > 2000
+    found: list[int] = []
+    files = {*segments(spool)}
+    while batch := spooled.export():
+        found += batch
+        files |= {*segments(spool)}
+        assert size_of(spool) <= max_bytes + SEGMENT + RECORD
+        assert all(path.stat().st_size <= SEGMENT + RECORD for path in segments(spool))
+    assert found == [*range(count)]
+    assert len(files) > count * RECORD // 2 // SEGMENT
+    assert not segments(spool)
+    assert until(lambda: "events are written to disk again" in caplog.text)
+
+
+@pytest.mark.parametrize("max_bytes", [1 << 16, 1 << 20], ids=["no-room", "room"])
+def test_child_that_inherits_events_removes_its_parents_files_only_if_it_could_copy_all(
+    spool: Path, max_bytes: int
+) -> None:
+    """The files of the parent count against `max_bytes` while the child writes its own."""
+    settings = settings_of(spool, max_bytes=max_bytes)
+    pipeline = Pipeline(lambda events: ThreadlessWorker(settings, Scripted(RETRY), events))
+    for event in turns(150):
+        pipeline.worker.queue.put(event)
+    before = segments(spool)
+    assert pipeline.worker.queue.stats().spooled == 150
+    pipeline.reset(keep_queue=True)
+    stats = pipeline.worker.queue.stats()
+    assert (stats.accepted, stats.queued) == (150, 150)
+    assert {*on_disk(spool)} == {*range(150)}
+    has_room = stats.spooled == 150
+    assert has_room == (max_bytes == 1 << 20)
+    assert [path.exists() for path in before] == [not has_room] * len(before)
+
+
 def test_files_with_damaged_headers_count(spool: Path) -> None:
     spool.mkdir(mode=0o700)
     (spool / "1.spool.damaged").write_bytes(bytes(1 << 16))
@@ -249,11 +301,91 @@ def test_younger_events_of_a_batch_are_kept(spool: Path, clock: Callable[[float]
     assert exporter.requests == [[*range(4), *range(6)], [*range(6)]]
 
 
-def leave(spool: Path, count: int) -> None:
+@pytest.mark.parametrize(
+    ("outcome", "earliest_s"),
+    [
+        (Outcome("retry", "HTTP 429", status=429, retry_after_s=30.0), 30.0),
+        (Outcome("refused", "HTTP 401", status=401), 30.0),
+        (RETRY, 0.05),
+    ],
+    ids=["429", "401", "unavailable"],
+)
+@pytest.mark.parametrize("young", [0, 10])
+def test_expired_batches_cost_one_attempt_and_the_next_waits_for_its_backoff(
+    spool: Path,
+    clock: Callable[[float], None],
+    monkeypatch: pytest.MonkeyPatch,
+    outcome: Outcome,
+    earliest_s: float,
+    young: int,
+) -> None:
+    """After a long outage thousands of batches expire, and a collector is to be left alone."""
+
+    def put(count: int) -> None:
+        for event in turns(count):
+            event.created = wall_clock() + 2 * DAY_S
+            delivery.queue.put(event)
+
+    answers = iter([outcome])
+    delivery = Simulated(
+        spool,
+        Clock(monkeypatch),
+        lambda _: next(answers, DELIVERED),
+        keep_for_s=DAY_S,
+        max_batch_size=20,
+    )
+    delivery.put(520)
+    put(young)
+    clock(2 * DAY_S)
+    delivery.run()
+    put(10)
+    delivery.run()
+    assert delivery.queue.stats() == Stats(accepted=530 + young, exported=10 + young, dropped=520)
+    (first, expired), (second, _), *_ = delivery.requests
+    assert len(expired) == 20
+    assert second - first >= earliest_s
+    assert sum(len(found) for _, found in delivery.requests) == 30 + young
+
+
+def leave(spool: Path, count: int, destination: str = "x") -> None:
     """Leave events as a dead process does."""
-    spooled = SpooledQueue(settings_of(spool))
+    spooled = SpooledQueue(settings_of(spool)._replace(destination=destination))
     spooled.put(count)
     assert spooled.queue.leave_on_disk()
+
+
+def test_expired_leftovers_make_room_for_new_events_during_an_outage(spool: Path) -> None:
+    leave(spool, 100, "elsewhere")
+    elsewhere = segments(spool)
+    leave(spool, 100)
+    leave(spool, 50)
+    *_, young = segments(spool)
+    expired = [path for path in segments(spool) if path not in (*elsewhere, young)]
+    damaged = spool / "1.spool.damaged"
+    damaged.touch()
+    for path in (*elsewhere, *expired, damaged):
+        long_ago = wall_clock() - 2 * DAY_S
+        os.utime(path, (long_ago, long_ago))
+
+    class Down(Scripted):
+        def export(self, events: Sequence[Event], timeout_s: float | None = None) -> Outcome:
+            spooled.append(worker.queue.stats().spooled)
+            damaged_left.append(damaged.exists())
+            return super().export(events, timeout_s)
+
+    spooled: list[int] = []
+    damaged_left: list[bool] = []
+    settings = settings_of(spool, keep_for_s=DAY_S, max_bytes=size_of(spool))
+    worker = ThreadlessWorker(settings, Down(RETRY, RETRY, DELIVERED))
+    for event in turns(3):
+        worker.queue.put(event)
+    worker._rescan_at = float("inf")  # as after a recent scan
+    worker.export()
+    assert spooled[:3] == [0, 3, 3]
+    assert damaged_left[:3] == [True, False, False]
+    assert worker.queue.stats() == Stats(accepted=3, exported=3, recovered=50, discarded=100)
+    worker.export()  # there is nothing left, so the exported file is removed
+    assert segments(spool) == elsewhere
 
 
 def leftovers_of(

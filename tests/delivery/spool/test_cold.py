@@ -35,7 +35,9 @@ from hypothesis.stateful import (
 
 from codex_otel_logging import CodexOtelHandler, Receiver, Stats, diagnostics
 from codex_otel_logging.delivery import queue as queue_module
+from codex_otel_logging.delivery.lifecycle import Pipeline
 from codex_otel_logging.delivery.spool import cold, disk, journal
+from codex_otel_logging.delivery.spool.records import RecordDecoder
 from codex_otel_logging.events.event import Event
 from codex_otel_logging.native import NativeThread
 from codex_otel_logging.receiver import ReceivedEvent
@@ -46,7 +48,7 @@ from support.parts import worker_of
 from support.paths import PROGRAMS, ROOT
 from support.queued_events import turns
 from support.records import record
-from support.spools import SpooledQueue, on_disk, segments, settings_of, until
+from support.spools import SpooledQueue, ThreadlessWorker, on_disk, segments, settings_of, until
 
 pytestmark = pytest.mark.thorough
 
@@ -286,6 +288,37 @@ def test_child_that_inherits_the_queue_gets_the_cold_events(
     assert not segments(spool)
 
 
+@pytest.mark.parametrize("failures", [1, 1000], ids=["once", "always"])
+def test_child_that_cannot_read_all_cold_events_leaves_its_parents_files(
+    spool: Path, monkeypatch: pytest.MonkeyPatch, failures: int
+) -> None:
+    """An error must not end the hook of the fork, nor cost what only the parent's files hold."""
+    worker_settings = settings_of(spool)
+    pipeline = Pipeline(lambda events: ThreadlessWorker(worker_settings, NotImplemented, events))
+    for event in turns(500):
+        pipeline.worker.queue.put(event)
+    before = segments(spool)
+    failing_inode = before[3].stat().st_ino
+    read = disk.read
+
+    def fail_there(descriptor: int, size: int, offset: int) -> bytes:
+        nonlocal failures
+        if offset == cold._CHUNK and os.fstat(descriptor).st_ino == failing_inode and failures:
+            failures -= 1
+            raise OSError(errno.EIO, "broken")
+        return read(descriptor, size, offset)
+
+    monkeypatch.setattr(disk, "read", fail_there)
+    pipeline.reset(keep_queue=True)
+    stats = pipeline.worker.queue.stats()
+    assert stats == Stats(accepted=stats.accepted, queued=stats.accepted, spooled=stats.accepted)
+    can_read_all = not failures
+    assert (stats.accepted == 500) == can_read_all
+    assert stats.accepted > 450
+    assert [path.exists() for path in before] == [not can_read_all] * len(before)
+    assert {*on_disk(spool)} == {*range(500)}
+
+
 def test_cold_events_that_cannot_be_written_stay_in_memory_and_in_order(
     spooled: SpooledQueue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -521,6 +554,108 @@ def test_search_for_a_damaged_event_ends_with_its_segment(
     assert spooled.journal.read_back(number, 1 << 30) is None
     assert read == {first.stat().st_ino: first.stat().st_size}
     assert later
+
+
+def export_patiently(spooled: SpooledQueue) -> list[int]:
+    """Export all events, also if reading some of them back fails for a while."""
+    found = []
+    for _ in range(MANY):
+        if not len(spooled.queue):
+            break
+        found += spooled.export()
+    return found
+
+
+@pytest.mark.parametrize("failing_read", [1, 2, 3, 7])
+def test_failed_read_of_cold_events_is_repeated_and_costs_nothing(
+    spooled: SpooledQueue, monkeypatch: pytest.MonkeyPatch, failing_read: int
+) -> None:
+    monkeypatch.setattr(cold, "REREAD_S", 0.0)
+    spooled.put(MANY)
+    read, calls = disk.read, 0
+
+    def fail_once(descriptor: int, size: int, offset: int) -> bytes:
+        nonlocal calls
+        calls += 1
+        if calls == failing_read:
+            raise OSError(errno.EIO, "broken")
+        return read(descriptor, size, offset)
+
+    monkeypatch.setattr(disk, "read", fail_once)
+    assert export_patiently(spooled) == [*range(MANY)]
+    assert spooled.queue.stats() == Stats(accepted=MANY, exported=MANY)
+
+
+def test_failed_read_of_cold_events_is_not_repeated_at_once(
+    spooled: SpooledQueue, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A device may need a moment to be reset, and events count as damaged after a few reads."""
+    now = 1000.0
+    for module in (cold, journal):
+        monkeypatch.setattr(module, "monotonic", lambda: now)
+    spooled.put(MANY)
+    reads: list[float] = []
+
+    def fail(*_: object) -> bytes:
+        reads.append(now)
+        raise OSError(errno.EIO, "broken")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(disk, "read", fail)
+        for _ in range(WARM):
+            spooled.export()
+        assert reads == [1000.0]
+        now += cold.REREAD_S
+        for _ in range(WARM):
+            spooled.export()
+        assert reads == [1000.0, 1000.0 + cold.REREAD_S]
+    now += cold.REREAD_S
+    export_patiently(spooled)
+    assert spooled.queue.stats() == Stats(accepted=MANY, exported=MANY)
+    assert until(lambda: "cannot read events back; trying again (broken)" in caplog.text)
+    assert caplog.text.count("cannot read events back") == 1
+
+
+def test_part_of_a_file_that_cannot_be_read_costs_only_its_events(
+    spooled: SpooledQueue, spool: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cold, "REREAD_S", 0.0)
+    spooled.put(MANY)
+    path = segments(spool)[3]
+    begin = cold._CHUNK
+    end = begin + cold._CHUNK
+    lost, offset = [], 0
+    for line in path.read_bytes().split(b"\n"):
+        # The line feed at its end belongs to a line.
+        is_hit = offset < end and offset + len(line) >= begin
+        if is_hit and (decoded := RecordDecoder().decode(line)) is not None:
+            lost.append(decoded[1].fields["duration_ms"])
+        offset += len(line) + 1
+    read = disk.read
+
+    def fail_there(descriptor: int, size: int, offset: int) -> bytes:
+        if offset == begin and os.fstat(descriptor).st_ino == inode:
+            raise OSError(errno.EIO, "broken")
+        return read(descriptor, size, offset)
+
+    inode = path.stat().st_ino
+    monkeypatch.setattr(disk, "read", fail_there)
+    assert export_patiently(spooled) == [n for n in range(MANY) if n not in lost]
+    assert 5 < len(lost) < 30
+    assert spooled.queue.stats() == Stats(
+        accepted=MANY, exported=MANY - len(lost), dropped=len(lost)
+    )
+
+
+def test_segments_are_read_in_the_order_of_their_names(spooled: SpooledQueue) -> None:
+    """A signal handler that logs may add a later one to the list before an earlier one."""
+    spooled.put(MANY)
+    files = spooled.journal._segments
+    assert len(files) > 2
+    reader = cold.ColdReader()
+    for number in range(1, MANY + 1):
+        while reader.take(number, {}) is None:
+            assert reader.advance(files[::-1], None, number)
 
 
 class Model(RuleBasedStateMachine):

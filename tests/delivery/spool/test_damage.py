@@ -355,6 +355,28 @@ class TestCounting:
         assert (recovery.recovered, recovery.discarded) == (2, 1)
         assert warnings == [f"spool {path}: 1 damaged record"]
 
+    def test_damaged_record_of_a_file_that_cannot_be_removed_is_counted_once(
+        self,
+        directory: Path,
+        warnings: list[str],
+        segment: bytes,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        def remove(_: str) -> None:
+            raise OSError(30, "Read-only file system")
+
+        monkeypatch.setattr(disk, "remove", remove)
+        contents = bytearray(segment)
+        contents[-10] ^= 1
+        path = directory / "1.spool"
+        path.write_bytes(contents)
+        recovery = Recovery(directory)
+        for _ in range(3):
+            recovery.run()
+        assert path.exists()
+        assert (recovery.exported, recovery.recovered, recovery.discarded) == ([2, 3], 2, 1)
+        assert warnings == [f"spool {path}: 1 damaged record"]
+
     def test_damaged_header_that_cannot_be_renamed_is_counted_once(
         self,
         directory: Path,

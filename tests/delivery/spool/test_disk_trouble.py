@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import signal
 import subprocess
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -18,13 +20,14 @@ from typing import Any
 
 import pytest
 
-from codex_otel_logging.delivery.spool import health, journal
+from codex_otel_logging.delivery.spool import disk, health, journal
 from codex_otel_logging.delivery.spool.records import RecordDecoder
 from codex_otel_logging.delivery.spool.segment import Segment
 from support.dying import RETRY, SHORT, Fault, Machine, Process, World, deliver_rest, error
 from support.paths import PROGRAMS
 from support.queued_events import numbers, turns
 from support.servers import Program
+from support.spools import held_write
 
 FAILS = "cannot write events"
 WORKS = "events are written to disk again"
@@ -224,6 +227,195 @@ def test_a_removed_directory_is_one_warning_and_its_events_are_written_again(
     assert stored(world) == [0, 1, 2, 3]
 
 
+def test_a_directory_that_is_removed_while_a_thread_writes_leaks_no_descriptor(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    process = Process(world)
+    for round_ in range(3):
+        process.put(1)
+        with held_write(monkeypatch, process.put):
+            shutil.rmtree(world.directory)
+            process.queue.restore()
+            assert stored(world) == [2 * round_, 2 * round_ + 1]
+        while process.export_batch():
+            pass
+        assert not world.files()
+        assert not world.machine.descriptors
+    assert world.delivered == [*range(6)]
+
+
+def test_a_settled_file_that_another_thread_removes_is_not_reported_as_removed(
+    world: World, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The last thread that writes to a settled file removes it, perhaps during a check for that."""
+    process = Process(world)
+    remove, status = disk.remove, disk.status
+    is_removed, may_close = threading.Event(), threading.Event()
+
+    def remove_slowly(path: str) -> None:
+        remove(path)
+        if threading.current_thread() is not threading.main_thread():
+            is_removed.set()
+            assert may_close.wait(20)
+
+    def status_late(descriptor: int) -> os.stat_result:
+        let_go()
+        assert is_removed.wait(20)
+        return status(descriptor)
+
+    with held_write(monkeypatch, process.put) as let_go:
+        assert process.export_batch()
+        assert len(world.files()) == 1
+        monkeypatch.setattr(disk, "remove", remove_slowly)
+        with monkeypatch.context() as patch:
+            patch.setattr(disk, "status", status_late)
+            process.queue.restore()
+        may_close.set()
+    assert is_removed.is_set()
+    assert not lines(caplog)
+    assert not world.files()
+    assert not world.machine.descriptors
+
+
+def test_only_the_worker_writes_which_events_are_settled(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another thread could write an older number, or to a descriptor that is closed by then."""
+    process = Process(world)
+    writers: set[threading.Thread] = set()
+    overwrite = disk.overwrite
+
+    def noted(descriptor: int, data: bytes, offset: int) -> int:
+        writers.add(threading.current_thread())
+        return overwrite(descriptor, data, offset)
+
+    monkeypatch.setattr(disk, "overwrite", noted)
+    with held_write(monkeypatch, process.put):
+        process.journal._segments[0].sealed = True  # later events go to another file
+        process.put(6)
+        process.export_batch()
+        process.export_batch()
+        assert len(world.files()) == 2
+    assert len(world.files()) == 1  # the thread has removed the other one
+    assert writers == {threading.main_thread()}
+
+
+@pytest.mark.skipif(os.name != "posix", reason="no permissions on this system")
+def test_a_directory_that_is_opened_to_others_is_one_warning_until_it_is_closed(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    process = Process(world)
+    process.put(2)
+    world.directory.chmod(0o755)
+    world.outcomes.extend([RETRY] * 3)
+    assert not process.export_batch()
+    process.put(2)
+    assert not process.export_batch()
+    assert process.queue.stats().spooled == 2
+    (warning,) = lines(caplog)
+    assert "the directory is open to other users; run: chmod 700" in warning
+    assert stored(world) == [0, 1]
+    caplog.clear()
+
+    world.directory.chmod(0o700)
+    assert not process.export_batch()
+    assert process.queue.stats().spooled == 4
+    (line,) = lines(caplog)
+    assert line.endswith(WORKS)
+    assert stored(world) == [0, 1, 2, 3]
+
+
+def test_a_disk_that_often_writes_only_half_opens_a_bounded_number_of_files(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Each failure seals a file whose other events are not exported yet."""
+
+    def half_of_all_but_the_first(position: int, name: str) -> Fault | None:
+        is_first = world.machine.calls[position - 1] in ("status", "rename")  # header, record
+        return SHORT if name == "append" and not is_first else None
+
+    world.machine.fault = half_of_all_but_the_first
+    process = Process(world)
+    for _ in range(2 * journal.MAX_OPEN):
+        process.put()
+        assert len(world.files()) <= journal.MAX_OPEN
+    assert len(world.files()) == journal.MAX_OPEN
+    assert process.queue.stats().spooled == journal.MAX_OPEN
+    (warning,) = lines(caplog)
+    assert "too many unfinished files" in warning
+    world.machine.fault = lambda *_: None
+    while process.export_batch():
+        pass
+    assert world.delivered == [*range(2 * journal.MAX_OPEN)]
+    assert not world.files()
+    assert not world.machine.descriptors
+
+
+def test_an_event_logged_while_a_file_is_created_is_written_even_if_the_next_file_fails(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A signal handler that logs cannot use the file, which says nothing about the disk."""
+    process = Process(world)
+    made: list[str] = []
+
+    def fault(position: int, name: str) -> Fault | None:
+        before = world.machine.calls[position - 1]
+        if name == "create" and not made:
+            made.append(name)
+            process.put()
+        elif name == "append" and before == "rename" and len(made) == 1:
+            made.append(name)
+            return error(errno.EFBIG)
+        return None
+
+    world.machine.fault = fault
+    process.put()
+    assert made == ["create", "append"]
+    assert process.spooled() == {0, 1}
+    assert sorted(stored(world)) == [0, 1]
+    assert not lines(caplog)
+    while process.export_batch():
+        pass
+    assert world.delivered == [0, 1]
+    assert not world.files()
+
+
+def test_a_settled_file_that_cannot_be_removed_is_not_exported_again(world: World) -> None:
+    process = Process(world)
+    process.put(7)
+    world.machine.fault = lambda _, name: error(errno.EACCES) if name == "remove" else None
+    while process.export_batch():
+        pass
+    assert len(world.files()) == 1
+    deliver_rest(world)
+    assert world.delivered == [*range(7)]
+    assert not world.files()
+
+
+def test_an_unfinished_copy_of_a_postponed_batch_that_cannot_be_removed_is_not_exported(
+    world: World,
+) -> None:
+    process = Process(world)
+    process.put(6)
+    with process.queue.lock:
+        process.queue.take_batch()
+    appended = world.machine.calls.count("append")
+
+    def fail(_: int, name: str) -> Fault | None:
+        if name == "remove":
+            return error(errno.EACCES)
+        # The header and the first two records of the copy are written.
+        is_late = world.machine.calls.count("append") > appended + 3
+        return error(errno.ENOSPC) if name == "append" and is_late else None
+
+    world.machine.fault = fail
+    assert not process.queue.postpone()
+    assert len(stored(world)) == 6 + 2
+    deliver_rest(world)
+    assert world.delivered == [*range(6)]
+    assert not world.files()
+
+
 def test_a_status_that_cannot_be_read_does_not_look_like_a_removed_file(world: World) -> None:
     process = Process(world)
     process.put(4)
@@ -270,6 +462,32 @@ def test_an_event_that_cannot_be_encoded_stays_in_memory_and_costs_no_other_even
     assert (stats.exported, stats.queued, stats.spooled) == (4, 1, 1)
     assert world.delivered == [100, 0, 1, 2]
     assert len(lines(caplog)) == 2
+
+
+@pytest.mark.parametrize("kind", [RecursionError, MemoryError])
+def test_an_error_of_the_encoder_says_nothing_about_the_disk(
+    world: World,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    kind: type[Exception],
+) -> None:
+    """An application that logs at the end of the stack must not switch its spool off."""
+
+    def fail(*_: object) -> bytes:
+        raise kind
+
+    process = Process(world)
+    with monkeypatch.context() as patch:
+        patch.setattr(process.journal, "_encode", fail)
+        process.put(1)
+    assert process.journal.is_working
+    process.put(1)
+    assert process.spooled() == {1}
+    world.outcomes.append(RETRY)
+    assert not process.export_batch()
+    assert process.spooled() == {0, 1}
+    assert sorted(stored(world)) == [0, 1]
+    assert not lines(caplog)
 
 
 def test_an_event_logged_while_others_are_written_again_is_written_after_them(
@@ -326,6 +544,77 @@ def test_raising_signal_handler_leaves_journal_and_queue_in_agreement(tmp_path: 
     directory = str(tmp_path / "spool")
     with Program(tmp_path, str(PROGRAMS / "interrupted_spool.py"), "60", directory) as program:
         assert program.wait() == ""
+
+
+MOUNTS = """\
+/dev/sda1 / ext4 rw,relatime 0 0
+server:/home /home nfs4 rw,vers=4.2 0 0
+/dev/sdb1 /home/local ext4 rw 0 0
+me@server:/ /home/local/far fuse.sshfs rw,nosuid 0 0
+//server/share /mnt/with\\040space\\134 cifs rw 0 0
+host /mnt/host 9p rw,trans=virtio 0 0
+tmpfs /mnt/host tmpfs rw 0 0
+server:/mnt /mnt nfs rw 0 0
+"""
+
+FILE_SYSTEMS = {
+    "/var/spool": "",
+    "/home": "nfs4",
+    "/home/me/spool": "nfs4",
+    "/homeless/spool": "",
+    "/home/local/spool": "",
+    "/home/local/far/spool": "fuse.sshfs",
+    "/home/local/farther": "",
+    "/mnt/with space\\/spool": "cifs",
+    "/mnt/with": "nfs",
+    "/mnt/host/spool": "",
+}
+
+
+@pytest.fixture
+def mounts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The list of mounted file systems."""
+    path = tmp_path / "mounts"
+    monkeypatch.setattr(disk, "MOUNTS", str(path))
+    return path
+
+
+@pytest.mark.skipif(os.name != "posix", reason="paths of another form")
+@pytest.mark.parametrize(("path", "kind"), FILE_SYSTEMS.items())
+def test_the_innermost_mount_tells_whether_a_file_system_is_remote(
+    mounts: Path, path: str, kind: str
+) -> None:
+    mounts.write_text(MOUNTS)
+    assert disk.remote_file_system(path) == kind
+
+
+def test_a_mount_covers_an_earlier_one_at_the_same_place(mounts: Path) -> None:
+    mounts.write_text("tmpfs / tmpfs rw 0 0\nhost / 9p rw 0 0\n")
+    assert disk.remote_file_system("/spool") == "9p"
+
+
+@pytest.mark.parametrize("contents", [None, "", "nonsense\n", "x /home\n"])
+def test_a_file_system_counts_as_local_if_the_mounts_cannot_be_read(
+    mounts: Path, contents: str | None
+) -> None:
+    if contents is not None:
+        mounts.write_text(contents)
+    assert disk.remote_file_system("/home/spool") == ""
+
+
+def test_a_remote_file_system_is_one_warning_and_is_used(
+    world: World, mounts: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    mounts.write_text(f"server:/ {world.directory.parent} nfs4 rw 0 0\n")
+    process = Process(world)
+    for _ in range(3):
+        process.put(3)
+        while process.export_batch():
+            pass
+    process.put(1)
+    (warning,) = lines(caplog)
+    assert warning.endswith("locks may not work here; use a local disk (nfs4)")
+    assert stored(world) == [9]
 
 
 IN_TROUBLE = str(PROGRAMS / "spool_in_trouble.py")

@@ -27,6 +27,7 @@ from support.exporters import SHARED
 from support.fixtures import HandlerFactory, Scripted
 from support.queued_events import turns
 from support.simulated_spool import Answer, Clock, Simulated
+from support.spools import ThreadlessWorker, held_write
 
 pytestmark = pytest.mark.thorough
 
@@ -193,6 +194,23 @@ def test_first_refusal_is_reported(
     delivery.run(10)
     assert len(delivery.requests) == 1
     assert "export failing (HTTP 401)" in caplog.text
+
+
+@pytest.mark.parametrize("batch_size", [3, 4], ids=["later-event", "event-of-the-batch"])
+def test_refused_batch_is_kept_while_another_thread_writes_to_its_segment(
+    simulated: Callable[..., Simulated], monkeypatch: pytest.MonkeyPatch, batch_size: int
+) -> None:
+    """A busy application always has a thread that writes."""
+    delivery = simulated(always(UNAUTHORIZED), max_batch_size=batch_size)
+    delivery.put(3)
+    with held_write(monkeypatch, lambda: delivery.put(turns(4)[3:])):
+        delivery.run(100)
+        assert len(delivery.requests) == 4
+        assert delivery.queue.stats() == Stats(accepted=4, queued=4, spooled=4)
+    delivery.answer = always(DELIVERED)
+    delivery.run()
+    assert delivery.arrived == [0, 1, 2, 3]
+    assert delivery.queue.stats() == Stats(accepted=4, exported=4)
 
 
 def test_refusal_of_everything_postpones_no_batch(
@@ -363,6 +381,38 @@ def test_poisonous_leftovers_are_rejected_by_a_collector_that_accepts_empty_requ
     delivery.export_leftovers()
     assert delivery.queue.stats() == Stats(discarded=count)
     assert not list((tmp_path / "spool").iterdir())
+
+
+@pytest.mark.parametrize(
+    "own", [Outcome("not encodable", "TypeError"), BAD_REQUEST], ids=["dropped", "rejected"]
+)
+def test_own_batch_that_no_collector_has_accepted_proves_nothing_about_leftovers(
+    simulated: Callable[..., Simulated], own: Outcome
+) -> None:
+    """Meanwhile a proxy may have begun to answer, which rejects everything."""
+    collector = simulated()
+    assert collector.spool is not None
+    worker = ThreadlessWorker(collector.spool, collector)
+    answers = iter([DELIVERED])
+    collector.answer = lambda _: next(answers, BAD_REQUEST)
+    worker.queue.put(*turns(1))
+    worker.export()
+    assert worker.sender.has_succeeded
+
+    dead = simulated()
+    dead.put(1)
+    assert dead.queue.leave_on_disk()
+    answers = iter([own, DELIVERED] if own is BAD_REQUEST else [own])
+    worker._rescan_at = 0.0  # as a minute later
+    worker.queue.put(*turns(1))
+    worker.export()
+    lost = Stats(rejected=1) if own is BAD_REQUEST else Stats(dropped=1)
+    assert worker.queue.stats() == lost._replace(accepted=2, exported=1)
+    # It has asked about the leftovers, and has then found that the collector accepts nothing.
+    assert [found for _, found in collector.requests][-2:] == [[0], []]
+    collector.answer = always(DELIVERED)
+    assert not collector.export_leftovers()
+    assert collector.arrived == [0, 0]
 
 
 def test_one_poisonous_leftover_is_rejected_alone(simulated: Callable[..., Simulated]) -> None:
