@@ -613,7 +613,7 @@ def test_a_remote_file_system_is_one_warning_and_is_used(
             pass
     process.put(1)
     (warning,) = lines(caplog)
-    assert warning.endswith("locks may not work here; use a local disk (nfs4)")
+    assert warning.endswith("not a local disk; locks are unreliable (nfs4)")
     assert stored(world) == [9]
 
 
