@@ -8,11 +8,17 @@ twice per death.
 from __future__ import annotations
 
 import errno
+import os
 import shutil
+import sys
 import tempfile
+import threading
 from collections.abc import Callable
+from itertools import count
 from pathlib import Path
+from typing import Any
 
+import grpc
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -24,10 +30,12 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
+from codex_otel_logging import Receiver
 from codex_otel_logging.delivery.exporter import DELIVERED, Outcome
 from codex_otel_logging.delivery.queue import Stats
-from codex_otel_logging.delivery.spool import journal
+from codex_otel_logging.delivery.spool import disk, journal
 from codex_otel_logging.delivery.spool.records import RecordDecoder
+from support.collectors import TOO_LARGE, Reply, Unless, over_http
 from support.dying import (
     DIES_AFTER,
     DIES_BEFORE,
@@ -44,7 +52,10 @@ from support.dying import (
     deliver_rest,
     error,
 )
+from support.events import log
+from support.fixtures import HandlerFactory, Scripted
 from support.queued_events import numbers
+from support.spools import segments, until
 
 pytestmark = pytest.mark.thorough
 
@@ -224,3 +235,107 @@ def test_spooled_is_exact_while_a_batch_is_being_settled(
     process.export_batch()
     assert [(stats.queued, stats.spooled) for stats in found] == [(0, 0)]
     machine.die()
+
+
+def test_counts_add_up_whenever_another_thread_reads_them(
+    attach: HandlerFactory, receiver: Receiver, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Four threads log, the worker exports, and the disk fails now and then."""
+    monkeypatch.setattr(journal, "RETRY_S", 0.0)
+    append, calls = disk.append, count(1)
+
+    def fail_now_and_then(descriptor: int, data: bytes) -> int:
+        if next(calls) % 50 < 5:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return append(descriptor, data)
+
+    monkeypatch.setattr(disk, "append", fail_now_and_then)
+    batch = {"schedule_delay_ms": 0, "max_batch_size": 7, "max_queue_size": 10_000}
+    spool = tmp_path / "spool"
+    handler = attach(
+        {"exporter": over_http(receiver), "spool": {"path": str(spool)}, "batch": batch}
+    )
+    is_over = threading.Event()
+    samples: list[Stats] = []
+
+    def read() -> None:
+        while not is_over.is_set():
+            samples.append(handler.stats())
+
+    reader = threading.Thread(target=read)
+    writers = [threading.Thread(target=log, args=(250,)) for _ in range(4)]
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    try:
+        for thread in (reader, *writers):
+            thread.start()
+        for writer in writers:
+            writer.join(60)
+        is_exported = handler.flush(60)
+    finally:
+        is_over.set()
+        sys.setswitchinterval(interval)
+        reader.join(60)
+    assert is_exported
+    wrong = [
+        stats
+        for stats in samples
+        if stats.accepted != stats.exported + stats.rejected + stats.dropped + stats.queued
+        or not 0 <= stats.spooled <= stats.queued
+    ]
+    assert wrong == []
+    assert any(stats.spooled < stats.queued for stats in samples)
+    # No event is ever counted in two places, or in none.
+    accepted = [stats.accepted for stats in samples]
+    assert accepted == sorted(accepted)
+    assert handler.stats() == Stats(accepted=1000, exported=1000)
+    assert until(lambda: not segments(spool))
+
+
+def spooled_by(attach: HandlerFactory, collector: Any, spool: Path) -> Any:
+    """Return a handler that exports to a collector when it is flushed."""
+    return attach(
+        {
+            "exporter": collector.exporter,
+            "spool": {"path": str(spool)},
+            "batch": {"schedule_delay_ms": 600_000},
+        }
+    )
+
+
+def test_partial_success_is_counted_and_removes_the_segment(
+    attach: HandlerFactory, scripted: Scripted, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """OTLP forbids sending the events again, so they must not stay on disk."""
+    spool = tmp_path / "spool"
+    collector = scripted(Reply(rejected=2, message="too old"))
+    handler = spooled_by(attach, collector, spool)
+    log(5)
+    assert handler.stats() == Stats(accepted=5, queued=5, spooled=5)
+    assert handler.flush(20)
+    assert handler.stats() == Stats(accepted=5, exported=3, rejected=2)
+    assert not segments(spool)
+    assert len(collector.requests) == 1
+    assert caplog.text.count("too old") == 1
+
+
+TONIC = Reply(
+    413, grpc.StatusCode.OUT_OF_RANGE, "Error, message length too large: found 9, the limit is: 8"
+)
+
+
+@pytest.mark.parametrize("reply", [TOO_LARGE, TONIC], ids=["RESOURCE_EXHAUSTED", "OUT_OF_RANGE"])
+def test_event_that_is_too_large_for_the_collector_is_rejected_alone(
+    attach: HandlerFactory, scripted: Scripted, tmp_path: Path, reply: Reply
+) -> None:
+    spool = tmp_path / "spool"
+    collector = scripted(Unless(lambda request: "huge" in str(request), reply))
+    handler = spooled_by(attach, collector, spool)
+    log(4)
+    log(1, first=4, **{"conversation.id": "huge"})
+    log(4, first=5)
+    assert handler.flush(20)
+    assert handler.stats() == Stats(accepted=9, exported=8, rejected=1)
+    arrived = [event.attributes["duration_ms"] for event in collector.events]
+    assert arrived == [0, 1, 2, 3, 5, 6, 7, 8]
+    assert not segments(spool)
