@@ -51,13 +51,13 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> WorkerClock:
 
 
 @pytest.fixture
-def scans(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """Notes each scan, with the time that the clock of the worker is ahead."""
+def scans(clock: WorkerClock, monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Notes how far the clock was set forward at each scan."""
     scans: list[float] = []
     scan = Leftovers.scan
 
     def note(leftovers: Leftovers) -> None:
-        scans.append(worker_module.monotonic() - monotonic())
+        scans.append(clock.ahead_s)
         scan(leftovers)
 
     monkeypatch.setattr(Leftovers, "scan", note)
@@ -72,10 +72,15 @@ def otel_of(endpoint: str, spool: Path, **batch: int) -> dict[str, Any]:
     }
 
 
+def log_to(conversation: str, count: int) -> None:
+    fields: dict[str, Any] = {"conversation.id": conversation}
+    log(count, **fields)
+
+
 def leave(attach: HandlerFactory, otel: dict[str, Any], count: int) -> None:
     """Leave events in the spool, as `close` does while the collector is down."""
     handler = attach(otel)
-    log(count, **{"conversation.id": "left"})
+    log_to("left", count)
     LOGGER.removeHandler(handler)
     handler.close()
     assert until(lambda: worker_of(handler).thread is None)
@@ -177,7 +182,7 @@ def test_batches_of_own_events_and_of_leftovers_alternate(
         otel = otel_of(gate.endpoint, spool, max_batch_size=10, schedule_delay_ms=NEVER_MS)
         leave(attach, otel, 50)
         handler = attach(otel)
-        log(50, **{"conversation.id": "own"})
+        log_to("own", 50)
         gate.open()
         assert handler.flush(20)
         assert until(lambda: not segments(spool))
