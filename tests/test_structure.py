@@ -81,6 +81,32 @@ def test_modules_have_no_import_cycle() -> None:
     TopologicalSorter(graph).prepare()
 
 
+SPOOL = f"{PACKAGE}.delivery.spool"
+NO_SYSTEM_CALLS = {"sep", "urandom"}
+"""What the modules of the spool may use of `os`."""
+FILE_MODULES = {"fcntl", "glob", "io", "mmap", "pathlib", "posix", "shutil", "stat", "tempfile"}
+
+
+@pytest.mark.parametrize(
+    "module",
+    [name for name in MODULES if name.startswith(SPOOL) and name != f"{SPOOL}.disk"],
+)
+def test_spool_makes_system_calls_only_in_its_module_for_them(module: str) -> None:
+    """Tests let each call of that module fail, or be the last one of the process."""
+    assert {name.partition(".")[0] for name in imports(module)} & FILE_MODULES == set()
+    used: set[str] = set()
+    for node in ast.walk(ast.parse(MODULES[module].read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.module == "os":
+            used.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.Import):  # under another name it would not be found here
+            assert [alias.asname for alias in node.names if alias.name == "os"] in ([], [None])
+        elif isinstance(node, ast.Attribute) and ast.unparse(node.value) == "os":
+            used.add(node.attr)
+        elif isinstance(node, ast.Call) and ast.unparse(node.func) in ("open", "__import__"):
+            used.add(ast.unparse(node.func))
+    assert used <= NO_SYSTEM_CALLS
+
+
 @pytest.mark.parametrize("name", sorted(FOLDERS))
 def test_folder_has_a_descriptive_docstring(name: str) -> None:
     """One paragraph says what happens in the folder, on which thread, and who may import it."""

@@ -1085,3 +1085,30 @@ def damage_header(file: Path) -> None:
 
 def contents(application: Application) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in application.spool.iterdir()}
+
+
+def test_terminal_without_rich_shows_progress_in_plain_lines(
+    application: Application, receiver: Receiver
+) -> None:
+    without_rich = """
+import sys
+sys.modules["rich"] = None
+from codex_otel_logging.cli import console
+console.PROGRESS_S = 0.0
+from codex_otel_logging.__main__ import main
+sys.exit(main())
+"""
+    application.configure(receiver.http_endpoint)
+    application.die(2 * BATCH)
+    arguments = ("drain", str(application.settings))
+    with Command(*arguments, program=without_rich, home=application.folder, columns=80) as running:
+        assert running.wait() == NOTHING_LEFT
+        assert "\x1b" not in running.output
+        assert "\r" not in running.output
+        lines = running.output.splitlines()
+    assert lines[-4:] == [
+        "Exported 10 events of 1 process",
+        "Exported 20 events of 1 process",
+        "Exported 20 events of 1 process",
+        "Nothing is left",
+    ]

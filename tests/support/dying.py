@@ -221,12 +221,13 @@ class Process:
         for _ in range(events):
             number = next(self.world.numbers)
             (event,) = turns(1, duration_ms=number)
+            spooled = self.queue.stats().spooled
             self.queue.put(event)
-            if number in self.spooled():
+            if self.queue.stats().spooled > spooled:
                 self.world.promised.add(number)
 
     def spooled(self) -> set[int]:
-        """Return the queued events that are on disk, according to the journal."""
+        """Return the events in memory that are also on disk, according to the journal."""
         first = self.queue.settled + 1
         events = [*self.queue.batch, *self.queue.waiting]
         unwritten = set(self.journal._unwritten)
@@ -238,8 +239,9 @@ class Process:
 
     def export_batch(self) -> bool:
         """Export a batch; return False if there is none, or if the collector is down."""
+        self.queue.refill()
         with self.queue.lock:
-            if not self.queue:
+            if not self.queue.waiting:
                 return False
             batch = self.queue.take_batch()
         self.sender.begin(batch)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import signal
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,18 @@ import pytest
 from codex_otel_logging import Receiver
 from support.collectors import Gate
 from support.fixtures import RunPython
-from support.kills import STATES, TRANSPORTS, Kills, Result, Transport, export_leftovers, otel_table
+from support.kills import (
+    STATES,
+    TRANSPORTS,
+    Kills,
+    Result,
+    Transport,
+    export_leftovers,
+    otel_table,
+    segments,
+)
 from support.paths import read_program
+from support.servers import Program
 
 pytestmark = pytest.mark.processes
 
@@ -76,3 +87,62 @@ def test_every_event_of_a_dead_process_arrives_once(
         if event.attributes["conversation.id"] == "c"
     ]
     assert found == list(range(count))
+
+
+LIVES_ON = """
+from pathlib import Path
+from codex_otel_logging.delivery import worker
+worker.RESCAN_S = 0.0
+assert handler.flush(20)
+logger.info("codex.turn_ttft", extra={"duration_ms": 30, "conversation.id": "c"})
+assert handler.flush(20)
+print("recovered", handler.stats().recovered, flush=True)
+while not Path("is dead").exists():
+    time.sleep(0.001)
+while handler.stats().recovered < 30:
+    logger.info("codex.turn_ttft", extra={"duration_ms": 31, "conversation.id": "again"})
+    assert handler.flush(20)
+print("recovered", handler.stats().recovered, flush=True)
+"""
+
+
+def test_living_process_exports_what_a_killed_one_of_another_application_has_left(
+    receiver: Receiver, exporter: dict[str, Any], tmp_path: Path
+) -> None:
+    """Both run at the same time. Each event keeps the attributes of the application that logged it.
+
+    While it lives, nobody takes the events of the other one.
+    """
+    never_exports = {"schedule_delay_ms": 600_000}
+    spool = tmp_path / "spool"
+    with ExitStack() as stack:
+
+        def start(name: str, code: str, **batch: int) -> Program:
+            otel = {**otel_table(exporter, spool, **batch), "service_name": name}
+            otel["environment"] = f"environment of {name}"
+            # What all events share also comes from the environment of the process.
+            command = ("-c", LOG_THEN, json.dumps(otel), "30", f"import time\n{code}")
+            return stack.enter_context(Program(tmp_path, *command, TERM_PROGRAM=name))
+
+        killed = start("killed", "print('logged', flush=True); time.sleep(60)", **never_exports)
+        killed.read_until("logged")
+        (left,) = segments(spool)
+        living = start("living", LIVES_ON)
+        living.read_until("recovered 0")
+        assert segments(spool) == [left]
+        killed.signal(signal.SIGKILL)
+        killed.wait(-signal.SIGKILL)
+        (tmp_path / "is dead").touch()
+        living.read_until("recovered 30")
+        living.wait()
+    assert segments(spool) == []
+    found: dict[tuple[Any, ...], list[Any]] = {}
+    for event in receiver.events:
+        if event.attributes["conversation.id"] == "c":
+            origin = (event.resource["service.name"], event.resource["env"])
+            terminal = event.attributes["terminal.type"]
+            found.setdefault((*origin, terminal), []).append(event.attributes["duration_ms"])
+    assert found == {
+        ("killed", "environment of killed", "killed"): list(range(30)),
+        ("living", "environment of living", "living"): list(range(31)),
+    }

@@ -1,7 +1,9 @@
 """The system calls of the spool.
 
-The package makes no other ones, so that a test can make each call fail, write less than requested,
-or be the last one before the process dies. The locks of other platforms would belong here as well.
+This folder makes no other ones, so that a test can make each call fail, write less than requested,
+or be the last one before the process dies. `journal` also calls `config.files.directory_problem`,
+which reads the status of the directory, as it does for the settings; nothing else touches files.
+The locks of other platforms would belong here as well.
 """
 
 from __future__ import annotations

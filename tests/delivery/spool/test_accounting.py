@@ -8,11 +8,16 @@ twice per death.
 from __future__ import annotations
 
 import errno
+import os
 import shutil
 import tempfile
+import threading
 from collections.abc import Callable
+from itertools import count
 from pathlib import Path
+from typing import Any
 
+import grpc
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -24,10 +29,12 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
+from codex_otel_logging import CodexOtelHandler, Receiver
 from codex_otel_logging.delivery.exporter import DELIVERED, Outcome
 from codex_otel_logging.delivery.queue import Stats
-from codex_otel_logging.delivery.spool import journal
+from codex_otel_logging.delivery.spool import disk, journal
 from codex_otel_logging.delivery.spool.records import RecordDecoder
+from support.collectors import TOO_LARGE, Reply, Unless, over_http
 from support.dying import (
     DIES_AFTER,
     DIES_BEFORE,
@@ -44,7 +51,11 @@ from support.dying import (
     deliver_rest,
     error,
 )
+from support.events import log
+from support.fixtures import HandlerFactory, Scripted
+from support.parts import worker_of
 from support.queued_events import numbers
+from support.spools import segments, until
 
 pytestmark = pytest.mark.thorough
 
@@ -224,3 +235,158 @@ def test_spooled_is_exact_while_a_batch_is_being_settled(
     process.export_batch()
     assert [(stats.queued, stats.spooled) for stats in found] == [(0, 0)]
     machine.die()
+
+
+class Reader(threading.Thread):
+    """Reads the counts of a handler whenever another thread asks for it. A context manager."""
+
+    def __init__(self, handler: CodexOtelHandler) -> None:
+        super().__init__()
+        self.samples: list[Stats] = []
+        self._handler = handler
+        self._is_over = False
+        self._requested = self._served = 0
+        self._changed = threading.Condition()
+
+    def run(self) -> None:
+        while not self._is_over:
+            with self._changed:
+                self._changed.wait_for(lambda: self._is_over or self._requested > self._served)
+                requested = self._requested
+            self.samples.append(self._handler.stats())
+            with self._changed:
+                self._served = requested
+                self._changed.notify_all()
+
+    def wait_for_sample(self) -> None:
+        """Wait until the counts were read that are valid now, or later ones."""
+        with self._changed:
+            mine = self._requested = self._requested + 1
+            self._changed.notify_all()
+            assert self._changed.wait_for(lambda: self._is_over or self._served >= mine, 20)
+
+    def __enter__(self) -> Reader:  # noqa: PYI034 - Self is not in 3.10
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with self._changed:
+            self._is_over = True
+            self._changed.notify_all()
+        self.join(20)
+
+
+class ObservedLock:
+    """The lock of a queue. Whenever another thread has released it, `reader` reads the counts."""
+
+    def __init__(self, lock: Any, reader: Reader) -> None:
+        self._lock = lock
+        self._reader = reader
+        self._depth = 0  # changed by the thread that holds the lock
+
+    def __enter__(self) -> None:
+        self._lock.acquire()
+        self._depth += 1
+
+    def __exit__(self, *_: object) -> None:
+        self._depth -= 1
+        is_released = self._depth == 0
+        self._lock.release()
+        if is_released and threading.current_thread() is not self._reader:
+            self._reader.wait_for_sample()
+
+
+def test_counts_add_up_whenever_another_thread_reads_them(
+    attach: HandlerFactory, receiver: Receiver, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Four threads log, the worker exports, and the disk fails now and then, at last for good."""
+    monkeypatch.setattr(journal, "RETRY_S", 0.0)
+    append, calls, is_broken = disk.append, count(1), threading.Event()
+
+    def fail_now_and_then(descriptor: int, data: bytes) -> int:
+        if next(calls) % 50 < 5 or is_broken.is_set():
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return append(descriptor, data)
+
+    monkeypatch.setattr(disk, "append", fail_now_and_then)
+    batch = {"schedule_delay_ms": 0, "max_batch_size": 7}
+    spool = tmp_path / "spool"
+    handler = attach(
+        {"exporter": over_http(receiver), "spool": {"path": str(spool)}, "batch": batch}
+    )
+    queue = worker_of(handler).queue
+    assert queue.journal is not None
+    with Reader(handler) as reader:
+        lock: Any = ObservedLock(queue.lock, reader)
+        queue.lock = queue.journal._lock = lock
+        writers = [threading.Thread(target=log, args=(100,)) for _ in range(4)]
+        for writer in writers:
+            writer.start()
+        for writer in writers:
+            writer.join(60)
+        is_broken.set()
+        log(30)
+        assert handler.flush(60)
+    wrong = [
+        stats
+        for stats in reader.samples
+        if stats.accepted != stats.exported + stats.rejected + stats.dropped + stats.queued
+        or not 0 <= stats.spooled <= stats.queued
+    ]
+    assert wrong == []
+    assert any(stats.spooled < stats.queued for stats in reader.samples)
+    # At no moment does an event count twice, or not at all.
+    accepted = [stats.accepted for stats in reader.samples]
+    assert accepted == sorted(accepted)
+    assert handler.stats() == Stats(accepted=430, exported=430)
+    assert until(lambda: not segments(spool))
+
+
+def spooled_by(attach: HandlerFactory, collector: Any, spool: Path) -> Any:
+    """Return a handler that exports to a collector when it is flushed."""
+    return attach(
+        {
+            "exporter": collector.exporter,
+            "spool": {"path": str(spool)},
+            "batch": {"schedule_delay_ms": 600_000},
+        }
+    )
+
+
+def test_partial_success_is_counted_and_removes_the_segment(
+    attach: HandlerFactory, scripted: Scripted, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """OTLP forbids sending the events again, so they must not stay on disk."""
+    spool = tmp_path / "spool"
+    collector = scripted(Reply(rejected=2, message="too old"))
+    handler = spooled_by(attach, collector, spool)
+    log(5)
+    assert handler.stats() == Stats(accepted=5, queued=5, spooled=5)
+    assert handler.flush(20)
+    assert handler.stats() == Stats(accepted=5, exported=3, rejected=2)
+    assert not segments(spool)
+    assert len(collector.requests) == 1
+    assert caplog.text.count("too old") == 1
+
+
+TONIC = Reply(
+    413, grpc.StatusCode.OUT_OF_RANGE, "Error, message length too large: found 9, the limit is: 8"
+)
+
+
+@pytest.mark.parametrize("reply", [TOO_LARGE, TONIC], ids=["RESOURCE_EXHAUSTED", "OUT_OF_RANGE"])
+def test_event_that_is_too_large_for_the_collector_is_rejected_alone(
+    attach: HandlerFactory, scripted: Scripted, tmp_path: Path, reply: Reply
+) -> None:
+    spool = tmp_path / "spool"
+    collector = scripted(Unless(lambda request: "huge" in str(request), reply))
+    handler = spooled_by(attach, collector, spool)
+    log(4)
+    huge: dict[str, Any] = {"conversation.id": "huge"}
+    log(1, first=4, **huge)
+    log(4, first=5)
+    assert handler.flush(20)
+    assert handler.stats() == Stats(accepted=9, exported=8, rejected=1)
+    arrived = [event.attributes["duration_ms"] for event in collector.events]
+    assert arrived == [0, 1, 2, 3, 5, 6, 7, 8]
+    assert not segments(spool)

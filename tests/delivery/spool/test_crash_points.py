@@ -30,7 +30,7 @@ from support.dying import (
     deliver_rest,
     error,
 )
-from support.queued_events import turns
+from support.queued_events import numbers, turns
 
 pytestmark = pytest.mark.thorough
 
@@ -132,6 +132,45 @@ def writing_last(world: World) -> None:
         world.promised.add(number)
 
 
+def setting_aside(world: World) -> None:
+    process = Process(world)
+    process.put(7)
+    world.outcomes.extend([RETRY] * 5)
+    with process.queue.lock:
+        batch = process.queue.take_batch()
+    process.sender.begin(batch)
+    while not process.sender.is_done:
+        process.sender.send()
+    assert process.queue.left_on_disk == 3
+    process.put(2)
+    while process.export_batch():
+        pass
+    process.export_leftovers()
+    assert process.queue.left_on_disk == 0
+
+
+def reading_back(world: World) -> None:
+    """Memory holds three events. The disk fails while others are on disk only."""
+    process = Process(world)
+    process.queue._warm_bytes = 3 * turns(1)[0].size
+    process.put(8)
+    planned = world.machine.fault
+    world.machine.fault = lambda position, name: (
+        planned(position, name) or (error(errno.ENOSPC) if name in ("append", "create") else None)
+    )
+    process.put(2)
+    parked = numbers(process.journal._parked.values())
+    assert len(parked) == 2
+    world.machine.fault = planned
+    process.export_batch()
+    assert process.queue.is_on_disk()
+    world.promised.update(parked)
+    process.put(2)
+    while process.export_batch():
+        pass
+    assert world.delivered == list(range(12))
+
+
 def leftovers_of_two(world: World) -> None:
     """Leave segments of two processes, and a file that has not become a segment."""
     first = Process(world)
@@ -152,6 +191,8 @@ SCENARIOS: list[tuple[Scenario, Scenario]] = [
     (nothing, restoring),
     (nothing, rewriting_what_was_removed),
     (nothing, writing_last),
+    (nothing, setting_aside),
+    (nothing, reading_back),
     (leftovers_of_two, adopting),
     (leftovers_of_two, adopting_with_refusals),
 ]

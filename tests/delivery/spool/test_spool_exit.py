@@ -15,9 +15,13 @@ from typing import Any
 import pytest
 
 from codex_otel_logging import Receiver, Stats
+from codex_otel_logging.delivery import flushing
+from codex_otel_logging.delivery.flushing import flush_at_exit
 from codex_otel_logging.delivery.spool import disk
 from codex_otel_logging.delivery.spool.leftovers import Leftovers
-from codex_otel_logging.delivery.worker import State
+from codex_otel_logging.delivery.wakeup import Wakeup
+from codex_otel_logging.delivery.worker import State, Worker
+from codex_otel_logging.native import monotonic
 from codex_otel_logging.receiver import ReceivedRequest, events_of
 from support.collectors import HANG_UP, OK, UNAVAILABLE, Gate, HttpCollector, over_http
 from support.fixtures import HandlerFactory, RunPython, Scripted
@@ -457,6 +461,81 @@ def test_exit_does_not_wait_long_for_what_an_earlier_run_has_left(
         assert len(segments(spool)) == 1
         gate.close()
         hangs.set()
+
+
+class SimulatedWaits:
+    """A clock of the thread that flushes; only its waits move it, as if nothing ever happened."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.started = self.now = monotonic()
+        simulated = self
+
+        class Waiter(Wakeup):
+            def wait(self, timeout_s: float) -> bool:
+                simulated.now += timeout_s
+                return False
+
+        monkeypatch.setattr(flushing, "monotonic", lambda: self.now)
+        monkeypatch.setattr(flushing, "Wakeup", Waiter)
+
+
+def test_exit_waits_for_shutdown_timeout_ms_for_a_hanging_collector(
+    attach: HandlerFactory,
+    gated: dict[str, Any],
+    gate: Gate,
+    spool: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    gate.hang()
+    next(iter(gated.values()))["timeout_ms"] = NEVER_MS
+    handler = attach(otel_table(gated, spool, schedule_delay_ms=0, shutdown_timeout_ms=200))
+    log(0)
+    assert gate.wait_for_connection()
+    worker = worker_of(handler)
+    assert until(lambda: worker.sender._progressed_at is not None)
+    waits = SimulatedWaits(monkeypatch)
+    flush_at_exit([worker])
+    assert waits.now - waits.started == pytest.approx(0.2)
+    assert handler.stats() == Stats(accepted=1, queued=1, spooled=1)
+
+
+@http_only
+def test_exit_exports_leftovers_for_half_a_second_at_most(
+    attach: HandlerFactory,
+    gated: dict[str, Any],
+    spool: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    handler = attach(otel_table(gated, spool, schedule_delay_ms=0))
+    log(0)
+    assert handler.flush(20)
+    worker = worker_of(handler)
+    deadlines: list[float] = []
+    monkeypatch.setattr(worker, "export_leftovers_at_exit", deadlines.append)
+    monkeypatch.setattr(Worker, "is_exporting_leftovers", True)  # without an end
+    waits = SimulatedWaits(monkeypatch)
+    flush_at_exit([worker])
+    assert deadlines == [pytest.approx(waits.started + 0.5)]
+    assert waits.now == pytest.approx(waits.started + 0.5)
+
+
+@pytest.mark.processes
+def test_exit_leaves_the_leftovers_that_a_slow_collector_has_not_accepted(
+    run_python: RunPython, http_collector: Callable[..., HttpCollector], spool: Path
+) -> None:
+    """Their export would take six seconds."""
+    slow = http_collector(OK, delay_s=0.1)
+    gate = Gate(slow.endpoint)
+    gate.refuse()
+    exporter = {"otlp-http": {"endpoint": gate.endpoint}}
+    otel = otel_table(exporter, spool, max_batch_size=5, schedule_delay_ms=NEVER_MS)
+    run_python(LOG_THEN, json.dumps(otel), "300", "")
+    gate.open()
+    done = run_python(LOG_THEN, json.dumps(otel), "0", LOG_OTHER)
+    gate.close()
+    assert (done.returncode, done.stderr) == (0, "")
+    assert len(segments(spool)) == 1
+    assert len(slow.requests) < 30
 
 
 def test_closed_handler_leaves_its_events_to_another_one(
