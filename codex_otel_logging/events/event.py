@@ -120,13 +120,12 @@ NUMBER_SIZE = sys.getsizeof(1 << 16)
 """Memory of a number in bytes. A float is smaller, but the allocator gives it the same size."""
 
 EVENT_SIZE = 8 + sum(
-    sys.getsizeof(part) + ALLOCATION_SIZE
-    for part in (Event(), 1.0, time.time_ns(), 1 << 16, 1 << 16)
+    sys.getsizeof(part) + ALLOCATION_SIZE for part in (Event(), 1.0, time.time_ns(), 1 << 16)
 )
 """Memory of a queued event in bytes, without its keys and values.
 
 That is its place in the queue (8 bytes), the object itself, and the numbers that only this event
-has: `created`, `observed_ns`, `size` and `lineno`.
+has: `created`, `observed_ns` and `size`. (Python caches small ones, as most line numbers are.)
 """
 
 
