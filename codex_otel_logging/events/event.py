@@ -7,12 +7,12 @@ conversation's attributes and formatting the timestamp (`Event.attributes_with`)
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Mapping
 from datetime import datetime, timedelta, timezone
 from logging import LogRecord
-from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from .. import catalog
@@ -135,7 +135,7 @@ def place_of(logged: Event | LogRecord) -> str:
     lineno: object = getattr(logged, "lineno", None)
     if type(pathname) is not str or type(lineno) is not int or not pathname:
         return ""
-    return f"{Path(pathname).name}:{lineno}"
+    return f"{pathname.rpartition(os.sep)[2]}:{lineno}"
 
 
 def timestamp_text(time_ns: int) -> str:
