@@ -12,6 +12,8 @@ import pytest
 
 from support.paths import PROGRAMS, ROOT
 
+pytestmark = pytest.mark.thorough
+
 PACKAGE = "codex_otel_logging"
 MODULES = {
     ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path

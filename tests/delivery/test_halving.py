@@ -89,6 +89,7 @@ def test_batch_of_512_that_is_fully_rejected_takes_eleven_requests(
     assert f"1 event rejected ({collector.reason(refusal)})" in message
 
 
+@pytest.mark.thorough
 @REFUSALS
 @pytest.mark.parametrize(
     "bad",
