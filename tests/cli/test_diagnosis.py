@@ -768,10 +768,11 @@ class TestProxies:
     def test_refused_connection_to_the_proxy_is_reported(
         self, send: Send, receiver: Receiver, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        with socket.create_server(("127.0.0.1", 0)) as unused:
+        with socket.socket() as unused:
+            unused.bind(("127.0.0.1", 0))
             port = unused.getsockname()[1]
-        monkeypatch.setenv("HTTP_PROXY", f"http://127.0.0.1:{port}")
-        sent = send(HTTP, receiver.http_endpoint)
+            monkeypatch.setenv("HTTP_PROXY", f"http://127.0.0.1:{port}")
+            sent = send(HTTP, receiver.http_endpoint)
         assert sent.names == ["name", "connection"]
         assert sent.advice == "check the address in HTTP_PROXY and that the proxy is running"
 

@@ -33,10 +33,12 @@ def peak_mib() -> float:
     return int(status.partition("VmHWM:")[2].split()[0]) / 1024
 
 
-with socket.create_server(("127.0.0.1", 0)) as listening:
-    exporter = {name: {"endpoint": f"http://127.0.0.1:{listening.getsockname()[1]}/"}}
-    if collector == "absent":
-        listening.close()
+with socket.socket() as endpoint:
+    # Bound in any case: another program could get the port of an absent collector, and listen.
+    endpoint.bind(("127.0.0.1", 0))
+    exporter = {name: {"endpoint": f"http://127.0.0.1:{endpoint.getsockname()[1]}/"}}
+    if collector == "silent":
+        endpoint.listen()
 
     # First a handler that is not measured: it pays for imports and for what is allocated once.
     first = attach(retry_for_ms=0)
