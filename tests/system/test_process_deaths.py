@@ -111,7 +111,7 @@ def test_living_process_exports_what_a_killed_one_of_another_application_has_lef
 ) -> None:
     """Both run at the same time. Each event keeps the attributes of the application that logged it.
 
-    While it lives, nobody takes the events of the other one.
+    While the second one still runs, its events are left alone.
     """
     never_exports = {"schedule_delay_ms": 600_000}
     spool = tmp_path / "spool"

@@ -21,7 +21,7 @@ def keeping(outcome: Outcome) -> Outcome:
 
     OTLP forbids retrying a refusal: https://opentelemetry.io/docs/specs/otlp/#failures-1. But
     nearly all are about credentials, the address, a proxy, a quota, or the collector. An expired
-    token must not cost a week of events, so they are kept until somebody has corrected the cause.
+    token must not cost a week of events, so they are kept until the cause is corrected.
     """
     if outcome.verdict == "refused" and outcome.status != _UNPROCESSABLE:
         retry_after_s = max(outcome.retry_after_s or 0.0, REFUSAL_INTERVAL_S)

@@ -130,7 +130,7 @@ class Segment:
         self.is_open = False
         """Whether the file is open, and exists as far as this process knows."""
         self.is_removed = False
-        """Whether somebody has removed the file."""
+        """Whether the file was removed from the directory."""
         self._descriptor = self._settled_descriptor = -1
 
     def open(self) -> None:
@@ -249,7 +249,7 @@ class Segment:
     def remove(self) -> None:
         """Remove the file and free its lock. Never raises.
 
-        If it cannot be removed, all of its events are marked as settled: nobody exports them again.
+        If it cannot be removed, all of its events are marked as settled, so they are not exported.
         """
         if self.is_open:
             try:
