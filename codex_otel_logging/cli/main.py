@@ -190,7 +190,7 @@ def _add_listen(commands: Commands) -> None:
     listen.add_argument(
         "--json",
         action="store_true",
-        help="print JSON Lines: one object per event, and later one per conversation",
+        help="print JSON Lines: one object per event, and one per conversation",
     )
     listen.set_defaults(run=_listen)
 

@@ -328,8 +328,8 @@ class Journal:
     def _remove_settled(self) -> None:
         """Remove the segments whose events are all settled, and that no thread appends to.
 
-        Application threads call it, too. Only the worker writes numbers into files: others could
-        write an older one, or write to a descriptor that the worker has closed meanwhile.
+        Application threads call it, too. Only the worker writes numbers into files that stay:
+        others could write an older one, or to a descriptor that the worker has closed meanwhile.
         """
         with self._lock:
             # A segment stays while a thread may append to it: a late write must not reach a
