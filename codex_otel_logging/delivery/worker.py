@@ -162,9 +162,6 @@ class Worker:
 
         An event that is queued after the worker has ended starts it again.
         """
-        with self.queue.lock:
-            if self.thread is None and not self.queue:
-                return
         if not self.start():
             return
         with self.queue.lock:
@@ -200,7 +197,7 @@ class Worker:
         """
         if self._is_current():
             return False
-        if self.thread is None and self.queue and not self.start():
+        if not self.start():
             # In an empty context, as on the worker thread; see `start`.
             Context().run(self._export_here, deadline)
         return True
@@ -282,12 +279,17 @@ class Worker:
                 start_in_application(diagnostics.log_pending, "codex_otel_logging reports")
 
     def start(self) -> bool:
-        """Start the worker thread if there is none; return False if none can be started."""
+        """Start the worker thread if events are queued; return False if none can be started.
+
+        Does nothing if there is one.
+        """
         # In an empty context: monitoring agents copy the context of the starting thread to the new
         # one. The worker would keep the trace of the request that logged the first event for life.
         thread = NativeThread(lambda: Context().run(self._run), "codex_otel_logging")
         with self.queue.lock:
-            if self.thread is not None:
+            # A closing worker may have exported the events and ended since the caller looked. Then
+            # nothing would ever end another thread.
+            if self.thread is not None or not (self.queue or self.queue.taken):
                 return True
             self.thread = thread
             self._state = IDLE

@@ -255,6 +255,29 @@ def test_close_starts_no_thread_for_an_empty_queue(start: Start) -> None:
     assert worker.path == "ended"
 
 
+@pytest.mark.parametrize("request_again", [Worker.close, Worker.request_flush])
+def test_request_to_a_worker_that_is_just_ending_starts_no_thread(
+    start: Start, monkeypatch: pytest.MonkeyPatch, request_again: Callable[[Worker], None]
+) -> None:
+    """Nothing would end it. A replaced handler is closed by `dictConfig`, and when collected."""
+    worker, exporter = start(schedule_delay_ms=0)
+    exporter.answer.clear()
+    put(worker)
+    worker.wait_for(State.SENDING)
+    worker.close()
+    wake = worker._wake
+
+    def wake_once_ended() -> None:
+        exporter.answer.set()
+        worker.wait_for(State.ENDED)
+        wake()
+
+    monkeypatch.setattr(worker, "_wake", wake_once_ended)
+    request_again(worker)
+    assert worker.thread is None
+    assert worker.path == PATHS["closed while sending"]
+
+
 def moves(path: str) -> set[tuple[str, str]]:
     return set(pairwise(path.split(", ")))
 
