@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -114,6 +115,17 @@ def own_catalog(monkeypatch: pytest.MonkeyPatch) -> None:
 def receiver() -> Iterator[Receiver]:
     with Receiver() as receiver:
         yield receiver
+
+
+@pytest.fixture
+def absent() -> Iterator[str]:
+    """The host and port of a collector that does not run.
+
+    The port stays bound: another program could otherwise get it, and listen.
+    """
+    with socket.socket() as reserved:
+        reserved.bind(("127.0.0.1", 0))
+        yield "{}:{}".format(*reserved.getsockname())
 
 
 @pytest.fixture(params=["otlp-http", "otlp-grpc"])

@@ -344,10 +344,8 @@ def test_garbage_collected_handler_ends_its_worker(receiver: Receiver) -> None:
     assert not worker.is_alive()
 
 
-def test_flush_without_collector_returns_in_time(attach: HandlerFactory) -> None:
-    with Receiver() as receiver:
-        endpoint = receiver.http_endpoint
-    exporter = {"otlp-http": {"endpoint": endpoint}}
+def test_flush_without_collector_returns_in_time(attach: HandlerFactory, absent: str) -> None:
+    exporter = {"otlp-http": {"endpoint": f"http://{absent}/v1/logs"}}
     handler = attach({"exporter": exporter, "batch": {"retry_for_ms": 1000}})
     log()
     assert handler.flush(timeout=0.05) is False

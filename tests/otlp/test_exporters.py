@@ -182,10 +182,8 @@ def test_http_missing_ca_bundle_is_retried(monkeypatch: pytest.MonkeyPatch, vari
     assert "/nonexistent" in outcome.reason
 
 
-def test_http_refused_connection_is_retried() -> None:
-    with Receiver() as receiver:
-        endpoint = receiver.http_endpoint
-    with connected(ExporterConfig("otlp-http", endpoint)) as exporter:
+def test_http_refused_connection_is_retried(absent: str) -> None:
+    with connected(ExporterConfig("otlp-http", f"http://{absent}/v1/logs")) as exporter:
         outcome = exporter.export([event()])
     assert outcome == Outcome("retry", "no connection: Connection refused")
 
@@ -338,10 +336,8 @@ def test_large_request_counts_as_too_large_whatever_the_details_say(
     assert outcome.verdict == ("refused" if size < LARGE_REQUEST else "too large")
 
 
-def test_grpc_refused_connection_is_retried() -> None:
-    with Receiver() as receiver:
-        endpoint = receiver.grpc_endpoint
-    with connected(ExporterConfig("otlp-grpc", endpoint)) as exporter:
+def test_grpc_refused_connection_is_retried(absent: str) -> None:
+    with connected(ExporterConfig("otlp-grpc", f"http://{absent}")) as exporter:
         outcome = exporter.export([event()])
     assert outcome.verdict == "retry"
     assert outcome.reason.startswith("gRPC UNAVAILABLE: ")

@@ -377,13 +377,9 @@ class Gate:
 
     def close(self) -> None:
         with self._lock:
-            self._close_listener()
+            _stop_listening(self._listener)
+            self._listener.close()
         self._hang_up()
-
-    def _close_listener(self) -> None:
-        with suppress(OSError):
-            self._listener.shutdown(socket.SHUT_RDWR)  # wakes the thread that accepts
-        self._listener.close()
 
     def _bind(self, port: int) -> socket.socket:
         bound = socket.socket()
@@ -392,8 +388,9 @@ class Gate:
         return bound
 
     def _change(self, serve: Callable[[socket.socket], None] | None) -> None:
-        with self._lock:
-            self._close_listener()
+        with self._lock, self._listener as before:
+            _stop_listening(before)
+            # Before the other one is closed: another program could get the port in between.
             self._listener = listener = self._bind(self._port)
         self._hang_up()
         if serve is not None:
@@ -431,6 +428,12 @@ class Gate:
             with suppress(OSError):
                 connection.shutdown(socket.SHUT_RDWR)
             connection.close()
+
+
+def _stop_listening(listener: socket.socket) -> None:
+    """Refuse connections from now on. The socket stays bound to its port."""
+    with suppress(OSError):  # it does not listen
+        listener.shutdown(socket.SHUT_RDWR)  # wakes the thread that accepts
 
 
 def _pump(source: socket.socket, sink: socket.socket, silenced: threading.Event) -> None:
