@@ -31,6 +31,7 @@ from .encoder import OtlpRequests
 from .fork_gate import hold_forks
 from .grpc_answers import judge
 from .isolation import draw_own_random_numbers, isolated, original
+from .reasons import forget_frames
 
 _NO_OWN_RETRIES = (grpc.StatusCode.OK,)
 """The codes on which the official exporter retries: one that no failure has.
@@ -85,6 +86,8 @@ class GrpcExporter:
             if self._interceptor.last is None:
                 raise
             # There is an answer. The official exporter raises on some that it cannot decode.
+        if isinstance(self._interceptor.last, Exception):  # gRPC's form of a failed call
+            forget_frames(self._interceptor.last)
         if self._exporter.is_cancelled:
             raise InterruptedError(errno.EINTR, "interrupted by a fork")
         if self._interceptor.last is None:

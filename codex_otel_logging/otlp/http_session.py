@@ -20,6 +20,7 @@ from ..config.settings import ExporterConfig, TlsConfig
 from .deadlines import Deadline
 from .http_answers import CONTENT_TYPES, Answer
 from .http_connections import DeadlineAdapter
+from .reasons import forget_frames
 
 _NOT_RETRIED = 400
 """The status that the exporter gets for every failure."""
@@ -87,6 +88,7 @@ class Session(requests.Session):
         except Exception as error:  # from requests, urllib3, ssl, or a missing certificate file
             # Once there is a status, it is final: what happens to the body does not matter.
             self.error = None if self.answer else error
+            forget_frames(error)
         if self.answer and 200 <= self.answer.status < 300:
             for_exporter.status_code = self.answer.status
         return for_exporter

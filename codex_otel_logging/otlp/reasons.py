@@ -1,4 +1,7 @@
-"""Describes why a request failed: one short line, with the settings' secrets masked."""
+"""Describes why a request failed: one short line, with the settings' secrets masked.
+
+`forget_frames` releases what the error of a failed request keeps in memory.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +19,20 @@ def delivered(rejected: int, message: str, config: ExporterConfig) -> Outcome:
     if not rejected and not message:
         return DELIVERED
     return Outcome("delivered", safe_reason(message, config), max(rejected, 0))
+
+
+def forget_frames(error: BaseException) -> None:
+    """Remove the tracebacks of an error and of all errors that it comes from.
+
+    A traceback holds the frames of the libraries, whose variables hold the request and often the
+    error itself. In such a cycle, the request of each failed attempt, up to several MiB, would stay
+    in memory until the garbage collector finds it.
+    """
+    errors = [error]
+    for each in errors:
+        each.__traceback__ = None
+        earlier = (each.__cause__, each.__context__)
+        errors += [other for other in earlier if other is not None and other not in errors]
 
 
 def safe_reason(text: str, config: ExporterConfig) -> str:

@@ -5,10 +5,13 @@ A test with "official" or "SDK" in its name fails when a private name that we us
 
 from __future__ import annotations
 
+import gc
 import inspect
 import sys
+import tracemalloc
 from base64 import b64encode
 from collections.abc import Callable
+from contextlib import ExitStack
 from datetime import datetime, timedelta, timezone
 from email.utils import format_datetime
 from http.client import responses
@@ -40,8 +43,10 @@ from support.collectors import (
     HttpCollector,
     abort,
 )
-from support.exporters import connected, event
+from support.exporters import HTTP, connected, connected_over, event
 from support.fixtures import Scripted
+from support.scripted_peers import Peer, Serve, answering, silent
+from support.spools import until
 
 PARTIAL = ExportLogsServiceResponse(
     partial_success=ExportLogsPartialSuccess(rejected_log_records=1, error_message="too old")
@@ -341,6 +346,43 @@ def test_grpc_refused_connection_is_retried(absent: str) -> None:
         outcome = exporter.export([event()])
     assert outcome.verdict == "retry"
     assert outcome.reason.startswith("gRPC UNAVAILABLE: ")
+
+
+FAILURES: dict[str, Serve | None] = {
+    "absent": None,
+    "silent": silent,
+    "closes": lambda _: None,
+    "busy": answering(b"HTTP/1.1 503 Busy\r\nContent-Length: 0\r\n\r\n"),
+}
+
+
+@pytest.mark.parametrize("protocol", [*HTTP, "grpc"])
+@pytest.mark.parametrize("scheme", ["http", "https"])
+@pytest.mark.parametrize("failure", FAILURES)
+def test_failed_requests_do_not_stay_in_memory(
+    absent: str, protocol: str, scheme: str, failure: str
+) -> None:
+    """Although no garbage is collected: that may happen late, or be turned off."""
+    serve = FAILURES[failure]
+    large = event(text="x" * 2_000_000)
+    with ExitStack() as stack:
+        address = absent
+        if serve is not None:
+            address = f"127.0.0.1:{stack.enter_context(Peer(serve)).port}"
+        url = f"{scheme}://{address}/v1/logs"
+        exporter = stack.enter_context(connected_over(protocol, url, timeout_ms=300))
+        exporter.export([large])
+        gc.collect()
+        gc.disable()
+        stack.callback(gc.enable)
+        tracemalloc.start()
+        stack.callback(tracemalloc.stop)
+        exporter.export([large])
+        before, _ = tracemalloc.get_traced_memory()
+        for _ in range(4):
+            assert exporter.export([large]).verdict == "retry"
+        # gRPC's own thread may forget a call later.
+        assert until(lambda: tracemalloc.get_traced_memory()[0] - before < 1_000_000)
 
 
 def test_official_grpc_exporter_has_the_method_that_ours_overrides() -> None:
