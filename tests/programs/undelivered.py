@@ -20,8 +20,11 @@ logger.setLevel("INFO")
 logging.getLogger("codex_otel_logging").setLevel("CRITICAL")
 
 
-def attach(**batch: int) -> codex_otel_logging.CodexOtelHandler:
-    otel: dict[str, Any] = {"exporter": exporter, "batch": {"shutdown_timeout_ms": 0, **batch}}
+def attach(timeout_ms: int = 10_000, **batch: int) -> codex_otel_logging.CodexOtelHandler:
+    otel: dict[str, Any] = {
+        "exporter": {name: {"endpoint": endpoint, "timeout_ms": timeout_ms}},
+        "batch": {"shutdown_timeout_ms": 0, **batch},
+    }
     handler = codex_otel_logging.from_table(otel)
     logger.addHandler(handler)
     return handler
@@ -33,17 +36,17 @@ def peak_mib() -> float:
     return int(status.partition("VmHWM:")[2].split()[0]) / 1024
 
 
-with socket.socket() as endpoint:
+with socket.socket() as reserved:
     # Bound in any case: another program could get the port of an absent collector, and listen.
-    endpoint.bind(("127.0.0.1", 0))
-    exporter = {name: {"endpoint": f"http://127.0.0.1:{endpoint.getsockname()[1]}/"}}
+    reserved.bind(("127.0.0.1", 0))
+    endpoint = f"http://127.0.0.1:{reserved.getsockname()[1]}/"
     if collector == "silent":
-        endpoint.listen()
+        reserved.listen()
 
     # First a handler that is not measured: it pays for imports and for what is allocated once.
-    first = attach(retry_for_ms=0)
+    first = attach(timeout_ms=500, retry_for_ms=0)
     logger.info("codex.turn_ttft")
-    first.flush(2)
+    assert first.flush(40)
     logger.removeHandler(first)
 
     handler = attach()
