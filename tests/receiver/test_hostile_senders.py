@@ -607,9 +607,11 @@ class TestTime:
     """Idle connections and slow requests are ended."""
 
     @pytest.fixture
-    def fast_clock(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Let a minute pass in 0.6 seconds."""
-        monkeypatch.setattr(connections, "monotonic", lambda: 100 * time.monotonic())
+    def fast_clock(self) -> Iterator[pytest.MonkeyPatch]:
+        """Let a minute pass in 0.6 seconds, until it is undone."""
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(connections, "monotonic", lambda: 100 * time.monotonic())
+            yield patch
 
     @pytest.mark.parametrize(
         "sent",
@@ -623,11 +625,13 @@ class TestTime:
         ],
         ids=["nothing", "request line", "headers", "body", "chunks", "after a request"],
     )
-    @pytest.mark.usefixtures("fast_clock")
-    def test_idle_connection_is_closed(self, receiver: Receiver, sent: bytes) -> None:
+    def test_idle_connection_is_closed(
+        self, receiver: Receiver, fast_clock: pytest.MonkeyPatch, sent: bytes
+    ) -> None:
         with connect(receiver.http_endpoint) as connection:
             connection.sendall(sent)
             received(connection)  # returns when the connection ends
+        fast_clock.undo()
         assert is_alive(receiver)
 
     @pytest.mark.usefixtures("fast_clock")
