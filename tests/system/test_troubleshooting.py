@@ -29,6 +29,7 @@ from support.collectors import OK, Answer, GrpcCollector, HttpCollector, Reply, 
 from support.fixtures import HandlerFactory, RunPython
 from support.leftovers import Application
 from support.pages import page
+from support.spools import until
 
 LOGGER = logging.getLogger("codex_otel")
 FIELDS = {"duration_ms": 1, "conversation.id": "c"}
@@ -276,9 +277,12 @@ def cause_warning(
     def cause_warning(text: str, answer: Answer, **spool: Any) -> None:
         handler = attach_to(http_collector(answer), spool=spool)
         LOGGER.info("codex.turn_ttft", extra=FIELDS)
-        for _ in range(100):
-            if not any(text in message for message in caplog.messages):
-                handler.flush(0.1)
+
+        def is_warned() -> bool:
+            handler.flush(0.1)
+            return any(text in message for message in caplog.messages)
+
+        assert until(is_warned), text
         LOGGER.removeHandler(handler)
         handler.close()
 
@@ -338,10 +342,12 @@ def test_events_on_disk(
     assert handler.flush(20)
     LOGGER.info("codex.turn_ttft", extra=FIELDS)
     shutil.rmtree(place)
-    for _ in range(100):
-        if unseen("Events on disk", [*printed, *caplog.messages]) != []:
-            handler.flush(0.1)
-    assert unseen("Events on disk", [*printed, *caplog.messages]) == []
+
+    def left() -> list[str]:
+        handler.flush(0.1)
+        return unseen("Events on disk", [*printed, *caplog.messages])
+
+    assert until(lambda: left() == []), left()
 
 
 def test_duplicate_and_faulty_events_cause_the_quoted_messages(
