@@ -38,7 +38,7 @@ from support.collectors import (
 )
 from support.events import log
 from support.fixtures import HandlerFactory, RunPython, Scripted
-from support.parts import worker_of
+from support.parts import wait_until_backing_off, worker_of
 from support.paths import read_program
 
 LOGGER = logging.getLogger("codex_otel")
@@ -379,6 +379,8 @@ def test_flush_does_not_shorten_retry_after(scripted: Scripted, attach_to: Attac
     collector = scripted(replace(BUSY, retry_after_s=3), OK)
     handler = attach_to(collector)
     log(2)
+    assert handler.flush(0.1) is False
+    wait_until_backing_off(handler)
     for _ in range(3):
         assert handler.flush(0.1) is False
     assert len(collector.requests) == 1

@@ -545,7 +545,8 @@ def test_fork_interrupts_a_hanging_export_that_is_retried_afterwards(
 import os, warnings
 warnings.simplefilter("ignore")
 import time
-handler.flush(1.5)
+print("logged", flush=True)
+sys.stdin.readline()  # until the export hangs
 started = time.monotonic()
 child = os.fork()
 took = time.monotonic() - started
@@ -572,6 +573,11 @@ sys.stdin.read()
     with process:
         try:
             assert process.stdout is not None
+            assert process.stdin is not None
+            assert process.stdout.readline() == "logged\n"
+            assert gate.wait_for_connection()
+            process.stdin.write("\n")
+            process.stdin.flush()
             assert process.stdout.readline() == "0 True\n"
             gate.open()
             process.communicate(timeout=30)

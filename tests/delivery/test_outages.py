@@ -11,6 +11,7 @@ from codex_otel_logging import CodexOtelHandler, Receiver, Stats
 from support.collectors import BUSY, OK, Gate, over_grpc
 from support.events import log, numbers
 from support.fixtures import HandlerFactory, RunPython, Scripted
+from support.parts import wait_until_backing_off
 from support.paths import read_program
 
 
@@ -37,7 +38,8 @@ def test_events_wait_for_a_collector_that_starts_later(
 ) -> None:
     FAULTS[fault](gate)
     log(300)
-    assert handler.flush(0.8) is False  # time for some failed attempts
+    assert handler.flush(0.1) is False
+    wait_until_backing_off(handler)
     log(200, first=300)
     gate.open()
     assert handler.flush(30)
@@ -56,7 +58,8 @@ def test_events_wait_for_a_collector_that_restarts(
     assert handler.flush(30)
     FAULTS[fault](gate)
     log(100, first=100)
-    assert handler.flush(0.8) is False
+    assert handler.flush(0.1) is False
+    wait_until_backing_off(handler)
     gate.open()
     assert handler.flush(30)
     log(100, first=200)
@@ -72,6 +75,8 @@ def test_retry_after_of_a_busy_collector_is_honored(
     collector = scripted(BUSY, OK)
     handler = attach_to(collector)
     log(500)
+    assert handler.flush(0.1) is False
+    wait_until_backing_off(handler)
     assert handler.flush(0.3) is False
     assert len(collector.requests) == 1
     assert handler.flush(30)

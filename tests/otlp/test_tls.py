@@ -21,6 +21,7 @@ from support.collectors import OK, GrpcCollector, HttpCollector, Tls
 from support.events import log, numbers
 from support.fixtures import HandlerFactory, RunPython, Scripted
 from support.paths import read_program
+from support.spools import until
 
 
 @pytest.fixture(scope="module")
@@ -322,7 +323,7 @@ def test_renewed_server_certificate_ends_the_outage(
     collector = http_collector(OK, tls=Tls(certificates.expired))
     handler = attach({"exporter": exporter(collector, certificates.settings())})
     log()
-    assert handler.flush(0.8) is False
+    assert until(lambda: caplog.messages)
     log(first=1)
     assert collector.tls is not None
     certificates.good.configure_cert(collector.tls)

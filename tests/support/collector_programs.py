@@ -22,6 +22,7 @@ from codex_otel_logging import CodexOtelHandler, Receiver, Stats
 from codex_otel_logging.cli.demo import recorded_session
 from support import samples
 from support.fixtures import HandlerFactory
+from support.spools import until
 
 PROTOCOLS = ("binary", "json", "grpc")
 """The ways to send to a collector: the two encodings of OTLP/HTTP, and OTLP/gRPC."""
@@ -192,6 +193,7 @@ def assert_restart_loses_nothing(
     log.during(lambda: stop(collector))
     log()
     assert handler.flush(0.5) is False
+    assert until(lambda: caplog.messages)  # the outage has been reported
     log.during(collector.start)
     log()
     log.assert_exported(handler, receiver)

@@ -25,6 +25,7 @@ from support.collectors import OK, UNAUTHENTICATED, GrpcCollector, HttpCollector
 from support.events import log, numbers
 from support.exporters import SHARED
 from support.fixtures import HandlerFactory, Scripted
+from support.parts import wait_until_backing_off
 from support.queued_events import turns
 from support.simulated_spool import Answer, Clock, Simulated
 from support.spools import ThreadlessWorker, held_write
@@ -469,7 +470,8 @@ def test_flush_does_not_cut_the_wait_of_a_kept_refusal_short(
     collector = refusing(HttpCollector, Reply(status=401))
     handler = attach_to(collector, spool={"path": str(tmp_path / "spool")})
     log(3)
-    assert not handler.flush(0.5)
+    assert not handler.flush(0.1)
+    wait_until_backing_off(handler)
     assert not handler.flush(0.5)
     assert len(collector.requests) == 1
     assert handler.stats().spooled == 3
@@ -485,7 +487,8 @@ def test_close_during_the_wait_of_a_kept_refusal_leaves_the_events_on_disk_at_on
     collector = refusing(HttpCollector, Reply(status=401))
     handler = attach_to(collector, spool={"path": str(tmp_path / "spool")})
     log(3)
-    assert not handler.flush(0.5)
+    assert not handler.flush(0.1)
+    wait_until_backing_off(handler)
     (worker,) = (w for w in lifecycle.watched() if w.queue.stats().accepted == 3)
     thread = worker.thread
     assert thread is not None
@@ -506,7 +509,8 @@ def test_exit_during_the_wait_of_a_kept_refusal_does_not_wait(
     settings = {"spool": {"path": str(tmp_path / "spool")}, "batch": {"shutdown_timeout_ms": 60000}}
     handler = attach_to(collector, **settings)
     log(3)
-    assert not handler.flush(0.5)
+    assert not handler.flush(0.1)
+    wait_until_backing_off(handler)
     workers = [w for w in lifecycle.watched() if w.queue.stats().accepted == 3]
     flush_at_exit(workers, for_good=False)  # hangs for a minute if it waits
     assert "3 events kept in" in caplog.text
