@@ -36,6 +36,13 @@ pytestmark = pytest.mark.thorough
 
 LOG_THEN = read_program("log_then_run")
 
+
+def with_time_for_leftovers(program: str, seconds: float) -> str:
+    """Return a program whose exit exports leftovers for so long: half a second may be too short."""
+    patch = "from codex_otel_logging.delivery import flushing; flushing.LEFTOVERS_AT_EXIT_S ="
+    return f"{patch} {seconds}\n{program}"
+
+
 LOG_AGAIN = """
 assert handler.flush(20)
 logger.info("codex.turn_ttft", extra={"duration_ms": 1, "conversation.id": "c"})
@@ -390,7 +397,7 @@ def test_exit_exports_what_an_earlier_run_has_left(
     run_python(LOG_THEN, json.dumps(otel), "20", "")
     assert segments(spool)
     gate.open()
-    done = run_python(LOG_THEN, json.dumps(otel), "1", "")
+    done = run_python(with_time_for_leftovers(LOG_THEN, 20), json.dumps(otel), "1", "")
     assert (done.returncode, done.stderr) == (0, "")
     assert numbers(receiver.events) == [0, *range(20)]
     assert not segments(spool)
@@ -407,7 +414,7 @@ def test_exit_exports_own_events_before_those_of_an_earlier_run(
     run_python(LOG_THEN, json.dumps(otel), "30", "")
     gate.open()
     log_later_numbers = LOG_THEN.replace('"duration_ms": number', '"duration_ms": 100 + number')
-    done = run_python(log_later_numbers, json.dumps(otel), "30", "")
+    done = run_python(with_time_for_leftovers(log_later_numbers, 20), json.dumps(otel), "30", "")
     assert (done.returncode, done.stderr) == (0, "")
     assert numbers(receiver.events) == [*range(100, 130), *range(30)]
 
@@ -420,14 +427,16 @@ def test_exit_cuts_no_export_short_that_takes_as_long_as_the_last_one(
     spool: Path,
 ) -> None:
     """Its events would be exported again by the next start, although nobody was killed."""
-    slow = http_collector(OK, delay_s=0.15)
+    slow = http_collector(OK, delay_s=0.8)
     gate = Gate(slow.endpoint)
     gate.refuse()
     exporter = {"otlp-http": {"endpoint": gate.endpoint}}
     otel = otel_table(exporter, spool, max_batch_size=10)
     run_python(LOG_THEN, json.dumps(otel), "100", "")
     gate.lead_to(slow.endpoint)
-    assert run_python(LOG_THEN, json.dumps(otel), "0", LOG_OTHER).stderr == ""
+    # Three requests take 2.4 seconds, and there is no time for a fourth.
+    program = with_time_for_leftovers(LOG_THEN, 3)
+    assert run_python(program, json.dumps(otel), "0", LOG_OTHER).stderr == ""
     gate.lead_to(receiver.http_endpoint)
     assert export_leftovers(otel, spool)
     gate.close()
@@ -629,7 +638,7 @@ def test_worker_is_idle_if_the_collector_fails_before_all_leftovers_are_exported
     monkeypatch.setattr(Leftovers, "step", step_and_fail)
     log(99)
     assert until(lambda: worker.queue.stats().dropped == 1)
-    assert until(lambda: worker.state is State.IDLE, 3)
+    assert until(lambda: worker.state is State.IDLE)
     assert numbers(receiver.events) == [99, *range(10)]
     gate.close()
 
