@@ -53,7 +53,7 @@ def test_configures_in_the_test(codex_otel_events, disable):
 def test_configured_before(codex_otel_events):
     handler = logging.getLogger("codex_otel").handlers[0]
     log(4)
-    assert handler.flush(5)
+    assert handler.flush(20)
     assert handler.stats().accepted == 0
     assert durations(codex_otel_events) == [4]
 """

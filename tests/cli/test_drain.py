@@ -739,7 +739,7 @@ class TestTimeout:
         application.die(2)
         started = time.monotonic()
         status, lines = drain("--timeout", "0.5")
-        assert time.monotonic() - started < 3
+        assert time.monotonic() - started < 5  # less than the answer takes
         assert status == LEFT
         assert lines[-2:] == ["Stopped after 0.5 s", "Left: 2 events in 1 file"]
         assert document(drain("--timeout", ".5", "--json")[1])["timed_out"]

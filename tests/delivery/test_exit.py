@@ -105,11 +105,11 @@ def test_exit_waits_for_a_slow_collector_that_makes_progress(
     collector = http_collector(OK, delay_s=0.5)
     settings = {
         "exporter": {"otlp-http": {"endpoint": collector.endpoint}},
-        "batch": {"max_batch_size": 10, "shutdown_timeout_ms": 1000},
+        "batch": {"max_batch_size": 5, "shutdown_timeout_ms": 2000},
     }
     done = run_python(PROGRAM, json.dumps(settings), "60", "")
     assert (done.returncode, done.stderr) == (0, "")
-    assert len(collector.requests) == 6
+    assert len(collector.requests) == 12
     assert [event.attributes["duration_ms"] for event in collector.events] == list(range(60))
 
 
@@ -122,14 +122,14 @@ def test_exit_waits_for_a_slow_import_of_the_exporter(
 import sys, time
 class Slow:
     def find_spec(self, name, path=None, target=None):
-        if name == "opentelemetry.sdk._logs": time.sleep(0.5)
+        if name == "opentelemetry.sdk._logs": time.sleep(3.5)
 sys.meta_path.insert(0, Slow())
 """
         + PROGRAM
     )
     settings = {
         "exporter": over_http(receiver),
-        "batch": {"shutdown_timeout_ms": 400},
+        "batch": {"shutdown_timeout_ms": 3000},
     }
     done = run_python(program, json.dumps(settings), "1", "")
     assert (done.returncode, done.stderr) == (0, "")
@@ -483,9 +483,9 @@ threading.Thread(target=log, args=(1,)).start()
 importing.wait()
 child = os.fork()
 if not child:
-    threading.Timer(10, os._exit, (2,)).start()
+    threading.Timer(40, os._exit, (2,)).start()
     log(2)
-    os._exit(0 if handler.flush(5) else 1)
+    os._exit(0 if handler.flush(30) else 1)
 print(os.waitpid(child, 0)[1])
 """
     done = run_python(slow + PROGRAM, otel(exporter), "0", fork)
@@ -561,7 +561,7 @@ sys.stdin.read()
 """
     gate.hang()
     hanging = {
-        name: {"endpoint": gate.endpoint, "timeout_ms": 30_000 if name == "otlp-grpc" else 500}
+        name: {"endpoint": gate.endpoint, "timeout_ms": 30_000 if name == "otlp-grpc" else 1500}
     }
     process = subprocess.Popen(
         [sys.executable, "-c", PROGRAM, otel(hanging), "3", fork],

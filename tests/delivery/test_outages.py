@@ -20,7 +20,7 @@ def handler(attach: HandlerFactory, gated: dict[str, Any]) -> CodexOtelHandler:
     ((name, settings),) = gated.items()
     return attach(
         {
-            "exporter": {name: {**settings, "timeout_ms": 500}},
+            "exporter": {name: {**settings, "timeout_ms": 2000}},
             "batch": {"schedule_delay_ms": 20},
         }
     )

@@ -55,13 +55,13 @@ if child:
     status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     log("parent again")
     sys.exit(status)
-threading.Timer(10, os._exit, (1,)).start()
+threading.Timer(40, os._exit, (1,)).start()
 if action == "log":
     log("child")
     assert handler.stats().accepted == 1
 elif action == "flush":
-    assert handler.flush(5)
-    assert codex_otel_logging.flush(5)
+    assert handler.flush(20)
+    assert codex_otel_logging.flush(20)
 elif action == "stats":
     assert handler.stats() == codex_otel_logging.Stats()
 elif action == "close":

@@ -16,7 +16,7 @@ for number in range(2):
     extra = {{"duration_ms": number, "conversation.id": "c"}}
     logger.info("codex.turn_ttft", extra=extra)
     if not number:
-        print("flushed:", handler.flush(5), flush=True)
+        print("flushed:", handler.flush(20), flush=True)
 """
 
 program = PROGRAM.format(path=sys.path, exporter=sys.argv[1])

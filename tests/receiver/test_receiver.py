@@ -66,7 +66,7 @@ REQUEST = {
 def post(
     receiver: Receiver, body: Any, path: str = "/v1/logs", **headers: str
 ) -> tuple[int, bytes]:
-    connection = http.client.HTTPConnection(urlsplit(receiver.http_endpoint).netloc, timeout=5)
+    connection = http.client.HTTPConnection(urlsplit(receiver.http_endpoint).netloc, timeout=20)
     try:
         named = {name.replace("_", "-"): value for name, value in headers.items()}
         connection.request("POST", path, body, named, encode_chunked=not isinstance(body, bytes))
@@ -135,7 +135,7 @@ def test_invalid_request_is_refused_and_not_kept(
 def test_incomplete_body_is_refused(receiver: Receiver) -> None:
     host, _, port = urlsplit(receiver.http_endpoint).netloc.partition(":")
     head = "POST /v1/logs HTTP/1.1\r\nContent-Type: application/x-protobuf\r\n"
-    with socket.create_connection((host, int(port)), timeout=5) as client:
+    with socket.create_connection((host, int(port)), timeout=20) as client:
         client.sendall(f"{head}Content-Length: 10\r\n\r\n".encode() + b"")
         client.shutdown(socket.SHUT_WR)
         assert client.recv(100).startswith(b"HTTP/1.1 400 ")
@@ -147,7 +147,7 @@ def test_client_that_resets_the_connection_causes_no_traceback(
 ) -> None:
     host, _, port = urlsplit(receiver.http_endpoint).netloc.partition(":")
     linger = struct.pack("ii", 1, 0)  # close() sends a reset
-    with socket.create_connection((host, int(port)), timeout=5) as client:
+    with socket.create_connection((host, int(port)), timeout=20) as client:
         client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
         client.sendall(b"POST /v1/logs HTTP/1.1\r\nContent-Length: 10\r\n\r\nabc")
     receiver.close()
@@ -158,7 +158,7 @@ def test_grpc_call_is_received_with_its_metadata(receiver: Receiver) -> None:
     address = receiver.grpc_endpoint.removeprefix("http://")
     with grpc.insecure_channel(address) as channel:
         stub: Any = LogsServiceStub(channel)  # type: ignore[no-untyped-call]
-        stub.Export(ExportLogsServiceRequest(), timeout=5, metadata=(("x-a", "b"),))
+        stub.Export(ExportLogsServiceRequest(), timeout=20, metadata=(("x-a", "b"),))
     (request,) = receiver.requests
     assert request.transport == "grpc"
     assert request.headers["x-a"] == "b"
@@ -267,7 +267,7 @@ def send(receiver: Receiver, transport: str) -> tuple[int, str]:
     with grpc.insecure_channel(receiver.grpc_endpoint.removeprefix("http://")) as channel:
         stub: Any = LogsServiceStub(channel)  # type: ignore[no-untyped-call]
         try:
-            stub.Export(request_from_json(REQUEST), timeout=5)
+            stub.Export(request_from_json(REQUEST), timeout=20)
         except grpc.RpcError as error:
             failed: Any = error
             return failed.code().value[0], failed.details()
@@ -318,7 +318,7 @@ def test_full_queue_sets_retry_after_over_http(start_receiver: Any) -> None:
         raise queue.Full
 
     address = urlsplit(start_receiver(full).http_endpoint).netloc
-    connection = http.client.HTTPConnection(address, timeout=5)
+    connection = http.client.HTTPConnection(address, timeout=20)
     connection.request("POST", "/v1/logs", b"{}", {"Content-Type": "application/json"})
     assert connection.getresponse().getheader("Retry-After") == "1"
     connection.close()
@@ -350,7 +350,7 @@ def test_close_waits_for_a_grpc_call_in_progress(
 def refuses(endpoint: str) -> bool:
     address = urlsplit(endpoint)
     try:
-        socket.create_connection((address.hostname, address.port or 0), timeout=5).close()
+        socket.create_connection((address.hostname, address.port or 0), timeout=20).close()
     except OSError:
         return True
     return False
@@ -377,15 +377,15 @@ def test_exception_in_on_request_fails_only_that_request(
 def test_close_leaves_no_thread_and_no_open_port() -> None:
     before = set(threading.enumerate())
     with Receiver() as receiver:
-        connection = http.client.HTTPConnection(urlsplit(receiver.http_endpoint).netloc, timeout=5)
+        connection = http.client.HTTPConnection(urlsplit(receiver.http_endpoint).netloc, timeout=20)
         connection.request("POST", "/", b"")
         connection.getresponse().read()  # and keep the connection open
         with grpc.insecure_channel(receiver.grpc_endpoint.removeprefix("http://")) as channel:
             stub: Any = LogsServiceStub(channel)  # type: ignore[no-untyped-call]
-            stub.Export(ExportLogsServiceRequest(), timeout=5)
+            stub.Export(ExportLogsServiceRequest(), timeout=20)
     left = set(threading.enumerate()) - before
     for thread in left:
-        thread.join(timeout=5)
+        thread.join(timeout=20)
     assert not any(thread.is_alive() for thread in left)
     connection.close()
     with pytest.raises(ConnectionRefusedError):

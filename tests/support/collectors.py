@@ -148,7 +148,7 @@ class _Script:
 
     def wait_for(self, count: int) -> bool:
         with self._arrival:
-            return self._arrival.wait_for(lambda: len(self.events) >= count, timeout=10)
+            return self._arrival.wait_for(lambda: len(self.events) >= count, timeout=20)
 
 
 class HttpCollector(ThreadingHTTPServer, _Script):
@@ -371,9 +371,9 @@ class Gate:
         self._change(_reset)
 
     def wait_for_connection(self) -> bool:
-        """Wait until a client is connected; return False after ten seconds."""
+        """Wait until a client is connected; return False after 20 seconds."""
         with self._connected:
-            return self._connected.wait_for(lambda: bool(self._connections), timeout=10)
+            return self._connected.wait_for(lambda: bool(self._connections), timeout=20)
 
     def close(self) -> None:
         with self._lock:

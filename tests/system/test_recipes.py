@@ -360,7 +360,7 @@ def start_rotel(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[bytes
                 stdout=out, stderr=subprocess.STDOUT,
             )  # fmt: skip
         processes.append(process)
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 20
         for key in ("ROTEL_OTLP_HTTP_ENDPOINT", "ROTEL_OTLP_GRPC_ENDPOINT"):
             while not listens(changed[key]):
                 alive = process.poll() is None and time.monotonic() < deadline
