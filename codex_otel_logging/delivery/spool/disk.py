@@ -37,13 +37,13 @@ def has_locks() -> bool:
     return fcntl is not None
 
 
-def make_directory(path: str) -> None:
+def make_directory(path: str) -> bool:
     """Create a directory that only its owner may use, and its missing parents likewise.
 
-    Does nothing if the path exists.
+    Does nothing if the path exists. Returns whether it was missing.
     """
     if os.path.isdir(path):  # noqa: PTH112
-        return
+        return False
     # Not os.makedirs, which gives parents the mode that the umask leaves.
     parent = os.path.dirname(path)  # noqa: PTH120
     if parent != path:
@@ -51,6 +51,7 @@ def make_directory(path: str) -> None:
     with suppress(FileExistsError):
         os.mkdir(path, 0o700)  # noqa: PTH102
         os.chmod(path, 0o700)  # noqa: PTH101  # a umask may remove permissions of the owner
+    return True
 
 
 def names(path: str) -> list[str]:
@@ -197,6 +198,19 @@ def sync_directory(path: str) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def sync_parents(path: str) -> None:
+    """Wait until the names of a directory and of its parents have reached the storage device.
+
+    Ignores errors: only the owner of a parent may be able to open it, and some file systems that
+    cannot be written to cannot be synced either.
+    """
+    parent = os.path.dirname(path)  # noqa: PTH120
+    while parent != path:
+        with suppress(OSError):
+            sync_directory(parent)
+        path, parent = parent, os.path.dirname(parent)  # noqa: PTH120
 
 
 def used_bytes(path: str) -> int:

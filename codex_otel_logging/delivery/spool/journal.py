@@ -145,6 +145,9 @@ class Journal:
         """Whether the type of the file system has been looked up."""
         self._has_new_names = False
         """Whether files were created since the directory was last synced."""
+        self._has_new_directory = True
+        """Whether the directory may have been created since its parents were last synced, by this
+        process or by another one."""
 
     def admit(self, number: int) -> Segment | None:
         """Return the segment for an event that is being queued, to be passed to `write`.
@@ -484,12 +487,25 @@ class Journal:
         try:
             for segment in unsettled:
                 segment.sync()
-            if self._has_new_names:
-                # Before the sync: a file that another thread creates during it needs another one.
-                self._has_new_names = False
-                disk.sync_directory(self.path)
+            self._sync_names()
         except OSError as error:
             self._health.report_once("cannot sync the disk", error)
+
+    def _sync_names(self) -> None:
+        """Wait until the names of new files and directories have reached the storage device.
+
+        Raises:
+            OSError: some of them perhaps have not.
+
+        """
+        if not self._has_new_names:
+            return
+        has_new_directory = self._has_new_directory
+        # Before the sync: a file that another thread creates during it needs another one.
+        self._has_new_names = self._has_new_directory = False
+        disk.sync_directory(self.path)
+        if has_new_directory:
+            disk.sync_parents(self.path)
 
     def release(self) -> None:
         """Free all segments, so that another process or handler may adopt them.
@@ -600,7 +616,8 @@ class Journal:
             OSError: that failed, others may use the directory, or the spool is full.
 
         """
-        disk.make_directory(self.path)
+        if disk.make_directory(self.path):
+            self._has_new_directory = True
         if (found := directory_problem(self.path)) is not None:
             raise OSError(found)
         if not self._is_disk_known:

@@ -28,17 +28,25 @@ WORKER = "worker"
 
 
 class Calls(list[tuple[str, str]]):
-    """The names of synced files and the threads that synced them; the directory's name is `/`."""
+    """The names of synced files and the threads that synced them; the directory's name is `/`.
 
-    def __init__(self) -> None:
+    `parents` are the paths of other synced directories.
+    """
+
+    def __init__(self, spool: Path) -> None:
         super().__init__()
+        self.spool = str(spool)
+        self.parents: list[str] = []
         self.error: OSError | None = None
 
     def sync(self, descriptor: int) -> None:
         self._add(Path(f"/proc/self/fd/{descriptor}").readlink().name)
 
-    def sync_directory(self, _: str) -> None:
-        self._add("/")
+    def sync_directory(self, path: str) -> None:
+        if path == self.spool:
+            self._add("/")
+        else:
+            self.parents.append(path)
 
     def _add(self, name: str) -> None:
         self.append((name, MAIN if get_ident() == threading.main_thread().ident else WORKER))
@@ -47,10 +55,10 @@ class Calls(list[tuple[str, str]]):
 
 
 @pytest.fixture
-def calls(monkeypatch: pytest.MonkeyPatch) -> Calls:
+def calls(spool: Path, monkeypatch: pytest.MonkeyPatch) -> Calls:
     if not Path("/proc/self/fd").exists():
         pytest.skip("needs /proc")
-    calls = Calls()
+    calls = Calls(spool)
     monkeypatch.setattr(disk, "sync", calls.sync)
     monkeypatch.setattr(disk, "sync_directory", calls.sync_directory)
     return calls
@@ -124,6 +132,58 @@ def test_nothing_new_is_not_synced_again(spool: Path, calls: Calls) -> None:
     spooled.put()
     spooled.queue.sync()
     assert [synced for synced, _ in calls] == [name, "/", name]
+
+
+def test_new_directory_is_synced_with_its_parents_once(
+    tmp_path: Path, spool: Path, calls: Calls
+) -> None:
+    """Otherwise a power loss removes it, with files that were synced."""
+    calls.spool = str(spool / "missing" / "events")
+    spooled = SpooledQueue(settings_of(spool / "missing" / "events"))
+    spooled.put(10)
+    assert not calls.parents
+    spooled.queue.sync()
+    expected = [*map(str, (spool / "missing", spool, tmp_path, *tmp_path.parents))]
+    assert calls.parents == expected
+    assert [name for name, _ in calls][1:] == ["/"]
+    spooled.export_all()
+    spooled.put(10)
+    spooled.queue.sync()
+    assert calls.parents == expected
+    assert len(calls) == 4
+
+
+def test_directory_that_is_created_again_is_synced_with_its_parents_again(
+    spool: Path, calls: Calls
+) -> None:
+    spooled = SpooledQueue(settings_of(spool))
+    for _ in range(2):
+        calls.parents.clear()
+        spooled.put(10)
+        spooled.queue.sync()
+        assert calls.parents == [*map(str, spool.parents)]
+        spooled.export_all()
+        spool.rmdir()
+
+
+def test_parents_that_cannot_be_synced_are_ignored(
+    spool: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried = []
+
+    def sync_directory(path: str) -> None:
+        tried.append(path)
+        if path != str(spool):
+            raise OSError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(disk, "sync_directory", sync_directory)
+    spooled = SpooledQueue(settings_of(spool))
+    reports: list[str] = []
+    monkeypatch.setattr(spooled.journal._health, "_report", reports.append)
+    spooled.put(10)
+    spooled.queue.sync()
+    assert tried == [*map(str, (spool, *spool.parents))]
+    assert reports == []
 
 
 def test_rotated_segment_with_unsettled_events_is_synced(
