@@ -503,9 +503,16 @@ class Journal:
         has_new_directory = self._has_new_directory
         # Before the sync: a file that another thread creates during it needs another one.
         self._has_new_names = self._has_new_directory = False
-        disk.sync_directory(self.path)
-        if has_new_directory:
-            disk.sync_parents(self.path)
+        is_synced = False
+        try:
+            disk.sync_directory(self.path)
+            if has_new_directory:
+                disk.sync_parents(self.path)
+            is_synced = True
+        finally:
+            if not is_synced:  # also if a signal handler has raised
+                self._has_new_names = True
+                self._has_new_directory |= has_new_directory
 
     def release(self) -> None:
         """Free all segments, so that another process or handler may adopt them.

@@ -186,6 +186,27 @@ def test_parents_that_cannot_be_synced_are_ignored(
     assert reports == []
 
 
+def test_failed_sync_of_the_directory_is_repeated(
+    spool: Path, calls: Calls, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spooled = SpooledQueue(settings_of(spool))
+    spooled.put(10)
+
+    def fail(_: str) -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(disk, "sync_directory", fail)
+        spooled.queue.sync()
+    (name,) = names(spool)
+    assert [synced for synced, _ in calls] == [name]
+    spooled.queue.sync()
+    assert [synced for synced, _ in calls] == [name, "/"]
+    assert calls.parents == [*map(str, spool.parents)]
+    spooled.queue.sync()
+    assert len(calls) == 2
+
+
 def test_rotated_segment_with_unsettled_events_is_synced(
     spool: Path, calls: Calls, monkeypatch: pytest.MonkeyPatch
 ) -> None:
