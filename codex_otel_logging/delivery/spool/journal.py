@@ -466,6 +466,8 @@ class Journal:
             for number, event in enumerate(events, first):
                 segment.append(self._encode(number, event))
             segment.sync()
+            # Before the events are settled where they were: that may reach the device at any time.
+            self._sync_names()
         except Exception as error:
             segment.remove()
             self._health.report_once("cannot set events aside", error)

@@ -207,6 +207,26 @@ def test_failed_sync_of_the_directory_is_repeated(
     assert len(calls) == 2
 
 
+def test_batch_that_is_set_aside_is_synced_before_it_is_settled(
+    spool: Path, calls: Calls, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spooled = SpooledQueue(settings_of(spool), max_batch_size=5)
+    spooled.put(10)
+    spooled.queue.sync()
+    calls.clear()
+    overwrite = disk.overwrite
+
+    def settle(descriptor: int, data: bytes, offset: int) -> int:
+        calls._add("settled")
+        return overwrite(descriptor, data, offset)
+
+    monkeypatch.setattr(disk, "overwrite", settle)
+    spooled.queue.take_batch()
+    assert spooled.queue.postpone()
+    _, own = names(spool)
+    assert [name for name, _ in calls] == [own, "/", "settled"]
+
+
 def test_rotated_segment_with_unsettled_events_is_synced(
     spool: Path, calls: Calls, monkeypatch: pytest.MonkeyPatch
 ) -> None:
