@@ -476,9 +476,17 @@ class Leftover:
         disk.overwrite(self._descriptor, _settled_field(number), len(_PREFIX))
 
     def remove(self) -> None:
-        """Remove the file and free its lock. Never raises."""
-        with suppress(OSError):
+        """Remove the file and free its lock. Never raises.
+
+        If it cannot be removed, all of its events are marked as settled, so the next adopter
+        neither exports nor counts them.
+        """
+        try:
             disk.remove(self.path)
+        except OSError:
+            if self._numbers:
+                with suppress(OSError):
+                    self.settle(self._numbers[-1])
         self.close()
 
     def close(self) -> None:

@@ -458,6 +458,23 @@ def test_files_with_damaged_headers_expire(
     assert foreign.exists()
 
 
+def test_expired_leftovers_that_cannot_be_removed_are_counted_once(
+    spool: Path, clock: Callable[[float], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    leave(spool, 20)
+    clock(2 * DAY_S)
+    found, counts = leftovers_of(spool, Scripted(RETRY), DAY_S)
+
+    def fail(_: str) -> None:
+        raise OSError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(disk, "remove", fail)
+    for _ in range(3):
+        os.utime(segments(spool)[0], (0, 0))  # long ago, as when only the clock had moved
+        found.expire()
+    assert counts == [(0, 20)]
+
+
 def test_file_that_cannot_be_removed_is_left(
     spool: Path, clock: Callable[[float], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
