@@ -99,12 +99,13 @@ class Leftovers:
     def expire(self) -> None:
         """Remove the files that are older than `keep_for_s`, after an attempt to export has failed.
 
-        Events are never newer than their file. `scan` finds the others again. Blocks for the disk.
+        Unlocks the adopted segment: another process may reach its collector. Events are never newer
+        than their file. `scan` finds the others again. Blocks for the disk.
         """
-        if not self._settings.keep_for_s:
-            return
         self.release()
         self._paths.clear()
+        if not self._settings.keep_for_s:
+            return
         before = wall_clock() - self._settings.keep_for_s
         with suppress(OSError):
             remove_damaged(self._settings.path, before)

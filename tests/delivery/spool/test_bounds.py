@@ -436,6 +436,18 @@ def test_leftovers_do_not_expire_if_the_clock_is_set_back_or_without_a_limit(
     assert counts == [(20, 0)]
 
 
+@pytest.mark.parametrize("keep_for_s", [DAY_S, 0.0])
+def test_failed_attempt_unlocks_a_half_exported_leftover(spool: Path, keep_for_s: float) -> None:
+    """During a long outage, `drain` may export it to another collector."""
+    leave(spool, 20)
+    found, _ = leftovers_of(spool, Scripted(DELIVERED), keep_for_s, max_batch_size=5)
+    assert found.step()
+    found.expire()
+    other, counts = leftovers_of(spool, Scripted(DELIVERED), keep_for_s)
+    assert other.step()
+    assert counts == [(15, 0)]
+
+
 @pytest.mark.parametrize(
     ("keep_for_s", "by_s", "is_left"),
     [
