@@ -15,7 +15,7 @@ from .records import RecordDecoder, checked, number_of
 from .segment import Segment
 
 _CHUNK = 1 << 16
-"""How many bytes are read at once."""
+"""How many bytes are read at once, except for the rest of a record that is longer."""
 
 MAX_READS = 3
 """How often a chunk is read before it counts as damaged; at most one time in `REREAD_S`."""
@@ -69,7 +69,9 @@ class ColdReader:
         # Asked before reading. Asked afterwards, a record written in between would be missed.
         is_complete = segment is not current and not segment.writers
         try:
-            data = segment.read(_CHUNK, self._offset) if segment.is_open else b""
+            # More of a long record at once. It would otherwise be searched again for each chunk.
+            size = max(_CHUNK, len(self._rest))
+            data = segment.read(size, self._offset) if segment.is_open else b""
         except OSError:
             self._failed_reads += 1
             if self._failed_reads < MAX_READS:

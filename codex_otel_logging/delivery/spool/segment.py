@@ -207,11 +207,16 @@ class Segment:
 
     def lines(self) -> Iterator[bytes]:
         """Yield the lines of the file, up to a place that cannot be read."""
-        rest = b""
+        parts: list[bytes] = []  # of a line, which may be longer than a chunk
         with suppress(OSError):
             for chunk in disk.chunks(self._descriptor, 0):
-                *lines, rest = (rest + chunk).split(b"\n")
-                yield from lines
+                end, *lines = chunk.split(b"\n")
+                parts.append(end)
+                if lines:
+                    *whole, rest = lines
+                    yield b"".join(parts)
+                    yield from whole
+                    parts = [rest]
 
     def settle(self, number: int) -> None:
         """Record in the file that all events up to `number` are settled.
