@@ -78,8 +78,12 @@ class ColdReader:
                 self.read_again_at = monotonic() + REREAD_S
                 raise
             self._failed_reads, self._rest = 0, b""
-            self._offset += _CHUNK
-            return True
+            # Not beyond the end: threads still append to the last segment.
+            skipped = max(min(_CHUNK, segment.end() - self._offset), 0)
+            self._offset += skipped
+            if skipped:
+                return True
+            data = b""
         if not data:
             if is_complete:
                 self._consumed = segment.path

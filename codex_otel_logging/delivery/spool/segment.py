@@ -205,6 +205,13 @@ class Segment:
         """
         return disk.read(self._descriptor, size, offset)
 
+    def end(self) -> int:
+        """Return the size of the file, which counts records that were only partly written."""
+        try:
+            return disk.status(self._descriptor).st_size
+        except OSError:
+            return self.size
+
     def lines(self) -> Iterator[bytes]:
         """Yield the lines of the file, up to a place that cannot be read."""
         parts: list[bytes] = []  # of a line, which may be longer than a chunk

@@ -683,6 +683,28 @@ def test_part_of_a_file_that_cannot_be_read_costs_only_its_events(
     )
 
 
+def test_failing_reads_at_the_end_of_a_file_cost_no_event_that_is_logged_later(
+    spooled: SpooledQueue, spool: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What cannot be read is skipped, but not what other threads append meanwhile."""
+    monkeypatch.setattr(cold, "REREAD_S", 0.0)
+    monkeypatch.setattr(journal, "FIRST_LIMIT", 1 << 20)
+    spooled.put(WARM)
+    first = spooled.journal.read_back(1, 1 << 30)
+    assert first is not None
+    spooled.journal.forget_read(WARM + 1)
+    spooled.put(1)
+    with monkeypatch.context() as patch:
+        patch.setattr(disk, "read", failing(errno.EIO))
+        for _ in range(2 * cold.MAX_READS):
+            assert not spooled.journal.read_back(WARM + 1, 1 << 30)
+    spooled.put(5)
+    assert not spooled.journal.read_back(WARM + 1, 1 << 30)
+    found = spooled.journal.read_back(WARM + 2, 1 << 30)
+    assert found is not None
+    assert [event.fields["duration_ms"] for event in found] == [*range(WARM + 1, WARM + 6)]
+
+
 def test_segments_are_read_in_the_order_of_their_names(spooled: SpooledQueue) -> None:
     """A signal handler that logs may add a later one to the list before an earlier one."""
     spooled.put(MANY)
