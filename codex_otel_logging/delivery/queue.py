@@ -242,8 +242,11 @@ class EventQueue:
         while self._cold and self.queued_bytes <= self._warm_bytes // 2:
             assert journal is not None
             # Without the lock: while there are cold events, only the worker adds to `waiting`.
-            first = self._settled + len(self.batch) + len(self.waiting) + 1
-            events = journal.read_back(first, self._warm_bytes // 2)
+            in_memory = len(self.batch) + len(self.waiting)
+            if in_memory > self._max_size // 2:
+                return
+            first = self._settled + in_memory + 1
+            events = journal.read_back(first, self._warm_bytes // 2, self._max_size - in_memory)
             if events is not None:
                 size = sum(event.size for event in events)
                 with self.lock:

@@ -15,6 +15,7 @@ the worker repeats is safe to repeat.
 from __future__ import annotations
 
 import os
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, suppress
@@ -237,11 +238,14 @@ class Journal:
         """The number of parked events."""
         return len(self._parked)
 
-    def read_back(self, first: int, max_bytes: int) -> list[Event] | None:
+    def read_back(
+        self, first: int, max_bytes: int, max_events: int = sys.maxsize
+    ) -> list[Event] | None:
         """Return cold events from number `first` on, in order and without gaps.
 
-        Returns as many as take `max_bytes` of memory, or have been written so far, or can be read
-        now; None if event `first` is lost. Called on the worker thread only; blocks for the disk.
+        Returns at most `max_events`, and as many as take `max_bytes` of memory, or have been
+        written so far, or can be read now; None if event `first` is lost. Called on the worker
+        thread only; blocks for the disk.
         The events are returned again until `forget_read` is called, so an interrupted call can be
         repeated.
         """
@@ -249,7 +253,7 @@ class Journal:
         events: list[Event] = []
         size = 0
         number = first
-        while size < max_bytes and number <= self._number:
+        while size < max_bytes and number <= min(self._number, first + max_events - 1):
             event = self._reader.take(number, self._parked)
             if event is not None:
                 events.append(event)

@@ -556,6 +556,23 @@ def test_search_for_a_damaged_event_ends_with_its_segment(
     assert later
 
 
+@pytest.mark.parametrize("max_queue_size", [1, 3, 20])
+def test_memory_never_holds_more_than_max_queue_size_events(
+    spool: Path, max_queue_size: int
+) -> None:
+    spooled = SpooledQueue(
+        settings_of(spool), max_queue_size=max_queue_size, max_batch_size=min(max_queue_size, 7)
+    )
+    spooled.put(WARM)
+    found = []
+    while batch := spooled.export():
+        found += batch
+        spooled.queue.refill()
+        assert 0 < len(spooled.queue.waiting) <= max_queue_size or len(found) == WARM
+    assert found == [*range(WARM)]
+    assert spooled.queue.stats() == Stats(accepted=WARM, exported=WARM)
+
+
 def test_long_cold_event_takes_few_reads(
     spooled: SpooledQueue, spool: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
