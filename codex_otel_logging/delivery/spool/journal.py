@@ -403,7 +403,7 @@ class Journal:
         self._health.report_recovery()
 
     def _restore_unwritten(self, unsettled: Callable[[], Sequence[Event]]) -> bool:
-        """Write the events that are in memory only now; return False if there are none.
+        """Write the events that are in memory only now; return False if none can be written.
 
         Raises:
             OSError: the disk still fails.
@@ -411,11 +411,13 @@ class Journal:
         """
         with self._lock:
             self._forget_settled()
-            numbers = sorted(self._unwritten)
+            in_memory = dict(enumerate(unsettled(), self.settled + 1)) | self._parked
+            # A cold event that a thread still appends to a removed file is copied the next time.
+            late = {n for s in self._segments if s.is_removed for n in s.writers}
+            numbers = sorted(n for n in self._unwritten if n in in_memory or n not in late)
             if not numbers:  # under the lock: from now on `admit` returns segments again
                 self._health.has_failed = False
                 return False
-            in_memory = dict(enumerate(unsettled(), self.settled + 1)) | self._parked
         for number in numbers:
             if number in in_memory:
                 self._write_again(number, self._encode(number, in_memory[number]))

@@ -244,6 +244,26 @@ def test_a_directory_that_is_removed_while_a_thread_writes_leaks_no_descriptor(
     assert world.delivered == [*range(6)]
 
 
+def test_a_cold_event_that_is_written_while_its_file_is_removed_is_written_again(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    process = Process(world)
+    process.queue._warm_bytes = turns(1)[0].size
+    process.put(2)
+    with held_write(monkeypatch, process.put):
+        for path in world.directory.iterdir():
+            path.unlink()
+        process.queue.restore()
+    process.queue.restore()
+    assert sorted(stored(world)) == [0, 1, 2]
+    stats = process.queue.stats()
+    assert (stats.queued, stats.spooled) == (3, 3)
+    while process.export_batch():
+        pass
+    assert world.delivered == [0, 1, 2]
+    assert not world.machine.descriptors
+
+
 def test_a_settled_file_that_another_thread_removes_is_not_reported_as_removed(
     world: World, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
