@@ -397,6 +397,7 @@ class Journal:
             self._probe()
             while self._restore_unwritten(unsettled):
                 pass
+            self._close_removed()
         except Exception as error:  # OSError; or whatever else `write` may have failed with
             self._health.fail(error, RETRY_S)
             return
@@ -435,6 +436,20 @@ class Journal:
                     self._write_again(number, b"\n%b\n" % line)
         with self._lock:
             self._unwritten.difference_update(numbers)  # the others cannot be read, now or later
+
+    def _close_removed(self) -> None:
+        """Close the segments that were removed, once their events are written again.
+
+        Otherwise they would take disk space and descriptors for as long as an outage lasts.
+        """
+        with self._lock:
+            if self._unwritten:  # perhaps only in there
+                return
+            removed = [s for s in self._segments if s.is_removed and not s.writers]
+            for segment in removed:
+                self._segments.remove(segment)
+        for segment in removed:
+            segment.close()
 
     def _write_again(self, number: int, record: bytes) -> None:
         with self._lock:
@@ -659,7 +674,8 @@ class Journal:
     def _find_removed(self) -> None:
         """Mark the events of segments that were removed from the directory as unwritten.
 
-        The segments stay open until their events are settled, because the cold ones are read back.
+        The segments stay open until their events are written again or settled, because the cold
+        ones are read back.
         """
         removed = [s for s in self._segments if s.is_open and not (s.is_removed or s.is_linked())]
         with self._lock:

@@ -244,6 +244,23 @@ def test_a_directory_that_is_removed_while_a_thread_writes_leaks_no_descriptor(
     assert world.delivered == [*range(6)]
 
 
+def test_files_that_are_removed_again_and_again_in_an_outage_leak_no_descriptor(
+    world: World,
+) -> None:
+    process = Process(world)
+    for round_ in range(1, 6):
+        process.put(3)
+        for path in world.directory.iterdir():
+            path.unlink()
+        process.queue.restore()
+        assert stored(world) == [*range(3 * round_)]
+        assert len(world.machine.descriptors) == 2 * len(world.files())
+    while process.export_batch():
+        pass
+    assert world.delivered == [*range(15)]
+    assert not world.machine.descriptors
+
+
 def test_a_cold_event_that_is_written_while_its_file_is_removed_is_written_again(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
