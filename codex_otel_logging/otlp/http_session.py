@@ -93,6 +93,12 @@ class Session(requests.Session):
             for_exporter.status_code = self.answer.status
         return for_exporter
 
+    def get_redirect_target(self, resp: requests.Response) -> None:
+        """Return None: no answer counts as a redirect."""
+        # Even if it does not follow redirects, requests prepares the next request. For that it
+        # reads the whole body, however long it is, and raises if the address is invalid: the
+        # status, which is final, would be lost.
+
     def _apply_settings(self, kwargs: dict[str, Any]) -> None:
         config = self._config
         # None removes a header: those that the exporter set on the session or passes here may come

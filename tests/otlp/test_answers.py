@@ -136,6 +136,19 @@ SUCCESSES: dict[str, tuple[int, dict[str, str], bytes]] = {
     "299": (299, {}, b""),
 }
 
+
+@pytest.mark.parametrize("protocol", HTTP)
+@pytest.mark.parametrize("target", ["/elsewhere", "http://[::1", "http://\xfc..x:99999/", "", "x:"])
+def test_redirect_is_refused_whatever_its_target(
+    http_collector: Callable[..., HttpCollector], protocol: Any, target: str
+) -> None:
+    collector = http_collector((302, {"Location": target}, b"moved"))
+    with connected(http(protocol, collector.endpoint)) as exporter:
+        outcome = exporter.export([event()])
+    assert (outcome.verdict, outcome.status) == ("refused", 302)
+    assert outcome.reason.startswith("HTTP 302 Found: redirects are not followed")
+
+
 PAGES: dict[str, tuple[int, dict[str, str], bytes]] = {
     "as HTML": (200, HTML, PAGE),
     "as XHTML": (200, {"Content-Type": "application/xhtml+xml"}, b"<html xmlns='x'></html>"),

@@ -48,6 +48,7 @@ from support.slow_peers import (
 TIMEOUT_MS = 500
 NO_ANSWER = Outcome("retry", "no answer within 0.5 s")
 TOO_LATE = "gRPC DEADLINE_EXCEEDED: "
+MOVED = "redirects are not followed; set endpoint to the redirect's target"
 
 
 @pytest.fixture(scope="module")
@@ -235,8 +236,9 @@ def test_slow_grpc_answer_fails_at_the_timeout(slow: str) -> None:
         ("200 OK", DELIVERED),
         ("503 Busy", Outcome("retry", "HTTP 503 Busy", status=503)),
         ("400 Bad", Outcome("invalid", "HTTP 400 Bad", status=400)),
+        ("302 Found\r\nLocation: /", Outcome("refused", f"HTTP 302 Found: {MOVED}", status=302)),
     ],
-    ids=["200", "503", "400"],
+    ids=["200", "503", "400", "302"],
 )
 def test_status_is_final_even_if_the_body_never_ends(
     protocol: str, headers: bytes, status: str, outcome: Outcome
