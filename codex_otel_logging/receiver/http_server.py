@@ -8,6 +8,12 @@ from __future__ import annotations
 import socket
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from email.errors import (
+    FirstHeaderLineIsContinuationDefect,
+    InvalidHeaderDefect,
+    MisplacedEnvelopeHeaderDefect,
+    MissingHeaderBodySeparatorDefect,
+)
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler
 from ipaddress import ip_address
@@ -32,6 +38,14 @@ _LINGER_S = 2.0
 
 _LINGER_BYTES = 16 << 20
 """How much of that rest is read."""
+
+_HEADER_DEFECTS = (
+    FirstHeaderLineIsContinuationDefect,
+    InvalidHeaderDefect,
+    MisplacedEnvelopeHeaderDefect,
+    MissingHeaderBodySeparatorDefect,
+)
+"""What Python's parser, which is one for e-mail, notes about lines that are not headers."""
 
 _TEXT = "text/plain; charset=utf-8"
 _TRANSPORTS: Mapping[str, Transport] = {
@@ -107,6 +121,7 @@ class _HttpHandler(BaseHTTPRequestHandler):
             headers[name.lower()] = value if known is None else f"{known}, {value}"
         self._unread = has_body(headers)
         try:
+            self._check_header_lines()
             self._check_host_and_origin(headers)
             self._check_path()
             transport = _transport(headers)
@@ -131,6 +146,15 @@ class _HttpHandler(BaseHTTPRequestHandler):
             self.request.shutdown(socket.SHUT_WR)
             while left > 0 and (data := self.request.recv(65_536)):
                 left -= len(data)
+
+    def _check_header_lines(self) -> None:
+        """Refuse a request with a line in its head that is not a header (RFC 9112, 5.1 and 5.2)."""
+        # Python's parser ignores such a line and, in most cases, all that follow it. Without a
+        # Content-Length that was among these, an empty request would be accepted, and the body
+        # would be read as the next request.
+        if any(isinstance(defect, _HEADER_DEFECTS) for defect in self.headers.defects):
+            self._unread = True
+            raise RefusalError(400, "invalid header line", refusals.MALFORMED)
 
     def _check_host_and_origin(self, headers: Mapping[str, str]) -> None:
         """Refuse requests that a web page makes a browser send to a loopback address."""

@@ -508,6 +508,30 @@ class TestMalformed:
         assert is_alive(receiver)
         assert capfd.readouterr().err == ""
 
+    @pytest.mark.parametrize(
+        "line",
+        [
+            "no colon",
+            "Content-Length : 2",
+            "Transfer-Encoding : chunked",
+            "X-\xff: x",
+            "X\0: x",
+            ": x",
+            "From me",
+        ],
+        ids=repr,
+    )
+    def test_line_that_is_not_a_header_does_not_hide_those_after_it(
+        self, receiver: Receiver, refused: list[RefusedRequest], line: str
+    ) -> None:
+        """The body must not be taken for the next request, and the request not for an empty one."""
+        sent = head(f"{JSON}{line}\r\nContent-Length: 2\r\n") + b"{}"
+        answer = exchange(receiver.http_endpoint, sent.replace(b"Connection: close\r\n", b""))
+        assert answer.startswith(b"HTTP/1.1 400 ")
+        assert answer.count(b"HTTP/1.1") == 1
+        assert [each.reason for each in refused] == ["invalid header line"]
+        assert receiver.requests == []
+
     def test_second_request_hidden_in_a_body_is_not_served(self, receiver: Receiver) -> None:
         """An unread body ends the connection: it may be a request that a proxy did not see."""
         hidden = request(b"{}")
