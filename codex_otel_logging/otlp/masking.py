@@ -2,13 +2,14 @@
 
 Secrets are header values, the endpoint's credentials and query, values that replaced a `${NAME}`,
 and the credentials of proxies in the environment. Each is masked as a whole, in its parts, and in
-every encoding in which a collector or a library may repeat it.
+every notation in which a collector or a library may repeat it.
 """
 
 from __future__ import annotations
 
 import base64
 import binascii
+import html
 import json
 import os
 import re
@@ -35,12 +36,12 @@ _PUBLIC_WORDS = frozenset(("basic", "bearer", "http", "https", "logs", "token"))
 
 def mask(text: str, config: ExporterConfig) -> str:
     """Return `text` with every secret of `config` and of the environment's proxies masked."""
-    for secret in secrets_of(config):
-        text = text.replace(secret, MASK)
+    for secret in _secrets_of(config):
+        text = _in_any_notation(secret).sub(MASK, text)
     return text
 
 
-def secrets_of(config: ExporterConfig) -> list[str]:
+def _secrets_of(config: ExporterConfig) -> list[str]:
     """Return the strings to mask, longest first.
 
     The order matters: a secret that contains another one must be replaced before it.
@@ -52,12 +53,8 @@ def secrets_of(config: ExporterConfig) -> list[str]:
     for name, value in os.environ.items():
         if name.lower().endswith("_proxy"):
             found.update(_credentials(userinfo_of(value)))
-    encoded = {s for secret in _long_enough(found) for s in _encodings(secret)}
-    return sorted(_long_enough(encoded), key=lambda s: (-len(s), s))
-
-
-def _long_enough(strings: Iterable[str]) -> Iterator[str]:
-    return (s for s in strings if len(s) >= _MIN_LENGTH)
+    found |= {unquote(secret) for secret in found}
+    return sorted((s for s in found if len(s) >= _MIN_LENGTH), key=lambda s: (-len(s), s))
 
 
 def _parts(text: str, separators: re.Pattern[str]) -> Iterator[str]:
@@ -98,7 +95,30 @@ def _credentials(userinfo: str) -> Iterator[str]:
             yield from (encoded, encoded.rstrip("="))
 
 
-def _encodings(secret: str) -> Iterator[str]:
-    """Yield a secret unchanged, percent-decoded, percent-encoded, and as in a JSON string."""
-    yield from (secret, unquote(secret), quote(secret), quote(secret, safe=""), quote_plus(secret))
-    yield json.dumps(secret)[1:-1]
+def _in_any_notation(secret: str) -> re.Pattern[str]:
+    """Return a pattern for a secret, of which any character may be encoded or escaped.
+
+    Case is ignored: requests sends a host in lower case, and so proxies quote it.
+    """
+    return re.compile("".join(map(_character, secret)), re.IGNORECASE)
+
+
+def _character(character: str) -> str:
+    """Return a pattern for a character: as it is, percent-encoded, or as in JSON or HTML."""
+    if character.isascii() and character.isalnum():  # encoded by nobody
+        return character
+    code = f"{ord(character):x}"
+    notations = {
+        character,
+        quote(character, safe=""),
+        f"%{code}",
+        quote_plus(character),
+        json.dumps(character)[1:-1],
+        f"\\u{code:0>4}",
+        f"\\x{code:0>2}",
+        f"\\{character}",
+        html.escape(character),
+        f"&#{ord(character)};",
+        f"&#x{code};",
+    }
+    return f"(?:{'|'.join(map(re.escape, sorted(notations)))})"

@@ -314,6 +314,25 @@ class TestMask:
         text = "HTTP 401: no Bearer token at https://d/v1/logs"
         assert mask(text, config) == text
 
+    @pytest.mark.parametrize(
+        "notation",
+        [
+            'sl4sh/&<q"uote é',
+            'SL4SH/&<Q"UOTE É',
+            "sl4sh%2F%26%3Cq%22uote+%C3%A9",
+            "sl4sh%2f%26%3Cq%22uote%20%E9",
+            "sl4sh/&amp;&lt;q&quot;uote é",
+            "sl4sh&#47;&#38;&#x3C;q&#34;uote&#x20;&#233;",
+            'sl4sh/\\u0026\\u003cq\\"uote é',
+            'sl4sh\\/&<q\\"uote \\u00e9',
+            'sl4sh/&<q\\"uote \\xe9',
+        ],
+    )
+    def test_secret_is_masked_in_every_notation(self, notation: str) -> None:
+        """In any case, and as URLs, HTML, and the JSON of Go, PHP and others write it."""
+        config = ExporterConfig(HTTP, "http://c", {"a": 'sl4sh/&<q"uote é'})
+        assert mask(f"no such key: {notation}.", config) == "no such key: ***."
+
     def test_longest_secret_is_masked_first(self) -> None:
         config = ExporterConfig(HTTP, "http://c", {"a": "s3cr3t", "b": "s3cr3t-and-more"})
         assert mask("s3cr3t-and-more, s3cr3t", config) == "***, ***"
