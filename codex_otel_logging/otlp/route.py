@@ -67,6 +67,13 @@ class Route:
         return self.proxy.variable if self.proxy else "endpoint"
 
 
+_DEFAULT_PORTS = {"https": 443, "socks4": 1080, "socks4a": 1080, "socks5": 1080, "socks5h": 1080}
+"""The ports of proxies without one, as urllib3 and PySocks choose them; otherwise it is 80."""
+
+_DEFAULT_PORT_OF_GRPC = 443
+"""gRPC connects to a plain HTTP proxy without a port on this one, as for any other address."""
+
+
 def route_to(exporter: ExporterConfig) -> Route | None:
     """Return the route of an exporter's requests, or None if its endpoint has no host and port."""
     endpoint = exporter.endpoint or ""
@@ -113,7 +120,9 @@ def _grpc_proxy(host: str) -> Proxy | None:
     for name in ("grpc_proxy", "https_proxy", "http_proxy"):
         if url := os.environ.get(name):
             # gRPC supports plain HTTP proxies only, and ignores others.
-            return _parse_proxy(url, name, tunnels=True) if url.startswith("http://") else None
+            if not url.startswith("http://"):
+                return None
+            return _parse_proxy(url, name, tunnels=True, default_port=_DEFAULT_PORT_OF_GRPC)
     return None
 
 
@@ -126,10 +135,13 @@ def _bypasses_proxy(host: str, pattern: str) -> bool:
     return host.lower().endswith(pattern.lower())
 
 
-def _parse_proxy(url: str, variable: str, *, tunnels: bool) -> Proxy | None:
+def _parse_proxy(
+    url: str, variable: str, *, tunnels: bool, default_port: int | None = None
+) -> Proxy | None:
     try:
         parts = urlsplit(url if "://" in url else f"http://{url}")
-        address = Address(parts.hostname or "", parts.port or 80)
+        port = parts.port or default_port or _DEFAULT_PORTS.get(parts.scheme, 80)
+        address = Address(parts.hostname or "", port)
     except ValueError:
         return None
     authorization = ""

@@ -27,7 +27,9 @@ from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsSer
 from codex_otel_logging import Receiver
 from codex_otel_logging.__main__ import main
 from codex_otel_logging.cli.check.sample import EVENT
+from codex_otel_logging.config.settings import ExporterConfig
 from codex_otel_logging.otlp import deadlines
+from codex_otel_logging.otlp.route import route_to
 from support import http2
 from support.collectors import (
     BAD_REQUEST,
@@ -775,6 +777,27 @@ class TestProxies:
             sent = send(HTTP, receiver.http_endpoint)
         assert sent.names == ["name", "connection"]
         assert sent.advice == "check the address in HTTP_PROXY and that the proxy is running"
+
+    @pytest.mark.parametrize(
+        ("name", "address", "port"),
+        [
+            (HTTP, "http://p", 80),
+            (HTTP, "p", 80),
+            (HTTP, "https://p", 443),
+            (HTTP, "socks5h://p", 1080),
+            (HTTP, "https://p:80", 80),
+            (GRPC, "http://p", 443),
+            (GRPC, "http://p:80", 80),
+        ],
+    )
+    def test_proxy_without_a_port_has_the_default_one_of_the_exporter(
+        self, monkeypatch: pytest.MonkeyPatch, name: Any, address: str, port: int
+    ) -> None:
+        """urllib3 and PySocks go by the scheme. gRPC takes 443, although its scheme is http."""
+        monkeypatch.setenv("HTTPS_PROXY" if name == HTTP else "grpc_proxy", address)
+        route = route_to(ExporterConfig(name, "https://collector.example:4317"))
+        assert route is not None
+        assert route.first == ("p", port)
 
     def test_silent_proxy_is_reported(
         self, send: Send, exporter: dict[str, Any], gate: Gate, monkeypatch: pytest.MonkeyPatch
