@@ -131,7 +131,10 @@ def _retry_after_s(call: Any) -> float | None:
                 for detail in Status.FromString(value).details:
                     info = RetryInfo()
                     if detail.Unpack(info):
-                        return max(float(info.retry_delay.ToTimedelta().total_seconds()), 0.0)
+                        # Not `ToTimedelta`, which raises for an invalid duration. Such a RetryInfo
+                        # still tells that the collector will recover.
+                        delay = info.retry_delay
+                        return max(float(delay.seconds + delay.nanos / 1e9), 0.0)
     except Exception:  # not valid OTLP details; the code suffices
         pass
     return None

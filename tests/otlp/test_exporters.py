@@ -275,6 +275,10 @@ def test_collector_that_never_answers_fails_at_the_timeout(name: Any) -> None:
             Outcome("retry", "gRPC UNAVAILABLE: says no", 0, 0.0),
         ),
         (
+            abort(grpc.StatusCode.RESOURCE_EXHAUSTED, retry_s=2**62),
+            Outcome("retry", "gRPC RESOURCE_EXHAUSTED: says no", 0, 2.0**62),
+        ),
+        (
             abort(grpc.StatusCode.UNAVAILABLE, details=("google.rpc.retryinfo-bin", b"\xff\xff")),
             Outcome("retry", "gRPC UNAVAILABLE: says no"),
         ),

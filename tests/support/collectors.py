@@ -16,7 +16,6 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import timedelta
 from http.client import responses
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import chain, repeat
@@ -301,7 +300,9 @@ def abort(
     def answer(context: Any) -> ExportLogsServiceResponse:
         if retry_s is not None:
             info = RetryInfo()
-            info.retry_delay.FromTimedelta(timedelta(seconds=retry_s))
+            # Not with `FromTimedelta`, which refuses an invalid delay.
+            info.retry_delay.seconds = int(retry_s)
+            info.retry_delay.nanos = int((retry_s - int(retry_s)) * 1_000_000_000)
             status = Status(code=8)
             status.details.add().Pack(info)
             packed = ("grpc-status-details-bin", status.SerializeToString())
