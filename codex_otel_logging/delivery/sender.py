@@ -35,6 +35,13 @@ BACKOFF_ON_DISK_S = (*BACKOFF_S, 5.0, 10.0, 20.0, 30.0)
 POSTPONE_AFTER = 5
 """After how many consecutive failures a batch on disk may be set aside, to let others pass."""
 
+LONGEST_RETRY_AFTER_S = 3600.0
+"""The longest delay that a collector can ask for, in seconds.
+
+A date in the far future, or milliseconds for seconds, would stop the export of events on disk until
+the process ends.
+"""
+
 _BACKOFF_AT_EXIT_S = 0.25
 """Longest backoff at exit, in seconds: several attempts must fit into `shutdown_timeout_ms`."""
 
@@ -462,7 +469,10 @@ class Sender:
             self._queue.notify_waiters()
 
     def backoff_s(self, failures: int, outcome: Outcome, *, is_on_disk: bool = False) -> float:
-        """Return the delay before the next attempt, in seconds; at least the `retry_after_s`."""
+        """Return the delay before the next attempt, in seconds.
+
+        It is at least `retry_after_s`, but of that at most `LONGEST_RETRY_AFTER_S`.
+        """
         delays_s = BACKOFF_ON_DISK_S if is_on_disk else BACKOFF_S
         delay_s = delays_s[min(failures, len(delays_s)) - 1]
         if self.shutting_down:
@@ -470,4 +480,4 @@ class Sender:
         # Spreads the retries of many processes over +-20 %, by the last digits of the finest clock.
         # The generator of `random` belongs to the application, which may have seeded it.
         jitter = 0.8 + time.perf_counter_ns() % 1000 / 1000 * 0.4
-        return max(delay_s * jitter, outcome.retry_after_s or 0.0)
+        return max(delay_s * jitter, min(outcome.retry_after_s or 0.0, LONGEST_RETRY_AFTER_S))

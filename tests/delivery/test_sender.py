@@ -210,3 +210,11 @@ def test_backoff_is_positive_and_at_least_retry_after(
     delay_s = sender.backoff_s(failures, Outcome("retry", retry_after_s=retry_after_s))
     assert delay_s >= max(0.08, retry_after_s or 0.0)
     assert delay_s <= 7.0
+
+
+@pytest.mark.parametrize("retry_after_s", [86_400.0, 1e11, float("inf")])
+def test_collector_delays_the_next_attempt_by_an_hour_at_most(retry_after_s: float) -> None:
+    """With a spool nothing else limits the wait; `Retry-After` may be a date in the year 9999."""
+    _, sender = sender_of(1, Scripted().connect)
+    outcome = Outcome("retry", retry_after_s=retry_after_s)
+    assert sender.backoff_s(1, outcome, is_on_disk=True) == 3600
