@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
-from http.client import BadStatusLine, RemoteDisconnected
+from http.client import BadStatusLine, RemoteDisconnected, UnknownProtocol
 
 import requests
 from google.rpc.status_pb2 import Status
@@ -120,7 +120,7 @@ def _message(answer: Answer) -> str:
     """Return the message of a collector that refused a request, or an empty string."""
     try:
         if answer.media_type == CONTENT_TYPES["json"]:
-            return str(json.loads(answer.body)["message"])
+            return str(json.loads(answer.body)["message"] or "")
         if answer.media_type == CONTENT_TYPES["binary"]:
             return str(Status.FromString(answer.body).message)
         if answer.media_type == "text/plain":
@@ -157,7 +157,8 @@ def _what_failed(error: Exception, config: ExporterConfig) -> str:
         cause = deeper
     if isinstance(cause, ssl.SSLError) and cause.reason:
         return tls_failure(cause.reason, getattr(cause, "verify_message", ""))
-    if isinstance(cause, BadStatusLine) and not isinstance(cause, RemoteDisconnected):
+    is_other_protocol = isinstance(cause, (BadStatusLine, UnknownProtocol))
+    if is_other_protocol and not isinstance(cause, RemoteDisconnected):
         return "no connection: the answer is not HTTP"  # the cause would quote the answer
     if isinstance(cause, TimeoutError):
         return f"no answer{within}"

@@ -73,6 +73,7 @@ PARTIAL = ExportLogsServiceResponse(
                 "redirect's target",
             ),
         ),
+        ((400, JSON, b'{"message": null}'), Outcome("invalid", "HTTP 400 Bad Request")),
         ((400, TEXT, b"bad\nrequest"), Outcome("invalid", "HTTP 400 Bad Request: bad request")),
         (
             (401, PROTOBUF, Status(message="no token").SerializeToString()),
@@ -206,6 +207,17 @@ def test_http_to_a_grpc_port_is_reported_as_not_http() -> None:
         connected(ExporterConfig("otlp-http", receiver.grpc_endpoint)) as exporter,
     ):
         outcome = exporter.export([event()])
+    assert outcome == Outcome("retry", "no connection: the answer is not HTTP")
+
+
+@pytest.mark.parametrize(
+    "answer", [b"HTTP/2 200 OK\r\n\r\n", b"HTTP/one 2\r\n\r\n", b"220 mail\r\n"]
+)
+def test_answer_in_another_protocol_is_reported_and_not_quoted(answer: bytes) -> None:
+    with Peer(answering(answer)) as peer:
+        config = ExporterConfig("otlp-http", f"http://127.0.0.1:{peer.port}")
+        with connected(config) as exporter:
+            outcome = exporter.export([event()])
     assert outcome == Outcome("retry", "no connection: the answer is not HTTP")
 
 
