@@ -113,12 +113,12 @@ def _grpc_proxy(host: str) -> Proxy | None:
     https://github.com/grpc/grpc/blob/master/doc/environment_variables.md
     """
     for name in ("no_grpc_proxy", "no_proxy"):
-        if patterns := os.environ.get(name):
+        if (patterns := os.environ.get(name)) is not None:
             if any(_bypasses_proxy(host, each.strip()) for each in patterns.split(",")):
                 return None
-            break  # gRPC reads only the first variable that is set
+            break  # gRPC reads only the first variable that is set, even if it is empty
     for name in ("grpc_proxy", "https_proxy", "http_proxy"):
-        if url := os.environ.get(name):
+        if (url := os.environ.get(name)) is not None:
             # gRPC supports plain HTTP proxies only, and ignores others.
             if not url.startswith("http://"):
                 return None
@@ -127,12 +127,11 @@ def _grpc_proxy(host: str) -> Proxy | None:
 
 
 def _bypasses_proxy(host: str, pattern: str) -> bool:
-    """Return whether an entry of `no_proxy`, an IP network or a suffix, matches the host."""
-    if not pattern:
-        return False
+    """Return whether an entry of `no_proxy`, an IP network or a domain, matches the host."""
     with suppress(ValueError):
         return ipaddress.ip_address(host) in ipaddress.ip_network(pattern, strict=False)
-    return host.lower().endswith(pattern.lower())
+    domain = pattern.lower().removeprefix(".")
+    return bool(domain) and f".{host.lower()}".endswith(f".{domain}")
 
 
 def _parse_proxy(

@@ -799,6 +799,29 @@ class TestProxies:
         assert route is not None
         assert route.first == ("p", port)
 
+    @pytest.mark.parametrize(
+        ("environ", "bypassed"),
+        [
+            ({"no_proxy": "collector.example"}, True),
+            ({"no_proxy": "a, .COLLECTOR.example"}, True),
+            ({"no_proxy": "example"}, True),
+            ({"no_proxy": "llector.example"}, False),
+            ({"no_proxy": "*, .,,"}, False),
+            ({"no_proxy": "collector.example", "no_grpc_proxy": ""}, False),
+            ({"grpc_proxy": "", "https_proxy": "http://p"}, True),
+        ],
+        ids=str,
+    )
+    def test_proxy_of_grpc_is_bypassed_as_grpc_does(
+        self, monkeypatch: pytest.MonkeyPatch, environ: dict[str, str], bypassed: bool
+    ) -> None:
+        """For gRPC, unlike requests, a variable that is empty is set."""
+        for variable, value in environ.items():
+            monkeypatch.setenv(variable, value)
+        route = route_to(ExporterConfig("otlp-grpc", "https://collector.example:4317"))
+        assert route is not None
+        assert (route.proxy is None) is bypassed
+
     def test_silent_proxy_is_reported(
         self, send: Send, exporter: dict[str, Any], gate: Gate, monkeypatch: pytest.MonkeyPatch
     ) -> None:
