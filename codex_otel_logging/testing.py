@@ -24,7 +24,7 @@ from .config.otel_config import OtelConfig
 from .events.checks import ignored_record
 from .events.event import Event
 from .events.reader import EventReader, is_event_logger
-from .events.redaction import Redaction, sensitive_names
+from .events.redaction import Redaction, redacted_again_inside, sensitive_names
 from .handler import divert_events, shared_attributes_of
 from .values import encodable_keys
 
@@ -47,12 +47,16 @@ class CapturedEvent:
         """Return the name and the event's own attributes, shortened and redacted."""
         sensitive = sensitive_names(self.name)
         own = (
-            f" {key}={'...' if key in sensitive else _abbreviate.repr(value)}"
+            f" {key}={'...' if key in sensitive else _abbreviated(value, sensitive)}"
             for key, value in self.attributes.items()
             if key not in catalog.COMMON_FIELD_NAMES
         )
         text = self.name + "".join(own)
         return f"<{text if len(text) <= _MAX_REPR_LENGTH else text[:_MAX_REPR_LENGTH] + '...'}>"
+
+
+def _abbreviated(value: Any, sensitive: frozenset[str]) -> str:
+    return _abbreviate.repr(redacted_again_inside(value, sensitive))
 
 
 class CapturedEvents(list[CapturedEvent]):

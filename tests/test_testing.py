@@ -308,6 +308,16 @@ def test_repr_is_short_and_redacted() -> None:
     assert "secret" in prompt.attributes["prompt"]
 
 
+def test_repr_redacts_sensitive_fields_inside_maps_and_arrays() -> None:
+    with capture_events() as events:
+        TOOLS.info("codex.turn_ttft", extra={"extra": {"prompt": "secret"}})
+        TOOLS.info("codex.turn_ttft", extra={"calls": [{"output": "secret"}]})
+    assert repr(events) == (
+        "[<codex.turn_ttft extra={'prompt': '[REDACTED]', 'prompt_length': 6}>, "
+        "<codex.turn_ttft calls=[{'output': '[REDACTED]', 'output_length': 6}]>]"
+    )
+
+
 def test_unreadable_record_is_reported_and_passed_on(
     capsys: pytest.CaptureFixture[str],
 ) -> None:

@@ -116,16 +116,17 @@ def _redacted_again(
 ) -> dict[str, AttributeValue]:
     """Return a copy of `fields`, redacted at any depth."""
     # Without the fields that are redacted already: the length would be that of the replacement.
-    inside = {key: _redacted_again_inside(value, names) for key, value in fields.items()}
+    inside = {key: redacted_again_inside(value, names) for key, value in fields.items()}
     found = redacted(inside, [key for key in inside if key in names and inside[key] != REDACTED])
     return cast("dict[str, AttributeValue]", found)
 
 
-def _redacted_again_inside(value: AttributeValue, names: frozenset[str]) -> AttributeValue:
+def redacted_again_inside(value: AttributeValue, names: frozenset[str]) -> AttributeValue:
+    """Return what `redacted_inside` does; a field that is redacted already keeps its `_length`."""
     if isinstance(value, dict):
         return cast("AttributeValue", _redacted_again(value, names))
     if isinstance(value, list):
-        return [_redacted_again_inside(item, names) for item in value]
+        return [redacted_again_inside(item, names) for item in value]
     return value
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from .. import catalog
-from ..events.redaction import REDACTED, sensitive_names
+from ..events.redaction import REDACTED, redacted_again_inside, sensitive_names
 from ..text import brief
 
 if TYPE_CHECKING:
@@ -57,11 +57,15 @@ class ReceivedEvent:
         name = self.name
         sensitive = sensitive_names(name)
         fields = (
-            f" {key}={_hidden(value) if key in sensitive else brief(value)}"
+            f" {key}={_hidden(value) if key in sensitive else _brief(value, sensitive)}"
             for key, value in self.attributes.items()
             if key not in catalog.COMMON_FIELD_NAMES
         )
         return f"<{brief(name)}{''.join(fields)}>"
+
+
+def _brief(value: Any, sensitive: frozenset[str]) -> str:
+    return brief(redacted_again_inside(value, sensitive))
 
 
 def _hidden(value: Any) -> str:

@@ -208,6 +208,24 @@ def test_repr_of_an_event_is_one_line_without_sensitive_values() -> None:
     assert repr(request) == "ReceivedRequest(transport='http/json')"
 
 
+def test_repr_of_an_event_redacts_sensitive_fields_inside_maps() -> None:
+    """The sender may have redacted some of them; their lengths are not those of the replacement."""
+    texts = {"prompt": "secret", "output": "[REDACTED]"}
+    attributes: list[dict[str, object]] = [
+        {"key": "event.name", "value": {"stringValue": "codex.turn_ttft"}}
+    ]
+    for key, text in texts.items():
+        inside = {"values": [{"key": key, "value": {"stringValue": text}}]}
+        attributes.append({"key": f"of_{key}", "value": {"kvlistValue": inside}})
+    records = [{"attributes": attributes}]
+    message = request_from_json({"resourceLogs": [{"scopeLogs": [{"logRecords": records}]}]})
+    (event,) = events_of(ReceivedRequest("http/json", {}, message))
+    assert repr(event) == (
+        "<codex.turn_ttft of_prompt=\"{'prompt': '[REDACTED]', 'prompt_length': 6}\" "
+        "of_output=\"{'output': '[REDACTED]'}\">"
+    )
+
+
 @pytest.mark.parametrize("base64", ["+/+/", "-_-_"])
 def test_bytes_in_json_are_read_in_both_alphabets_of_base64(base64: str) -> None:
     records = [{"body": {"bytesValue": base64}}]
