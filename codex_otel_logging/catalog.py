@@ -8,9 +8,9 @@ catalog, and `register` adds an application's own events.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
-from .values import attribute_value
+from .values import attribute_value, encodable
 
 FieldType = Literal["string", "integer", "number", "boolean string", "timestamp"]
 """The type of a field.
@@ -54,7 +54,8 @@ class Field(NamedTuple):
             isinstance(value, bool) and self.type in ("integer", "number")
         ):
             return f"expected {_ARTICLES[self.type]}, got {type(value).__name__}"
-        if self.choices and str(value) not in self.choices:
+        # Encodable first: `str` refuses an integer of more than 4300 digits.
+        if self.choices and str(encodable(value)) not in self.choices:  # type: ignore[arg-type]
             return f"expected one of {', '.join(map(repr, self.choices))}"
         return None
 
@@ -232,13 +233,34 @@ def register(event: EventType) -> None:
     the handler is built.
 
     Raises:
-        ValueError: the name is empty, or the catalog has a different event of that name.
+        ValueError: the name is empty, a field is invalid, or the catalog has a different event of
+            that name.
 
     """
     if not event.name:
         raise ValueError("event names must not be empty")
+    for field in event.fields:
+        if (fault := _declaration_fault(field)) is not None:
+            raise ValueError(f"event {event.name!r}: {fault}")
     if _events.setdefault(event.name, event) != event:  # atomic, so no lock is needed
         raise ValueError(f"event {event.name!r} is already in the catalog with different fields")
+
+
+def _declaration_fault(field: object) -> str | None:
+    """Return what is invalid in the declaration of a field, or None."""
+    # A `Field` is a tuple itself: iterating over `(Field("plan"))` yields its texts.
+    if not isinstance(field, Field):
+        return f"fields: expected a tuple of Field, got {type(field).__name__} in it"
+    # A sensitivity that no setting has would leave the field unredacted.
+    for attribute, value, known in (
+        ("type", field.type, get_args(FieldType)),
+        ("presence", field.presence, get_args(Presence)),
+        ("sensitive", field.sensitive, (None, *get_args(Sensitivity))),
+    ):
+        if value not in known:
+            expected = ", ".join(map(repr, known))
+            return f"field {field.name!r}: {attribute} must be one of {expected}"
+    return None
 
 
 def problems(name: str, fields: Mapping[str, object]) -> list[str]:

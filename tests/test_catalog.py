@@ -2,6 +2,7 @@
 
 import json
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
@@ -140,6 +141,32 @@ def test_registering_a_taken_name_raises_unless_the_events_are_equal(own_event: 
         catalog.register(EventType("codex.tool_result"))
     with pytest.raises(ValueError, match="must not be empty"):
         catalog.register(EventType(""))
+
+
+@pytest.mark.parametrize(
+    ("fields", "fault"),
+    [
+        ((Field("plan", sensitive=True),), "field 'plan': sensitive must be one of None, 'prompt'"),  # type: ignore[arg-type]
+        ((Field("plan", sensitive="prompts"),), "field 'plan': sensitive must be one of"),  # type: ignore[arg-type]
+        ((Field("steps", "int"),), "field 'steps': type must be one of 'string', 'integer'"),  # type: ignore[arg-type]
+        ((Field("steps", presence="never"),), "field 'steps': presence must be one of 'always'"),  # type: ignore[arg-type]
+        (Field("plan"), "fields: expected a tuple of Field, got str in it"),
+        (("plan",), "fields: expected a tuple of Field, got str in it"),
+    ],
+)
+def test_event_with_an_invalid_field_is_not_registered(
+    fields: Any, fault: str, own_catalog: None
+) -> None:
+    """A misspelt sensitivity would leave the field unredacted."""
+    with pytest.raises(ValueError, match=f"^event 'myapp.planned': {fault}"):
+        catalog.register(EventType("myapp.planned", "", fields))
+    assert catalog.find("myapp.planned") is None
+
+
+def test_huge_integer_is_not_one_of_the_choices() -> None:
+    field = Field("steps", "integer", choices=("1", "2"))
+    assert field.problem(1) is None
+    assert field.problem(10**5000) == "expected one of '1', '2'"
 
 
 def test_events_of_a_recorded_session_have_no_problems() -> None:
