@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, cast, get_args
 
 from ..text import suggestion
 from .endpoints import (
+    METADATA_KEY,
+    TOKEN,
     grpc_endpoint_problem,
     http_endpoint_problem,
     http_header_problem,
@@ -123,6 +125,13 @@ class ExporterTable:
         headers: dict[str, str] = {}
         seen: set[str] = set()
         for key in table.names():
+            # A header written as one text, "Authorization: Bearer ...", has its value in the name.
+            # So an invalid name is shown up to its first invalid character, in this fault only.
+            valid = re.match(TOKEN if over_http else METADATA_KEY, key)
+            start = valid[0] if valid else ""
+            if start != key and (problem := problem_of(key, "")):
+                table.fault(key, problem, shown=f"{start}...")
+                continue
             value = table.string(key)
             # One of them would silently replace the other.
             if key.lower() in seen:

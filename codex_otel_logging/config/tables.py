@@ -121,9 +121,10 @@ class TableReader:
         self.declare(key)
         return self._contents.get(key)
 
-    def fault(self, key: str, text: str) -> None:
-        """Add a fault of `key` or of its value."""
-        self._faults.add(self._position_of(key), f"{self._path(key)}: {text}")
+    def fault(self, key: str, text: str, *, shown: str | None = None) -> None:
+        """Add a fault of `key` or of its value. `shown` replaces a key that may hold a secret."""
+        path = self._path(key if shown is None else shown)
+        self._faults.add(self._position_of(key), f"{path}: {text}")
 
     def warn(self, key: str, text: str) -> None:
         """Add a warning about `key`, or a fault if reading is strict."""

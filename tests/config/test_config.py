@@ -288,7 +288,7 @@ class TestFaults:
             "set it or give a default: ${PROTOCOL:-...}",
             "exporter.otlp-http.headers.x-key: environment variable TOKEN is not set; "
             "set it or give a default: ${TOKEN:-...}",
-            "exporter.otlp-http.headers.a b: invalid header name; use letters, digits and hyphens",
+            "exporter.otlp-http.headers.a...: invalid header name; use letters, digits and hyphens",
             "exporter.otlp-http.retries: unknown key; expected one of compression, endpoint, "
             "headers, protocol, timeout_ms, tls",
             "environment: expected a string, got an array",
@@ -305,6 +305,17 @@ class TestFaults:
         found = faults(table, TOKEN=secret)
         assert len(found) == 7
         assert secret not in "\n".join(found)
+
+    @pytest.mark.parametrize("table", [http, grpc])
+    @pytest.mark.parametrize("value", ["", "${NAME}", 5])
+    def test_header_written_as_one_text_is_not_shown(
+        self, table: Callable[..., dict[str, Any]], value: object
+    ) -> None:
+        found = faults(table(headers={"Authorization: Bearer s3cr3t": value, "=s3cr3t": value}))
+        assert [fault.rpartition(".headers.")[2].partition(";")[0] for fault in found] in (
+            ["Authorization...: invalid header name", "...: invalid header name"],
+            ["Authorization...: invalid metadata key", "...: invalid metadata key"],
+        )
 
 
 class TestFiles:

@@ -268,7 +268,7 @@ BAD_TABLES: list[tuple[dict[Any, Any], str]] = [
     ),
     (
         http(headers={"a b": "x"}),
-        "exporter.otlp-http.headers.a b: invalid header name; use letters, digits and hyphens",
+        "exporter.otlp-http.headers.a...: invalid header name; use letters, digits and hyphens",
     ),
     (
         http(headers={"Content-Type": "x"}),
@@ -305,7 +305,7 @@ BAD_TABLES: list[tuple[dict[Any, Any], str]] = [
     ),
     (
         grpc(headers={"x/y": "v"}),
-        "exporter.otlp-grpc.headers.x/y: "
+        "exporter.otlp-grpc.headers.x...: "
         "invalid metadata key; use letters, digits, hyphens, dots and underscores",
     ),
     (
