@@ -2,7 +2,8 @@
 
 A misspelt key, a wrong type and an invalid value are faults. An unknown key that resembles no known
 one is a warning: a newer Codex CLI may define it. Nothing here uses the network or imports
-OpenTelemetry. No message and no `repr` contains a header's value or the value of a `${NAME}`.
+OpenTelemetry. No message and no `repr` contains a header's value, or the value of a `${NAME}` in
+the exporter's table. One in `spool.path` is part of a path that messages must name.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 A field with `setting` is a key of the `[otel]` table. Its metadata is the only place that describes
 the key: reading, the schema and the documentation use it. No `repr` shows a header's value or the
-value of a `${NAME}`.
+value of a `${NAME}` in the exporter's table.
 """
 
 from __future__ import annotations

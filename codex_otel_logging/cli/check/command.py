@@ -1,7 +1,8 @@
 """The command `check`: prints the settings in effect and what follows from them.
 
 On request it also exports one event, and reports whether events reach the handler of a logging
-dictionary. Header values and the values of `${NAME}` references are never printed.
+dictionary. Header values and the values of `${NAME}` references in the exporter's table are never
+printed.
 """
 
 from __future__ import annotations
