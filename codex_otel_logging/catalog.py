@@ -110,6 +110,21 @@ COMMON_FIELD_NAMES = frozenset(field.name for field in COMMON_FIELDS)
 
 _BOOLEAN_STRINGS = ("true", "false")
 
+_DECISIONS = (
+    "approved",
+    "approved_for_session",
+    "approved_with_amendment",
+    "approved_mcp_policy_amendment",
+    "approved_with_network_policy_allow",
+    "denied",
+    "denied_with_network_policy_deny",
+    "timed_out",
+    "abort",
+)
+
+_DECISION_SOURCES = ("config", "user", "Config", "User", "AutomatedReviewer")
+"""The first two are the documented spellings; the Codex CLI sends the others."""
+
 _BUILT_IN = (
     EventType(
         "codex.conversation_starts",
@@ -168,8 +183,8 @@ _BUILT_IN = (
         (
             Field("tool_name"),
             Field("call_id"),
-            Field("decision", choices=("approved", "approved_for_session", "denied", "abort")),
-            Field("source", description="who decided", choices=("config", "user")),
+            Field("decision", choices=_DECISIONS),
+            Field("source", description="who decided", choices=_DECISION_SOURCES),
         ),
     ),
     EventType(

@@ -13,10 +13,20 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Literal, TypedDict
 
-Decision = Literal["approved", "approved_for_session", "denied", "abort"]
+Decision = Literal[
+    "approved",
+    "approved_for_session",
+    "approved_with_amendment",
+    "approved_mcp_policy_amendment",
+    "approved_with_network_policy_allow",
+    "denied",
+    "denied_with_network_policy_deny",
+    "timed_out",
+    "abort",
+]
 """The decision on a tool call that needed approval."""
 
-DecisionSource = Literal["config", "user"]
+DecisionSource = Literal["config", "user", "Config", "User", "AutomatedReviewer"]
 """The source of a decision on a tool call."""
 
 CommonFields = TypedDict(

@@ -8,6 +8,7 @@ import pytest
 
 from codex_otel_logging import catalog
 from codex_otel_logging.catalog import EventType, Field
+from support.paths import DATA
 
 SOURCE_EVENTS = {
     "codex.api_request": [
@@ -89,12 +90,12 @@ def test_valid_event_has_no_problems() -> None:
 
 
 def test_problems_name_event_field_and_fault_but_no_value() -> None:
-    fields = {"tool_name": 7, "decision": "secret", "source": "user"}
+    fields = {"tool_name": 7, "decision": "denied", "source": "secret"}
     assert catalog.problems("codex.tool_decision", fields) == [
         "codex.tool_decision: tool_name: expected a string, got int",
         "codex.tool_decision: call_id: missing; expected a string",
-        "codex.tool_decision: decision: "
-        "expected one of 'approved', 'approved_for_session', 'denied', 'abort'",
+        "codex.tool_decision: source: "
+        "expected one of 'config', 'user', 'Config', 'User', 'AutomatedReviewer'",
     ]
 
 
@@ -119,6 +120,21 @@ def test_presence_decides_which_fields_may_be_missing(
 
 def test_computed_length_may_be_missing() -> None:
     assert catalog.problems("codex.user_prompt", {"prompt": "hello"}) == []
+
+
+@pytest.mark.parametrize("version", ["0.44.0", "0.169.0"])
+def test_decisions_of_the_codex_cli_are_valid(version: str) -> None:
+    document = json.loads((DATA / f"codex-{version}.json").read_bytes())
+    records = [
+        {pair["key"]: next(iter(pair["value"].values())) for pair in record["attributes"]}
+        for resource in document["resourceLogs"]
+        for scope in resource["scopeLogs"]
+        for record in scope["logRecords"]
+    ]
+    decisions = [each for each in records if each.get("event.name") == "codex.tool_decision"]
+    assert decisions
+    for fields in decisions:
+        assert catalog.problems("codex.tool_decision", fields) == []
 
 
 def test_unknown_event_is_a_problem() -> None:

@@ -273,14 +273,14 @@ def test_events_of_threads_and_tasks_have_their_conversations() -> None:
 
 def test_problems_include_faults_and_ignored_records() -> None:
     with capture_events() as events:
-        TOOLS.info("codex.tool_decision", extra={**DECISION, "decision": "yes"})
+        TOOLS.info("codex.tool_decision", extra={**DECISION, "source": "me"})
         LOGGER.info("codex.tool_resutl")
         TOOLS.info("anything", extra={"event.name": 7})
     assert events.names == ["codex.tool_decision"]
     found, misspelt, other = events.problems
     assert found == (
-        "codex.tool_decision: decision: "
-        "expected one of 'approved', 'approved_for_session', 'denied', 'abort'"
+        "codex.tool_decision: source: "
+        "expected one of 'config', 'user', 'Config', 'User', 'AutomatedReviewer'"
     )
     assert re.sub(r"\d+", "N", misspelt) == (
         "test_testing.py:N: 'codex.tool_resutl': unknown event; did you mean 'codex.tool_result'?"

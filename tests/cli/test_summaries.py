@@ -200,7 +200,13 @@ def test_failure_is_found_in_status_message_success_or_severity(
 
 @pytest.mark.parametrize(
     ("decision", "denied"),
-    [("denied", True), ("Abort", True), ("approved", False), ("approved_for_session", False)],
+    [
+        ("denied", True),
+        ("denied_with_network_policy_deny", True),
+        ("Abort", True),
+        ("approved", False),
+        ("approved_for_session", False),
+    ],
 )
 def test_denied_and_aborted_decisions_are_counted(decision: str, denied: bool) -> None:
     assert is_denied(event("codex.tool_decision", decision=decision)) is denied

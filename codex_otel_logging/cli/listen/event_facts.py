@@ -86,7 +86,9 @@ def failure_of(event: ReceivedEvent) -> str | None:
 def is_denied(event: ReceivedEvent) -> bool:
     """Return whether an event is a decision that denies or aborts a tool call."""
     decision = str(event.attributes.get("decision")).lower()
-    return event.name == "codex.tool_decision" and decision in ("denied", "abort")
+    # The Codex CLI also sends "denied_with_network_policy_deny".
+    is_denial = decision.startswith("denied") or decision == "abort"
+    return event.name == "codex.tool_decision" and is_denial
 
 
 def has_succeeded(event: ReceivedEvent) -> bool | None:
