@@ -117,7 +117,9 @@ class _ValueCopier:
         # Before str and int: a member of a StrEnum or an IntEnum is one of these, too.
         if isinstance(value, Enum):
             return self.copy(value.value)
-        if isinstance(value, str):
+        # Not isinstance(): a proxy, such as werkzeug's `LocalProxy`, claims its object's class,
+        # and the built-in methods refuse it. It is sent as text.
+        if issubclass(kind, str):
             return str.__str__(value)
         if isinstance(value, (bytes, bytearray)):
             return bytes(value)
@@ -125,10 +127,10 @@ class _ValueCopier:
             return self._copy_nested(value, self._copy_elements)
         if isinstance(value, Mapping):
             return self._copy_nested(value, self._copy_entries)
-        if isinstance(value, int):
-            return int.__int__(value)
-        if isinstance(value, float):
-            return float.__float__(value)
+        if issubclass(kind, int):
+            return int.__int__(value)  # type: ignore[arg-type]
+        if issubclass(kind, float):
+            return float.__float__(value)  # type: ignore[arg-type]
         if isinstance(value, timedelta) and self._milliseconds:
             return round(value / _MILLISECOND)
         if isinstance(value, (datetime, date, time)):

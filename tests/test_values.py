@@ -204,6 +204,36 @@ def test_values_become_plain_values(value: object, expected: object) -> None:
     assert type(result) is type(expected)
 
 
+class Proxy:
+    """Stands for another object, as werkzeug's `LocalProxy` and wrapt's `ObjectProxy` do."""
+
+    def __init__(self, value: object) -> None:
+        self._value = value
+
+    @property
+    def __class__(self) -> Any:
+        return type(self._value)
+
+    @__class__.setter
+    def __class__(self, value: Any) -> None:
+        raise TypeError
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._value, name)
+
+    def __str__(self) -> str:
+        return str(self._value)
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [("text", "text"), (5, "5"), (1.5, "1.5"), ({"a": 1}, {"a": 1})],
+    ids=lambda value: type(value).__name__,
+)
+def test_proxy_becomes_the_value_or_text_of_its_object(value: object, expected: object) -> None:
+    assert attribute_value("x", Proxy(value)) == expected
+
+
 def test_timedelta_becomes_milliseconds_in_fields_ending_in_ms() -> None:
     delta = timedelta(seconds=1, microseconds=2600)
     assert attribute_value("duration_ms", delta) == 1003
