@@ -102,12 +102,17 @@ class OutageReporter:
         # OTLP, "Partial Success": `rejected` 0 with a message is a warning about accepted events.
         if (rejected or reason) and now - self._partial_reported_at >= _LOSS_INTERVAL_S:
             self._partial_reported_at = now
-            _warn(
-                "%s: collector rejected %s (%s)",
-                self._destination,
-                _events(rejected),
-                reason or "no reason given",
-            )
+            if rejected:
+                _warn(
+                    "%s: collector rejected %s (%s)",
+                    self._destination,
+                    _events(rejected),
+                    reason or "no reason given",
+                )
+            else:
+                _warn(
+                    "%s: collector accepted the events, but warns (%s)", self._destination, reason
+                )
 
     def report_web_page(self, reason: str) -> None:
         """Report, once, that the endpoint answers with a web page."""

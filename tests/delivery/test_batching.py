@@ -243,6 +243,17 @@ def test_partial_success_counts_and_reports_rejected_events(
     assert reports() == ["collector rejected 1 event (too old)"]
 
 
+def test_warning_of_a_collector_that_accepts_all_events_is_reported(
+    scripted: Scripted, attach_to: Attach, reports: Callable[[], list[str]]
+) -> None:
+    """OTLP, "Partial Success": with `rejected_log_records` 0, the message is only a warning."""
+    handler = attach_to(scripted(Reply(message="deprecated"), OK))
+    log(3)
+    assert handler.flush()
+    assert handler.stats() == Stats(accepted=3, exported=3)
+    assert reports() == ["collector accepted the events, but warns (deprecated)"]
+
+
 def test_too_large_batch_is_halved_until_it_fits(scripted: Scripted, attach_to: Attach) -> None:
     collector = scripted(TOO_LARGE, TOO_LARGE, OK)
     handler = attach_to(collector)

@@ -64,7 +64,7 @@ class Reply:
         return self.status, {**TEXT, **more}, self.message.encode()
 
     def response(self) -> ExportLogsServiceResponse:
-        if not self.rejected:
+        if not (self.rejected or self.message):
             return ExportLogsServiceResponse()
         partial = ExportLogsPartialSuccess(
             rejected_log_records=self.rejected, error_message=self.message

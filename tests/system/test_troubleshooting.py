@@ -210,6 +210,7 @@ PAGE: Answer = (200, {"Content-Type": "text/html"}, b"<!doctype html>")
 ANSWERS = [
     *(Reply(status) for status in (400, 401, 403, 404, 307, 413, 415, 429, 503)),
     Reply(rejected=1, message="too old"),
+    Reply(message="deprecated"),
     PROXY_REQUIRES_PASSWORD,
     PAGE,
 ]
