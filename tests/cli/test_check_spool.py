@@ -82,13 +82,42 @@ def test_leftovers_are_shown_by_destination_and_age(
     assert all(re.fullmatch(r"\d+ s", row[5]) for row in rows[1:])
     assert lines[6:] == [
         "Leftover events are exported by the next process that logs, or by: "
-        "codex-otel-logging drain"
+        f"codex-otel-logging drain {with_leftovers.settings}",
+        "To export events for another destination to this one, run: "
+        f"codex-otel-logging drain --redirect {with_leftovers.settings}",
     ]
     found = spool_of(with_leftovers, capsys)
     assert (found["bytes"], found["problem"]) == (size, None)
     assert [(each["destination"], each["events"]) for each in found["files"]] == [
         (f"otlp-http {endpoint}", 5) for endpoint in ENDPOINTS
     ]
+
+
+def test_advice_names_what_exports_the_leftovers(
+    application: Application,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The next process that logs leaves the events of another destination alone."""
+    application.die(2)
+    advice = "Leftover events are exported by the next process that logs, or by: "
+    settings = application.settings.rename(application.folder / "my settings.toml")
+    assert main(["check", str(settings)]) == 0
+    assert capsys.readouterr().out.endswith(f"{advice}codex-otel-logging drain '{settings}'\n")
+
+    default = settings.rename(application.folder / "config.toml")
+    monkeypatch.setenv("CODEX_HOME", str(application.folder))
+    assert main(["check"]) == 0
+    assert capsys.readouterr().out.endswith(f"{advice}codex-otel-logging drain\n")
+
+    default.rename(application.settings)
+    application.configure(ENDPOINTS[1])
+    assert printed(application, capsys)[5:] == [
+        "To export events for another destination to this one, run: "
+        f"codex-otel-logging drain --redirect {application.settings}"
+    ]
+    application.settings.write_text("[otel.spool]\npath = 'spool'\n")
+    assert printed(application, capsys)[5:] == []
 
 
 @needs_rich

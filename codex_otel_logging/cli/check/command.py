@@ -8,6 +8,7 @@ printed.
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
@@ -22,6 +23,7 @@ from .effective import Setting
 from .findings import Checked, Findings, find
 from .reach import Reach
 from .sample import EVENT
+from .source import Source
 
 FINE, NOT_SENT, FAULTY = 0, 1, 2
 """Exit statuses: no problem found; events would not arrive; the settings cannot be checked."""
@@ -136,7 +138,16 @@ def _print_settings(out: Console, checked: Checked) -> None:
     for line in _consequences(checked):
         out.line(printable(line))
     if checked.spool is not None:
-        checked.spool.print(out)
+        exporter = None if checked.why_not else source.config.exporter
+        destination = None if exporter is None else exporter.destination
+        checked.spool.print(out, destination, _drain_path(source))
+
+
+def _drain_path(source: Source) -> str:
+    """Return the argument with which `drain` reads the same settings, with a blank before it."""
+    if source.kind == "argument":
+        return f" {shlex.quote(source.file.name)}"
+    return " [PATH]" if source.kind == "logging" else ""
 
 
 def _row(setting: Setting) -> tuple[str, str, str]:

@@ -34,8 +34,15 @@ class CheckedSpool(NamedTuple):
             "problem": self.problem,
         }
 
-    def print(self, out: Console) -> None:
-        """Print the same facts as text."""
+    def print(self, out: Console, destination: str | None, path: str) -> None:
+        """Print the same facts as text, and what exports the leftovers.
+
+        Args:
+            out: where to print.
+            destination: where events are sent; None if nothing is sent.
+            path: what follows the command `drain`: a blank and the TOML file, or nothing.
+
+        """
         out.line(printable(f"Spool: {self.path}, {', '.join(self._facts())}."))
         if self.problem:
             text = f"Warning: {self.problem}; events are kept in memory only."
@@ -44,12 +51,13 @@ class CheckedSpool(NamedTuple):
             out.line()
             out.table(HEADER, [row(group) for group in self.groups])
             out.line()
-        if any(group.state == "left" for group in self.groups):
-            out.line(
-                "Leftover events are exported by the next process that logs, or by: "
-                "codex-otel-logging drain",
-                indent=2,
-            )
+        left = {group.destination for group in self.groups if group.state == "left"}
+        if destination in left:
+            text = "Leftover events are exported by the next process that logs, or by: "
+            out.line(printable(f"{text}codex-otel-logging drain{path}"), indent=2)
+        if destination is not None and left - {destination}:
+            text = "To export events for another destination to this one, run: "
+            out.line(printable(f"{text}codex-otel-logging drain --redirect{path}"), indent=2)
 
     def _facts(self) -> Iterator[str]:
         if not self.exists:
