@@ -204,10 +204,11 @@ def _add_drain(commands: Commands) -> None:
         "for a machine on which none follows. Files of running processes are not touched. Any "
         "number of drains may run at once. If the collector keeps failing, drain ends after a few "
         "attempts and can be repeated.",
-        epilog="Exit status: 0 if no ended process has left anything; 1 if files are left or the "
-        "exporter's package is missing; 2 if the settings are invalid, cannot be read, or name no "
-        "spool or no exporter, if --discard is not confirmed, and for an invalid command line; 130 "
-        "if interrupted by Ctrl-C.",
+        epilog="Exit status: 0 if no ended process has left anything; 1 if files are left, the "
+        "directory cannot be read, or the exporter's package is missing; 2 if the settings are "
+        "invalid, cannot be read, name no spool or no exporter, or are turned off by "
+        "OTEL_SDK_DISABLED, for --discard without a terminal and without --yes, and for an invalid "
+        "command line; 130 if interrupted by Ctrl-C.",
     )
     drain.add_argument(
         "path",

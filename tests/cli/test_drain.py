@@ -300,6 +300,21 @@ def test_rejected_events_are_counted_and_removed(
     ]
 
 
+def test_rejection_without_a_reason_is_reported_as_such(
+    application: Application, scripted: Scripted, drain: Drain
+) -> None:
+    """OTLP does not require a message in a partial success."""
+    configure_for(application, scripted(Reply(rejected=1)))
+    application.die(2)
+    status, lines = drain()
+    assert status == NOTHING_LEFT
+    assert lines[1:] == [
+        "leftover events rejected: no reason given",
+        "Exported 1 event of 1 process; 1 event rejected, expired or damaged",
+        "Nothing is left",
+    ]
+
+
 @pytest.mark.parametrize(
     "refusal",
     [

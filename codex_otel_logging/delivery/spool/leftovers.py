@@ -233,7 +233,8 @@ class Leftovers:
             if settlement is not None:
                 settled = Settlement(*map(sum, zip(settled, settlement, strict=True)))
                 if settlement.exported < settlement.events:
-                    self._warn("", f"leftover events rejected: {outcome.reason}")
+                    reason = outcome.reason or "no reason given"
+                    self._warn("", f"leftover events rejected: {reason}")
         self._rejected_batches = 0 if parts.any_accepted else self._rejected_batches + 1
         self._settle(leftover, batch, settled)
         return True
