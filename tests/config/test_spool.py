@@ -192,13 +192,13 @@ class TestSchema:
     @pytest.mark.parametrize(
         "table", [{"path": "a"}, {"path": "~/a"}, {"path": "${A}/b"}, {"path": "$${A}"}]
     )
-    def test_schema_accepts(self, table: Any) -> None:
+    def test_schema_accepts_every_form_of_path(self, table: Any) -> None:
         jsonschema.validate({"otel": {"spool": table}}, schema())
 
     @pytest.mark.parametrize(
         "table", [{}, {"path": ""}, {"path": 5}, {"path": "${"}, {"path": "a", "b": 1}, "a", []]
     )
-    def test_schema_rejects(self, table: Any) -> None:
+    def test_schema_rejects_invalid_tables(self, table: Any) -> None:
         with pytest.raises(jsonschema.ValidationError):
             jsonschema.validate({"otel": {"spool": table}}, schema())
 

@@ -222,7 +222,9 @@ class TestFlippedBits:
 
 
 class TestCutFiles:
-    def test_every_length(self, directory: Path, warnings: list[str], tmp_path: Path) -> None:
+    def test_file_cut_at_any_length_keeps_its_whole_records(
+        self, directory: Path, warnings: list[str], tmp_path: Path
+    ) -> None:
         path = tmp_path / "five.spool"
         offsets = write_segment(path, turns(5))
         contents = path.read_bytes()
