@@ -209,7 +209,7 @@ def from_toml(
     Args:
         path: the file; `~`, `$NAME`, `${NAME}` and `${NAME:-default}` are expanded. None means the
             Codex CLI's file: `$CODEX_HOME/config.toml`, or `~/.codex/config.toml` if `CODEX_HOME`
-            is unset.
+            is unset or empty.
         options: the keyword arguments of `CodexOtelHandler`.
 
     Raises:
