@@ -22,8 +22,8 @@ MAX_INTEGER = (1 << 31) - 1
 """The maximum of every integer setting."""
 
 EXAMPLE_ENDPOINTS: dict[ExporterName, str] = {
-    "otlp-http": f"https://localhost:4318{LOGS_PATH}",
-    "otlp-grpc": "https://localhost:4317",
+    "otlp-http": f"http://localhost:4318{LOGS_PATH}",
+    "otlp-grpc": "http://localhost:4317",
 }
 
 

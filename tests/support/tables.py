@@ -201,12 +201,12 @@ BAD_TABLES: list[tuple[dict[Any, Any], str]] = [
     (
         {"exporter": {"otlp-http": {}}},
         "exporter.otlp-http.endpoint: missing; set the collector's address, "
-        "such as 'https://localhost:4318/v1/logs'",
+        "such as 'http://localhost:4318/v1/logs'",
     ),
     (
         {"exporter": {"otlp-grpc": {}}},
         "exporter.otlp-grpc.endpoint: missing; set the collector's address, "
-        "such as 'https://localhost:4317'",
+        "such as 'http://localhost:4317'",
     ),
     (
         http(endpoint="collector:4318"),
