@@ -127,12 +127,13 @@ class OtelConfig:
     ) -> OtelConfig:
         """Read the `[otel]` table of a TOML file; the file's other tables are ignored.
 
-        Returns the defaults if the file has no such table. Paths under `tls` are relative to the
-        file's folder.
+        Returns the defaults if the file has no such table. `spool.path` and the paths under `tls`
+        are relative to the file's folder.
 
         Args:
             path: the file; `~`, `$NAME`, `${NAME}` and `${NAME:-default}` are expanded. None means
-                `$CODEX_HOME/config.toml` if `CODEX_HOME` is set, else `~/.codex/config.toml`.
+                `$CODEX_HOME/config.toml`, or `~/.codex/config.toml` if `CODEX_HOME` is unset or
+                empty.
             missing_ok: return the defaults if the file does not exist.
             strict: raise for unknown keys and invalid environment variables instead of adding them
                 to `warnings`.
@@ -176,8 +177,8 @@ class OtelConfig:
         Args:
             otel: the contents of the table.
             where: the name of the table in messages.
-            folder: the folder that paths under `tls` are relative to; None means the working
-                directory.
+            folder: the folder that `spool.path` and the paths under `tls` are relative to; None
+                means the working directory.
             strict: raise for unknown keys and invalid environment variables instead of adding them
                 to `warnings`.
             environ: the variables that `${NAME}` refers to, and the `OTEL_*` variables; None means
