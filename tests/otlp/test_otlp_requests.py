@@ -22,7 +22,7 @@ from codex_otel_logging.conversation import RECORD_KEY
 from codex_otel_logging.events.event import Event, SharedAttributes
 from codex_otel_logging.events.reader import EventReader
 from codex_otel_logging.events.redaction import Redaction
-from codex_otel_logging.otlp.encoder import OtlpRequests
+from codex_otel_logging.otlp.encoder import OtlpRequests, _text_head
 from codex_otel_logging.otlp.sdk_records import OtlpRecords
 
 SHARED = SharedAttributes(
@@ -192,8 +192,8 @@ def test_scopes_are_in_the_order_of_their_first_event() -> None:
 
 
 @pytest.mark.parametrize("count", [63, 64, 65, 128, 129, 1000])
-def test_records_serialized_in_several_runs_are_one_request(count: int) -> None:
-    """The runs of two scopes end at different events, and one event takes the slow path."""
+def test_many_records_of_two_scopes_are_one_request(count: int) -> None:
+    """One of the events takes the slow path."""
     loggers = ["codex_otel", "codex_otel.a", "codex_otel"]
     events = [
         event(
@@ -201,6 +201,22 @@ def test_records_serialized_in_several_runs_are_one_request(count: int) -> None:
         )
         for number, logger in zip(range(count), cycle(loggers))
     ]
+    assert_encoded_officially(events, OtlpRequests(SHARED))
+
+
+@pytest.mark.parametrize("letter", ["x", "\u00e4", "\u20ac", "\U0001f600"])
+def test_texts_of_any_length_are_encoded_as_by_the_official_encoder(letter: str) -> None:
+    """The lengths of text, value, attribute and record each take more bytes at another length."""
+    lengths = [*range(140), *range(16_300, 16_400), 1 << 21]
+    events = [event({"a": letter * length, "z": letter}) for length in lengths]
+    assert_encoded_officially(events, OtlpRequests(SHARED))
+
+
+def test_integers_of_any_length_are_encoded_as_by_the_official_encoder() -> None:
+    bounds = [
+        sign * (1 << bits) + more for bits in range(65) for more in (-1, 0, 1) for sign in (1, -1)
+    ]
+    events = [event({"a": number, "z": number}) for number in bounds]
     assert_encoded_officially(events, OtlpRequests(SHARED))
 
 
@@ -258,9 +274,11 @@ def test_number_of_templates_is_bounded() -> None:
 
 def test_large_templates_are_not_kept() -> None:
     requests = OtlpRequests(SHARED)
-    events = [event(conversation=Conversation("x" * 10_000, "m")), event({"k" * 10_000: 1})]
+    events = [event(conversation=Conversation("x" * 10_000, "m")), event({"k" * 10_000: "x"})]
+    cached = _text_head.cache_info().currsize
     assert_encoded_officially(events * 2, requests)
     assert not requests._templates
+    assert _text_head.cache_info().currsize == cached
 
 
 @pytest.mark.parametrize("value", [object(), {1}, [object()], {"key": {1}}], ids=repr)
