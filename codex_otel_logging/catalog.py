@@ -50,7 +50,7 @@ class Field(NamedTuple):
     def problem(self, value: object) -> str | None:
         """Return what is wrong with a value of this field, or None. The value is not shown."""
         # To Python, but not to the catalog, a bool is an int.
-        if not isinstance(value, _PYTHON_TYPES[self.type]) or (
+        if not isinstance(value, PYTHON_TYPES[self.type]) or (
             isinstance(value, bool) and self.type in ("integer", "number")
         ):
             return f"expected {_ARTICLES[self.type]}, got {type(value).__name__}"
@@ -78,13 +78,15 @@ class EventType(NamedTuple):
         return frozenset(f.name.removesuffix("_length") for f in self.fields if f.computed)
 
 
-_PYTHON_TYPES: dict[FieldType, tuple[type, ...]] = {
+PYTHON_TYPES: Mapping[FieldType, tuple[type, ...]] = {
     "string": (str,),
     "integer": (int,),
     "number": (int, float),
     "boolean string": (str,),
     "timestamp": (str,),
 }
+"""The types that a field's value may have in Python, except that bool is none of them."""
+
 _ARTICLES: dict[FieldType, str] = {
     "string": "a string",
     "integer": "an integer",
