@@ -23,7 +23,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from itertools import accumulate, islice, repeat
+from itertools import accumulate, repeat, takewhile
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from ..config.settings import BatchConfig
@@ -337,18 +337,16 @@ class EventQueue:
         if self.batch:  # left behind when a signal handler raised during `put_back`
             self.put_back()
         waiting = self.waiting
-        count = size = 0
-        while count < min(len(waiting), self._max_batch_size):
-            size += waiting[count].size + _COMMON_SIZE
-            if count and size > self._max_request_bytes:
-                break
-            count += 1
+        count = min(len(waiting), self._max_batch_size)
+        # By position: a signal handler or a finalizer may log, and a deque that grows meanwhile
+        # cannot be iterated over.
+        size = sum(waiting[place].size for place in range(count)) + count * _COMMON_SIZE
         # Text that is not ASCII may take up to twice as much in UTF-8 as in memory. That bound is
         # slower to compute, so it is used only if doubling `size` would exceed the limit.
         if 2 * size > self._max_request_bytes:
-            sizes = (event.request_size + _COMMON_SIZE for event in islice(waiting, count))
-            fitting = sum(total <= self._max_request_bytes for total in accumulate(sizes))
-            count = max(fitting, 1)
+            sizes = (waiting[place].request_size + _COMMON_SIZE for place in range(count))
+            fits = self._max_request_bytes.__ge__
+            count = max(sum(1 for _ in takewhile(fits, accumulate(sizes))), 1)
         batch: list[Event] = []
         popped = map(deque.popleft, repeat(waiting, count))
         self.wake_threshold = sys.maxsize

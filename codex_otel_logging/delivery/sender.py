@@ -198,8 +198,10 @@ class Sender:
         """Start a batch that was just taken from the queue; `send` exports it, part by part."""
         for event in batch:
             # A check only reports invalid fields. A fault in it must not cost the event.
-            with suppress(Exception):
+            try:  # noqa: SIM105  # `suppress` would take a third as long as the check
                 self._check(event)
+            except Exception:
+                pass
         self._is_collector_proven = False
         self._parts = Parts(batch)
         self._failures = 0

@@ -95,7 +95,8 @@ class Event:
         """
         try:
             # A float of seconds resolves microseconds only; further digits would be noise.
-            return min(max(round(self.created * 1e6) * 1000, 0), MAX_INT64)
+            time_ns = round(self.created * 1e6) * 1000
+            return time_ns if 0 <= time_ns <= MAX_INT64 else min(max(time_ns, 0), MAX_INT64)
         except (TypeError, ValueError, OverflowError):
             return self.observed_ns
 

@@ -14,6 +14,7 @@ from codex_otel_logging.delivery import outages
 from codex_otel_logging.delivery.outages import Overflow
 from codex_otel_logging.delivery.queue import EventQueue
 from codex_otel_logging.delivery.wakeup import Wakeup
+from codex_otel_logging.events.event import Event
 from support.queued_events import numbers, turns
 
 
@@ -94,6 +95,31 @@ def test_batch_stays_within_its_limits() -> None:
     request_bytes = 3 * (event.request_size + 600)
     assert len(queue_of(9, max_request_bytes=request_bytes).take_batch()) == 3
     assert len(queue_of(9, max_request_bytes=1).take_batch()) == 1
+
+
+@pytest.mark.parametrize("measured", ["size", "request_size"])
+def test_event_logged_while_a_batch_is_measured_is_queued_behind_it(
+    monkeypatch: pytest.MonkeyPatch, measured: str
+) -> None:
+    """A signal handler or a finalizer may log at that moment, in any function."""
+    queue = queue_of(3, max_request_bytes=1_000)
+    late = turns(1)
+    (last,) = late
+    read: Any = getattr(Event, measured)
+
+    def log_and_read(event: Event) -> int:
+        if late:
+            queue.put(late.pop())
+        size: int = read.__get__(event)
+        return size
+
+    monkeypatch.setattr(Event, measured, property(log_and_read))
+    taken = [*queue.take_batch()]
+    while queue:
+        queue.account(len(taken), exported=queue.taken)
+        taken += queue.take_batch()
+    assert taken[-1] is last
+    assert numbers(taken) == [0, 1, 2, 0]
 
 
 def test_batch_that_is_put_back_is_taken_again() -> None:
