@@ -105,6 +105,8 @@ class NativeThread:
         self._name = name
         self._ident = 0
         self._running = allocate_lock()
+        # Acquired by the thread when it begins, or by `start` when it fails, whichever is first.
+        self._begun = allocate_lock()
 
     @classmethod
     def current(cls) -> NativeThread:
@@ -119,18 +121,20 @@ class NativeThread:
         If not `listed`, `threading` does not know the thread, and none of its locks is taken.
 
         Raises:
-            RuntimeError: no thread can be started, for example at exit.
+            RuntimeError: no thread can be started, for example at exit. A signal handler may raise
+                something else, even after the thread has begun; `is_alive` then tells.
 
         """
-        # Held while the thread runs: `join` waits for it, and `is_alive` looks at it.
-        self._running.acquire()
         try:
+            # Held while the thread runs: `join` waits for it, and `is_alive` looks at it.
+            self._running.acquire()
             if listed and not threads_are_greenlets():
                 threading.Thread(target=self._run, name=self._name, daemon=True).start()
             else:
                 start_new_thread(self._run, ())
-        except BaseException:  # also Ctrl-C; a thread that is not running must not look alive
-            self._running.release()
+        except BaseException:  # also Ctrl-C, while `threading` waits for the thread to begin
+            if self._begun.acquire(blocking=False):
+                self._running.release()  # it has not begun, and calls nothing if it still does
             raise
 
     def is_current(self) -> bool:
@@ -147,6 +151,8 @@ class NativeThread:
             self._running.release()
 
     def _run(self) -> None:
+        if not self._begun.acquire(blocking=False):
+            return
         self._ident = get_ident()
         _native_threads.add(self._ident)
         try:

@@ -286,21 +286,23 @@ class Worker:
         # In an empty context: monitoring agents copy the context of the starting thread to the new
         # one. The worker would keep the trace of the request that logged the first event for life.
         thread = NativeThread(lambda: Context().run(self._run), "codex_otel_logging")
-        with self.queue.lock:
-            # A closing worker may have exported the events and ended since the caller looked. Then
-            # nothing would ever end another thread.
-            if self.thread is not None or not (self.queue or self.queue.taken):
-                return True
-            self.thread = thread
-            self._state = IDLE
         try:
+            with self.queue.lock:
+                # A closing worker may have exported the events and ended since the caller looked.
+                # Then nothing would ever end another thread.
+                if self.thread is not None or not (self.queue or self.queue.taken):
+                    return True
+                self.thread = thread
+                self._state = IDLE
             self._on_start()
             thread.start()
         except BaseException as error:
             with self.queue.lock:
-                self.thread = None
-                self._state = ENDED
-                self.queue.wake_threshold = 1
+                # A signal handler may have raised after the thread has begun, or even ended.
+                if self.thread is thread and not thread.is_alive():
+                    self.thread = None
+                    self._state = ENDED
+                    self.queue.wake_threshold = 1
             if isinstance(error, RuntimeError):
                 return False
             raise

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from codex_otel_logging import Stats
 from codex_otel_logging.config.settings import BatchConfig
 from codex_otel_logging.delivery.exporter import DELIVERED, Outcome
 from codex_otel_logging.delivery.flushing import flush_all
@@ -217,6 +218,42 @@ def test_interrupted_flush_ends_the_worker_and_keeps_the_event_queued(
     assert worker.path == PATHS["interrupted"]
     assert len(worker.queue) == 1
     assert flush_all([worker], 20)
+
+
+@pytest.mark.parametrize("has_begun", [True, False], ids=["thread-begun", "thread-not-begun"])
+def test_ctrl_c_while_the_thread_starts_leaves_one_working_thread(
+    start: Start, monkeypatch: pytest.MonkeyPatch, *, has_begun: bool
+) -> None:
+    """`threading.Thread.start` waits until the thread has begun, which Ctrl-C interrupts."""
+    worker, exporter = start(schedule_delay_ms=0)
+    exporter.answer.clear()
+    interrupted: list[threading.Thread] = []
+    start_thread = threading.Thread.start
+
+    def start_and_raise(thread: threading.Thread) -> None:
+        interrupted.append(thread)
+        if has_begun:
+            start_thread(thread)
+            worker.wait_for(State.SENDING)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", start_and_raise)
+        with pytest.raises(KeyboardInterrupt):
+            put(worker)
+    put(worker)
+    worker.wait_for(State.SENDING)
+    if not has_begun:
+        start_thread(interrupted[0])  # the operating system was late
+        interrupted[0].join(20)
+        assert not interrupted[0].is_alive()
+    exporter.answer.set()
+    assert flush_all([worker], 20)
+    worker.close()
+    worker.wait_for(State.ENDED)
+    interrupted[0].join(20)
+    assert worker.queue.stats() == Stats(accepted=2, exported=2)
+    assert worker.states.count(State.ENDED) == (2 if has_begun else 3)
 
 
 def test_closed_worker_shuts_down_its_exporter_and_restarts_with_the_next_event(
