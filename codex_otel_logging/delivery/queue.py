@@ -311,6 +311,11 @@ class EventQueue:
         return self._settled
 
     @property
+    def last(self) -> int:
+        """The sequence number of the last queued event. Needs the lock."""
+        return self._settled + len(self.batch) + len(self)
+
+    @property
     def exported(self) -> int:
         """The number of this queue's events that were exported."""
         return self._exported
@@ -319,11 +324,6 @@ class EventQueue:
     def overflowed(self) -> int:
         """The number of events that were dropped because the queue was full."""
         return self._overflowed
-
-    @property
-    def has_waiters(self) -> bool:
-        """Whether a thread waits for events to be settled."""
-        return bool(self._waiters)
 
     def oldest_age_s(self) -> float:
         """Return how long the first waiting event has been queued, in seconds. Needs the lock.
@@ -486,7 +486,7 @@ class EventQueue:
         """Set `waiter` whenever events are settled; return the last sequence number queued."""
         with self.lock:
             self._waiters.append(waiter)
-            return self._settled + len(self.batch) + len(self)
+            return self.last
 
     def remove_waiter(self, waiter: Wakeup) -> None:
         """Stop setting `waiter`."""

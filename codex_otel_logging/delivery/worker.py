@@ -149,6 +149,8 @@ class Worker:
         self._wakeup = Wakeup()
         self._flush_requests = 0
         """A count, so that a backoff ends only for requests made since the last attempt began."""
+        self._flush_through = 0
+        """The number of the last event that a flush has requested."""
         self._exported_when_given_up: int | None = None
         """The number of exported events when a shutdown last gave up; None if none has."""
 
@@ -175,6 +177,7 @@ class Worker:
             if not self.queue and not self.queue.taken:
                 return
             self._flush_requests += 1
+            self._flush_through = self.queue.last
         self._wake()
 
     def add_waiter(self, waiter: Wakeup) -> int:
@@ -184,7 +187,7 @@ class Worker:
         """
         with self.queue.lock:
             self._flush_requests += 1
-            target = self.queue.add_waiter(waiter)
+            target = self._flush_through = self.queue.add_waiter(waiter)
         if self.queue.settled < target:
             self._wake()
         return target
@@ -373,7 +376,8 @@ class Worker:
 
     def _is_urgent(self) -> bool:
         """Return whether events are exported without waiting for a full batch. Needs the lock."""
-        return self._state is CLOSING or self.sender.shutting_down or self.queue.has_waiters
+        is_requested = self._flush_through > self.queue.settled
+        return self._state is CLOSING or self.sender.shutting_down or is_requested
 
     def _retire(self) -> Exporter | None:
         """Give up the place as `thread`; return the exporter to shut down. Needs the lock.

@@ -133,6 +133,22 @@ def test_flush_exports_waiting_events(start: Start) -> None:
     assert worker.queue.stats().exported == 1
 
 
+@pytest.mark.parametrize(
+    "request_flush",
+    [Worker.request_flush, lambda worker: flush_all([worker], 0)],
+    ids=["without-waiting", "timeout-0"],
+)
+def test_requested_flush_exports_waiting_events_though_nobody_waits(
+    start: Start, request_flush: Callable[[Worker], object]
+) -> None:
+    worker, _ = start()
+    put(worker, 2)
+    worker.wait_for(State.WAITING)
+    request_flush(worker)
+    worker.wait_for(State.IDLE)
+    assert worker.queue.stats().exported == 2
+
+
 def test_close_exports_waiting_events_and_ends_the_worker(start: Start) -> None:
     worker, _ = start()
     put(worker)
