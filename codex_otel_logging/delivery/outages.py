@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Literal, NamedTuple
 
@@ -151,11 +151,12 @@ class Overflow:
         with suppress(RuntimeError):  # no threads during finalization; the worker logs it later
             start_in_application(self._report, "codex_otel_logging overflow")
 
-    def report_end(self, dropped: int) -> None:
+    def report_end(self, count_dropped: Callable[[], int]) -> None:
         """Log the second line, after the first if that is still missing. Called by the worker.
 
-        `dropped` is the number of events that the full queue has dropped so far. Blocks for at most
-        `LONGEST_REPORT_S` seconds, so that an application handler that hangs cannot stop exports.
+        `count_dropped` returns the number of events that the full queue has dropped so far. Blocks
+        for at most `LONGEST_REPORT_S` seconds, so that an application handler that hangs cannot
+        stop exports.
         """
         if not self._report():
             self._reported.wait(LONGEST_REPORT_S)
@@ -164,6 +165,8 @@ class Overflow:
             # A new one: a thread that is late sets the old one, not that of the next overflow.
             self._reported = Wakeup()
             self.begun = False
+        # Only now: an event that was dropped before `begun` was reset begins no overflow.
+        dropped = count_dropped()
         count, self.reported = dropped - self.reported, dropped
         if count:
             diagnostics.warn(

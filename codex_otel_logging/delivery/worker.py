@@ -324,7 +324,7 @@ class Worker:
                 self.sender.drop_batch(f"unexpected {type(error).__name__}")
             self._export_leftovers(is_proven=self.queue.exported > exported)
             if overflow.begun and not self.queue:
-                overflow.report_end(self.queue.overflowed)
+                overflow.report_end(lambda: self.queue.overflowed)
 
     def _next_batch(self) -> Sequence[Event] | None:
         """Wait until a batch is full or due and take it; return None when the worker ends.

@@ -177,7 +177,7 @@ def test_reports_of_one_overflow_keep_their_order(
         overflow.begun = True
         overflow.report_begin()
         assert begun.wait(10)
-        worker = threading.Thread(target=overflow.report_end, args=(3,))
+        worker = threading.Thread(target=overflow.report_end, args=(lambda: 3,))
         worker.start()
         worker.join(0.1)
         assert worker.is_alive()
@@ -185,6 +185,26 @@ def test_reports_of_one_overflow_keep_their_order(
         worker.join(10)
     finally:
         REPORTS.removeHandler(slow)
+    assert lines.lines == [FULL, "queue has room again; 3 events dropped while it was full"]
+
+
+def test_events_dropped_while_the_end_is_being_reported_are_counted(lines: Lines) -> None:
+    """They begin no overflow of their own, and perhaps none follows."""
+    dropped = [2]
+
+    class Dropping(logging.Handler):
+        def handle(self, record: logging.LogRecord) -> bool:
+            dropped.append(1)
+            return True
+
+    dropping = Dropping()
+    REPORTS.addHandler(dropping)
+    try:
+        overflow = Overflow("x")
+        overflow.begun = True
+        overflow.report_end(lambda: sum(dropped))
+    finally:
+        REPORTS.removeHandler(dropping)
     assert lines.lines == [FULL, "queue has room again; 3 events dropped while it was full"]
 
 
@@ -201,7 +221,7 @@ def test_worker_reports_a_full_queue_if_no_thread_can_start(
     overflow.begun = True
     overflow.report_begin()
     assert lines.lines == []
-    overflow.report_end(3)
+    overflow.report_end(lambda: 3)
     assert lines.lines == [FULL, "queue has room again; 3 events dropped while it was full"]
 
 
@@ -215,7 +235,7 @@ def test_thread_that_starts_after_the_overflow_reports_nothing(
         patch.setattr(threading.Thread, "start", lambda thread: started.append(thread.run))
         overflow.begun = True
         overflow.report_begin()
-    overflow.report_end(3)
+    overflow.report_end(lambda: 3)
     for run in started:
         run()
     assert len(started) == 1
