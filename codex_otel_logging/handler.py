@@ -136,9 +136,7 @@ class CodexOtelHandler(logging.Handler):
             if not PROCESS_MARK[0]:
                 reset_in_child()
             if event is not None:
-                if _sinks:
-                    _hand_to_sink(event)
-                else:
+                if not (_sinks and _hand_to_sink(event)):
                     pipeline.worker.queue.put(event)
             elif record.name != diagnostics.DIAGNOSTICS_LOGGER and not is_own_export():
                 pipeline.worker.queue.ignore()
@@ -292,9 +290,12 @@ def divert_events(sink: Callable[[Event], object]) -> Iterator[None]:
         _sinks.remove(sink)
 
 
-def _hand_to_sink(event: Event) -> None:
-    for sink in _sinks[-1:]:  # a slice: another thread may leave its block at this moment
+def _hand_to_sink(event: Event) -> bool:
+    """Pass an event to the sink; return False if there is none any more."""
+    sinks = _sinks[-1:]  # a slice: another thread may leave its block at this moment
+    for sink in sinks:
         sink(event)
+    return bool(sinks)
 
 
 def flush(timeout: float | None = None) -> bool:

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from codex_otel_logging import Conversation, Receiver
+from codex_otel_logging import handler as handler_module
 from codex_otel_logging.testing import capture_events
 from support.collectors import over_http
 from support.events import numbers
@@ -46,6 +47,23 @@ def test_capture_has_the_events_in_order() -> None:
     assert (decision.logger, decision.level) == ("codex_otel.tools", logging.WARNING)
     assert events.named("codex.tool_decision") == [decision]
     assert events.problems == events.ignored == []
+
+
+def test_event_is_queued_if_the_capture_ends_while_it_is_logged(
+    attach: HandlerFactory, exporter: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another thread may leave the block between any two steps of a logging call."""
+
+    class Leaving(list[Any]):
+        def __getitem__(self, _: Any) -> Any:
+            self.clear()
+            return []
+
+    monkeypatch.setattr(handler_module, "_sinks", Leaving([print]))
+    handler = attach({"exporter": exporter})
+    ttft()
+    assert handler.flush(20)
+    assert handler.stats().exported == 1
 
 
 ODD: dict[str, object] = {
