@@ -208,7 +208,9 @@ class Worker:
     @property
     def can_leave(self) -> bool:
         """Whether a shutdown may leave its events: an attempt failed, and all are on disk."""
-        return self.sender.has_failed_at_exit and self.queue.is_on_disk()
+        sender = self.sender
+        # A process may survive the shutdown; then flushes wait again.
+        return sender.shutting_down and sender.has_failed_at_exit and self.queue.is_on_disk()
 
     def begin_shutdown(self, *, for_good: bool) -> float:
         """Export without delays from now on; return how long to wait without progress, in seconds.
@@ -261,7 +263,8 @@ class Worker:
             flush_at_exit([self])
 
     def _is_current(self) -> bool:
-        return self.thread is not None and self.thread.is_current()
+        thread = self.thread  # read once: another thread may be ending
+        return thread is not None and thread.is_current()
 
     def _enter(self, state: State) -> None:
         """Move to `state` if `TRANSITIONS` allows it. Needs the lock.

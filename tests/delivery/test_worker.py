@@ -18,6 +18,7 @@ from codex_otel_logging.delivery.flushing import flush_all
 from codex_otel_logging.delivery.wakeup import Wakeup
 from codex_otel_logging.delivery.worker import TRANSITIONS, State, Worker
 from codex_otel_logging.events.event import Event
+from codex_otel_logging.native import NativeThread
 from support.queued_events import turns
 
 RETRY = Outcome("retry", "unavailable")
@@ -329,6 +330,16 @@ def test_request_to_a_worker_that_is_just_ending_starts_no_thread(
     request_again(worker)
     assert worker.thread is None
     assert worker.path == PATHS["closed while sending"]
+
+
+def test_worker_may_end_while_a_flush_looks_whether_it_is_its_thread(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worker, _ = start()
+    reads = iter([NativeThread.current(), None])
+    with monkeypatch.context() as patch:
+        patch.setattr(Traced, "thread", property(lambda _: next(reads)), raising=False)
+        assert worker._is_current()
 
 
 def moves(path: str) -> set[tuple[str, str]]:

@@ -528,6 +528,21 @@ def test_exit_exports_leftovers_for_half_a_second_at_most(
     assert waits.now == pytest.approx(waits.started + 0.5)
 
 
+@http_only
+def test_flush_waits_again_in_a_process_that_has_survived_sigterm(
+    attach: HandlerFactory, receiver: Receiver, gated: dict[str, Any], gate: Gate, spool: Path
+) -> None:
+    """Its own signal handler may flush last, and the collector may work again by then."""
+    gate.refuse()
+    handler = attach(otel_table(gated, spool, schedule_delay_ms=NEVER_MS))
+    log(0)
+    flush_at_exit([worker_of(handler)], for_good=False)
+    assert handler.stats() == Stats(accepted=1, queued=1, spooled=1)
+    gate.open()
+    assert handler.flush(20)
+    assert numbers(receiver.events) == [0]
+
+
 @pytest.mark.processes
 def test_exit_leaves_the_leftovers_that_a_slow_collector_has_not_accepted(
     run_python: RunPython, http_collector: Callable[..., HttpCollector], spool: Path
