@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 from . import attachment
-from .native import is_beside_greenlets
+from .native import is_beside_greenlets, is_native_thread
 
 DIAGNOSTICS_LOGGER = "codex_otel_logging"
 
@@ -29,7 +29,8 @@ A deque, because its methods are atomic. Bounded, in case no thread ever calls `
 def warn(message: str, *args: object) -> None:
     """Log a warning. May be called from any thread, and blocks if the application's handlers do.
 
-    Never raises, whatever the application's filters and handlers do. Where threads are greenlets, a
+    Raises no `Exception`, and nothing at all on a thread of this package, whatever the
+    application's filters and handlers do. Where threads are greenlets, a
     warning of the worker stays pending until another thread calls `log_pending`.
     """
     if is_beside_greenlets():
@@ -37,7 +38,7 @@ def warn(message: str, *args: object) -> None:
         return
     # `dictConfig` and `fileConfig` disable every existing logger that they do not name, by default.
     # That is never intended for this logger, so it is enabled again. Its level can silence it.
-    with suppress(Exception):
+    try:
         _logger.disabled = False
         if _logger.isEnabledFor(logging.WARNING):
             _log(
@@ -45,6 +46,13 @@ def warn(message: str, *args: object) -> None:
                     DIAGNOSTICS_LOGGER, logging.WARNING, __file__, 0, message, args, None
                 )
             )
+    except Exception:
+        pass
+    except BaseException:
+        # A handler may call `sys.exit` or `pytest.fail`. On a thread of this package, that would
+        # end the exports and nothing else; on any other, it may be Ctrl-C.
+        if not is_native_thread():
+            raise
 
 
 def are_pending() -> bool:

@@ -63,6 +63,11 @@ def threads_are_greenlets() -> bool:
     return not isinstance(_thread.start_new_thread, BuiltinFunctionType)
 
 
+def is_native_thread() -> bool:
+    """Return whether this is a running `NativeThread`."""
+    return get_ident() in _native_threads
+
+
 def is_beside_greenlets() -> bool:
     """Return whether this is a `NativeThread` in a process whose other threads are greenlets.
 
@@ -70,7 +75,7 @@ def is_beside_greenlets() -> bool:
     different threads cannot wait for each other: with gevent and with eventlet, the one that waited
     was never woken, and the application hung.
     """
-    return get_ident() in _native_threads and threads_are_greenlets()
+    return is_native_thread() and threads_are_greenlets()
 
 
 def start_in_application(target: Callable[[], object], name: str) -> None:

@@ -15,7 +15,7 @@ import pytest
 
 from codex_otel_logging import Receiver
 from codex_otel_logging.delivery.outages import DIAGNOSE
-from support.collectors import OK, Gate, HttpCollector, over_http
+from support.collectors import OK, UNAVAILABLE, Gate, HttpCollector, over_http
 from support.fixtures import RunPython, Scripted
 from support.paths import ROOT, read_program
 
@@ -668,6 +668,28 @@ while True: time.sleep(0.01)
     status, _ = terminated(program, otel(exporter), "0", interrupt)
     assert status == -signal.SIGTERM
     assert [event.attributes["duration_ms"] for event in receiver.events] == list(range(5))
+
+
+def test_sigterm_terminates_although_a_log_handler_exits_on_the_report(
+    terminated: Any, http_collector: Callable[..., HttpCollector]
+) -> None:
+    """The exception ends the thread that flushes, on which the signal handler relies."""
+    exiting = """
+import logging, time
+class Exiting(logging.Handler):
+    def emit(self, record):
+        if "not exported at exit" in record.getMessage():
+            raise SystemExit
+logging.getLogger("codex_otel_logging").addHandler(Exiting())
+logger.info("codex.turn_ttft", extra={"duration_ms": 1, "conversation.id": "c"})
+print("ready", flush=True)
+while True: time.sleep(0.01)
+"""
+    program = SIGTERM_PROGRAM.replace("print('ready', flush=True)", "")
+    exporter = http_collector(UNAVAILABLE).exporter
+    table = json.dumps({"exporter": exporter, "batch": {"shutdown_timeout_ms": 1500}})
+    status, _ = terminated(program, table, "0", exiting)
+    assert status == -signal.SIGTERM
 
 
 def test_flush_on_sigterm_outside_the_main_thread_raises(run_python: RunPython) -> None:

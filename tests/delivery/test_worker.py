@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -271,6 +272,25 @@ def test_ctrl_c_while_the_thread_starts_leaves_one_working_thread(
     interrupted[0].join(20)
     assert worker.queue.stats() == Stats(accepted=2, exported=2)
     assert worker.states.count(State.ENDED) == (2 if has_begun else 3)
+
+
+def test_log_handler_that_exits_on_a_warning_does_not_end_the_worker(start: Start) -> None:
+    """`sys.exit` and `pytest.fail` raise what is not an `Exception`."""
+
+    class Exiting(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            raise SystemExit
+
+    reports, exiting = logging.getLogger("codex_otel_logging"), Exiting()
+    reports.addHandler(exiting)
+    try:
+        worker, _ = start(Outcome("refused", "no"), schedule_delay_ms=0)
+        for _ in range(2):
+            put(worker)
+            assert flush_all([worker], 20)
+    finally:
+        reports.removeHandler(exiting)
+    assert worker.queue.stats() == Stats(accepted=2, exported=1, rejected=1)
 
 
 def test_closed_worker_shuts_down_its_exporter_and_restarts_with_the_next_event(
