@@ -41,6 +41,9 @@ _EVENT_LOGGER_PREFIX = EVENT_LOGGER + "."
 _STRUCTLOG_NON_FIELD_KEYS = frozenset({"event", "event.name", "exc_info", "_record"})
 """Keys of a structlog event dict that are not fields of the event."""
 
+_IN_MESSAGE = object()
+"""Part of the key of a plan for event dicts."""
+
 _MAX_LOGGERS = 64
 """Maximum number of logger names that are cached; applications may create names without end."""
 
@@ -73,7 +76,7 @@ class EventReader:
         self._max_output_bytes = max_output_bytes
         self._log_sse_deltas = log_sse_deltas
         self._report = report
-        self._plans: dict[str | tuple[str], EventPlan] = {}
+        self._plans: dict[str | tuple[object, str], EventPlan] = {}
         self._loggers: set[str] = set()
 
     def read(self, record: logging.LogRecord) -> Event | None:
@@ -185,7 +188,8 @@ class EventReader:
             always_slow=in_message or self._max_output_bytes is not None,
         )
         # An event dict has a key of its own: as a message, the same name may take the fast path.
-        return self._plans.setdefault((event.name,) if in_message else event.name, plan)
+        # No message can equal that key.
+        return self._plans.setdefault((_IN_MESSAGE, event.name) if in_message else event.name, plan)
 
     def _read_slowly(self, record: logging.LogRecord, plan: EventPlan) -> dict[str, AttributeValue]:
         """Return the fields of any record as attributes: converted, redacted and shortened."""

@@ -15,6 +15,14 @@ from support.odd_values import Hostile
 from support.records import read, record
 
 
+def test_tuple_with_the_name_of_an_event_is_no_event() -> None:
+    """Not even after a structlog event dict of that name."""
+    reader = EventReader(Redaction())
+    for message, is_event in (({"event": "codex.turn_ttft"}, True), (("codex.turn_ttft",), False)):
+        record = logging.makeLogRecord({"name": "codex_otel", "msg": message})
+        assert (reader.read(record) is not None) is is_event
+
+
 def test_only_keys_of_extra_become_fields() -> None:
     fields = {"tool_name": "shell", "duration_ms": 1.5, "attempt": 2, "anything": "else"}
     assert read(extra=fields).fields == fields
