@@ -315,7 +315,19 @@ class Worker:
         return True
 
     def _run(self) -> None:
-        """Export batch after batch until the worker ends. The target of the worker thread."""
+        """Export until the worker ends. The target of the worker thread."""
+        try:
+            self._export_until_closed()
+        except Exception as error:
+            # Such as a MemoryError while events are read back. They stay queued; the next event or
+            # flush starts another thread.
+            reason = f"unexpected {type(error).__name__}"
+            self._reporter.report_failure(reason, self.queue.stats(), visible=True)
+            with self.queue.lock:
+                self._retire()
+
+    def _export_until_closed(self) -> None:
+        """Export batch after batch until the worker is closed."""
         overflow = self._reporter.overflow
         while (batch := self._next_batch()) is not None:
             exported = self.queue.exported
@@ -448,12 +460,11 @@ class Worker:
 
         `is_proven` says that it has just accepted events of this worker; see `Leftovers.step`.
         """
-        if self._leftovers is None:
+        # Asked first: an exit waits for a worker that is exporting leftovers.
+        if self._leftovers is None or not self._wants_leftovers(monotonic()):
             return
         self._in_leftovers = True
         try:
-            if not self._wants_leftovers(monotonic()):
-                return
             if not self._has_leftovers:
                 self._leftovers.scan()
             self._has_leftovers = self._leftovers.step(is_proven=is_proven)

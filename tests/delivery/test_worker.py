@@ -362,6 +362,22 @@ def test_worker_may_end_while_a_flush_looks_whether_it_is_its_thread(
         assert worker._is_current()
 
 
+def test_flush_starts_another_thread_after_an_unexpected_error(
+    start: Start, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail() -> None:
+        raise MemoryError
+
+    worker, _ = start()
+    with monkeypatch.context() as patch:
+        patch.setattr(worker.queue, "refill", fail)
+        put(worker)
+        worker.wait_for(State.ENDED)
+    assert "export failing (unexpected MemoryError); events stay queued" in caplog.text
+    assert flush_all([worker], 20)
+    assert worker.queue.stats().exported == 1
+
+
 def moves(path: str) -> set[tuple[str, str]]:
     return set(pairwise(path.split(", ")))
 
