@@ -245,9 +245,8 @@ class Journal:
 
         Returns at most `max_events`, and as many as take `max_bytes` of memory, or have been
         written so far, or can be read now; None if event `first` is lost. Called on the worker
-        thread only; blocks for the disk.
-        The events are returned again until `forget_read` is called, so an interrupted call can be
-        repeated.
+        thread only; blocks for the disk. The events are returned again until `forget_read` is
+        called, so an interrupted call can be repeated.
         """
         self.forget_read(first)
         events: list[Event] = []
@@ -493,7 +492,7 @@ class Journal:
             segment.remove()
             self._health.report_once("cannot set events aside", error)
             return False
-        self._released.append(segment.path)
+        self._released = [*filter(disk.exists, self._released), segment.path]
         segment.close()
         return True
 

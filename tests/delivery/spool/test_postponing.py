@@ -124,6 +124,23 @@ def test_crash_between_the_copy_and_its_settlement_exports_one_batch_twice(
     assert sorted(heir.arrived) == sorted([*range(10), *range(21)])
 
 
+def test_batches_set_aside_that_were_exported_are_forgotten(
+    simulated: Callable[..., Simulated], directory: Path
+) -> None:
+    """In a process that lives for months, their paths would add up."""
+    delivery = simulated()
+    delivery.put(20)
+    delivery.queue.take_batch()
+    journal = delivery.queue.journal
+    assert journal is not None
+    for _ in range(3):
+        before = {*directory.iterdir()}
+        assert journal.set_aside(1, delivery.queue.batch)
+        (new,) = {*directory.iterdir()} - before
+        assert journal._released == [str(new)]
+        new.unlink()
+
+
 def test_several_batches_are_postponed_and_exported_once(
     simulated: Callable[..., Simulated], directory: Path
 ) -> None:
