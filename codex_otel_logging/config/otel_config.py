@@ -99,7 +99,7 @@ class OtelConfig:
     max_output_bytes: int | None = field(
         default=None,
         metadata=setting(
-            "maximum bytes of a tool's `output`; no limit if absent",
+            "maximum bytes of a tool's `output`, if it is a text; no limit if absent",
             name="tool_result.max_bytes",
             smallest=0,
         ),
