@@ -60,6 +60,8 @@ def attempt(exporter: Exporter, events: Sequence[Event], timeout_s: float | None
         return exporter.export(events, timeout_s)
     except OSError:
         raise
+    except ImportError as error:  # says nothing about the events
+        return Outcome("retry", f"unexpected {type(error).__name__}")
     except Exception as error:
         return Outcome("not encodable", type(error).__name__)
 

@@ -112,8 +112,8 @@ def connect(config: ExporterConfig, shared: SharedAttributes) -> Exporter:
     """
     implementation = _IMPLEMENTATIONS[config.name, config.protocol]
     build = "HttpExporter" if config.over_http else "GrpcExporter"
-    try:
-        with hold_forks():
+    with hold_forks():
+        try:
             # Imported here, because only the worker needs them.
             from .importing import import_exporter
             from .noise import quiet_import
@@ -121,19 +121,20 @@ def connect(config: ExporterConfig, shared: SharedAttributes) -> Exporter:
             with quiet_import():
                 module = import_exporter(*implementation.imports())
                 return cast("Exporter", getattr(module, build)(config, shared))
-    except ImportError as error:
-        raise ImportError(
-            f"exporter {_quoted_name(config)} cannot be imported "
-            f"({_safe_reason(str(error), config)}); {implementation.remedy('--force-reinstall ')}"
-        ) from None  # the cause's message may contain a secret
-    except Exception as error:
-        raise RuntimeError(_safe_reason(f"{type(error).__name__}: {error}", config)) from None
-    finally:
-        greenlets.release_imports(id(config))
+        except ImportError as error:
+            reason = _safe_reason(str(error), config)
+            raise ImportError(
+                f"exporter {_quoted_name(config)} cannot be imported ({reason}); "
+                f"{implementation.remedy('--force-reinstall ')}"
+            ) from None  # the cause's message may contain a secret
+        except Exception as error:
+            raise RuntimeError(_safe_reason(f"{type(error).__name__}: {error}", config)) from None
+        finally:
+            greenlets.release_imports(id(config))
 
 
 def _safe_reason(text: str, config: ExporterConfig) -> str:
-    from .reasons import safe_reason  # imported only after a failure, to keep a start short
+    from .reasons import safe_reason  # as above
 
     return safe_reason(text, config)
 

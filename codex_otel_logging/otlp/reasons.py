@@ -9,6 +9,7 @@ import re
 
 from ..config.settings import ExporterConfig
 from ..delivery.exporter import DELIVERED, Outcome
+from .masking import mask
 
 _MAX_REASON = 200
 """Maximum length of a reason in characters. A collector may answer with a whole document."""
@@ -37,8 +38,6 @@ def forget_frames(error: BaseException) -> None:
 
 def safe_reason(text: str, config: ExporterConfig) -> str:
     """Return text from a collector or a library as one short printable line, secrets masked."""
-    from .masking import mask  # imported only after a failure, to keep a start short
-
     # Masked before it is cut: half a secret would no longer be recognized.
     text = mask(text, config)
     line = " ".join("".join(c if c.isprintable() else " " for c in text).split())

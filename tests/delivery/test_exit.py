@@ -15,7 +15,19 @@ import pytest
 
 from codex_otel_logging import Receiver
 from codex_otel_logging.delivery.outages import DIAGNOSE
-from support.collectors import OK, UNAVAILABLE, Gate, HttpCollector, over_http
+from support.collectors import (
+    BAD_REQUEST,
+    BUSY,
+    OK,
+    PARTIAL,
+    REDIRECT,
+    UNAUTHENTICATED,
+    UNAVAILABLE,
+    Gate,
+    GrpcCollector,
+    HttpCollector,
+    over_http,
+)
 from support.fixtures import RunPython, Scripted
 from support.paths import ROOT, read_program
 
@@ -589,6 +601,34 @@ sys.stdin.read()
 def test_fork_waits_for_the_import_of_the_exporter(run_python: RunPython) -> None:
     """Otherwise the child could never import OpenTelemetry."""
     assert run_python(read_program("fork_while_importing")).stdout == "True 0\n"
+
+
+@pytest.mark.parametrize("protocol", ["binary", "json", "grpc"])
+def test_no_export_imports_a_module(run_python: RunPython, absent: str, protocol: str) -> None:
+    """Forks do not wait for exports. A child could not finish an import that one has begun."""
+    replies = (OK, PARTIAL, BUSY, UNAUTHENTICATED, BAD_REQUEST, REDIRECT)
+    if protocol == "json":
+        pytest.importorskip("opentelemetry.exporter.otlp.json.http")
+    collector: HttpCollector | GrpcCollector
+    if protocol == "grpc":
+        collector, path = GrpcCollector(*replies), ""
+    else:
+        collector, path = HttpCollector(*replies), "/v1/logs"
+    (name,) = collector.exporter
+    endpoints = [
+        *(f"{scheme}://{absent}{path}" for scheme in ("http", "https")),
+        collector.endpoint.replace("http:", "https:"),  # the collector has no TLS
+        collector.endpoint.replace("127.0.0.1", "localhost"),
+        *[collector.endpoint] * (len(replies) - 1),
+    ]
+    program = read_program("imports_of_an_export")
+    done = run_python(program, name, protocol.replace("grpc", "binary"), *endpoints)
+    collector.stop()
+    lines = [line.partition("|") for line in done.stdout.splitlines()]
+    outcomes, _, imported = zip(*lines, strict=True)
+    assert len(outcomes) == len(endpoints), done.stderr
+    assert {"retry", "delivered"} < {*outcomes}
+    assert {*imported} == {""}
 
 
 SIGTERM_PROGRAM = PROGRAM.replace(

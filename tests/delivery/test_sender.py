@@ -100,6 +100,15 @@ def test_failed_part_is_retried_before_later_parts() -> None:
     assert queue.stats() == Stats(accepted=4, exported=4)
 
 
+def test_failed_import_during_an_export_drops_no_event() -> None:
+    """As in a child that was forked while a thread of its parent imported the same module."""
+    exporter = Scripted(ImportError("partially initialized module"), DELIVERED)
+    queue, sender = sender_of(4, exporter.connect)
+    assert len(send_all(sender)) == 1
+    assert exporter.requests == [[0, 1, 2, 3]] * 2
+    assert queue.stats() == Stats(accepted=4, exported=4)
+
+
 def test_event_that_cannot_be_encoded_is_dropped_alone() -> None:
     exporter = Scripted(*[ValueError()] * 3, DELIVERED, DELIVERED)
     queue, sender = sender_of(4, exporter.connect)
