@@ -134,9 +134,22 @@ def _arguments(config: ExporterConfig) -> dict[str, Any]:
 
 def _credentials(tls: TlsConfig) -> grpc.ChannelCredentials:
     files = (tls.ca_certificate, tls.client_private_key, tls.client_certificate)
-    return grpc.ssl_channel_credentials(
-        *(read_file(file, MAX_PEM_BYTES) if file else None for file in files)
-    )
+    return grpc.ssl_channel_credentials(*(_content_of(file) if file else None for file in files))
+
+
+def _content_of(file: str) -> bytes:
+    """Return the content of a certificate file.
+
+    Raises:
+        OSError: it cannot be read, or is empty, as while it is being replaced.
+
+    """
+    content = read_file(file, MAX_PEM_BYTES)
+    if not content:
+        # gRPC ends the process if a key or a client certificate is empty. Without authorities, it
+        # trusts the system's.
+        raise OSError(errno.EINVAL, "a certificate file is empty")
+    return content
 
 
 class _InterceptedExporter(OTLPLogExporter):

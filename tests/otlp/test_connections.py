@@ -17,7 +17,7 @@ import requests
 import trustme
 
 from codex_otel_logging import Receiver, Stats
-from codex_otel_logging.config.settings import ExporterConfig
+from codex_otel_logging.config.settings import ExporterConfig, TlsConfig
 from codex_otel_logging.events.event import SharedAttributes
 from codex_otel_logging.otlp import factory, http_connections
 from codex_otel_logging.otlp.deadlines import Deadline, connect
@@ -211,6 +211,9 @@ def test_connection_reset_before_the_tls_handshake_leaves_no_socket_open(
     assert [warning for warning in caught if warning.category is ResourceWarning] == []
 
 
+CERTIFICATE_FILES = ("ca-certificate", "client-certificate", "client-private-key")
+
+
 def write_certificates(
     folder: Path, authority: trustme.CA, *, clients: trustme.CA
 ) -> dict[str, str]:
@@ -276,6 +279,51 @@ class TestRenewedCertificates:
             gate.close()
         assert handler.stats() == Stats(accepted=2, exported=2)
         assert (numbers(before.events), numbers(after.events)) == ([0], [1])
+
+    @pytest.mark.parametrize("name", CERTIFICATE_FILES)
+    def test_empty_certificate_file_is_refused_before_grpc_reads_it(
+        self, tmp_path: Path, name: str
+    ) -> None:
+        """For an empty key or certificate, gRPC ends the process."""
+        authority = trustme.CA()
+        files = write_certificates(tmp_path, authority, clients=authority)
+        Path(files[name]).write_bytes(b"")
+        tls = TlsConfig(*(files[each] for each in CERTIFICATE_FILES))
+        config = ExporterConfig("otlp-grpc", "https://127.0.0.1:9", tls=tls)
+        with pytest.raises(RuntimeError, match="a certificate file is empty"):
+            factory.connect(config, SharedAttributes({}, {}))
+
+    @pytest.mark.parametrize("name", CERTIFICATE_FILES)
+    def test_temporarily_empty_certificate_files_cost_no_event(
+        self,
+        attach: HandlerFactory,
+        tmp_path: Path,
+        transport: str,
+        start: Callable[[Tls], Any],
+        name: str,
+    ) -> None:
+        """As while they are written anew."""
+        authority = trustme.CA()
+        files = write_certificates(tmp_path, authority, clients=authority)
+        tls = Tls(authority.issue_cert("127.0.0.1"), clients=authority)
+        gate = Gate(start(tls).endpoint)
+        try:
+            handler = attach({"exporter": exporter(transport, gate.endpoint, tls=files)})
+            log()
+            assert handler.flush(10)
+            gate.refuse()
+            content = Path(files[name]).read_bytes()
+            Path(files[name]).write_bytes(b"")
+            log(first=1)
+            assert handler.flush(0.1) is False
+            wait_until_backing_off(handler)
+            gate.open()
+            assert handler.flush(0.5) is False
+            Path(files[name]).write_bytes(content)
+            assert handler.flush(30)
+        finally:
+            gate.close()
+        assert handler.stats() == Stats(accepted=2, exported=2)
 
     def test_temporarily_missing_certificate_files_cost_no_event(
         self,
