@@ -1,4 +1,4 @@
-"""Expands `${NAME}` and `${NAME:-default}` in the strings of an exporter's table."""
+"""Expands `${NAME}` and `${NAME:-default}` in strings of the settings."""
 
 from __future__ import annotations
 

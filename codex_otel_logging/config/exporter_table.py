@@ -81,7 +81,7 @@ class ExporterTable:
         if name not in _NAMES:
             table.fault("exporter", _unknown_exporter(str(name)))
             return None
-        # Only the strings in an exporter's table may contain variables.
+        # Of this setting, only the strings in the inner table may contain variables.
         outer = table.table("exporter")
         inner = outer and outer.table(name, environ=self._environ)
         if inner is None:

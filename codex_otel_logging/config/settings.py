@@ -1,4 +1,4 @@
-"""The settings of the exporter, of TLS and of batching, as frozen dataclasses with defaults.
+"""The settings of exporter, TLS, batching and spool, as frozen dataclasses with defaults.
 
 A field with `setting` is a key of the `[otel]` table. Its metadata is the only place that describes
 the key: reading, the schema and the documentation use it. No `repr` shows a header's value or the
@@ -34,6 +34,7 @@ class Key(NamedTuple):
         description: a phrase in Markdown.
         name: the key, if it differs from the field's name; a dot separates a table and its key.
         smallest: the minimum of an integer.
+        largest: the maximum of an integer.
         variable: the environment variable that is read if the key is absent.
         required: whether the key must be present.
         choices: the valid strings.

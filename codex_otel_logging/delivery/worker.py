@@ -362,7 +362,7 @@ class Worker:
                         break
                     if self._wants_leftovers(now):
                         self._enter(SENDING)
-                        return ()  # after each batch, `_run` exports leftovers
+                        return ()  # `_export_until_closed` then exports leftovers
                     self._enter(IDLE)
                     # While polls are left, only a full batch wakes this thread; then any event.
                     self.queue.wake_threshold = self._max_batch_size if polls else 1
