@@ -30,8 +30,8 @@ def warn(message: str, *args: object) -> None:
     """Log a warning. May be called from any thread, and blocks if the application's handlers do.
 
     Raises no `Exception`, and nothing at all on a thread of this package, whatever the
-    application's filters and handlers do. Where threads are greenlets, a
-    warning of the worker stays pending until another thread calls `log_pending`.
+    application's filters and handlers do. Where threads are greenlets, a warning of the worker
+    stays pending until another thread calls `log_pending`.
     """
     if is_beside_greenlets():
         _pending.append((message, args))

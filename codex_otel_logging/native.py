@@ -3,9 +3,9 @@
 gevent and eventlet replace functions of `_thread`, `threading` and `time` in place. A worker
 started with theirs would be a greenlet: while it imports OpenTelemetry, encodes a batch or waits in
 gRPC, all other greenlets stop. They may also patch after the worker has started, and then a lock
-that a thread and a greenlet share fails for one of the two. freezegun and many
-tests replace `time.monotonic`, freezegun in every module that has imported it; a wait with a
-deadline by a frozen clock never ends.
+that a thread and a greenlet share fails for one of the two. freezegun and many tests replace
+`time.monotonic`, freezegun in every module that has imported it; a wait with a deadline by a frozen
+clock never ends.
 
 So this package takes these functions from a private instance of the built-in modules, which is not
 in `sys.modules`. That works against any library, whether it patches before or after this import.
