@@ -96,13 +96,13 @@ _TIMESTAMP_KEY: bytes = KeyValue(key="event.timestamp").SerializeToString()
 
 
 class _Template(NamedTuple):
-    """The encoded record of an event in parts, with gaps between them.
+    """The encoded record of an event in parts; those that each event fills in are empty.
 
-    The first gap is `time_unix_nano`, and the last two parts surround `observed_time_unix_nano`.
-    A span, if there is one, comes before the part in front of that.
+    They are `time_unix_nano` (part 1), the event's own attributes, the span (part -4), and
+    `observed_time_unix_nano` (part -2).
 
-    `places` are the positions among `parts` of the event's own values, and `keys` their encoded
-    keys. `timestamp` is the place of the attribute `event.timestamp`. `conversation` keeps the
+    `places` are the positions among `parts` of the event's own attributes, and `keys` their encoded
+    keys. `timestamp` is the position of the attribute `event.timestamp`. `conversation` keeps the
     conversation alive, because its id is part of the template's key.
     """
 
@@ -249,10 +249,10 @@ class OtlpRequests:
             if attribute.key in places:
                 places[attribute.key] = len(parts)
                 parts.append(b"")
-            elif parts[-1]:
-                parts[-1] += LogRecord(attributes=[attribute]).SerializeToString()
-            else:  # a gap
-                parts.append(LogRecord(attributes=[attribute]).SerializeToString())
+                continue
+            if not parts[-1]:  # filled in by each event
+                parts.append(b"")
+            parts[-1] += LogRecord(attributes=[attribute]).SerializeToString()
         end = LogRecord(event_name=record.event_name)
         parts += b"", _OBSERVED_TIME, b"", end.SerializeToString()
         return _Template(
