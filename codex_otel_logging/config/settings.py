@@ -155,10 +155,7 @@ class ExporterConfig:
     def safe_endpoint(self) -> str:
         """The endpoint as written, without the parts that may be secret: user, password, query."""
         # As written, `${NAME}` included: the value of a variable in the path may be a key.
-        endpoint = self.written_endpoint or self.endpoint
-        if userinfo := userinfo_of(endpoint):
-            endpoint = endpoint.replace(f"{userinfo}@", "", 1)
-        return re.split("[?#]", endpoint, maxsplit=1)[0]
+        return _without_secrets(self.written_endpoint or self.endpoint)
 
     @property
     def destination(self) -> str:
@@ -167,10 +164,7 @@ class ExporterConfig:
         A path that is not in the endpoint as written came from a variable. It may be a key, so a
         part of its hash takes its place: another key may be that of another tenant.
         """
-        address = self.endpoint
-        if userinfo := userinfo_of(address):
-            address = address.replace(f"{userinfo}@", "", 1)
-        address = re.split("[?#]", address, maxsplit=1)[0]
+        address = _without_secrets(self.endpoint)
         scheme, separator, rest = address.rpartition("://")
         host, _, path = rest.partition("/")
         is_written = self.is_bare or f"/{path}" in (self.written_endpoint or "")
@@ -198,6 +192,13 @@ class ExporterConfig:
         if self.over_http:
             return endpoint.startswith("https://")
         return not (self.insecure or endpoint.startswith("http://"))
+
+
+def _without_secrets(address: str) -> str:
+    """Return an address without user, password, query and fragment."""
+    if userinfo := userinfo_of(address):
+        address = address.replace(f"{userinfo}@", "", 1)
+    return re.split("[?#]", address, maxsplit=1)[0]
 
 
 @dataclass(frozen=True, slots=True)
