@@ -433,20 +433,14 @@ class Sender:
                 return exporter
             # At least 1 ms: urllib3 raises ValueError for a timeout of 0 or less.
             timeout_s = None if deadline is None else max(deadline - monotonic(), 0.001)
+            started = monotonic()
             try:
-                return self._attempt(exporter, events, timeout_s)
+                return attempt(exporter, events, timeout_s)
             except OSError as error:
                 self._exporter = None
                 return no_connection(error)
-
-    def _attempt(
-        self, exporter: Exporter, events: Sequence[Event], timeout_s: float | None
-    ) -> Outcome:
-        started = monotonic()
-        try:
-            return attempt(exporter, events, timeout_s)
-        finally:
-            self.request_s = monotonic() - started
+            finally:
+                self.request_s = monotonic() - started
 
     def _build_exporter(self) -> Exporter | Outcome:
         """Return a new exporter, or an outcome that says why there is none.
