@@ -19,6 +19,7 @@ from ...config.endpoints import LOGS_PATH
 from ...config.otel_config import OtelConfig
 from ...config.settings import ExporterConfig, TlsConfig
 from ...delivery.exporter import Exporter, Outcome
+from ...delivery.sender import no_connection
 from ...diagnostics import suppress_own_records
 from ...events.event import Event
 from ...handler import shared_attributes_of
@@ -225,7 +226,7 @@ def send(
         with suppress_own_records():
             outcome = client.export([event])
     except OSError as error:
-        outcome = Outcome("retry", f"no connection: {_reason(error)}")
+        outcome = no_connection(error)
     except Exception as error:  # from a library: its text may contain secrets
         outcome = Outcome("refused", f"the exporter failed: {type(error).__name__}")
     if outcome.web_page:
