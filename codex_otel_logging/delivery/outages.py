@@ -15,6 +15,12 @@ from .wakeup import Wakeup
 DIAGNOSE = "to diagnose, run: codex-otel-logging check --send [PATH]"
 """The end of every warning about an outage or a loss."""
 
+WEB_PAGE = (
+    "the answer is a web page (%s), so the endpoint is probably not a collector; events count as "
+    "exported"
+)
+"""The warning about an endpoint that is probably wrong, with the reason of the outcome."""
+
 _LOSS_INTERVAL_S = 300.0
 """Minimum time between two warnings about losses, or about partial success, in seconds."""
 
@@ -118,12 +124,7 @@ class OutageReporter:
         """Report, once, that the endpoint answers with a web page."""
         if not self._web_page_reported:
             self._web_page_reported = True
-            _warn(
-                "%s: the answer is a web page (%s), so the endpoint is probably not a collector; "
-                "events count as exported",
-                self._destination,
-                reason,
-            )
+            _warn(f"%s: {WEB_PAGE}", self._destination, reason)
 
 
 class Overflow:

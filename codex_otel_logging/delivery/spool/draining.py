@@ -12,6 +12,7 @@ from ...config.settings import BatchConfig
 from ...events.event import Event, SharedAttributes
 from ...native import monotonic, sleep
 from ..exporter import Outcome
+from ..outages import WEB_PAGE
 from ..parts import Settlement
 from ..sender import BACKOFF_S, LeftoverExporter
 from .journal import SpoolSettings
@@ -148,11 +149,7 @@ class Drain:
         )
         self._retry_after_s = outcome.retry_after_s or 0.0
         if outcome.web_page:
-            self._report(
-                "",
-                f"the answer is a web page ({outcome.reason}), so the endpoint is probably not a "
-                "collector; events count as exported",
-            )
+            self._report("", WEB_PAGE % outcome.reason)
         return outcome
 
     def _account(self, owner: str, settlement: Settlement) -> None:
