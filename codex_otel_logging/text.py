@@ -1,4 +1,4 @@
-"""Makes untrusted text safe to print, and suggests known names for misspelt ones."""
+"""Makes untrusted text safe to print, suggests known names for misspelt ones, and counts nouns."""
 
 from __future__ import annotations
 
@@ -109,3 +109,9 @@ def suggestion(name: str, known: Collection[str]) -> str:
 def nearest(name: str, known: Collection[str]) -> str:
     """Return what `suggestion` does, or "; expected one of ..." if no known name is similar."""
     return suggestion(name, known) or f"; expected one of {', '.join(sorted(known))}"
+
+
+def counted(number: int, noun: str) -> str:
+    """Return a number and its noun in the singular or plural, such as `2 processes`."""
+    plural = f"{noun}es" if noun.endswith("s") else f"{noun}s"
+    return f"{number:,} {noun if number == 1 else plural}"

@@ -16,10 +16,10 @@ from ..config.settings import SpoolConfig
 from ..config.tables import ConfigError
 from ..handler import shared_attributes_of, spool_settings_of
 from ..otlp.factory import missing_package
-from ..text import printable
+from ..text import counted, printable
 from .check.source import Source, shell_advice, source_of
 from .console import Console, console
-from .leftovers import HEADER, as_json, counted, row
+from .leftovers import HEADER, as_json, row
 
 if TYPE_CHECKING:
     from ..delivery.spool.discarding import Discard

@@ -41,12 +41,6 @@ def as_json(group: FileGroup) -> dict[str, Any]:
     }
 
 
-def counted(number: int, what: str) -> str:
-    """Return a number and a noun, such as `2 processes`."""
-    plural = f"{what}es" if what.endswith("s") else f"{what}s"
-    return f"{number:,} {what if number == 1 else plural}"
-
-
 def age(time_ns: int) -> str:
     """Return how long ago a time was, in the largest unit, such as `3 h`; 0 means unknown."""
     if not time_ns:

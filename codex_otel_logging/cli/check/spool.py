@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 from ...config.settings import SpoolConfig
 from ...delivery.spool import disk
 from ...delivery.spool.survey import FileGroup, grouped, obstacle, survey
-from ...text import printable
+from ...text import counted, printable
 from ..console import Console
-from ..leftovers import HEADER, as_json, counted, row
+from ..leftovers import HEADER, as_json, row
 
 
 class CheckedSpool(NamedTuple):

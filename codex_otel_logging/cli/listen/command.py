@@ -17,12 +17,13 @@ from queue import Empty, Full, SimpleQueue
 from typing import Any
 
 from ...receiver import PortError, ReceivedRequest, Receiver, RefusedRequest, events_of
+from ...text import counted
 from .event_facts import is_event, time_of
 from .json_view import json_view
 from .refusals import Refusals
 from .summaries import Summaries
 from .text_view import text_view
-from .views import HOW_TO_STOP, View, counted
+from .views import HOW_TO_STOP, View
 
 MAX_WAITING_BYTES = 32 << 20
 """Maximum size of the requests waiting to be printed, in encoded bytes."""

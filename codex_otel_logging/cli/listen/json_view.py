@@ -40,10 +40,11 @@ from typing import Any
 
 from ...events.event import timestamp_text
 from ...receiver import ReceivedEvent, RefusedRequest
+from ...text import counted
 from .event_facts import time_of
 from .refusals import Refusals
 from .summaries import ConversationSummary
-from .views import View, counted, how_to_send
+from .views import View, how_to_send
 
 EVENT_KEYS = (
     *("type", "time", "name", "conversation", "attributes", "resource"),

@@ -9,13 +9,13 @@ from typing import Any
 
 from ... import catalog
 from ...receiver import ReceivedEvent, RefusedRequest
-from ...text import is_visible, shown, shown_name
+from ...text import counted, is_visible, shown, shown_name
 from ..console import Console, Part, console
 from ..layout import ELLIPSIS, Field, fit_fields, width_of, words
 from .event_facts import failure_of, is_denied, time_of
 from .refusals import Refusals
 from .summaries import MAX_CONVERSATIONS, OTHER_TOOLS, ConversationSummary
-from .views import View, counted, how_to_send
+from .views import View, how_to_send
 
 _FIRST = (
     *("event.kind", "startup.phase", "tool_name", "decision", "duration_ms", "success"),

@@ -57,8 +57,3 @@ def how_to_send(addresses: Sequence[str]) -> Iterator[str]:
     yield "[otel.exporter.otlp-http]"
     yield f'endpoint = "{addresses[0]}"'
     yield 'protocol = "binary"'
-
-
-def counted(number: int, what: str) -> str:
-    """Return a number with a noun in the singular or plural, such as `2 events`."""
-    return f"{number:,} {what}{'' if number == 1 else 's'}"
