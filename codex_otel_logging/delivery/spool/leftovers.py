@@ -7,7 +7,6 @@ killed, the next one continues: the segment holds the number up to which its eve
 
 from __future__ import annotations
 
-import os
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
@@ -28,6 +27,7 @@ from .segment import (
     Leftover,
     NewerFormatError,
     adopt,
+    paths_in,
     remove_unfinished,
 )
 
@@ -253,8 +253,7 @@ class Leftovers:
                 leftover.settle(number)
             except OSError as error:
                 self._warn(leftover.path, f"cannot mark events as exported ({error.strerror})")
-            owner = leftover.header.owner
-            self._account(owner, settled)
+            self._account(leftover.header.owner, settled)
 
     def _finish(self, leftover: Leftover) -> None:
         """Remove a segment whose events are all settled; count and report its damaged records."""
@@ -294,12 +293,11 @@ def segment_paths(directory: str) -> Iterator[str]:
         OSError: the directory cannot be read.
 
     """
-    for name in disk.names(directory):
-        path = f"{directory}{os.sep}{name}"
-        if name.endswith(SUFFIX):
-            yield path
-        elif name.endswith(SUFFIX + UNFINISHED):
+    for path in paths_in(directory, SUFFIX, SUFFIX + UNFINISHED):
+        if path.endswith(UNFINISHED):
             remove_unfinished(path)
+        else:
+            yield path
 
 
 def remove_damaged(directory: str, oldest_s: float) -> None:
@@ -309,9 +307,7 @@ def remove_damaged(directory: str, oldest_s: float) -> None:
         OSError: the directory cannot be read.
 
     """
-    for name in disk.names(directory):
-        path = f"{directory}{os.sep}{name}"
-        if name.endswith(SUFFIX + DAMAGED):
-            with suppress(OSError):
-                if disk.modified_s(path) < oldest_s:
-                    disk.remove(path)
+    for path in paths_in(directory, SUFFIX + DAMAGED):
+        with suppress(OSError):
+            if disk.modified_s(path) < oldest_s:
+                disk.remove(path)

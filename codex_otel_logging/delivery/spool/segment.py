@@ -507,6 +507,18 @@ class Leftover:
             disk.close(self._descriptor)
 
 
+def paths_in(directory: str, *endings: str) -> Iterator[str]:
+    """Yield the paths of the files in a directory that have one of these endings, oldest first.
+
+    Raises:
+        OSError: the directory cannot be read.
+
+    """
+    for name in disk.names(directory):
+        if name.endswith(endings):
+            yield f"{directory}{os.sep}{name}"
+
+
 def _is_newer(version: bytes) -> bool:
     return version.isdigit() and int(version) > VERSION
 
@@ -597,19 +609,16 @@ def discard(path: str, destination: str | None) -> int | None:
 def remove_all_unfinished(directory: str) -> None:
     """Remove those files of a directory that processes left before they were segments."""
     with suppress(OSError):
-        for name in disk.names(directory):
-            if name.endswith(SUFFIX + UNFINISHED):
-                remove_unfinished(f"{directory}{os.sep}{name}")
+        for path in paths_in(directory, SUFFIX + UNFINISHED):
+            remove_unfinished(path)
 
 
 def remove_unfinished(path: str) -> None:
     """Remove a file that a dead process has created and not renamed to a segment. Never raises."""
     with suppress(OSError):
-        if not disk.is_regular_at(path):
-            return
-        descriptor = disk.open_existing(path)
-        try:
-            if disk.is_regular(descriptor) and disk.lock(descriptor):
+        descriptor = _open_locked(path)
+        if descriptor is not None:
+            try:
                 disk.remove(path)
-        finally:
-            disk.close(descriptor)
+            finally:
+                disk.close(descriptor)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from itertools import groupby
 from typing import Literal, NamedTuple, get_args
 
 from . import disk
-from .segment import DAMAGED, SUFFIX, DamagedHeaderError, Leftover, NewerFormatError
+from .segment import DAMAGED, SUFFIX, DamagedHeaderError, Leftover, NewerFormatError, paths_in
 
 State = Literal["left", "in use", "damaged", "newer format", "unreadable"]
 """What a file is.
@@ -105,15 +105,12 @@ def survey(directory: str) -> Iterator[SpoolFile]:
 
     """
     try:
-        names = disk.names(directory)
+        paths = [*paths_in(directory, SUFFIX, SUFFIX + DAMAGED)]
     except FileNotFoundError:  # it is created at the first event
         return
-    for name in names:
-        if name.endswith((SUFFIX, SUFFIX + DAMAGED)):
-            try:
-                yield _file_at(f"{directory}{os.sep}{name}")
-            except FileNotFoundError:  # exported meanwhile
-                continue
+    for path in paths:
+        with suppress(FileNotFoundError):  # exported meanwhile
+            yield _file_at(path)
 
 
 def _file_at(path: str) -> SpoolFile:
