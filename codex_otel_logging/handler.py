@@ -105,7 +105,7 @@ class CodexOtelHandler(logging.Handler):
 
     def __repr__(self) -> str:
         level = logging.getLevelName(self.level)
-        return f"<CodexOtelHandler {_destination(self._exporter_config)} ({level})>"
+        return f"<CodexOtelHandler {_shown_destination(self._exporter_config)} ({level})>"
 
     def handle(self, record: logging.LogRecord) -> bool:
         """Emit a record that passes the filters; return whether it did.
@@ -364,7 +364,7 @@ def _build_pipeline(
             connect=lambda: connect(exporter, shared),
             check=checks.check,
             on_start=worker_starts,
-            destination=_destination(exporter),
+            destination=_shown_destination(exporter),
             events=events,
             spool=spool,
         )
@@ -446,7 +446,7 @@ def _terminal_type() -> str:
     return program or os.environ.get("TERM") or "unknown"
 
 
-def _destination(exporter: ExporterConfig | None) -> str:
+def _shown_destination(exporter: ExporterConfig | None) -> str:
     if exporter is None:
         return "none"
     return f"{exporter.name} {exporter.safe_endpoint}"

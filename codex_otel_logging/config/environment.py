@@ -41,16 +41,18 @@ SDK_DISABLED = "OTEL_SDK_DISABLED"
 SERVICE_NAME = "OTEL_SERVICE_NAME"
 RESOURCE_ATTRIBUTES = "OTEL_RESOURCE_ATTRIBUTES"
 
-EXPORTERS = "OTEL_EXPORTER_OTLP_"
+EXPORTER_PREFIX = "OTEL_EXPORTER_OTLP_"
 """The prefix of an exporter's variables; a variable for logs overrides the one for all signals."""
 
-LOGS_EXPORTERS = f"{EXPORTERS}LOGS_"
-OTHER_EXPORTERS = tuple(f"{EXPORTERS}{signal}_" for signal in ("TRACES", "METRICS", "PROFILES"))
+LOGS_PREFIX = f"{EXPORTER_PREFIX}LOGS_"
+OTHER_PREFIXES = tuple(
+    f"{EXPORTER_PREFIX}{signal}_" for signal in ("TRACES", "METRICS", "PROFILES")
+)
 
 NEVER_READ = {
     "OTEL_LOGS_EXPORTER": "the setting exporter decides",
-    f"{EXPORTERS}PROTOCOL": "the setting exporter decides",
-    f"{LOGS_EXPORTERS}PROTOCOL": "the setting exporter decides",
+    f"{EXPORTER_PREFIX}PROTOCOL": "the setting exporter decides",
+    f"{LOGS_PREFIX}PROTOCOL": "the setting exporter decides",
     "OTEL_BLRP_EXPORT_TIMEOUT": "timeout_ms of the exporter decides",
     "OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT": "the setting max_attribute_length decides",
     "OTEL_LOGRECORD_ATTRIBUTE_VALUE_LENGTH_LIMIT": "the setting max_attribute_length decides",
@@ -172,7 +174,7 @@ class _ExporterVariables:
 
         Callers stop after the first one, which overrides the other, unless they ignore it.
         """
-        for variable in (f"{LOGS_EXPORTERS}{name}", f"{EXPORTERS}{name}"):
+        for variable in (f"{LOGS_PREFIX}{name}", f"{EXPORTER_PREFIX}{name}"):
             if text := self._variables.text(variable):
                 yield variable, text
 
@@ -190,7 +192,7 @@ class _ExporterVariables:
             self._mark_decided("endpoint", variable)
             if problem := http_endpoint_problem(text):
                 self._fail(variable, problem)
-            elif not variable.startswith(LOGS_EXPORTERS):
+            elif not variable.startswith(LOGS_PREFIX):
                 # A base address. Only the variable for logs is used as it is written:
                 # https://opentelemetry.io/docs/specs/otel/protocol/exporter/#endpoint-urls-for-otlphttp
                 parts = urlsplit(text)

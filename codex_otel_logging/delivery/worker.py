@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 RESCAN_S = 60.0
 """How often to look for leftovers of other processes, in seconds."""
 
-_WRITE_S = 0.01
+_COLD_POLL_S = 0.01
 """How long the worker waits before it looks again for cold events, in seconds."""
 
 IDLE_POLLS = 10
@@ -371,7 +371,7 @@ class Worker:
                     due = None
                 elif not self.queue.waiting:
                     # All are cold, and `refill` found none: other threads are still writing them.
-                    timeout_s = _WRITE_S
+                    timeout_s = _COLD_POLL_S
                 else:
                     # Computed once per batch: the age comes from the system clock, which may be
                     # set back while the thread waits, and the batch would then be due much later.

@@ -178,7 +178,7 @@ class _InterceptedExporter(OTLPLogExporter):
         self.shutdown()
 
     def _initialize_channel_and_stub(self) -> None:
-        _spare_descriptors()
+        _check_descriptors()
         # `original` skips the wrappers of tracing agents, which would trace the calls.
         options = {"options": self._channel_options, "compression": self._compression}
         if self._insecure:
@@ -214,7 +214,7 @@ def _read(response: bytes) -> ExportLogsServiceResponse:
         return ExportLogsServiceResponse()
 
 
-def _spare_descriptors() -> None:
+def _check_descriptors() -> None:
     """Check that gRPC can open the files that it needs.
 
     Raises:

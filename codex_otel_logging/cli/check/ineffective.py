@@ -55,8 +55,8 @@ def _reason(name: str, value: str, config: OtelConfig) -> str | None:
     if name in environment.NEVER_READ:
         return environment.NEVER_READ[name]
     # OTEL_EXPORTER_OTLP_* without those for other signals, which this package never reads.
-    of_exporters = name.startswith(environment.EXPORTERS) and not name.startswith(
-        environment.OTHER_EXPORTERS
+    of_exporters = name.startswith(environment.EXPORTER_PREFIX) and not name.startswith(
+        environment.OTHER_PREFIXES
     )
     if not of_exporters and name not in _FOR_SETTINGS:
         return None
@@ -66,7 +66,7 @@ def _reason(name: str, value: str, config: OtelConfig) -> str | None:
         return _FOR_SETTINGS[name]
     if not config.exporter.is_bare:
         return "the exporter's table takes precedence"
-    specific = name.replace(environment.EXPORTERS, environment.LOGS_EXPORTERS)
+    specific = name.replace(environment.EXPORTER_PREFIX, environment.LOGS_PREFIX)
     if os.environ.get(specific) and specific != name:
         return f"{specific} takes precedence"
     return f"{config.exporter.name} does not use it"

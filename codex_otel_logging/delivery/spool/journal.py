@@ -126,7 +126,7 @@ class Journal:
         """The segments with unsettled events or writers, oldest first. Changed under the lock."""
         self._current: Segment | None = None
         """The segment that the next event goes to, if there is one. Changed under the lock."""
-        self._last: Segment | None = None
+        self._last_segment: Segment | None = None
         """The segment of the events that are logged during interpreter finalization."""
         self._number = 0
         """The number of the last admitted event."""
@@ -306,11 +306,11 @@ class Journal:
         number = self._number = self._number + 1
         self._is_disk_known = True  # looking it up needs `open`, which may be gone
         try:
-            if self._last is None:
+            if self._last_segment is None:
                 segment = Segment(self._new_path(), self._header, number, FIRST_LIMIT)
                 self._create(segment)
-                self._last = segment
-            self._last.append(self._encode(number, event))
+                self._last_segment = segment
+            self._last_segment.append(self._encode(number, event))
         except Exception:
             self._unwritten.add(number)
 
