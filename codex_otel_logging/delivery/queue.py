@@ -435,7 +435,7 @@ class EventQueue:
         if self.journal is not None:
             self.journal.sync()
 
-    def postpone(self) -> bool:
+    def set_aside(self) -> bool:
         """Set the batch aside: leave it on disk in a segment of its own, behind all other events.
 
         Returns False if it cannot be written. Called by the worker; blocks for the disk.

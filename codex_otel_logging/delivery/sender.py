@@ -32,7 +32,7 @@ BACKOFF_S = (0.1, 0.5, 1.0, 2.0, 3.0)
 BACKOFF_ON_DISK_S = (*BACKOFF_S, 5.0, 10.0, 20.0, 30.0)
 """The same for events on disk: an outage may last for days."""
 
-POSTPONE_AFTER = 5
+SET_ASIDE_AFTER = 5
 """After how many consecutive failures a batch on disk may be set aside, to let others pass."""
 
 LONGEST_RETRY_AFTER_S = 3600.0
@@ -359,9 +359,9 @@ class Sender:
         refused as well, the next batch shows what is. The only batch stays: its success is what
         tells the worker that the collector works again.
         """
-        if self._failures % POSTPONE_AFTER or self.shutting_down or not self._queue:
+        if self._failures % SET_ASIDE_AFTER or self.shutting_down or not self._queue:
             return False
-        if not (is_empty_refused or self._accepts_empty_request()) or not self._queue.postpone():
+        if not (is_empty_refused or self._accepts_empty_request()) or not self._queue.set_aside():
             return False
         self._parts.rest()
         return True

@@ -446,7 +446,7 @@ def test_an_unfinished_copy_of_a_postponed_batch_that_cannot_be_removed_is_not_e
         return error(errno.ENOSPC) if name == "append" and is_late else None
 
     world.machine.fault = fail
-    assert not process.queue.postpone()
+    assert not process.queue.set_aside()
     assert len(stored(world)) == 6 + 2
     deliver_rest(world)
     assert world.delivered == [*range(6)]

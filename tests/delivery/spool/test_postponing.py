@@ -10,7 +10,7 @@ import pytest
 
 from codex_otel_logging import Stats
 from codex_otel_logging.delivery.exporter import DELIVERED, Outcome
-from codex_otel_logging.delivery.sender import POSTPONE_AFTER
+from codex_otel_logging.delivery.sender import SET_ASIDE_AFTER
 from codex_otel_logging.delivery.spool import disk, policy
 from codex_otel_logging.delivery.spool.segment import adopt
 from codex_otel_logging.native import wall_clock
@@ -86,7 +86,7 @@ def test_failing_batch_is_passed_after_a_few_attempts(simulated: Callable[..., S
     delivery.run(600)
     before = delivery.requests.index(next(r for r in delivery.requests if 10 in r[1]))
     assert [found for _, found in delivery.requests[:before]] == [
-        *[[*range(10)]] * POSTPONE_AFTER,
+        *[[*range(10)]] * SET_ASIDE_AFTER,
         [],
     ]
 

@@ -222,7 +222,7 @@ def test_batch_that_is_set_aside_is_synced_before_it_is_settled(
 
     monkeypatch.setattr(disk, "overwrite", settle)
     spooled.queue.take_batch()
-    assert spooled.queue.postpone()
+    assert spooled.queue.set_aside()
     _, own = names(spool)
     assert [name for name, _ in calls] == [own, "/", "settled"]
 
