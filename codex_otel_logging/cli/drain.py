@@ -213,8 +213,7 @@ class _Command:
         affected = self._discard.affected(survey(self._spool.path))
         try:
             if not affected or self._options.yes or _confirm(affected):
-                for _ in self._discard.run():
-                    pass
+                self._discard.run()
         finally:
             self._note()
         self._line(self._summary())

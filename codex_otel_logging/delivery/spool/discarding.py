@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
 from ...native import monotonic
 from .leftovers import Report
@@ -54,8 +54,8 @@ class Discard:
         is_meant = self._destination in (None, file.destination)
         return file.state in ("left", "damaged") and is_meant
 
-    def run(self) -> Iterator[None]:
-        """Remove them one by one, and yield after each.
+    def run(self) -> None:
+        """Remove the affected files, one by one.
 
         Also removes files that dead processes left before they had a header; these do not count.
         May be ended at any moment: each file is either there or counted, except for the last one.
@@ -69,20 +69,17 @@ class Discard:
             if monotonic() >= deadline:
                 self.timed_out = True
                 return
-            if self._remove(file.path):
-                yield
+            self._remove(file.path)
         remove_all_unfinished(self._directory)
 
-    def _remove(self, path: str) -> bool:
+    def _remove(self, path: str) -> None:
         try:
             events = discard(path, self._destination)
         except NewerFormatError:  # it has taken the place of the file that was surveyed
-            return False
+            return
         except OSError as error:
             self._report(path, f"cannot be removed ({error.strerror or error})")
-            return False
-        if events is None:  # adopted meanwhile
-            return False
-        self.events += events
-        self.files += 1
-        return True
+            return
+        if events is not None:  # None: adopted meanwhile
+            self.events += events
+            self.files += 1
