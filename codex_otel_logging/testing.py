@@ -21,7 +21,7 @@ from typing import Any
 from . import catalog
 from .attachment import EVENT_LOGGER
 from .config.otel_config import OtelConfig
-from .events.checks import ignored_record
+from .events.checks import describe_ignored
 from .events.event import Event
 from .events.reader import EventReader, is_event_logger
 from .events.redaction import Redaction, redacted_again_inside, sensitive_names
@@ -148,7 +148,7 @@ class _Recorder:
                 CapturedEvent(event.type.name, attributes, event.logger_name, event.levelno)
             )
         elif is_event_logger(record.name):
-            self.events.ignored.append(": ".join(ignored_record(record)))
+            self.events.ignored.append(describe_ignored(record))
 
 
 def _discard(event: Event) -> None:

@@ -41,7 +41,6 @@ _WRONG_LOGGER = (
 )
 _NOT_EVENTS = f"its records are not events; attach the handler to the logger {EVENT_LOGGER!r} only"
 
-
 _ATTRIBUTE_TYPES: Container[object] = IMMUTABLE_TYPES | {list, dict}
 
 
@@ -66,15 +65,13 @@ class _Expectation(NamedTuple):
         missing = {f.presence for f in event.fields if f.name not in keys and not f.computed}
         if "always" in missing:
             return None
-        places = {key: place for place, key in enumerate(keys)}
-        known = {places[f.name]: f for f in event.fields if f.name in places}
+        declared = {field.name: field for field in event.fields}
+        fields = [declared.get(key) for key in keys]
+        lacks_counts = "on completion" in missing and "event.kind" in keys
         return cls(
-            tuple(
-                catalog.PYTHON_TYPES[known[place].type] if place in known else _ATTRIBUTE_TYPES
-                for place in range(len(keys))
-            ),
-            tuple((place, field.choices) for place, field in known.items() if field.choices),
-            places.get("event.kind") if "on completion" in missing else None,
+            tuple(catalog.PYTHON_TYPES[f.type] if f else _ATTRIBUTE_TYPES for f in fields),
+            tuple((place, f.choices) for place, f in enumerate(fields) if f and f.choices),
+            keys.index("event.kind") if lacks_counts else None,
         )
 
     def is_met(self, values: Sequence[object]) -> bool:
@@ -164,9 +161,9 @@ def _describe_event(name: str, logged: Event | logging.LogRecord) -> str:
     return f"{place}: event {name}" if place else f"event {name}"
 
 
-def ignored_record(record: logging.LogRecord) -> tuple[str, str]:
+def describe_ignored(record: logging.LogRecord) -> str:
     """Return where an ignored record was logged, and what to change."""
-    return _describe_source(record), _describe_remedy(record)
+    return f"{_describe_source(record)}: {_describe_remedy(record)}"
 
 
 def _describe_source(record: logging.LogRecord) -> str:
