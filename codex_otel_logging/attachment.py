@@ -104,5 +104,6 @@ def why_silent() -> str | None:
 
 def _is_misnamed(name: str) -> bool:
     """Return whether a logger seems to be meant for events, such as "codex.app" or "CodexOtel"."""
-    family = name.partition(".")[0].casefold().replace("-", "").replace("_", "")
-    return family in ("codex", "codexotel") and name.partition(".")[0] != EVENT_LOGGER
+    first = name.partition(".")[0]
+    plain = first.casefold().replace("-", "").replace("_", "")
+    return plain in ("codex", "codexotel") and first != EVENT_LOGGER

@@ -230,8 +230,8 @@ def _report(results: Sequence[Played]) -> Iterator[str]:
             for key, value in event.attributes.items()
             if key not in catalog.COMMON_FIELD_NAMES
         )
-        line = f"{number:>3}  {moment:%H:%M:%S}.{moment:%f}"[:-3] + f"  {event.name:25}  {fields}"
-        yield cut(line, width)
+        clock = moment.time().isoformat(timespec="milliseconds")
+        yield cut(f"{number:>3}  {clock}  {event.name:25}  {fields}", width)
     if first.received:
         event = first.received[0]
         yield "\nresource"

@@ -243,8 +243,9 @@ class _OtelTable:
         # The lowest layer of the resource; the table's attributes override it.
         attributes: dict[str, ResourceValue] = {**self._variables.resource_attributes()}
         table = self._table.table("resource_attributes")
-        for key in table.names() if table else ():
-            assert table is not None
+        if table is None:
+            return attributes
+        for key in table.names():
             value = table.get(key)
             if key in SET_ELSEWHERE:
                 table.fault(key, f"cannot be set here; set {SET_ELSEWHERE[key]} instead")

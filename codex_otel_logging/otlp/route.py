@@ -76,7 +76,7 @@ _DEFAULT_PORT_OF_GRPC = 443
 
 def route_to(exporter: ExporterConfig) -> Route | None:
     """Return the route of an exporter's requests, or None if its endpoint has no host and port."""
-    endpoint = exporter.endpoint or ""
+    endpoint = exporter.endpoint
     # gRPC also accepts targets of other kinds, such as "unix:/path", which have no host and port.
     if "://" not in endpoint if exporter.over_http else endpoint.startswith(GRPC_SCHEMES):
         return None
@@ -91,7 +91,7 @@ def route_to(exporter: ExporterConfig) -> Route | None:
         return None
     proxy = _http_proxy(endpoint) if exporter.over_http else _grpc_proxy(collector.host)
     # Not with `urlsplit`: it would write `${HOST}` in lower case, and reject `${PORT}`.
-    netloc = (exporter.safe_endpoint or "").rpartition("://")[2].partition("/")[0]
+    netloc = exporter.safe_endpoint.rpartition("://")[2].partition("/")[0]
     return Route(collector, re.sub(r":[^:\]]*$", "", netloc), tls, proxy)
 
 
@@ -102,7 +102,7 @@ def _http_proxy(endpoint: str) -> Proxy | None:
     if not url:
         return None
     scheme = urlsplit(endpoint).scheme
-    names = [f"{scheme}_proxy", f"{scheme}_PROXY".upper(), "all_proxy", "ALL_PROXY"]
+    names = [f"{scheme}_proxy", f"{scheme.upper()}_PROXY", "all_proxy", "ALL_PROXY"]
     variable = next((name for name in names if os.environ.get(name)), "the system's settings")
     return _parse_proxy(url, variable, tunnels=scheme == "https")
 

@@ -47,10 +47,10 @@ def source_of(
         if file is not None:
             why = f"The settings of the handler {each.handler.name!r} in {reference}"
             return _from_file(file, "logging", why)
-    kind: Kind = "CODEX_HOME" if os.environ.get("CODEX_HOME") else "default"
+    kind: Kind = "default"
     why = "The default, because CODEX_HOME is not set"
-    if kind == "CODEX_HOME":
-        why = "From the folder in CODEX_HOME"
+    if os.environ.get("CODEX_HOME"):
+        kind, why = "CODEX_HOME", "From the folder in CODEX_HOME"
     # There is a handler, but its factory is the application's own.
     if handlers:
         why += f"; the settings of the handler in {reference} are not accessible"
