@@ -9,11 +9,14 @@ import gzip
 import io
 import re
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from ..text import brief
 from . import refusals
 from .refusals import RefusalError
+
+Decompress = Callable[[bytes, int], bytes]
+"""Decompresses a body, up to a limit in bytes: `from_gzip` or `from_deflate`."""
 
 # `int` alone is too lenient: it accepts "+2", "1_0" and Arabic digits, which a proxy may read
 # differently. Numbers of more than 18 digits are far beyond any limit.

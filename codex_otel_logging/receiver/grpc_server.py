@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 
 from ..text import brief
 from . import connections, messages, refusals
-from .bodies import from_deflate, from_gzip
+from .bodies import Decompress, from_deflate, from_gzip
 from .connections import HTTP2_PREFACE, TLS_HANDSHAKE, ConnectionServer, url_host
 from .intake import MAX_CONCURRENT, Intake
 from .refusals import LOGS_METHOD, OTHER_SIGNALS, RefusalError, Refuse, other_signal
@@ -216,7 +216,7 @@ class GrpcServer:
         raise AssertionError
 
 
-def _decompressor(body: bytes) -> Callable[[bytes, int], bytes] | None:
+def _decompressor(body: bytes) -> Decompress | None:
     """Return the function that decompresses a message, or None if it is not compressed."""
     # With its own decompression off, gRPC does not report whether or how a message is compressed.
     # The first bytes are enough: no protobuf message begins like gzip, and only one with a field 15

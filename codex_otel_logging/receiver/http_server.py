@@ -6,7 +6,7 @@ A request is refused before its body is read, if its line and headers are enough
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from email.errors import (
     FirstHeaderLineIsContinuationDefect,
@@ -24,7 +24,7 @@ from urllib.parse import urlsplit
 from ..config.endpoints import LOGS_PATH
 from ..text import brief
 from . import connections, messages, refusals
-from .bodies import from_gzip, has_body, read_body
+from .bodies import Decompress, from_gzip, has_body, read_body
 from .connections import HTTP2_PREFACE, TLS_HANDSHAKE, ConnectionServer
 from .intake import Intake
 from .received import Transport
@@ -200,7 +200,7 @@ class _HttpHandler(BaseHTTPRequestHandler):
         transport: Transport,
         headers: Mapping[str, str],
         body: bytes,
-        decompress: Callable[[bytes, int], bytes] | None,
+        decompress: Decompress | None,
     ) -> None:
         """Hand over a request and answer it."""
         self.server.disconnect_after(self.request, float("inf"))  # `on_request` has no time limit
@@ -255,7 +255,7 @@ def _transport(headers: Mapping[str, str]) -> Transport:
     raise RefusalError(415, reason, refusals.USE_OTHER_HTTP if grpc else refusals.USE_PROTOBUF)
 
 
-def _decompressor(headers: Mapping[str, str]) -> Callable[[bytes, int], bytes] | None:
+def _decompressor(headers: Mapping[str, str]) -> Decompress | None:
     encoding = headers.get("content-encoding", "identity").strip().lower()
     if encoding not in ("identity", "gzip"):
         reason = f"unsupported Content-Encoding {brief(encoding)}"

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from . import messages, refusals
+from .bodies import Decompress
 from .received import ReceivedRequest, Transport
 from .refusals import RefusalError
 
@@ -42,12 +43,12 @@ class Intake:
         transport: Transport,
         headers: Mapping[str, str],
         body: bytes,
-        decompress: Callable[[bytes, int], bytes] | None,
+        decompress: Decompress | None,
     ) -> None:
         """Decode a request and hand it over.
 
-        Blocks while `MAX_CONCURRENT` others are being handled. `decompress` is a function of
-        `bodies`, or None if the body is not compressed.
+        Blocks while `MAX_CONCURRENT` others are being handled. `decompress` is None if the body is
+        not compressed.
 
         Raises:
             RefusalError: the request is too large or malformed.
@@ -62,7 +63,7 @@ class Intake:
         self,
         transport: Transport,
         body: bytes,
-        decompress: Callable[[bytes, int], bytes] | None,
+        decompress: Decompress | None,
     ) -> ExportLogsServiceRequest:
         try:
             if decompress:
