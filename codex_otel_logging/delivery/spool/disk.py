@@ -131,8 +131,7 @@ def status(descriptor: int) -> os.stat_result:
 
 def is_regular(descriptor: int) -> bool:
     """Return whether an open file is a regular one that belongs to this user."""
-    found = status(descriptor)
-    return stat.S_ISREG(found.st_mode) and found.st_uid == os.geteuid()
+    return _is_own_file(status(descriptor))
 
 
 def is_regular_at(path: str) -> bool:
@@ -142,7 +141,10 @@ def is_regular_at(path: str) -> bool:
         OSError: it does not exist, or its status cannot be read.
 
     """
-    found = os.stat(path, follow_symlinks=False)  # noqa: PTH116
+    return _is_own_file(os.stat(path, follow_symlinks=False))  # noqa: PTH116
+
+
+def _is_own_file(found: os.stat_result) -> bool:
     return stat.S_ISREG(found.st_mode) and found.st_uid == os.geteuid()
 
 
