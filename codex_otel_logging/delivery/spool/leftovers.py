@@ -213,12 +213,7 @@ class Leftovers:
             is_doubtful = (
                 settlement is not None
                 and settlement.rejected > 0
-                and not parts.any_accepted
-                and not is_proven
-                and (
-                    self._rejected_batches >= MAX_REJECTED_BATCHES
-                    or not self._accepts_empty_request(leftover)
-                )
+                and not (is_proven or self._prove_collector(leftover, parts))
             )
             if outcome.verdict == "retry" or is_doubtful:
                 self.failure = outcome.reason
@@ -239,9 +234,12 @@ class Leftovers:
         self._settle(leftover, batch, settled)
         return True
 
-    def _accepts_empty_request(self, leftover: Leftover) -> bool:
-        """Return whether a collector answers, and not something else, such as a proxy."""
-        return self._export(leftover.header.shared, ()).verdict == "delivered"
+    def _prove_collector(self, leftover: Leftover, parts: Parts[Event]) -> bool:
+        """Return whether a rejection is final, as `Sender._prove_collector` does."""
+        return parts.any_accepted or (
+            self._rejected_batches < MAX_REJECTED_BATCHES
+            and self._export(leftover.header.shared, ()).verdict == "delivered"
+        )
 
     def _settle(
         self, leftover: Leftover, batch: Sequence[tuple[int, Event]], settled: Settlement
