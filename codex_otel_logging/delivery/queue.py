@@ -125,7 +125,6 @@ class EventQueue:
         self._exported = self._rejected = self._dropped = self._overflowed = self._ignored = 0
         self._settled = 0
         self._last = len(self.waiting)
-        """The number of the last queued event."""
         self._cold = 0
         """The number of cold events."""
         self._warm_bytes = self._max_bytes if spool is None else min(self._max_bytes, WARM_BYTES)
@@ -312,8 +311,8 @@ class EventQueue:
 
     @property
     def last(self) -> int:
-        """The sequence number of the last queued event. Needs the lock."""
-        return self._settled + len(self.batch) + len(self)
+        """The sequence number of the last queued event; 0 if there was none."""
+        return self._last
 
     @property
     def exported(self) -> int:
