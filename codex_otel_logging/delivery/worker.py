@@ -324,7 +324,9 @@ class Worker:
             reason = f"unexpected {type(error).__name__}"
             self._reporter.report_failure(reason, self.queue.stats(), visible=True)
             with self.queue.lock:
-                self._retire()
+                exporter = self._retire()
+            if not self.queue.at_exit:  # as in `_next_batch`
+                _shut_down(exporter)
 
     def _export_until_closed(self) -> None:
         """Export batch after batch until the worker is closed."""
@@ -384,9 +386,7 @@ class Worker:
                     timeout_s = due - now
                 self._let_next_event_log_reports()
             self._wakeup.wait(timeout_s)
-        if exporter is not None:
-            with suppress_own_records(), suppress(Exception):
-                exporter.shutdown()
+        _shut_down(exporter)
         return None
 
     def _is_urgent(self) -> bool:
@@ -553,6 +553,12 @@ class Worker:
                 batch = self.queue.take_batch()
             if not self._send(batch, deadline):
                 return
+
+
+def _shut_down(exporter: Exporter | None) -> None:
+    if exporter is not None:
+        with suppress_own_records(), suppress(Exception):
+            exporter.shutdown()
 
 
 def _on_ready(worker: Worker) -> Callable[[], None]:

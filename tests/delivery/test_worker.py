@@ -378,6 +378,25 @@ def test_flush_starts_another_thread_after_an_unexpected_error(
     assert worker.queue.stats().exported == 1
 
 
+def test_connection_is_closed_after_an_unexpected_error(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail() -> None:
+        raise MemoryError
+
+    worker, exporter = start()
+    put(worker)
+    assert flush_all([worker], 20)
+    thread = worker.thread
+    assert thread is not None
+    with monkeypatch.context() as patch:
+        patch.setattr(worker.queue, "refill", fail)
+        put(worker)
+        worker.request_flush()
+        thread.join(20)
+    assert exporter.is_shut_down
+
+
 def moves(path: str) -> set[tuple[str, str]]:
     return set(pairwise(path.split(", ")))
 
