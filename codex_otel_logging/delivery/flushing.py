@@ -106,7 +106,7 @@ def wait_until_settled(
                     return False
             wait(waiter, until - monotonic())
         return all(
-            worker.queue.settled >= target and not worker.queue.has_any_left()
+            worker.queue.settled >= target and not worker.queue.count_left()
             for worker, target in targets
         )
     finally:

@@ -59,10 +59,12 @@ class Stats(NamedTuple):
     `retry_for_ms`, or could not be encoded. `queued` events wait for export. `ignored` counts log
     records that are not events.
 
-    With a spool, `spooled` of the `queued` events are on disk. `dropped` also counts events that
-    expired there (`keep_for_ms`) or could not be read back. The last two counts are of events that
-    other processes left: this one exported the `recovered` ones; the `discarded` ones were rejected
-    by the collector, had expired, or were damaged. Neither counts as `accepted`.
+    With a spool, `spooled` of the `queued` events are on disk. Events that were left there for
+    other handlers or processes stay among both, even after these have exported or discarded them.
+    `dropped` also counts events that expired on disk (`keep_for_ms`) or could not be read back. The
+    last two counts are of events that other processes left: this one exported the `recovered` ones;
+    the `discarded` ones were rejected by the collector, had expired, or were damaged. Neither
+    counts as `accepted`.
     """
 
     accepted: int = 0
@@ -476,10 +478,14 @@ class EventQueue:
         """The number of events that were left to other processes, or set aside."""
         return self._left_on_disk
 
-    def has_any_left(self) -> bool:
-        """Return whether some of the events left may still be on disk. Blocks for the disk."""
-        journal = self.journal
-        return bool(self._left_on_disk) and journal is not None and journal.are_released_left()
+    def count_left(self) -> int:
+        """Return how many of the events left are still on disk, as far as is known.
+
+        The others were exported or discarded by another handler or process. Blocks for the disk.
+        """
+        if self.journal is None or not self._left_on_disk:
+            return 0
+        return min(self.journal.count_released(), self._left_on_disk)
 
     def add_waiter(self, waiter: Wakeup) -> int:
         """Set `waiter` whenever events are settled; return the last sequence number queued."""

@@ -246,13 +246,13 @@ class Worker:
         # Usually the worker has synced after the last failed attempt; not if it hangs in a request.
         self.queue.sync()
         journal = self.queue.journal
-        kept = stats.spooled
-        if journal is not None and not journal.are_released_left():
-            kept -= self.queue.left_on_disk  # another handler or process has exported these
+        left = self.queue.left_on_disk
+        unknown = "set aside after failed attempts" if stats.queued == left else "no answer yet"
         return Undelivered(
             stats.queued - stats.spooled,
-            kept,
-            f"{self._destination}: {self._reporter.reason or 'no answer yet'}",
+            # Of those that were left, another handler or process may have exported some.
+            stats.spooled - left + self.queue.count_left(),
+            f"{self._destination}: {self._reporter.reason or unknown}",
             "" if journal is None else journal.path,
         )
 

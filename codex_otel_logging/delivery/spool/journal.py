@@ -32,7 +32,7 @@ from .cold import ColdReader
 from .health import DiskHealth
 from .policy import count_expired, keeping
 from .records import RecordEncoder, checked, number_of
-from .segment import SUFFIX, Header, NotReopenedError, Segment
+from .segment import SUFFIX, Header, NotReopenedError, Segment, settled_in
 
 FIRST_LIMIT = 1 << 20
 """The size of the first segment, in bytes.
@@ -100,6 +100,19 @@ class _Names:
 _names = _Names()
 
 
+class _Released(NamedTuple):
+    """A segment that others may adopt, and the numbers of its first and last unsettled events."""
+
+    path: str
+    first: int
+    last: int
+
+    def count_left(self) -> int:
+        """Return how many of its events are still there and not settled."""
+        settled = settled_in(self.path)
+        return 0 if settled is None else max(self.last - max(self.first - 1, settled), 0)
+
+
 class Journal:
     """The segments of one queue.
 
@@ -140,8 +153,8 @@ class Journal:
         self.parked_bytes = 0
         """The estimated memory of the parked events, in bytes."""
         self._reader = ColdReader()
-        self._released: list[str] = []
-        """The paths of the segments that other processes may export."""
+        self._released: list[_Released] = []
+        """The segments that other processes may export."""
         self._is_disk_known = False
         """Whether the type of the file system has been looked up."""
         self._has_new_names = False
@@ -492,7 +505,8 @@ class Journal:
             segment.remove()
             self._health.report_once("cannot set events aside", error)
             return False
-        self._released = [*filter(disk.exists, self._released), segment.path]
+        left = [each for each in self._released if disk.exists(each.path)]
+        self._released = [*left, _Released(segment.path, first, segment.last)]
         segment.close()
         return True
 
@@ -542,17 +556,22 @@ class Journal:
         Every event must be written. Needs the lock of the queue.
         """
         segments, self._segments, self._current = self._segments, [], None
-        self.settled = self._number
+        settled, self.settled = self.settled, self._number
         self._parked.clear()
         self.parked_bytes = 0
         self._reader = ColdReader()
         for segment in segments:
-            self._released.append(segment.path)
+            first = max(segment.first, settled + 1)
+            self._released.append(_Released(segment.path, first, segment.last))
             segment.close()
 
-    def are_released_left(self) -> bool:
-        """Return whether a released segment is still there; it is removed when it is exported."""
-        return any(map(disk.exists, self._released))
+    def count_released(self) -> int:
+        """Return how many events of released segments are still on disk.
+
+        Others may have exported or discarded some since. After a disk failure, events that were
+        written twice count twice. Blocks for the disk.
+        """
+        return sum(each.count_left() for each in self._released)
 
     def leave_to_parent(self, *, inherited: bool) -> None:
         """Give up all segments in a forked child. Takes no lock: it may be locked forever.

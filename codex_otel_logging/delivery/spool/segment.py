@@ -519,6 +519,27 @@ def paths_in(directory: str, *endings: str) -> Iterator[str]:
             yield f"{directory}{os.sep}{name}"
 
 
+def settled_in(path: str) -> int | None:
+    """Return the number up to which the events of a segment are settled; None if it is gone.
+
+    Returns 0 if the number is damaged or cannot be read.
+    """
+    try:
+        descriptor = disk.open_to_read(path)
+    except FileNotFoundError:
+        return None
+    except OSError:
+        return 0
+    try:
+        digits = disk.read(descriptor, 20, len(_PREFIX))
+        field = disk.read(descriptor, _FIRST_LINE - len(_PREFIX) - 1, len(_PREFIX))
+        return int(digits) if digits.isdigit() and field == _settled_field(int(digits)) else 0
+    except OSError:
+        return 0
+    finally:
+        disk.close(descriptor)
+
+
 def _is_newer(version: bytes) -> bool:
     return version.isdigit() and int(version) > VERSION
 

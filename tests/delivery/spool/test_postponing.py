@@ -10,12 +10,15 @@ import pytest
 
 from codex_otel_logging import Stats
 from codex_otel_logging.delivery.exporter import DELIVERED, Outcome
+from codex_otel_logging.delivery.flushing import flush_all
+from codex_otel_logging.delivery.outages import Undelivered
 from codex_otel_logging.delivery.sender import SET_ASIDE_AFTER
 from codex_otel_logging.delivery.spool import disk, policy
-from codex_otel_logging.delivery.spool.segment import adopt
+from codex_otel_logging.delivery.spool.segment import adopt, discard
 from codex_otel_logging.native import wall_clock
 from support.queued_events import numbers, turns
 from support.simulated_spool import Answer, Clock, Simulated
+from support.spools import ThreadlessWorker, segments, settings_of
 
 NOT_NOW = Outcome("retry", "HTTP 503", status=503)
 NOT_NOW_BUT_THEN = Outcome("retry", "HTTP 503", retry_after_s=30.0, status=503)
@@ -137,8 +140,57 @@ def test_batches_set_aside_that_were_exported_are_forgotten(
         before = {*directory.iterdir()}
         assert journal.set_aside(1, delivery.queue.batch)
         (new,) = {*directory.iterdir()} - before
-        assert journal._released == [str(new)]
+        assert [released.path for released in journal._released] == [str(new)]
         new.unlink()
+
+
+@pytest.mark.parametrize("how", ["discarded", "exported in part"])
+def test_exit_counts_only_what_is_left_of_the_batches_set_aside(
+    simulated: Callable[..., Simulated], directory: Path, how: str
+) -> None:
+    """`drain` may export or discard them while the process runs."""
+    worker = ThreadlessWorker(settings_of(directory), simulated())
+    for event in turns(20):
+        worker.queue.put(event)
+    before = {*segments(directory)}
+    for _ in range(2):
+        with worker.queue.lock:
+            worker.queue.batch = [worker.queue.waiting.popleft() for _ in range(10)]
+        assert worker.queue.postpone()
+    first, _ = sorted({*segments(directory)} - before)
+    assert not flush_all([worker], 0)
+    if how == "discarded":
+        assert discard(str(first), None) == 10
+    else:
+        leftover = adopt(str(first))
+        assert leftover is not None
+        leftover.settle(7)
+        leftover.close()
+    worker.begin_shutdown(for_good=False)
+    undelivered = worker.end_shutdown()
+    assert undelivered is not None
+    kept = 10 if how == "discarded" else 13
+    reason = "x: set aside after failed attempts"
+    assert undelivered == Undelivered(0, kept, reason, str(directory))
+    assert worker.queue.stats() == Stats(accepted=20, queued=20, spooled=20)
+
+
+def test_flush_succeeds_once_others_have_exported_or_discarded_what_was_set_aside(
+    simulated: Callable[..., Simulated], directory: Path
+) -> None:
+    worker = ThreadlessWorker(settings_of(directory), simulated())
+    for event in turns(10):
+        worker.queue.put(event)
+    worker.queue.take_batch()
+    assert worker.queue.postpone()
+    assert not flush_all([worker], 0)
+    (path,) = segments(directory)
+    assert discard(str(path), None) == 10
+    assert flush_all([worker], 0)
+    worker.begin_shutdown(for_good=False)
+    undelivered = worker.end_shutdown()
+    assert undelivered is not None
+    assert (undelivered.lost, undelivered.kept) == (0, 0)
 
 
 def test_several_batches_are_postponed_and_exported_once(
