@@ -556,6 +556,58 @@ def test_search_for_a_damaged_event_ends_with_its_segment(
     assert later
 
 
+@pytest.mark.parametrize("damage", ["one record", "many records", "zeros"])
+def test_damaged_cold_events_bound_what_is_read_ahead(
+    spooled: SpooledQueue, spool: Path, monkeypatch: pytest.MonkeyPatch, damage: str
+) -> None:
+    """The rest of the file was kept in memory while the event was looked for."""
+    monkeypatch.setattr(cold, "MAX_AHEAD", WARM_BYTES)
+    spooled.put(MANY)
+    before = on_disk(spool)
+    path = max(segments(spool), key=lambda path: path.stat().st_size)
+    content = path.read_bytes()
+    begin = content.index(b"\n", len(content) // 8)
+    end = {"one record": begin + 20, "many records": begin + 20_000, "zeros": begin + 60_000}[
+        damage
+    ]
+    middle = content[begin:end].replace(b'"', b"'") if damage != "zeros" else bytes(end - begin)
+    path.write_bytes(content[:begin] + middle + content[end:])
+    intact = on_disk(spool)
+    assert len(content) - end > 4 * WARM_BYTES
+    assert (
+        len(before) - len(intact)
+        in {"one record": range(1, 2), "many records": range(30, 100), "zeros": range(100, 300)}[
+            damage
+        ]
+    )
+    reader = spooled.journal._reader
+    original, read, largest, bytes_read = cold.ColdReader.advance, disk.read, 0, 0
+
+    def advance(*arguments: Any) -> bool:
+        nonlocal largest
+        found = original(*arguments)
+        ahead = sum(event.size for event in reader._ahead.values())
+        assert ahead == reader._ahead_bytes
+        largest = max(largest, ahead + len(reader._cursor.rest))
+        return found
+
+    def counting(descriptor: int, size: int, offset: int) -> bytes:
+        nonlocal bytes_read
+        found = read(descriptor, size, offset)
+        bytes_read += len(found)
+        return found
+
+    monkeypatch.setattr(cold.ColdReader, "advance", advance)
+    monkeypatch.setattr(disk, "read", counting)
+    size = sum(path.stat().st_size for path in segments(spool))
+    assert spooled.export_all() == intact
+    assert largest < WARM_BYTES + 3 * cold._CHUNK
+    assert bytes_read < 2 * size
+    assert spooled.queue.stats() == Stats(
+        accepted=MANY, exported=len(intact), dropped=MANY - len(intact)
+    )
+
+
 @pytest.mark.parametrize("max_queue_size", [1, 3, 20])
 def test_memory_never_holds_more_than_max_queue_size_events(
     spool: Path, max_queue_size: int
@@ -741,10 +793,12 @@ class Model(RuleBasedStateMachine):
     @initialize(
         limit=st.sampled_from([1, 3000, 1 << 14]),
         chunk=st.sampled_from([100, 1 << 12]),
+        ahead=st.sampled_from([1, cold.MAX_AHEAD]),
         bound=st.sampled_from([{}, {"max_queue_size": 30}, {"max_queue_bytes": 9000}]),
     )
-    def start(self, limit: int, chunk: int, bound: dict[str, Any]) -> None:
+    def start(self, limit: int, chunk: int, ahead: int, bound: dict[str, Any]) -> None:
         self.monkeypatch.setattr(journal, "FIRST_LIMIT", limit)
+        self.monkeypatch.setattr(cold, "MAX_AHEAD", ahead)
         self.monkeypatch.setattr(cold, "_CHUNK", chunk)
         self.folder = tempfile.mkdtemp()
         self.spool = Path(self.folder) / "spool"
