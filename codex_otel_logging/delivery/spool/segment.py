@@ -19,6 +19,7 @@ import os
 from array import array
 from collections.abc import Iterator
 from contextlib import suppress
+from itertools import pairwise
 from typing import NamedTuple
 from zlib import crc32
 
@@ -388,17 +389,29 @@ class Leftover:
         """Find the unsettled records, and count the damaged ones, unless that has been done."""
         if self._is_indexed:
             return
-        entries: dict[int, tuple[int, int]] = {}
+        numbers, offsets, lengths = array("Q"), array("Q"), array("L")
         damaged = 0
         for number, offset, length in self._scan(self._records_at):
             if number is None:
                 damaged += 1
             elif number > self.settled:
-                entries[number] = (offset, length)
-        for number, (offset, length) in sorted(entries.items()):
-            self._numbers.append(number)
-            self._offsets.append(offset)
-            self._lengths.append(length)
+                numbers.append(number)
+                offsets.append(offset)
+                lengths.append(length)
+        # Usually they are in order. There may be a million of them, and sorting takes more memory.
+        if any(number >= following for number, following in pairwise(numbers)):
+            order = sorted(range(len(numbers)), key=numbers.__getitem__)
+            # Of records with the same number, the last one counts.
+            order = [
+                place
+                for place, following in pairwise([*order, -1])
+                if following < 0 or numbers[place] != numbers[following]
+            ]
+            numbers, offsets, lengths = (
+                array(each.typecode, map(each.__getitem__, order))
+                for each in (numbers, offsets, lengths)
+            )
+        self._numbers, self._offsets, self._lengths = numbers, offsets, lengths
         self.damaged += damaged
         self._is_indexed = True
 

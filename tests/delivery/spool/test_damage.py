@@ -30,7 +30,7 @@ from codex_otel_logging.delivery.spool import disk
 from codex_otel_logging.delivery.spool.journal import SpoolSettings
 from codex_otel_logging.delivery.spool.leftovers import Leftovers
 from codex_otel_logging.delivery.spool.records import RecordEncoder
-from codex_otel_logging.delivery.spool.segment import Header, Segment
+from codex_otel_logging.delivery.spool.segment import Header, Segment, adopt
 from codex_otel_logging.events.event import Event, SharedAttributes
 from support.collectors import Gate
 from support.events import log
@@ -311,6 +311,33 @@ class TestLargeSegments:
             tracemalloc.stop()
         assert (recovery.exported, recovery.discarded) == ([0], 1)
         assert largest < 8 << 20
+
+    @pytest.mark.parametrize("is_ordered", [True, False])
+    def test_index_of_a_long_file_takes_little_memory(
+        self, directory: Path, is_ordered: bool
+    ) -> None:
+        """A file may have a million records, which as a dictionary take hundreds of megabytes."""
+        count = 20_000
+        path = directory / "1.spool"
+        write_segment(path, turns(1))
+        (line,) = [each for each in path.read_bytes().split(b"\n") if b'"number":1,' in each]
+        order = range(2, count + 1)
+        with path.open("ab") as file:
+            for number in order if is_ordered else reversed(order):
+                content = line[9:].replace(b":1,", b":%d," % number, 1)
+                file.write(b"\n%08x %b\n" % (crc32(content), content))
+        leftover = adopt(str(path))
+        assert leftover is not None
+        tracemalloc.start()
+        try:
+            assert len(leftover) == count
+            _, peak = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        found = leftover.next_batch(count, 1 << 30)
+        leftover.close()
+        assert [number for number, _ in found] == [*range(1, count + 1)]
+        assert peak < (50 if is_ordered else 120) * count
 
     def test_record_larger_than_a_chunk(
         self, directory: Path, warnings: list[str], tmp_path: Path
