@@ -3,13 +3,15 @@
 Usage: fork_and_die.py TABLE HOLDS
 
 TABLE is an `[otel]` table as JSON. HOLDS is what the parent has open when it forks: its `own
-segments`, `a leftover` that it exports to a collector which does not answer, or `a new segment`
-that another thread creates.
+segments`, `a leftover` that it exports to a collector which does not answer (with `all
+descriptors`, no other file can be opened), `a new segment` that another thread creates, or `a new
+descriptor` that the system has just given to that thread.
 """
 
 import json
 import logging
 import os
+import resource
 import signal
 import sys
 import threading
@@ -38,16 +40,28 @@ def rename_later(path, to):
     rename(path, to)
 
 
-creating, forked, rename = threading.Event(), threading.Event(), disk.rename
+def open_and_wait(path, *arguments):
+    descriptor = open_file(path, *arguments)
+    if threading.current_thread() is thread:
+        creating.set()
+        forked.wait()
+    return descriptor
+
+
+creating, forked = threading.Event(), threading.Event()
+rename, open_file = disk.rename, os.open
 thread = threading.Thread(target=log)
-if holds == "a new segment":
-    disk.rename = rename_later
+if holds in ("a new segment", "a new descriptor"):
+    if holds == "a new segment":
+        disk.rename = rename_later
+    else:
+        os.open = open_and_wait
     thread.start()
     creating.wait()
 else:
     log()
 worker = handler._pipeline.worker
-if holds == "a leftover":
+if holds in ("a leftover", "all descriptors"):
 
     def hang(*arguments):
         global exporting
@@ -59,13 +73,21 @@ if holds == "a leftover":
     while not exporting:
         worker.request_flush()
         time.sleep(0.01)
+files = []
+if holds == "all descriptors":
+    resource.setrlimit(resource.RLIMIT_NOFILE, (64, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+    try:
+        while True:
+            files.append(os.open(os.devnull, os.O_RDONLY))
+    except OSError:
+        pass
 child = os.fork()
 if not child:
     os.closerange(1, 3)  # whoever reads the output waits for its end
     while True:
         signal.pause()
 forked.set()
-if holds == "a new segment":
+if thread.ident is not None:
     thread.join()
 print("child", child, flush=True)
 os.kill(os.getpid(), signal.SIGKILL)

@@ -31,6 +31,12 @@ _REMOTE = ("nfs", "cifs", "smb", "9p", "fuse")
 _opened: dict[int, int] = {}
 """The descriptors that `_open` has opened, and the id of the process that did."""
 
+_opening: dict[object, str] = {}
+"""The paths of the files that `_open` is opening: a thread may have a descriptor already."""
+
+_DESCRIPTORS = "/proc/self/fd"
+"""Where Linux lists the descriptors of this process, as links to their files."""
+
 
 def has_locks() -> bool:
     """Return whether this platform has `flock`, which tells leftovers from files in use."""
@@ -114,9 +120,14 @@ def open_existing(path: str) -> int:
 
 
 def _open(path: str, flags: int) -> int:
-    descriptor = os.open(path, flags | _FLAGS, 0o600)
-    _opened[descriptor] = os.getpid()
-    return descriptor
+    call = object()
+    _opening[call] = path
+    try:
+        descriptor = os.open(path, flags | _FLAGS, 0o600)
+        _opened[descriptor] = os.getpid()
+        return descriptor
+    finally:
+        _opening.pop(call, None)
 
 
 def open_to_read(path: str) -> int:
@@ -253,7 +264,14 @@ def neutralize(descriptor: int) -> None:
     Unlike after `close`, no file that is opened meanwhile can get the same descriptor.
     """
     _opened.pop(descriptor, None)
-    null = os.open(os.devnull, os.O_WRONLY | getattr(os, "O_CLOEXEC", 0))
+    flags = os.O_WRONLY | getattr(os, "O_CLOEXEC", 0)
+    try:
+        null = os.open(os.devnull, flags)
+    except OSError:  # no descriptor is free, so the null device gets this one
+        os.close(descriptor)
+        null = os.open(os.devnull, flags)
+        if null == descriptor:
+            return
     try:
         os.dup2(null, descriptor, inheritable=False)
     finally:
@@ -267,9 +285,29 @@ def neutralize_inherited() -> None:
     no process could adopt what the parent has left.
     """
     process = os.getpid()
-    for descriptor in [each for each, opener in _opened.items() if opener != process]:
+    inherited = [each for each, opener in _opened.copy().items() if opener != process]
+    for descriptor in [*inherited, *_inherited_while_opening()]:
         with suppress(OSError):
             neutralize(descriptor)
+
+
+def _inherited_while_opening() -> list[int]:
+    """Return the descriptors that threads of the parent had opened and not yet noted in `_opened`.
+
+    Finds them on Linux only.
+    """
+    # The parent may have renamed or removed a file meanwhile; both change what follows the dot.
+    stems = {os.path.basename(path).partition(".")[0] for path in _opening.values()}  # noqa: PTH119
+    _opening.clear()
+    found = []
+    if stems:
+        with suppress(OSError):
+            for descriptor in os.listdir(_DESCRIPTORS):  # noqa: PTH208
+                with suppress(OSError):  # that of the list itself
+                    target = os.path.basename(os.readlink(f"{_DESCRIPTORS}/{descriptor}"))  # noqa: PTH115,PTH119
+                    if target.partition(".")[0] in stems:
+                        found.append(int(descriptor))
+    return found
 
 
 def chunks(descriptor: int, offset: int, size: int = 1 << 16) -> Iterator[bytes]:

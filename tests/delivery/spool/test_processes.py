@@ -37,6 +37,7 @@ pytestmark = pytest.mark.thorough
 
 processes = pytest.mark.processes
 forks = pytest.mark.skipif(not hasattr(os, "fork"), reason="no forks on this system")
+needs_proc = pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="needs Linux's /proc")
 
 http_only = pytest.mark.parametrize("exporter", ["otlp-http"], indirect=True)
 """For cases in which the transport makes no difference."""
@@ -272,7 +273,16 @@ def test_events_of_parent_and_forked_children_arrive_once(
 @http_only
 @processes
 @forks
-@pytest.mark.parametrize("holds", ["own segments", "a leftover", "a new segment"])
+@pytest.mark.parametrize(
+    "holds",
+    [
+        "own segments",
+        "a leftover",
+        "all descriptors",
+        "a new segment",
+        pytest.param("a new descriptor", marks=needs_proc),
+    ],
+)
 def test_idle_child_does_not_lock_what_its_parent_has_left(
     receiver: Receiver,
     gated: dict[str, Any],
@@ -285,10 +295,11 @@ def test_idle_child_does_not_lock_what_its_parent_has_left(
     gate.refuse()
     gated["otlp-http"]["timeout_ms"] = NEVER_MS
     otel = otel_table(gated, spool, shutdown_timeout_ms=0)
-    if holds == "a leftover":
+    adopts = holds in ("a leftover", "all descriptors")
+    if adopts:
         leave(otel, "left", 10)
     with Program(tmp_path, str(PROGRAMS / "fork_and_die.py"), json.dumps(otel), holds) as program:
-        if holds == "a leftover":
+        if adopts:
             gate.open()
         child = int(program.read_until("child ([0-9]+)")[1])
         try:
