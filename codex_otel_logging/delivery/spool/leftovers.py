@@ -110,9 +110,7 @@ class Leftovers:
         with suppress(OSError):
             remove_damaged(self._settings.path, before)
             self._paths.extend(
-                path
-                for path in segment_paths(self._settings.path)
-                if disk.modified_s(path) < before
+                path for path in segment_paths(self._settings.path) if _is_older(path, before)
             )
         while self._adopt_next():
             assert self._current is not None
@@ -306,6 +304,14 @@ def remove_damaged(directory: str, oldest_s: float) -> None:
 
     """
     for path in paths_in(directory, SUFFIX + DAMAGED):
-        with suppress(OSError):
-            if disk.modified_s(path) < oldest_s:
+        if _is_older(path, oldest_s):
+            with suppress(OSError):
                 disk.remove(path)
+
+
+def _is_older(path: str, time_s: float) -> bool:
+    """Return whether a file was last written to before `time_s`; False if it is gone."""
+    try:
+        return disk.modified_s(path) < time_s
+    except OSError:
+        return False

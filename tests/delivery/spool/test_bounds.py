@@ -470,6 +470,27 @@ def test_files_with_damaged_headers_expire(
     assert foreign.exists()
 
 
+def test_file_that_another_process_removes_does_not_keep_the_others_from_expiring(
+    spool: Path, clock: Callable[[float], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between the listing of the directory and the look at the file."""
+    for _ in range(3):
+        leave(spool, 10)
+    first, *_ = segments(spool)
+    clock(TEN_YEARS_S)
+    found, counts = leftovers_of(spool, Scripted(), DAY_S)
+    modified_s = disk.modified_s
+
+    def remove_first(path: str) -> float:
+        first.unlink(missing_ok=True)
+        return modified_s(path)
+
+    monkeypatch.setattr(disk, "modified_s", remove_first)
+    found.expire()
+    assert counts == [(0, 10), (0, 10)]
+    assert not segments(spool)
+
+
 def test_expired_leftovers_that_cannot_be_removed_are_counted_once(
     spool: Path, clock: Callable[[float], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:

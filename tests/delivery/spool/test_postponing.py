@@ -156,7 +156,7 @@ def test_exit_counts_only_what_is_left_of_the_batches_set_aside(
     for _ in range(2):
         with worker.queue.lock:
             worker.queue.batch = [worker.queue.waiting.popleft() for _ in range(10)]
-        assert worker.queue.postpone()
+        assert worker.queue.set_aside()
     first, _ = sorted({*segments(directory)} - before)
     assert not flush_all([worker], 0)
     if how == "discarded":
@@ -182,7 +182,7 @@ def test_flush_succeeds_once_others_have_exported_or_discarded_what_was_set_asid
     for event in turns(10):
         worker.queue.put(event)
     worker.queue.take_batch()
-    assert worker.queue.postpone()
+    assert worker.queue.set_aside()
     assert not flush_all([worker], 0)
     (path,) = segments(directory)
     assert discard(str(path), None) == 10
