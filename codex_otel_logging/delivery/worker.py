@@ -151,6 +151,9 @@ class Worker:
         """A count, so that a backoff ends only for requests made since the last attempt began."""
         self._flush_through = 0
         """The number of the last event that a flush has requested."""
+        self._put_off: tuple[Retry, int] | None = None
+        """The attempt that a flush on the calling thread had no time for, and the flush requests
+        before it; see `_back_off`."""
         self._exported_when_given_up: int | None = None
         """The number of exported events when a shutdown last gave up; None if none has."""
 
@@ -414,6 +417,7 @@ class Worker:
 
         If neither can be done by `deadline`, puts the rest back into the queue and returns False.
         """
+        self._put_off = None
         self.sender.begin(batch)
         while not self.sender.is_done:
             flush_requests = self._flush_requests
@@ -422,6 +426,7 @@ class Worker:
                 continue
             if deadline is not None and retry.at >= deadline:
                 self.queue.put_back()
+                self._put_off = retry, flush_requests
                 return False
             if self._state is CLOSING and retry.conclusive and self.sender.leave_on_disk():
                 return True
@@ -529,6 +534,10 @@ class Worker:
             with self.queue.lock:
                 if self.thread is not None:
                     return
+                if self._is_put_off(deadline):
+                    if self.sender.shutting_down and not self.sender.has_failed_at_exit:
+                        self.sender.fail_at_exit()  # the wait is too long for an exit
+                    return
                 self.thread = me
                 self._state = SENDING
             # The loop is in a function of its own: CPython 3.14 runs signal handlers at the end of
@@ -542,17 +551,34 @@ class Worker:
                     self.thread = None
                     self._state = ENDED
                     self.queue.wake_threshold = 1
+                    # Another thread that flushes may wait for this one, and have more time.
+                    self.queue.notify_waiters()
+
+    def _is_put_off(self, deadline: float) -> bool:
+        """Return whether the next attempt is due after `deadline`, and no flush cuts the wait."""
+        if self._put_off is None:
+            return False
+        retry, flush_requests = self._put_off
+        is_cut_short = self._flush_requests != flush_requests and not retry.throttled
+        return retry.at >= deadline and not is_cut_short
 
     def _export_all(self, deadline: float) -> None:
         """Export batch after batch until the queue is empty or a batch cannot be exported."""
+        if self._put_off is not None:
+            self._back_off(*self._put_off)
         while True:
             self.queue.refill()
             with self.queue.lock:
-                if not self.queue.waiting:
+                if not self.queue:
                     return
-                batch = self.queue.take_batch()
-            if not self._send(batch, deadline):
+                batch = self.queue.take_batch() if self.queue.waiting else ()
+            if batch:
+                if not self._send(batch, deadline):
+                    return
+            elif monotonic() >= deadline:
                 return
+            else:  # all are cold, and other threads are still writing them
+                self._wakeup.wait(_COLD_POLL_S)
 
 
 def _shut_down(exporter: Exporter | None) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _thread
 import logging
 import re
 import threading
@@ -21,6 +22,7 @@ from codex_otel_logging.delivery.worker import TRANSITIONS, State, Worker
 from codex_otel_logging.events.event import Event
 from codex_otel_logging.native import NativeThread
 from support.queued_events import turns
+from support.spools import until
 
 RETRY = Outcome("retry", "unavailable")
 
@@ -236,6 +238,42 @@ def test_interrupted_flush_ends_the_worker_and_keeps_the_event_queued(
     assert worker.path == PATHS["interrupted"]
     assert len(worker.queue) == 1
     assert flush_all([worker], 20)
+
+
+@pytest.mark.usefixtures("no_thread")
+def test_flush_exports_after_another_flush_on_its_own_thread_has_given_up(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It waited until its timeout for a thread that did not export any more."""
+    monkeypatch.setattr("codex_otel_logging.delivery.sender.BACKOFF_S", (600.0,))
+    worker, exporter = start(DELIVERED, RETRY)
+    put(worker)
+    assert flush_all([worker], 20)  # connecting would wake the second one, too
+    put(worker)
+    exporter.answer.clear()
+    flushed: list[bool] = []
+    # Not `start`, which the fixture replaces.
+    for count in (1, 2):
+        _thread.start_new_thread(lambda: flushed.append(flush_all([worker], 20)), ())
+        assert until(lambda count=count: len(worker.queue._waiters) == count)  # type: ignore[misc]
+        worker.wait_for(State.SENDING)
+    exporter.answer.set()
+    assert until(lambda: len(flushed) == 2, 10)
+    assert flushed == [True, True]
+
+
+@pytest.mark.usefixtures("no_thread")
+@pytest.mark.parametrize("retry_after_s", [None, 600.0])
+def test_flush_on_its_own_thread_repeats_no_attempt_before_its_time(
+    start: Start, monkeypatch: pytest.MonkeyPatch, retry_after_s: float | None
+) -> None:
+    monkeypatch.setattr("codex_otel_logging.delivery.sender.BACKOFF_S", (600.0,))
+    worker, _ = start(RETRY._replace(retry_after_s=retry_after_s))
+    put(worker)
+    assert not flush_all([worker], 0.1)
+    assert worker.queue.stats() == Stats(accepted=1, queued=1)
+    # Another flush is a reason to try again, but not if the collector has set the time.
+    assert flush_all([worker], 0.1 if retry_after_s else 20) is (retry_after_s is None)
 
 
 @pytest.mark.parametrize("has_begun", [True, False], ids=["thread-begun", "thread-not-begun"])

@@ -48,7 +48,15 @@ from support.parts import worker_of
 from support.paths import PROGRAMS, ROOT
 from support.queued_events import turns
 from support.records import record
-from support.spools import SpooledQueue, ThreadlessWorker, on_disk, segments, settings_of, until
+from support.spools import (
+    SpooledQueue,
+    ThreadlessWorker,
+    held_write,
+    on_disk,
+    segments,
+    settings_of,
+    until,
+)
 
 pytestmark = pytest.mark.thorough
 
@@ -213,6 +221,29 @@ def test_cold_events_are_exported_on_the_thread_that_flushes_if_no_other_can_sta
     assert handler.stats() == Stats(accepted=1000, queued=1000, spooled=1000)
     assert handler.flush(30)
     assert numbers(receiver.events) == list(range(1000))
+
+
+@over_http
+def test_flush_on_the_calling_thread_waits_for_a_cold_event_that_is_being_written(
+    handler: CodexOtelHandler, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def start(_: NativeThread) -> None:
+        raise RuntimeError("no thread")
+
+    monkeypatch.setattr(NativeThread, "start", start)
+    queue = worker_of(handler).queue
+    log(1000)
+
+    def let_go_when_it_is_the_last() -> None:
+        if until(lambda: len(queue) == 1 and not queue.taken):
+            let_go()
+
+    with held_write(monkeypatch, lambda: log(1, first=1000)) as let_go:
+        thread = threading.Thread(target=let_go_when_it_is_the_last)
+        thread.start()
+        assert handler.flush(20)
+        thread.join(20)
+    assert numbers(receiver.events) == list(range(1001))
 
 
 @over_http
