@@ -396,7 +396,8 @@ class Journal:
         in memory, in order; it is called with the lock of the queue.
         """
         self._health.log_reports()
-        for segment in self._segments:  # if a signal handler has interrupted the last restoration
+        # If a signal handler has interrupted the last restoration.
+        for segment in tuple(self._segments):
             segment.writers.discard(_RESTORING)
         self._find_removed()
         self._sync(s for s in tuple(self._segments) if s is not self._current)
@@ -426,7 +427,8 @@ class Journal:
             self._forget_settled()
             in_memory = dict(enumerate(unsettled(), self.settled + 1)) | self._parked
             # A cold event that a thread still appends to a removed file is copied the next time.
-            late = {n for s in self._segments if s.is_removed for n in s.writers}
+            # Copied in one step: threads leave a segment without the lock.
+            late = set().union(*(s.writers for s in self._segments if s.is_removed))
             numbers = sorted(n for n in self._unwritten if n in in_memory or n not in late)
             if not numbers:  # under the lock: from now on `admit` returns segments again
                 self._health.has_failed = False

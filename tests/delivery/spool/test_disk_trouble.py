@@ -281,6 +281,28 @@ def test_a_cold_event_that_is_written_while_its_file_is_removed_is_written_again
     assert not world.machine.descriptors
 
 
+def test_a_thread_that_ends_its_write_while_others_are_repeated_is_no_disk_failure(
+    world: World,
+) -> None:
+    """Threads leave a segment without a lock."""
+
+    class Leaving(set[int]):
+        def __iter__(self) -> Iterator[int]:
+            for number in super().__iter__():
+                yield number
+                self.discard(number)
+
+    process = Process(world)
+    process.put(3)
+    journal = process.queue.journal
+    assert journal is not None
+    journal._segments[0].writers = Leaving({2, 3})
+    shutil.rmtree(world.directory)
+    process.queue.restore()
+    assert journal.is_working
+    assert stored(world) == [0, 1, 2]
+
+
 def test_a_settled_file_that_another_thread_removes_is_not_reported_as_removed(
     world: World, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
