@@ -93,7 +93,7 @@ def why_silent() -> str | None:
     if logger.level == logging.NOTSET and logger.getEffectiveLevel() > logging.INFO:
         level = logging.getLevelName(logger.getEffectiveLevel())
         return f"logger {EVENT_LOGGER!r} inherits level {level}; set its level to INFO"
-    for name, each in sorted(logging.root.manager.loggerDict.items()):
+    for name, each in sorted(logging.root.manager.loggerDict.copy().items()):
         if isinstance(each, logging.Logger) and _is_misnamed(name):
             return (
                 f"logger {name!r} is not under {EVENT_LOGGER!r}; "

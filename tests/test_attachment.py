@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from codex_otel_logging import Receiver, Stats, diagnostics, from_table
+from codex_otel_logging import Receiver, Stats, attachment, diagnostics, from_table
 from support.collectors import over_http
 from support.fixtures import HandlerFactory, RunPython
 
@@ -377,3 +377,21 @@ def test_dict_message_without_a_known_event_is_ignored(
     LOGGER.info({"event": "nothing"})
     assert handler.stats().ignored == 2
     assert handler.stats().accepted == 1
+
+
+def test_logger_that_is_created_while_the_others_are_looked_at_raises_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Another thread may create one during the exit."""
+
+    class Growing(dict[str, Any]):
+        def items(self) -> Any:
+            for item in super().items():
+                yield item
+                self[f"other{len(self)}"] = item[1]
+
+    manager = logging.root.manager
+    monkeypatch.setattr(manager, "loggerDict", Growing(manager.loggerDict))
+    monkeypatch.setattr(LOGGER, "level", logging.INFO)
+    monkeypatch.setattr(LOGGER, "disabled", False)
+    assert attachment.why_silent() is None

@@ -65,6 +65,6 @@ _GENERATOR = random.Random()
 def draw_own_random_numbers() -> None:
     """Make the imported official exporters use a random generator of their own."""
     # They call `random.uniform` through their global name `random`; a `Random` has that method too.
-    for name, module in [*sys.modules.items()]:
+    for name, module in sys.modules.copy().items():
         if name.startswith("opentelemetry.exporter.") and vars(module).get("random") is random:
             vars(module)["random"] = _GENERATOR

@@ -38,7 +38,7 @@ def _filter_loggers() -> None:
     # called. So every logger that our import creates needs the filter before its first record, and
     # `Manager.loggerClass` is the only hook that comes early enough.
     manager = logging.root.manager
-    for name, logger in list(manager.loggerDict.items()):
+    for name, logger in manager.loggerDict.copy().items():
         if isinstance(logger, logging.Logger) and name.partition(".")[0] in _LIBRARIES:
             logger.addFilter(_not_own_export)  # does nothing if it is there already
     original_class: Any = manager.loggerClass
