@@ -50,9 +50,10 @@ def _secrets_of(config: ExporterConfig) -> list[str]:
     for value in config.variable_values:
         found |= {value, *_parts(value, _URL_SEPARATORS)}
     # Read at each call: requests and gRPC read the variables when they connect.
-    for name, value in os.environ.items():
+    for name in os.environ:
         if name.lower().endswith("_proxy"):
-            found.update(_credentials(userinfo_of(value)))
+            # `get`: another thread may have removed the variable meanwhile.
+            found.update(_credentials(userinfo_of(os.environ.get(name, ""))))
     found |= {unquote(secret) for secret in found}
     return sorted((s for s in found if len(s) >= _MIN_LENGTH), key=lambda s: (-len(s), s))
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -364,3 +365,13 @@ class TestMask:
 )
 def test_safe_endpoint_has_no_credentials_query_or_fragment(endpoint: str, safe: str) -> None:
     assert ExporterConfig(HTTP, endpoint).safe_endpoint == safe
+
+
+def test_variable_that_another_thread_removes_meanwhile_raises_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The exception would make the event that is exported count as not encodable."""
+    monkeypatch.setenv("HTTPS_PROXY", "http://user:secret-password@proxy")
+    monkeypatch.setattr(type(os.environ), "__iter__", lambda _: iter(["GONE_PROXY", "HTTPS_PROXY"]))
+    config = ExporterConfig("otlp-http", "http://127.0.0.1:9/v1/logs")
+    assert "secret-password" not in mask("failed: secret-password", config)
