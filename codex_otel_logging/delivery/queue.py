@@ -23,6 +23,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from itertools import accumulate, repeat, takewhile
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
@@ -494,8 +495,8 @@ class EventQueue:
             return self.last
 
     def remove_waiter(self, waiter: Wakeup) -> None:
-        """Stop setting `waiter`."""
-        with self.lock:
+        """Stop setting `waiter`, if it was added."""
+        with self.lock, suppress(ValueError):  # Ctrl-C may have come before it was added
             self._waiters.remove(waiter)
 
     def notify_waiters(self) -> None:

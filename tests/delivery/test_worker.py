@@ -16,7 +16,7 @@ import pytest
 from codex_otel_logging import Stats
 from codex_otel_logging.config.settings import BatchConfig
 from codex_otel_logging.delivery.exporter import DELIVERED, Outcome
-from codex_otel_logging.delivery.flushing import flush_all
+from codex_otel_logging.delivery.flushing import flush_all, flush_at_exit
 from codex_otel_logging.delivery.wakeup import Wakeup
 from codex_otel_logging.delivery.worker import TRANSITIONS, State, Worker
 from codex_otel_logging.events.event import Event
@@ -359,6 +359,16 @@ def test_closing_worker_keeps_its_connection_at_exit(start: Start) -> None:
     assert worker.state is State.CLOSING
     assert not exporter.is_shut_down
     worker.queue.at_exit = False
+
+
+def test_ctrl_c_before_the_exit_waits_for_leftovers_raises_nothing(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Worker, "export_leftovers_at_exit", interrupted)
+    flush_at_exit([start()[0], start()[0]])
 
 
 def test_close_starts_no_thread_for_an_empty_queue(start: Start) -> None:
