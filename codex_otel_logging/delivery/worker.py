@@ -248,6 +248,7 @@ class Worker:
             return None
         # Usually the worker has synced after the last failed attempt; not if it hangs in a request.
         self.queue.sync()
+        stats = self.queue.stats()  # that may take long, and the worker goes on exporting
         journal = self.queue.journal
         left = self.queue.left_on_disk
         unknown = "set aside after failed attempts" if stats.queued == left else "no answer yet"

@@ -509,6 +509,28 @@ def test_exit_waits_for_shutdown_timeout_ms_for_a_hanging_collector(
 
 
 @http_only
+def test_events_that_are_exported_while_the_exit_syncs_do_not_count_as_kept(
+    attach: HandlerFactory, gated: dict[str, Any], spool: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A busy disk may take a second, and the worker does not stop meanwhile."""
+    worker = worker_of(attach(otel_table(gated, spool, schedule_delay_ms=NEVER_MS)))
+    for number in range(3):
+        log(number)
+    queue = worker.queue
+
+    def export_one() -> None:
+        with queue.lock:
+            queue.batch = [queue.waiting.popleft()]
+        queue.account(queue.settled + 1, exported=1)
+
+    monkeypatch.setattr(queue, "sync", export_one)
+    worker.begin_shutdown(for_good=False)
+    undelivered = worker.end_shutdown()
+    assert undelivered is not None
+    assert (undelivered.lost, undelivered.kept) == (0, 2)
+
+
+@http_only
 def test_exit_exports_leftovers_for_half_a_second_at_most(
     attach: HandlerFactory,
     gated: dict[str, Any],
