@@ -271,6 +271,10 @@ BAD_TABLES: list[tuple[dict[Any, Any], str]] = [
         "exporter.otlp-http.headers.a...: invalid header name; use letters, digits and hyphens",
     ),
     (
+        http(headers={"a!b c": "x"}),
+        "exporter.otlp-http.headers.a!b...: invalid header name; use letters, digits and hyphens",
+    ),
+    (
         http(headers={"Content-Type": "x"}),
         "exporter.otlp-http.headers.Content-Type: reserved header; the exporter sets it",
     ),
@@ -305,6 +309,11 @@ BAD_TABLES: list[tuple[dict[Any, Any], str]] = [
     ),
     (
         grpc(headers={"x/y": "v"}),
+        "exporter.otlp-grpc.headers.x...: "
+        "invalid metadata key; use letters, digits, hyphens, dots and underscores",
+    ),
+    (
+        grpc(headers={"x!y": "v"}),
         "exporter.otlp-grpc.headers.x...: "
         "invalid metadata key; use letters, digits, hyphens, dots and underscores",
     ),

@@ -805,6 +805,34 @@ def test_failing_reads_at_the_end_of_a_file_cost_no_event_that_is_logged_later(
     assert [event.fields["duration_ms"] for event in found] == [*range(WARM + 1, WARM + 6)]
 
 
+@pytest.mark.parametrize("is_torn", [False, True], ids=["whole", "torn"])
+def test_failing_reads_at_the_end_of_a_segment_do_not_hold_up_the_next_one(
+    spooled: SpooledQueue, monkeypatch: pytest.MonkeyPatch, *, is_torn: bool
+) -> None:
+    """If its size cannot be read either, a torn record seems to be behind the end."""
+    monkeypatch.setattr(cold, "REREAD_S", 0.0)
+    spooled.put(WARM)
+    segment, *others = spooled.journal._segments
+    assert others
+    if is_torn:
+        with Path(segment.path).open("ab") as file:
+            file.write(b"\n0123")
+        monkeypatch.setattr(disk, "status", failing(errno.EIO))
+    end = Path(segment.path).stat().st_size
+    read = disk.read
+
+    def fail_at_the_end(descriptor: int, size: int, offset: int) -> bytes:
+        if descriptor == segment._descriptor and offset >= end:
+            raise OSError(errno.EIO, "Input/output error")
+        return read(descriptor, size, offset)
+
+    monkeypatch.setattr(disk, "read", fail_at_the_end)
+    found: list[Event] = []
+    for _ in range(2 * cold.MAX_READS):
+        found += spooled.journal.read_back(len(found) + 1, 1 << 30) or ()
+    assert [event.fields["duration_ms"] for event in found] == [*range(WARM)]
+
+
 def test_segments_are_read_in_the_order_of_their_names(spooled: SpooledQueue) -> None:
     """A signal handler that logs may add a later one to the list before an earlier one."""
     spooled.put(MANY)

@@ -27,7 +27,7 @@ from support.dying import RETRY, SHORT, Fault, Machine, Process, World, deliver_
 from support.paths import PROGRAMS
 from support.queued_events import numbers, turns
 from support.servers import Program
-from support.spools import held_write
+from support.spools import held_write, until
 
 FAILS = "cannot write events"
 WORKS = "events are written to disk again"
@@ -261,13 +261,25 @@ def test_files_that_are_removed_again_and_again_in_an_outage_leak_no_descriptor(
     assert not world.machine.descriptors
 
 
+@pytest.mark.parametrize("is_written_during_restoration", [False, True])
 def test_a_cold_event_that_is_written_while_its_file_is_removed_is_written_again(
-    world: World, monkeypatch: pytest.MonkeyPatch
+    world: World, monkeypatch: pytest.MonkeyPatch, *, is_written_during_restoration: bool
 ) -> None:
+    """Its file stays open until then, because the event is nowhere else."""
     process = Process(world)
     process.queue._warm_bytes = turns(1)[0].size
     process.put(2)
-    with held_write(monkeypatch, process.put):
+    (segment,) = process.journal._segments
+    close_removed = process.journal._close_removed
+
+    def close_late() -> None:
+        if is_written_during_restoration:
+            let_go()
+            assert until(lambda: not segment.writers)
+        close_removed()
+
+    with held_write(monkeypatch, process.put) as let_go, monkeypatch.context() as patch:
+        patch.setattr(process.journal, "_close_removed", close_late)
         for path in world.directory.iterdir():
             path.unlink()
         process.queue.restore()
