@@ -352,6 +352,7 @@ class Worker:
 
         Returns an empty batch if there are leftovers to export, but no events.
         """
+        self.queue.put_back()  # if a signal handler has raised while a flush did so
         delay_s = self._schedule_delay_s
         polls = IDLE_POLLS if delay_s else 0
         due = None

@@ -276,6 +276,37 @@ def test_flush_on_its_own_thread_repeats_no_attempt_before_its_time(
     assert flush_all([worker], 0.1 if retry_after_s else 20) is (retry_after_s is None)
 
 
+@pytest.mark.parametrize("is_closed", [False, True], ids=["open", "closed"])
+@pytest.mark.parametrize("has_thread", [False, True], ids=["no-thread", "thread"])
+def test_batch_that_an_interrupted_flush_could_not_put_back_is_exported(
+    start: Start, monkeypatch: pytest.MonkeyPatch, *, has_thread: bool, is_closed: bool
+) -> None:
+    """Ctrl-C may be pressed twice: while the flush waits, and while it puts the batch back."""
+
+    def interrupted(*_: object) -> Any:
+        if worker.queue.taken:
+            raise KeyboardInterrupt
+
+    def no_thread(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    worker, _ = start(RETRY)
+    monkeypatch.setattr(threading.Thread, "start", no_thread)
+    put(worker)
+    with monkeypatch.context() as patch:
+        patch.setattr(Wakeup, "wait", interrupted)
+        patch.setattr(worker.queue, "put_back", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            flush_all([worker], 20)
+    assert worker.queue.taken == 1
+    if has_thread:
+        monkeypatch.undo()
+    if is_closed:
+        worker.close()
+    assert flush_all([worker], 5)
+    assert worker.queue.stats() == Stats(accepted=1, exported=1)
+
+
 @pytest.mark.parametrize("has_begun", [True, False], ids=["thread-begun", "thread-not-begun"])
 def test_ctrl_c_while_the_thread_starts_leaves_one_working_thread(
     start: Start, monkeypatch: pytest.MonkeyPatch, *, has_begun: bool
@@ -310,6 +341,35 @@ def test_ctrl_c_while_the_thread_starts_leaves_one_working_thread(
     interrupted[0].join(20)
     assert worker.queue.stats() == Stats(accepted=2, exported=2)
     assert worker.states.count(State.ENDED) == (2 if has_begun else 3)
+
+
+def test_ctrl_c_after_the_thread_has_ended_leaves_the_thread_that_follows_it(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worker, exporter = start(schedule_delay_ms=0)
+    started: list[threading.Thread] = []
+    start_thread = threading.Thread.start
+
+    def start_and_raise(thread: threading.Thread) -> None:
+        started.append(thread)
+        start_thread(thread)
+        if len(started) == 1:
+            worker.close()
+            thread.join(20)
+            exporter.answer.clear()
+            put(worker)
+            worker.wait_for(State.SENDING)
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", start_and_raise)
+        with pytest.raises(KeyboardInterrupt):
+            put(worker)
+    assert worker.thread is not None
+    assert worker.state is State.SENDING
+    exporter.answer.set()
+    assert flush_all([worker], 20)
+    assert worker.queue.stats() == Stats(accepted=2, exported=2)
 
 
 def test_log_handler_that_exits_on_a_warning_does_not_end_the_worker(start: Start) -> None:
