@@ -393,6 +393,23 @@ def test_applications_broken_filter_does_not_stop_exports(
     assert capfd.readouterr().err == ""
 
 
+def test_ctrl_c_while_a_warning_is_logged_in_a_logging_call_is_not_swallowed(
+    attach: HandlerFactory, receiver: Receiver
+) -> None:
+    class Interrupted(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            raise KeyboardInterrupt
+
+    reports, interrupted = logging.getLogger("codex_otel_logging"), Interrupted()
+    attach({"exporter": over_http(receiver)})
+    reports.addHandler(interrupted)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            logging.getLogger("codex_otel").info("not an event")
+    finally:
+        reports.removeHandler(interrupted)
+
+
 def test_event_with_exception_from_a_queue_handler_is_exported(
     attach_to: HandlerFactory, receiver: Receiver
 ) -> None:
