@@ -52,6 +52,15 @@ def test_invalid_creation_time_is_replaced(created: Any) -> None:
     assert event.attributes_with({})["event.timestamp"]
 
 
+@pytest.mark.parametrize(("created", "time_ns"), [(-5.0, 0), (1e300, (1 << 63) - 1)])
+def test_creation_time_that_otlp_cannot_hold_becomes_the_nearest_that_it_can(
+    created: float, time_ns: int
+) -> None:
+    event = read()
+    event.created = created
+    assert event.time_ns == time_ns
+
+
 def measure(*kinds: str) -> dict[str, tuple[int, int]]:
     """Return the estimated and the actual bytes of events, by kind; see `event_sizes`."""
     done = subprocess.run(

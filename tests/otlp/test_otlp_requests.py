@@ -240,6 +240,11 @@ def test_timestamps_in_any_order_are_encoded_as_by_the_official_encoder(times: l
     assert_encoded_officially([event(created=time) for time in times], OtlpRequests(SHARED))
 
 
+def test_observed_time_of_a_clock_at_the_epoch_is_encoded_as_by_the_official_encoder() -> None:
+    """Protobuf omits a 0."""
+    assert_encoded_officially([event(observed_ns=0), event()], OtlpRequests(SHARED))
+
+
 def test_custom_event_types_are_encoded() -> None:
     events = [event(type=catalog.EventType(name)) for name in ("app.\ud800", "", "app.x")]
     assert_encoded_officially(events, OtlpRequests(SHARED))
