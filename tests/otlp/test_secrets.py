@@ -305,6 +305,10 @@ class TestMask:
         text = "HTTP 404 for a pw of u: ab, cd, efg, def, org 1, %61%62"
         assert mask(text, config) == text
 
+    def test_strings_of_four_characters_are_masked(self) -> None:
+        config = ExporterConfig(HTTP, "http://u:pass@c/?a=b&c=defg", {"x": "abcd"})
+        assert mask("HTTP 404: pass, defg, abcd", config) == "HTTP 404: ***, ***, ***"
+
     def test_public_words_in_a_secret_are_not_masked(self) -> None:
         config = ExporterConfig(
             HTTP,
