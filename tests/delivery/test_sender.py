@@ -12,9 +12,10 @@ from codex_otel_logging.config.settings import BatchConfig
 from codex_otel_logging.delivery.exporter import DELIVERED, Exporter, Outcome
 from codex_otel_logging.delivery.outages import OutageReporter
 from codex_otel_logging.delivery.queue import EventQueue
-from codex_otel_logging.delivery.sender import Retry, Sender
+from codex_otel_logging.delivery.sender import LeftoverExporter, Retry, Sender, no_connection
 from codex_otel_logging.delivery.wakeup import Wakeup
-from codex_otel_logging.events.event import Event
+from codex_otel_logging.diagnostics import is_own_export
+from codex_otel_logging.events.event import Event, SharedAttributes
 from codex_otel_logging.native import monotonic
 from support.queued_events import numbers, turns
 
@@ -227,3 +228,70 @@ def test_collector_delays_the_next_attempt_by_an_hour_at_most(retry_after_s: flo
     _, sender = sender_of(1, Scripted().connect)
     outcome = Outcome("retry", retry_after_s=retry_after_s)
     assert sender.backoff_s(1, outcome, is_on_disk=True) == 3600
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (ConnectionResetError(104, "reset"), "no connection: reset"),
+        (InterruptedError(), "no connection: InterruptedError"),
+    ],
+)
+def test_lost_connection_is_described_by_its_error(error: OSError, reason: str) -> None:
+    assert no_connection(error) == Outcome("retry", reason)
+
+
+class Leftovers:
+    """Connects the exporters of a `LeftoverExporter`, and lists its calls."""
+
+    def __init__(self) -> None:
+        self.calls: list[str] = []
+        self.error: Exception | None = None
+        self.connect_error: Exception | None = None
+
+    def connect(self, shared: SharedAttributes) -> Exporter:
+        assert is_own_export()
+        self.calls.append(f"connect {shared.resource['service.name']}")
+        if self.connect_error is not None:
+            raise self.connect_error
+        return self
+
+    def export(self, events: Sequence[Event], timeout_s: float | None = None) -> Outcome:
+        assert is_own_export()
+        self.calls.append("export")
+        if self.error is not None:
+            raise self.error
+        return DELIVERED
+
+    def shutdown(self) -> None:
+        self.calls.append("shutdown")
+        raise RuntimeError
+
+
+def test_leftovers_share_a_connection_until_their_shared_attributes_change() -> None:
+    """An error while the old connection is closed does not matter."""
+    leftovers = Leftovers()
+    exporter = LeftoverExporter(leftovers.connect)
+    first, second = (SharedAttributes({"service.name": name}, {}) for name in "ab")
+    for shared in (first, first, second):
+        assert exporter.export(shared, turns(1)) == DELIVERED
+    exporter.close()
+    exporter.close()
+    assert not is_own_export()
+    assert leftovers.calls == [
+        *("connect a", "export", "export", "shutdown"),
+        *("connect b", "export", "shutdown"),
+    ]
+
+
+def test_leftovers_are_retried_on_a_new_connection_after_a_failure() -> None:
+    leftovers = Leftovers()
+    exporter = LeftoverExporter(leftovers.connect)
+    shared = SharedAttributes({"service.name": "a"}, {})
+    leftovers.error = ConnectionResetError(104, "reset")
+    assert exporter.export(shared, turns(1)) == Outcome("retry", "no connection: reset")
+    leftovers.connect_error = ValueError("odd")
+    assert exporter.export(shared, turns(1)) == Outcome("retry", "no exporter: odd")
+    leftovers.error = leftovers.connect_error = None
+    assert exporter.export(shared, turns(1)) == DELIVERED
+    assert leftovers.calls == ["connect a", "export", "connect a", "connect a", "export"]
