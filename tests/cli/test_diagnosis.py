@@ -822,6 +822,14 @@ class TestProxies:
         assert route is not None
         assert (route.proxy is None) is bypassed
 
+    def test_empty_entries_of_no_proxy_match_no_absolute_host_name(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("no_proxy", ".,,")
+        route = route_to(ExporterConfig("otlp-grpc", "https://collector.example.:4317"))
+        assert route is not None
+        assert route.proxy is not None
+
     def test_silent_proxy_is_reported(
         self, send: Send, exporter: dict[str, Any], gate: Gate, monkeypatch: pytest.MonkeyPatch
     ) -> None:

@@ -31,6 +31,7 @@ from codex_otel_logging.config.settings import ExporterConfig
 from codex_otel_logging.delivery.exporter import DELIVERED, Outcome
 from codex_otel_logging.otlp import factory
 from codex_otel_logging.otlp.grpc_answers import LARGE_REQUEST
+from codex_otel_logging.otlp.reasons import forget_frames
 from support.collectors import (
     BUSY,
     JSON,
@@ -356,6 +357,26 @@ def test_large_request_counts_as_too_large_whatever_the_details_say(
         outcome = exporter.export([event(text="x" * (size - 1000 + more))])
     assert collector.sizes[-1] == size
     assert outcome.verdict == ("refused" if size < LARGE_REQUEST else "too large")
+
+
+def test_errors_that_come_from_each_other_are_released_once() -> None:
+    class CountedError(Exception):
+        released = 0
+
+        @property
+        def __traceback__(self) -> None:
+            return None
+
+        @__traceback__.setter
+        def __traceback__(self, _: object) -> None:
+            assert self.released < 1, "released again"
+            self.released += 1
+
+    first, second = CountedError(), CountedError()
+    first.__cause__ = second
+    second.__cause__ = first
+    forget_frames(first)
+    assert (first.released, second.released) == (1, 1)
 
 
 def test_grpc_refused_connection_is_retried(absent: str) -> None:
