@@ -79,6 +79,16 @@ def test_accepted_batch_counts_exported_and_rejected_events() -> None:
     assert queue.stats() == Stats(accepted=3, exported=2, rejected=1)
 
 
+def test_rejected_batch_does_not_count_as_a_success() -> None:
+    exporter = Scripted(Outcome("refused", "no"))
+    queue, sender = sender_of(1, exporter.connect)
+    sender.has_failed_at_exit = True
+    assert send_all(sender) == []
+    assert queue.stats() == Stats(accepted=1, rejected=1)
+    assert not sender.has_succeeded
+    assert sender.has_failed_at_exit
+
+
 def test_exception_in_check_does_not_affect_the_export() -> None:
     exporter = Scripted(DELIVERED)
 

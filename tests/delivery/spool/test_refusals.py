@@ -297,6 +297,22 @@ def test_two_rejected_batches_are_forgotten_after_an_accepted_one(
     delivery.put(60)
     delivery.run()
     assert delivery.queue.stats() == Stats(accepted=60, exported=20, rejected=40)
+    assert len({moment for moment, _ in delivery.requests}) == 1  # no batch was kept
+
+
+def test_events_that_cannot_be_encoded_do_not_count_as_rejected_batches(
+    simulated: Callable[..., Simulated],
+) -> None:
+    def answer(found: list[int]) -> Outcome:
+        if {0, 1} & {*found}:
+            raise ValueError
+        return BAD_REQUEST if found else DELIVERED
+
+    delivery = simulated(answer, max_batch_size=1)
+    delivery.put(3)
+    delivery.run()
+    assert delivery.queue.stats() == Stats(accepted=3, rejected=1, dropped=2)
+    assert len({moment for moment, _ in delivery.requests}) == 1
 
 
 def test_proxy_that_is_misrouted_between_two_attempts_of_a_batch_costs_nothing(
