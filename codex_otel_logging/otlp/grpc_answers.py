@@ -132,7 +132,7 @@ def _retry_after_s(call: Any) -> float | None:
                     info = RetryInfo()
                     if detail.Unpack(info):
                         # Not `ToTimedelta`, which raises for an invalid duration. Such a RetryInfo
-                        # still tells that the collector will recover.
+                        # still says that the collector will recover.
                         delay = info.retry_delay
                         return max(float(delay.seconds + delay.nanos / 1e9), 0.0)
     except Exception:  # not valid OTLP details; the code suffices

@@ -106,7 +106,7 @@ def _in_any_notation(secret: str) -> re.Pattern[str]:
 
 def _character(character: str) -> str:
     """Return a pattern for a character: as it is, percent-encoded, or as in JSON or HTML."""
-    if character.isascii() and character.isalnum():  # encoded by nobody
+    if character.isascii() and character.isalnum():  # never encoded
         return character
     code = f"{ord(character):x}"
     notations = {
