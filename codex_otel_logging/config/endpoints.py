@@ -78,6 +78,8 @@ def _parse(endpoint: str) -> SplitResult | str:
         return "invalid host or port"
     if not parts.hostname:
         return "missing host"
+    if parts.netloc.endswith(":"):  # as a script writes it whose variable is empty
+        return "missing port after the colon"
     # "a..b" would fail only when the name is resolved, with a UnicodeError.
     labels = parts.hostname.removesuffix(".").split(".")
     if ":" not in parts.hostname and (not all(labels) or parts.hostname.startswith("*")):

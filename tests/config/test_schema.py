@@ -69,6 +69,7 @@ MORE_BAD: list[dict[str, Any]] = [
 
 NOT_SEEN = (
     "invalid host or port",
+    "missing port",
     "must be at most max_queue_size",
     "got a float",  # 5.0 is an integer to a schema
     "duplicate header",

@@ -214,6 +214,11 @@ BAD_TABLES: list[tuple[dict[Any, Any], str]] = [
     ),
     (http(endpoint="http://"), "exporter.otlp-http.endpoint: missing host"),
     (
+        http(endpoint="http://localhost:/v1/logs"),
+        "exporter.otlp-http.endpoint: missing port after the colon",
+    ),
+    (http(endpoint="http://[::1]:"), "exporter.otlp-http.endpoint: missing port after the colon"),
+    (
         http(endpoint="http://c:1\\@d/"),
         "exporter.otlp-http.endpoint: must not contain a backslash",
     ),
