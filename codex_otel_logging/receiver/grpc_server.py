@@ -28,6 +28,13 @@ GRACE_S = 30
 CLOSING_S = 1.0
 """How long calls in progress may take when the server stops."""
 
+LAST_ANSWERS_S = 5.0
+"""How long to wait for the last answers to a client that has ended its side.
+
+Without a free descriptor, gRPC's server does not even accept the connection. If the front waited
+for that, it would keep the descriptors that gRPC's server needs.
+"""
+
 _PUMPED_BYTES = 1 << 16
 _CODES = {400: "INVALID_ARGUMENT", 413: "RESOURCE_EXHAUSTED"}
 """The code of gRPC for each HTTP status of a refusal."""
@@ -70,7 +77,8 @@ class _GrpcConnection(BaseRequestHandler):
             _pump(self.request, server, self._detect_protocol)
             # Only this direction: the last answers may still be on their way to the client.
             _shut_down(server, socket.SHUT_WR)
-            answers.join()
+            answers.join(LAST_ANSWERS_S)
+            _shut_down(server, socket.SHUT_RDWR)  # ends the thread, if it still waits
 
     def _forward_answers(self, server: socket.socket) -> None:
         """Forward what gRPC sends, then end the connection."""

@@ -772,6 +772,27 @@ def test_receiver_without_descriptors_waits_and_recovers(
     assert "Traceback" not in process.end()
 
 
+def test_ended_grpc_connections_free_their_descriptors_although_grpc_accepts_none(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As while gRPC's server has no descriptor for them, because these connections have all."""
+    monkeypatch.setattr(grpc_server, "LAST_ANSWERS_S", 0.1)
+    refuse: Any = None
+    with socket.create_server(("127.0.0.1", 0)) as never_accepting:
+        front = grpc_server._GrpcFront(("127.0.0.1", 0), refuse)
+        front.inner_port = never_accepting.getsockname()[1]
+        front.start()
+        try:
+            with socket.create_connection(("127.0.0.1", front.port)) as client:
+                client.sendall(b"P")
+                while not front._deadlines:
+                    time.sleep(0.01)
+            front.wait_until_disconnected(20)
+            assert not front._deadlines
+        finally:
+            front.stop()
+
+
 class TestNames:
     """DNS rebinding: a web page gives its host name this machine's address, and then sends here."""
 
